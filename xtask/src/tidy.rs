@@ -25,7 +25,6 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Files and functions that were longer before this check covered the whole tree. An entry names the file,
 /// or the file and the function, and its present length. Lengths here may only fall; add no entry.
 const LONGER: &[(&str, usize)] = &[
-    ("crates/cli/src/json.rs: body_fields", 71),
     ("crates/cli/src/json.rs: event", 79),
     ("crates/node/src/engine/wiring.rs: start", 79),
     ("crates/protocol/tests/scenarios/service.rs", 715),

@@ -99,87 +99,76 @@ pub(crate) fn body(body: &BlockBody) -> Value {
 
 /// An operation: envelope, kind, and the fields of its kind.
 pub(crate) fn operation(operation: &Operation) -> Value {
-    let (kind, fields) = body_fields(&operation.body);
     json!({
         "id": hex::encode(operation.id()),
         "signer": operation.signer.to_string(),
         "nonce": operation.nonce,
         "max_fee": grains(operation.max_fee),
         "expires": operation.expires,
-        "kind": kind,
-        "fields": fields,
+        "kind": operation.body.name(),
+        "fields": body_fields(&operation.body),
     })
 }
 
-fn body_fields(body: &Body) -> (&'static str, Value) {
+fn body_fields(body: &Body) -> Value {
     match body {
-        Body::Transfer(x) => ("Transfer", json!({ "to": x.to.to_string(), "amount": grains(x.amount) })),
-        Body::RegisterProvider(x) => (
-            "RegisterProvider",
+        Body::Transfer(x) => json!({ "to": x.to.to_string(), "amount": grains(x.amount) }),
+        Body::RegisterProvider(x) => {
             json!({ "operator": text(&x.operator), "bond": grains(x.bond), "capacity": x.capacity,
                 "capacity_egress": x.capacity_egress, "capacity_gas": number(x.capacity_gas),
                 "reserve_storage": number(x.reserve_storage), "reserve_egress": number(x.reserve_egress),
                 "reserve_gas": number(x.reserve_gas), "term_max": x.term_max, "address": address(&x.addresses),
-                "region": text(&x.region) }),
-        ),
-        Body::UpdateProvider(x) => (
-            "UpdateProvider",
+                "region": text(&x.region) })
+        }
+        Body::UpdateProvider(x) => {
             json!({ "bond_add": grains(x.bond_add), "capacity": x.capacity,
                 "capacity_egress": x.capacity_egress, "capacity_gas": number(x.capacity_gas),
                 "reserve_storage": number(x.reserve_storage), "reserve_egress": number(x.reserve_egress),
                 "reserve_gas": number(x.reserve_gas), "term_max": x.term_max, "address": address(&x.addresses),
-                "leave": x.leave, "exit": x.exit }),
-        ),
-        Body::Open(x) => (
-            "Open",
+                "leave": x.leave, "exit": x.exit })
+        }
+        Body::Open(x) => {
             json!({ "provider": x.provider.to_string(), "slot": x.slot,
                 "quota_leaves": x.quota_leaves, "quota_egress": x.quota_egress, "quota_gas": number(x.quota_gas),
                 "rate_egress": x.rate_egress, "rate_gas": number(x.rate_gas), "end_epoch": x.end_epoch,
                 "voucher_reserve": grains(x.voucher_reserve),
-                "storage_reserve_max": grains(x.storage_reserve_max) }),
-        ),
+                "storage_reserve_max": grains(x.storage_reserve_max) })
+        }
         Body::TopUp(x) => {
             let (egress, gas) = (x.max_egress_price, x.max_gas_price);
-            (
-                "TopUp",
-                json!({ "agreement": agreement(&x.agreement), "amount": grains(x.amount),
-                    "max_egress_price": number(egress), "max_gas_price": number(gas) }),
-            )
+            json!({ "agreement": agreement(&x.agreement), "amount": grains(x.amount),
+                "max_egress_price": number(egress), "max_gas_price": number(gas) })
         }
-        Body::Close(x) => ("Close", ending(&x.agreement, &x.consumer, x.end_epoch)),
-        Body::CloseAlone(x) => ("CloseAlone", json!({ "agreement": agreement(&x.agreement) })),
-        Body::RotateKey(x) => ("RotateKey", json!({ "agreement": agreement(&x.agreement) })),
-        Body::SetDataSet(x) => ("SetDataSet", json!({ "claim": claim(&x.claim), "end_epoch": x.end_epoch })),
-        Body::StorageProof(x) => (
-            "StorageProof",
+        Body::Close(x) => ending(&x.agreement, &x.consumer, x.end_epoch),
+        Body::CloseAlone(x) => json!({ "agreement": agreement(&x.agreement) }),
+        Body::RotateKey(x) => json!({ "agreement": agreement(&x.agreement) }),
+        Body::SetDataSet(x) => json!({ "claim": claim(&x.claim), "end_epoch": x.end_epoch }),
+        Body::StorageProof(x) => {
             json!({ "height": x.height, "index": x.index,
                 "answers": x.answers.iter().map(answer).collect::<Vec<_>>(),
                 "reasked": x.reasked.iter().map(reasked).collect::<Vec<_>>(),
                 "vouchers": x.vouchers.iter().map(redemption).collect::<Vec<_>>(),
                 "apply": x.apply.iter().map(|slot| slot.0).collect::<Vec<_>>(),
-                "endings": x.endings.to_vec() }),
-        ),
-        Body::Redeem(x) => {
-            ("Redeem", json!({ "vouchers": x.vouchers.iter().map(redemption).collect::<Vec<_>>() }))
+                "endings": x.endings.to_vec() })
         }
-        Body::Refusal(x) => ("Refusal", refusal(x)),
-        Body::Settle(x) => (
-            "Settle",
+        Body::Redeem(x) => {
+            json!({ "vouchers": x.vouchers.iter().map(redemption).collect::<Vec<_>>() })
+        }
+        Body::Refusal(x) => refusal(x),
+        Body::Settle(x) => {
             json!({ "provider": x.provider.to_string(), "index": x.index,
-                "slots": x.slots.iter().map(|slot| slot.0).collect::<Vec<_>>(), "endings": x.endings.to_vec() }),
-        ),
-        Body::Unjail(x) => ("Unjail", json!({ "bond_add": grains(x.bond_add) })),
-        Body::AuditCommit(x) => ("AuditCommit", json!({ "epoch": x.epoch, "digest": hex::encode(x.digest) })),
-        Body::AuditReveal(x) => (
-            "AuditReveal",
+                "slots": x.slots.iter().map(|slot| slot.0).collect::<Vec<_>>(), "endings": x.endings.to_vec() })
+        }
+        Body::Unjail(x) => json!({ "bond_add": grains(x.bond_add) }),
+        Body::AuditCommit(x) => json!({ "epoch": x.epoch, "digest": hex::encode(x.digest) }),
+        Body::AuditReveal(x) => {
             json!({ "epoch": x.epoch, "batch": x.batch,
-                "reports": x.reports.iter().map(report).collect::<Vec<_>>() }),
-        ),
-        Body::Evidence(x) => ("Evidence", evidence(x)),
-        Body::Measure(x) => (
-            "Measure",
-            json!({ "epoch": x.epoch, "counts": x.counts.iter().map(counted).collect::<Vec<_>>() }),
-        ),
+                "reports": x.reports.iter().map(report).collect::<Vec<_>>() })
+        }
+        Body::Evidence(x) => evidence(x),
+        Body::Measure(x) => {
+            json!({ "epoch": x.epoch, "counts": x.counts.iter().map(counted).collect::<Vec<_>>() })
+        }
     }
 }
 

@@ -15,26 +15,26 @@
 //! 3. An operation reads and writes only records that it named itself (LE-1), and its size bounds how
 //!    many it names (LE-4).
 
-mod event;
 mod fee;
 mod select;
 mod working;
 
-pub use crate::books::{ClosingSet, closing_set_keys};
-pub use event::{AgreementChange, Event, ReputationReason, ReputationStep};
+pub use crate::{
+    books::{ClosingSet, closing_set_keys},
+    event::{AgreementChange, Event, ReputationReason, ReputationStep},
+};
 pub use fee::{Size, base_fee, fee, floor, next_base_fee};
 pub use select::select;
 pub use working::Working;
 
 use crate::{
-    Account, Body, Code, Hash, Key, Operation, Slot, account, agreement, audit, authority,
+    Account, Body, Code, Hash, Key, Operation, Slot, account, audit, authority,
     block::{Draw, sha256},
-    books, capacity, data_set, faults,
+    books, capacity, faults,
     limits::{BODY_BYTES_MAX, KEYS_MAX, OPERATIONS_MAX, PAID_LANE_BYTES, Parameters, RESERVED_PER_ACCOUNT},
-    operation::{Lane, body_fits, check_structure},
-    provider,
+    operation::{Lane, check_structure},
     record::{AccountState, Newcomer, ProviderAt, RoundInfo, System},
-    reputation, service, settlement, storage_proof,
+    service,
 };
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -182,29 +182,8 @@ pub fn touches_operation(context: &BlockContext, operation: &Operation) -> Touch
     if !operation.body.is_free() {
         touched.writable.push(AccountState::key(&operation.signer));
     }
-    if !body_fits(&operation.body, context) {
-        return touched;
-    }
-    let signer = &operation.signer;
-    match &operation.body {
-        Body::Transfer(body) => account::touches(body, &mut touched),
-        Body::RegisterProvider(_) => provider::touches_register(signer, &mut touched),
-        Body::UpdateProvider(body) => provider::touches_update(context, signer, body, &mut touched),
-        Body::Open(body) => agreement::touches_open(body, &mut touched),
-        Body::TopUp(body) => agreement::touches_top_up(body, &mut touched),
-        Body::Close(body) => agreement::touches_close(body, &mut touched),
-        Body::CloseAlone(body) => agreement::touches_close_alone(body, &mut touched),
-        Body::RotateKey(body) => agreement::touches_rotate(body, &mut touched),
-        Body::SetDataSet(body) => data_set::touches(body, &mut touched),
-        Body::StorageProof(body) => storage_proof::touches(context, signer, body, &mut touched),
-        Body::Redeem(body) => agreement::touches_redeem(context, signer, &body.vouchers, &mut touched),
-        Body::Settle(body) => settlement::touches(context, signer, body, &mut touched),
-        Body::Refusal(body) => provider::touches_cut(body, &mut touched),
-        Body::Unjail(_) => reputation::touches_unjail(signer, &mut touched),
-        Body::AuditCommit(body) => service::touches_commit(signer, body, &mut touched),
-        Body::AuditReveal(body) => service::touches_reveal(signer, body, &mut touched),
-        Body::Evidence(body) => authority::touches_evidence(body, &context.parameters, &mut touched),
-        Body::Measure(body) => capacity::touches(signer, body, &mut touched),
+    if operation.body.fits(context) {
+        operation.body.touches(&operation.signer, context, &mut touched);
     }
     touched
 }
@@ -351,44 +330,20 @@ fn apply(working: &mut Working<'_>, base_fee: u64, operation: &Operation) -> Res
     working.begin(touched);
     let code = match operation.body.lane() {
         Lane::StorageProof | Lane::Upkeep => {
-            working.atomically(|w| dispatch(w, operation))?;
+            working.atomically(|w| operation.body.apply(&operation.signer, w))?;
             Code::Done
         }
         Lane::Reserved => {
             working.atomically(|w| {
                 account::charge(w, operation, fee)?;
-                dispatch(w, operation)
+                operation.body.apply(&operation.signer, w)
             })?;
             Code::Done
         }
         Lane::Paid => {
             working.atomically(|w| account::charge(w, operation, fee))?;
-            working.atomically(|w| dispatch(w, operation)).err().unwrap_or(Code::Done)
+            working.atomically(|w| operation.body.apply(&operation.signer, w)).err().unwrap_or(Code::Done)
         }
     };
     Ok((code, size))
-}
-
-fn dispatch(working: &mut Working<'_>, operation: &Operation) -> Result<(), Code> {
-    let signer = &operation.signer;
-    match &operation.body {
-        Body::Transfer(body) => account::transfer(working, signer, body),
-        Body::RegisterProvider(body) => provider::register(working, signer, body),
-        Body::UpdateProvider(body) => provider::update(working, signer, body),
-        Body::Open(body) => agreement::open(working, signer, body),
-        Body::TopUp(body) => agreement::top_up(working, signer, body),
-        Body::Close(body) => agreement::close(working, signer, body),
-        Body::CloseAlone(body) => agreement::close_alone(working, signer, body),
-        Body::RotateKey(body) => agreement::rotate(working, signer, body),
-        Body::SetDataSet(body) => data_set::apply(working, body),
-        Body::StorageProof(body) => storage_proof::apply(working, signer, body),
-        Body::Redeem(body) => agreement::redeem(working, &body.vouchers).map(|_| ()),
-        Body::Settle(body) => settlement::apply(working, signer, body),
-        Body::Refusal(body) => provider::cut(working, body),
-        Body::Unjail(body) => reputation::unjail(working, signer, body),
-        Body::AuditCommit(body) => service::commit(working, signer, body),
-        Body::AuditReveal(body) => service::reveal(working, signer, body),
-        Body::Evidence(body) => authority::apply(working, signer, body),
-        Body::Measure(body) => capacity::measure(working, signer, body),
-    }
 }

@@ -1,9 +1,12 @@
 //! Operations: the closed set of requests that members send to the ledger, each in a signed envelope.
 //!
-//! An operation's id is the SHA-256 of its bytes. Signatures are verified outside this module, in
+//! The list `operations!` declares each kind once: its number, fields, lane, checks, records, effect and
+//! signatures. An operation's id is the SHA-256 of its bytes. Signatures are verified outside this module, in
 //! batches, once per node ([`crate::wire::node`] carries the bytes). Outside the paid lane ([`Lane`])
 //! `nonce` is 0. In free operations (`StorageProof`, `Settle`) `max_fee` is 0 as well.
 
+#[macro_use]
+mod declare;
 mod lane;
 mod service;
 mod signatures;
@@ -14,20 +17,23 @@ pub use service::{
     AUDIT_NAMESPACE, AuditCommit, AuditReveal, REPORT_NAMESPACE, Report, batch_of, digest_of, reveals,
 };
 pub use signatures::{SignatureCheck, sign};
-pub(crate) use structure::body_fits;
 pub use structure::check_structure;
 
 use crate::{
-    Account, AgreementId, Amount, Bounded, Hash, Signature,
+    Account, AgreementId, Amount, Bounded, Hash, Signature, account, agreement, authority,
     block::Header,
+    capacity, data_set,
     fenwick::slot_at,
     limits::{
         ADDRESSES_MAX, CHUNK_LEVELS_MAX, ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATOR_BYTES, PROBE_PEERS,
         READS, REDEEM_VOUCHERS_MAX, REGION_BYTES_MAX, SETTLE_SLOTS_MAX, STORAGE_PROOF_VOUCHERS_MAX,
         SUM_LEVELS_MAX,
     },
+    provider,
     record::Address,
+    reputation, settlement, storage_proof,
 };
+use alloc::vec::Vec;
 
 /// Namespace of an operation's signature; the chain id follows it.
 pub const OPERATION_NAMESPACE: &[u8] = b"posync/op/1";
@@ -513,45 +519,152 @@ encoded! {
     }
 }
 
-tagged! {
-    /// The request of an operation, one variant per kind.
-    Body {
-        /// Moves money between two accounts.
-        1 => Transfer(Transfer),
-        /// Registers the signer as a provider.
-        2 => RegisterProvider(RegisterProvider),
-        /// Changes a provider's offer, or announces or completes its exit.
-        3 => UpdateProvider(UpdateProvider),
-        /// Opens an agreement with a provider.
-        4 => Open(Open),
-        /// Adds to an agreement's voucher reserve.
-        5 => TopUp(TopUp),
-        /// Ends an agreement, signed by both parties.
-        6 => Close(Close),
-        /// Ends an agreement, signed by one party.
-        7 => CloseAlone(CloseAlone),
-        /// Replaces an agreement's session key.
-        8 => RotateKey(RotateKey),
-        /// Changes an agreement's data set.
-        9 => SetDataSet(SetDataSet),
-        /// Answers a challenge; free.
-        10 => StorageProof(StorageProof),
-        /// Redeems vouchers outside a challenge.
-        11 => Redeem(Redeem),
-        /// Brings a provider's records up to date; free.
-        12 => Settle(Settle),
-        /// Ends a provider's time in jail.
-        13 => Unjail(Unjail),
-        /// Lowers the declared capacity of a provider that refused a placement within it.
-        14 => Refusal(RefusedPlacement),
-        /// Slashes and jails a seat that signed contradicting messages.
-        15 => Evidence(Evidence),
-        /// Submits the drawn peers' counts of a provider's egress.
-        18 => Measure(Measure),
-        /// Commits an auditor to its reports of an epoch.
-        16 => AuditCommit(AuditCommit),
-        /// Reveals a batch of the reports that an auditor committed to.
-        17 => AuditReveal(AuditReveal),
+operations! {
+    |body, signer, context, chain, touched, working|
+
+    /// Moves money between two accounts.
+    1 Transfer(Transfer): Paid {
+        fits: structure::amount_fits(body.amount),
+        check: Ok(()),
+        touches: account::touches(body, touched),
+        apply: account::transfer(working, signer, body),
+        signatures: [],
+    }
+    /// Registers the signer as a provider.
+    2 RegisterProvider(RegisterProvider): Paid {
+        fits: structure::registration_fits(body),
+        check: Ok(()),
+        touches: provider::touches_register(signer, touched),
+        apply: provider::register(working, signer, body),
+        signatures: [],
+    }
+    /// Changes a provider's offer, or announces or completes its exit.
+    3 UpdateProvider(UpdateProvider): Paid {
+        fits: structure::update_fits(body),
+        check: Ok(()),
+        touches: provider::touches_update(context, signer, body, touched),
+        apply: provider::update(working, signer, body),
+        signatures: [],
+    }
+    /// Opens an agreement with a provider.
+    4 Open(Open): Paid {
+        fits: structure::open_fits(body, &context.parameters),
+        check: Ok(()),
+        touches: agreement::touches_open(body, touched),
+        apply: agreement::open(working, signer, body),
+        signatures: [],
+    }
+    /// Adds to an agreement's voucher reserve.
+    5 TopUp(TopUp): Paid {
+        fits: structure::top_up_fits(body),
+        check: Ok(()),
+        touches: agreement::touches_top_up(body, touched),
+        apply: agreement::top_up(working, signer, body),
+        signatures: [],
+    }
+    /// Ends an agreement, signed by both parties.
+    6 Close(Close): Paid {
+        fits: structure::close_fits(body),
+        check: Ok(()),
+        touches: agreement::touches_close(body, touched),
+        apply: agreement::close(working, signer, body),
+        signatures: [body.check(chain, signer)],
+    }
+    /// Ends an agreement, signed by one party.
+    7 CloseAlone(CloseAlone): Paid {
+        fits: structure::id_fits(&body.agreement),
+        check: Ok(()),
+        touches: agreement::touches_close_alone(body, touched),
+        apply: agreement::close_alone(working, signer, body),
+        signatures: [],
+    }
+    /// Replaces an agreement's session key.
+    8 RotateKey(RotateKey): Paid {
+        fits: structure::id_fits(&body.agreement),
+        check: Ok(()),
+        touches: agreement::touches_rotate(body, touched),
+        apply: agreement::rotate(working, signer, body),
+        signatures: [],
+    }
+    /// Changes an agreement's data set.
+    9 SetDataSet(SetDataSet): Paid {
+        fits: structure::set_fits(body),
+        check: Ok(()),
+        touches: data_set::touches(body, touched),
+        apply: data_set::apply(working, body),
+        signatures: body.signatures(chain),
+    }
+    /// Answers a challenge; free.
+    10 StorageProof(StorageProof): StorageProof {
+        fits: structure::storage_proof_fits(body, context),
+        check: structure::check_redemptions(signer, &body.vouchers),
+        touches: storage_proof::touches(context, signer, body, touched),
+        apply: storage_proof::apply(working, signer, body),
+        signatures: signatures::of_redemptions(&body.vouchers, chain),
+    }
+    /// Redeems vouchers outside a challenge.
+    11 Redeem(Redeem): Paid {
+        fits: structure::redemptions_fit(&body.vouchers),
+        check: structure::check_redeem(signer, body),
+        touches: agreement::touches_redeem(context, signer, &body.vouchers, touched),
+        apply: agreement::redeem(working, &body.vouchers).map(|_| ()),
+        signatures: signatures::of_redemptions(&body.vouchers, chain),
+    }
+    /// Brings a provider's records up to date; free.
+    12 Settle(Settle): Upkeep {
+        fits: structure::settle_fits(body, context),
+        check: Ok(()),
+        touches: settlement::touches(context, signer, body, touched),
+        apply: settlement::apply(working, signer, body),
+        signatures: [],
+    }
+    /// Ends a provider's time in jail.
+    13 Unjail(Unjail): Paid {
+        fits: true,
+        check: Ok(()),
+        touches: reputation::touches_unjail(signer, touched),
+        apply: reputation::unjail(working, signer, body),
+        signatures: [],
+    }
+    /// Lowers the declared capacity of a provider that refused a placement within it.
+    14 Refusal(RefusedPlacement): Paid {
+        fits: structure::refusal_fits(body),
+        check: Ok(()),
+        touches: provider::touches_cut(body, touched),
+        apply: provider::cut(working, body),
+        signatures: [body.check(chain)],
+    }
+    /// Slashes and jails a seat that signed contradicting messages.
+    15 Evidence(Evidence): Reserved {
+        fits: true,
+        check: authority::check(body, &context.chain),
+        touches: authority::touches_evidence(body, &context.parameters, touched),
+        apply: authority::apply(working, signer, body),
+        signatures: body.signatures(chain),
+    }
+    /// Commits an auditor to its reports of an epoch.
+    16 AuditCommit(AuditCommit): Reserved {
+        fits: true,
+        check: Ok(()),
+        touches: crate::service::touches_commit(signer, body, touched),
+        apply: crate::service::commit(working, signer, body),
+        signatures: [body.check(chain, *signer)],
+    }
+    /// Reveals a batch of the reports that an auditor committed to.
+    17 AuditReveal(AuditReveal): Reserved {
+        fits: body.fits(),
+        check: Ok(()),
+        touches: crate::service::touches_reveal(signer, body, touched),
+        apply: crate::service::reveal(working, signer, body),
+        signatures: body.signatures(chain, signer),
+    }
+    /// Submits the drawn peers' counts of a provider's egress.
+    18 Measure(Measure): Paid {
+        fits: structure::measure_fits(body),
+        check: structure::check_senders(signer, body),
+        touches: capacity::touches(signer, body, touched),
+        apply: capacity::measure(working, signer, body),
+        signatures: body.signatures(chain),
     }
 }
 

@@ -4,7 +4,11 @@
 const HEADINGS: [&str; 4] =
     ["### To add an operation", "### To add an event", "### To add a record", "### To add a command"];
 
-/// Lists that are absent or name no file, and files in them that do not exist.
+/// Most files that every new operation may need: the paths in the numbered part of the first list.
+const OPERATION_FILES_MAX: usize = 9;
+
+/// Lists that are absent or name no file, files in them that do not exist, and a list for operations that has
+/// grown.
 pub(super) fn check(architecture: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for heading in HEADINGS {
@@ -16,15 +20,28 @@ pub(super) fn check(architecture: &str, exists: impl Fn(&str) -> bool) -> Vec<St
             format!("ARCHITECTURE.md:{number}: `{path}` does not exist: name the file that took its place")
         }));
     }
+    let always =
+        lines(architecture, HEADINGS[0]).filter(|(_, line)| line.starts_with(|c: char| c.is_ascii_digit()));
+    let count = always.flat_map(|(_, line)| quoted(line)).count();
+    if count > OPERATION_FILES_MAX {
+        found.push(format!(
+            "ARCHITECTURE.md: every new operation needs {count} files; the limit is {OPERATION_FILES_MAX}: \
+             derive more from its declaration"
+        ));
+    }
     found
 }
 
-/// The paths in the numbered list under a heading, with the numbers of their lines: quoted words with a
-/// slash or a dot, and without a space.
+/// The lines under a heading, with their numbers.
+fn lines<'a>(text: &'a str, heading: &str) -> impl Iterator<Item = (usize, &'a str)> {
+    let section = (1..).zip(text.lines()).skip_while(move |(_, line)| *line != heading).skip(1);
+    section.take_while(|(_, line)| !line.starts_with('#'))
+}
+
+/// The paths in the list under a heading, with the numbers of their lines: quoted words with a slash or a
+/// dot, and without a space.
 fn paths<'a>(text: &'a str, heading: &str) -> Vec<(usize, &'a str)> {
-    let section = (1..).zip(text.lines()).skip_while(|(_, line)| *line != heading).skip(1);
-    let lines = section.take_while(|(_, line)| !line.starts_with('#'));
-    lines.flat_map(|(number, line)| quoted(line).map(move |path| (number, path))).collect()
+    lines(text, heading).flat_map(|(number, line)| quoted(line).map(move |path| (number, path))).collect()
 }
 
 fn quoted(line: &str) -> impl Iterator<Item = &str> {
@@ -47,6 +64,18 @@ mod tests {
         let found = check(&architecture("crates/b.rs"), exists);
         assert_eq!(found.len(), HEADINGS.len());
         assert!(found[0].starts_with("ARCHITECTURE.md:3: `crates/b.rs` does not exist"), "{found:?}");
+    }
+
+    #[test]
+    fn a_list_for_operations_that_has_grown_is_found() {
+        let with = |item: &str| {
+            let items = item.repeat(OPERATION_FILES_MAX);
+            architecture("crates/a.rs").replacen("\n\n1.", &format!("\n\n{items}1."), 1)
+        };
+        assert!(check(&with("- Perhaps `crates/b.rs`.\n"), |_| true).is_empty());
+        let found = check(&with("2. `crates/b.rs`.\n"), |_| true);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].contains("needs 10 files"), "{found:?}");
     }
 
     #[test]

@@ -18,23 +18,19 @@ pub enum Lane {
 }
 
 impl Body {
-    /// The lane of this kind of operation.
-    pub const fn lane(&self) -> Lane {
-        match self {
-            Self::StorageProof(_) => Lane::StorageProof,
-            Self::AuditCommit(_) | Self::AuditReveal(_) | Self::Evidence(_) => Lane::Reserved,
-            Self::Settle(_) => Lane::Upkeep,
-            _ => Lane::Paid,
-        }
-    }
-
     /// True for kinds that pay no fee: storage proofs and upkeep.
     pub const fn is_free(&self) -> bool {
-        matches!(self.lane(), Lane::StorageProof | Lane::Upkeep)
+        match self.lane() {
+            Lane::StorageProof | Lane::Upkeep => true,
+            Lane::Reserved | Lane::Paid => false,
+        }
     }
 
     /// True for kinds that carry the account's next nonce: those of the paid lane.
     pub const fn has_nonce(&self) -> bool {
-        matches!(self.lane(), Lane::Paid)
+        match self.lane() {
+            Lane::Paid => true,
+            Lane::StorageProof | Lane::Reserved | Lane::Upkeep => false,
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Signatures of an operation: its own, and those of others that it carries.
 
 use super::{
-    Body, CLOSE_NAMESPACE, DATA_SET_NAMESPACE, Evidence, OPERATION_NAMESPACE, Operation, PROBE_NAMESPACE,
-    ProbeCount, REFUSAL_NAMESPACE, Redemption, RefusedPlacement, SetDataSet, VOUCHER_NAMESPACE, Voucher,
+    Body, CLOSE_NAMESPACE, Close, DATA_SET_NAMESPACE, Evidence, Measure, OPERATION_NAMESPACE, Operation,
+    PROBE_NAMESPACE, ProbeCount, REFUSAL_NAMESPACE, Redemption, RefusedPlacement, SetDataSet,
+    VOUCHER_NAMESPACE, Voucher,
 };
 use crate::{
     Account, AgreementId, Amount, Hash, Signature,
@@ -76,37 +77,27 @@ impl Operation {
             key: self.signer,
             signature: self.signature,
         }];
-        match &self.body {
-            Body::Close(close) => {
-                let second =
-                    if self.signer == close.consumer { close.agreement.provider } else { close.consumer };
-                checks.push(SignatureCheck {
-                    namespace: CLOSE_NAMESPACE,
-                    message: with_chain(chain, &(close.agreement, close.last)),
-                    key: second,
-                    signature: close.second,
-                });
-            }
-            Body::SetDataSet(set) => checks.extend(set.signatures(chain)),
-            Body::StorageProof(storage_proof) => {
-                checks.extend(storage_proof.vouchers.iter().map(|r| r.check(chain)))
-            }
-            Body::Redeem(redeem) => checks.extend(redeem.vouchers.iter().map(|r| r.check(chain))),
-            Body::Refusal(refused) => checks.push(refused.check(chain)),
-            Body::Measure(measure) => {
-                checks.extend(measure.counts.iter().map(|(_, count)| count.check(chain)))
-            }
-            Body::AuditCommit(commit) => checks.push(commit.check(chain, self.signer)),
-            Body::AuditReveal(reveal) => checks.extend(reveal.signatures(chain, &self.signer)),
-            Body::Evidence(evidence) => checks.extend(evidence.signatures(chain)),
-            _ => {}
-        }
+        checks.extend(self.body.signatures(&self.signer, chain));
         checks
     }
 }
 
+impl Close {
+    /// The signature of the party that does not send the close.
+    pub(super) fn check(&self, chain: &Hash, sender: &Account) -> SignatureCheck {
+        let second = if *sender == self.consumer { self.agreement.provider } else { self.consumer };
+        SignatureCheck {
+            namespace: CLOSE_NAMESPACE,
+            message: with_chain(chain, &(self.agreement, self.last)),
+            key: second,
+            signature: self.second,
+        }
+    }
+}
+
 impl SetDataSet {
-    fn signatures(&self, chain: &Hash) -> impl Iterator<Item = SignatureCheck> {
+    /// Signatures of both parties; the provider's may be absent.
+    pub(super) fn signatures(&self, chain: &Hash) -> impl Iterator<Item = SignatureCheck> {
         let message = with_chain(chain, &self.claim);
         let consumer = SignatureCheck {
             namespace: DATA_SET_NAMESPACE,
@@ -145,7 +136,7 @@ impl Header {
 
 impl Evidence {
     /// The seat's contradicting signatures. A header carries the chain id itself, a commitment does not.
-    fn signatures(&self, chain: &Hash) -> Vec<SignatureCheck> {
+    pub(super) fn signatures(&self, chain: &Hash) -> Vec<SignatureCheck> {
         match self {
             Self::Proposals(pair) => pair.headers.iter().map(Header::check).collect(),
             Self::Commitments(pair) => {
@@ -191,10 +182,19 @@ impl ProbeCount {
     }
 }
 
-impl Redemption {
-    fn check(&self, chain: &Hash) -> SignatureCheck {
-        self.voucher.check(chain, self.session_key)
+impl Measure {
+    /// Signatures of the receivers on their counts.
+    pub(super) fn signatures(&self, chain: &Hash) -> impl Iterator<Item = SignatureCheck> {
+        self.counts.iter().map(|(_, count)| count.check(chain))
     }
+}
+
+/// The session keys' signatures on vouchers.
+pub(super) fn of_redemptions(
+    redemptions: &[Redemption],
+    chain: &Hash,
+) -> impl Iterator<Item = SignatureCheck> {
+    redemptions.iter().map(|redemption| redemption.voucher.check(chain, redemption.session_key))
 }
 
 impl Voucher {

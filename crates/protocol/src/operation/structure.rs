@@ -4,12 +4,14 @@
 //! and makes a block invalid. In one that passes, every field from which [`crate::ledger::touches`]
 //! computes keys is in range.
 
-use super::{Body, Measure, Operation, RefusedPlacement, RegisterProvider, Settle, StorageProof};
+use super::{
+    Close, Measure, Open, Operation, Reasked, Redeem, Redemption, RefusedPlacement, RegisterProvider,
+    SetDataSet, Settle, StorageProof, TopUp, UpdateProvider,
+};
 use crate::{
-    Account, AgreementId, Amount, Code, authority, capacity,
+    Account, AgreementId, Amount, Code, capacity,
     ledger::BlockContext,
     limits::{OPERATION_BYTES_MAX, PLACES_MAX, PROVIDERS_MAX, Parameters, SLOTS_MAX},
-    operation::{Open, Redemption},
     record::Address,
 };
 use commonware_codec::EncodeSize;
@@ -32,45 +34,17 @@ pub fn check_structure(operation: &Operation, context: &BlockContext) -> Result<
     if !is_bare {
         return Err(Code::BadShape);
     }
-    if !body_fits(&operation.body, context) {
+    if !operation.body.fits(context) {
         return Err(Code::BadShape);
     }
-    match &operation.body {
-        Body::StorageProof(body) => check_redemptions(&operation.signer, &body.vouchers),
-        Body::Redeem(body) if body.vouchers.is_empty() => Err(Code::BadShape),
-        Body::Redeem(body) => check_redemptions(&operation.signer, &body.vouchers),
-        Body::Evidence(body) => authority::check(body, &context.chain),
-        Body::Measure(body) => check_senders(&operation.signer, body),
-        _ => Ok(()),
-    }
+    operation.body.check(&operation.signer, context)
 }
 
-/// True if every field is in range.
-pub(crate) fn body_fits(body: &Body, context: &BlockContext) -> bool {
-    match body {
-        Body::Transfer(body) => body.amount > Amount::ZERO,
-        Body::RegisterProvider(body) => registration_fits(body),
-        Body::UpdateProvider(body) => body.index < PROVIDERS_MAX && addresses_fit(&body.addresses),
-        Body::Open(body) => open_fits(body, &context.parameters),
-        Body::TopUp(body) => id_fits(&body.agreement) && body.amount > Amount::ZERO,
-        Body::Close(body) => id_fits(&body.agreement) && body.index < PROVIDERS_MAX,
-        Body::CloseAlone(body) => id_fits(&body.agreement),
-        Body::RotateKey(body) => id_fits(&body.agreement),
-        Body::SetDataSet(body) => id_fits(&body.claim.agreement) && body.index < PROVIDERS_MAX,
-        Body::StorageProof(body) => storage_proof_fits(body, context),
-        Body::Redeem(body) => redemptions_fit(&body.vouchers),
-        Body::Settle(body) => settle_fits(body, context),
-        Body::Unjail(_) | Body::Evidence(_) => true,
-        Body::Refusal(body) => refusal_fits(body),
-        Body::Measure(body) => {
-            capacity::counts_fit(body) && body.counts.iter().all(|(index, _)| *index < PROVIDERS_MAX)
-        }
-        Body::AuditCommit(_) => true,
-        Body::AuditReveal(body) => body.fits(),
-    }
+pub(super) fn amount_fits(amount: Amount) -> bool {
+    amount > Amount::ZERO
 }
 
-const fn id_fits(id: &AgreementId) -> bool {
+pub(super) const fn id_fits(id: &AgreementId) -> bool {
     id.slot < SLOTS_MAX
 }
 
@@ -79,8 +53,12 @@ fn is_text(bytes: &[u8]) -> bool {
     core::str::from_utf8(bytes).is_ok_and(|text| !text.is_empty() && !text.contains(char::is_control))
 }
 
-fn registration_fits(body: &RegisterProvider) -> bool {
+pub(super) fn registration_fits(body: &RegisterProvider) -> bool {
     addresses_fit(&body.addresses) && is_text(&body.region)
+}
+
+pub(super) fn update_fits(body: &UpdateProvider) -> bool {
+    body.index < PROVIDERS_MAX && addresses_fit(&body.addresses)
 }
 
 /// True if there is at least one address and each is text.
@@ -88,7 +66,7 @@ fn addresses_fit(addresses: &[Address]) -> bool {
     !addresses.is_empty() && addresses.iter().all(|address| is_text(address))
 }
 
-fn open_fits(body: &Open, parameters: &Parameters) -> bool {
+pub(super) fn open_fits(body: &Open, parameters: &Parameters) -> bool {
     let quotas = [
         (body.quota_leaves, parameters.quota_leaves_max),
         (body.quota_egress, parameters.quota_egress_max),
@@ -99,10 +77,22 @@ fn open_fits(body: &Open, parameters: &Parameters) -> bool {
     body.slot < SLOTS_MAX && quotas.iter().all(|(asked, most)| asked <= most)
 }
 
-fn storage_proof_fits(body: &StorageProof, context: &BlockContext) -> bool {
+pub(super) fn top_up_fits(body: &TopUp) -> bool {
+    id_fits(&body.agreement) && amount_fits(body.amount)
+}
+
+pub(super) const fn close_fits(body: &Close) -> bool {
+    id_fits(&body.agreement) && body.index < PROVIDERS_MAX
+}
+
+pub(super) const fn set_fits(body: &SetDataSet) -> bool {
+    id_fits(&body.claim.agreement) && body.index < PROVIDERS_MAX
+}
+
+pub(super) fn storage_proof_fits(body: &StorageProof, context: &BlockContext) -> bool {
     let mut reasked = body.reasked.iter().map(|reasked| match reasked {
-        super::Reasked::Proved(read) => read.slot,
-        super::Reasked::Missing(still) => still.slot,
+        Reasked::Proved(read) => read.slot,
+        Reasked::Missing(still) => still.slot,
     });
     body.index < PROVIDERS_MAX
         && body.answers.iter().all(|answer| answer.place() < PLACES_MAX)
@@ -112,13 +102,17 @@ fn storage_proof_fits(body: &StorageProof, context: &BlockContext) -> bool {
         && endings_fit(&body.endings, context)
 }
 
-fn settle_fits(body: &Settle, context: &BlockContext) -> bool {
+pub(super) fn settle_fits(body: &Settle, context: &BlockContext) -> bool {
     body.index < PROVIDERS_MAX && slots_fit(&body.slots) && endings_fit(&body.endings, context)
 }
 
-fn refusal_fits(body: &RefusedPlacement) -> bool {
+pub(super) fn refusal_fits(body: &RefusedPlacement) -> bool {
     let own = |id: &AgreementId| id_fits(id) && id.provider == body.provider;
     body.leaves > 0 && body.agreement.as_ref().is_none_or(own)
+}
+
+pub(super) fn measure_fits(body: &Measure) -> bool {
+    capacity::counts_fit(body) && body.counts.iter().all(|(index, _)| *index < PROVIDERS_MAX)
 }
 
 fn slots_fit(slots: &[(u32, Account, u64)]) -> bool {
@@ -133,7 +127,7 @@ fn endings_fit(epochs: &[u64], context: &BlockContext) -> bool {
     epochs.windows(2).all(|pair| pair[0] < pair[1]) && epochs.last().is_none_or(|epoch| *epoch <= last)
 }
 
-fn redemptions_fit(redemptions: &[Redemption]) -> bool {
+pub(super) fn redemptions_fit(redemptions: &[Redemption]) -> bool {
     redemptions.iter().all(|redemption| {
         let Redemption { voucher, claim, .. } = redemption;
         let claimed = claim.is_none_or(|(egress, gas)| egress >= voucher.egress && gas >= voucher.gas);
@@ -142,13 +136,17 @@ fn redemptions_fit(redemptions: &[Redemption]) -> bool {
 }
 
 /// Only the provider itself may redeem: the operation names its account and its row.
-fn check_redemptions(signer: &Account, redemptions: &[Redemption]) -> Result<(), Code> {
+pub(super) fn check_redemptions(signer: &Account, redemptions: &[Redemption]) -> Result<(), Code> {
     let own = redemptions.iter().all(|redemption| redemption.voucher.agreement.provider == *signer);
     if own { Ok(()) } else { Err(Code::WrongParty) }
 }
 
+pub(super) fn check_redeem(signer: &Account, body: &Redeem) -> Result<(), Code> {
+    if body.vouchers.is_empty() { Err(Code::BadShape) } else { check_redemptions(signer, &body.vouchers) }
+}
+
 /// Only the measured provider may submit counts of its bytes.
-fn check_senders(signer: &Account, body: &Measure) -> Result<(), Code> {
+pub(super) fn check_senders(signer: &Account, body: &Measure) -> Result<(), Code> {
     let own = body.counts.iter().all(|(_, count)| count.sender == *signer);
     if own { Ok(()) } else { Err(Code::WrongParty) }
 }

@@ -15,7 +15,7 @@ use posync_protocol::{
     },
 };
 use proptest::prelude::*;
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
 /// A record kind with the function that decodes and re-encodes its slots.
 type Kind = (u8, fn(&Slot) -> Option<Slot>);
@@ -116,6 +116,19 @@ fn everything_encoded_comes_back() {
     assert!(canonical::<Header>(&header().encode()));
     assert!(canonical::<BlockBody>(&block_body().encode()));
     assert!(canonical::<Receipts>(&receipts().encode()));
+}
+
+#[test]
+fn every_operation_has_a_sample_under_its_name() {
+    let sampled: BTreeSet<String> = bodies()
+        .iter()
+        .map(|(name, body)| {
+            assert_eq!(name.split('/').nth(1), Some(body.name()), "{name}");
+            body.name().to_string()
+        })
+        .collect();
+    let declared: BTreeSet<String> = Body::NAMES.iter().map(|name| name.to_string()).collect();
+    assert_eq!(sampled, declared);
 }
 
 #[test]

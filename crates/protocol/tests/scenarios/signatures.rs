@@ -104,6 +104,32 @@ fn a_changed_bit_anywhere_is_noticed() {
     }
 }
 
+/// Signatures in the fields of a sample, by their first byte: in samples each is one byte of 1 to 9, repeated,
+/// and nothing else repeats such a byte as often.
+fn signatures_in(mut bytes: &[u8]) -> Vec<u8> {
+    let mut found = Vec::new();
+    while let Some(first) = bytes.first() {
+        let is_signature =
+            (1..=9).contains(first) && bytes.len() >= 64 && bytes[..64].iter().all(|byte| byte == first);
+        if is_signature {
+            found.push(*first);
+        }
+        bytes = &bytes[if is_signature { 64 } else { 1 }..];
+    }
+    found
+}
+
+#[test]
+fn every_signature_that_an_operation_carries_is_verified() {
+    for (name, body) in bodies() {
+        let carried = signatures_in(&body.encode());
+        let operation = Operation::signed(&key("a"), &[7; 32], 1, Amount::sync(1), 9, body);
+        let verified: Vec<u8> =
+            operation.signatures(&[7; 32]).iter().skip(1).map(|check| check.signature[0]).collect();
+        assert_eq!(verified, carried, "{name}");
+    }
+}
+
 #[test]
 fn a_countersignature_of_the_wrong_party_is_noticed() {
     let mut stage = Stage::new();

@@ -1,0 +1,90 @@
+//! The macro that declares the operations: one entry for each, from which every choice by kind follows.
+//!
+//! An entry that leaves out a part does not compile. So no operation runs in a lane that nobody chose, and
+//! none carries a signature that nobody verifies because a list was forgotten.
+
+/// Declares [`Body`](super::Body) and everything that depends on an operation's kind.
+///
+/// An entry is `number Name(Type): Lane { .. }`. The parts are expressions over the names in the first line,
+/// which are the same in all entries. `body` is the operation's fields, and the others are the parameters of
+/// the function that the part becomes:
+///
+/// - `fits`: true if every field is in range. `touches` may then compute keys from them.
+/// - `check`: further checks that need no record; `Ok(())` if there are none.
+/// - `touches`: names the records that the operation may read and write.
+/// - `apply`: runs it on these records.
+/// - `signatures`: signatures that its fields carry, beside the envelope's; `[]` if they carry none.
+macro_rules! operations {
+    (
+        |$body:ident, $signer:ident, $context:ident, $chain:ident, $touched:ident, $working:ident|
+        $(
+            $(#[$doc:meta])*
+            $number:literal $name:ident($type:ty): $lane:ident {
+                fits: $fits:expr,
+                check: $check:expr,
+                touches: $touches:expr,
+                apply: $apply:expr,
+                signatures: $signatures:expr,
+            }
+        )*
+    ) => {
+        tagged! {
+            /// The request of an operation, one variant per kind.
+            Body { $($(#[$doc])* $number => $name($type),)* }
+        }
+
+        #[allow(unused_variables, reason = "a part need not read the fields")]
+        impl Body {
+            /// The names of all kinds, in the order of their declarations.
+            pub const NAMES: &[&str] = &[$(stringify!($name),)*];
+
+            /// The name of this kind of operation, as users and scripts read it.
+            pub const fn name(&self) -> &'static str {
+                match self { $(Self::$name(_) => stringify!($name),)* }
+            }
+
+            /// The lane of this kind of operation.
+            pub const fn lane(&self) -> Lane {
+                match self { $(Self::$name(_) => Lane::$lane,)* }
+            }
+
+            /// True if every field is in range.
+            pub(crate) fn fits(&self, $context: &crate::ledger::BlockContext) -> bool {
+                match self { $(Self::$name($body) => $fits,)* }
+            }
+
+            /// Checks the relations between the fields and with the signer, once the fields are in range.
+            fn check(
+                &self,
+                $signer: &crate::Account,
+                $context: &crate::ledger::BlockContext,
+            ) -> Result<(), crate::Code> {
+                match self { $(Self::$name($body) => $check,)* }
+            }
+
+            /// Names the records of the operation, without its signer's account.
+            pub(crate) fn touches(
+                &self,
+                $signer: &crate::Account,
+                $context: &crate::ledger::BlockContext,
+                $touched: &mut crate::ledger::Touched,
+            ) {
+                match self { $(Self::$name($body) => $touches,)* }
+            }
+
+            /// Runs the operation on the records that it named. Its fee has been charged.
+            pub(crate) fn apply(
+                &self,
+                $signer: &crate::Account,
+                $working: &mut crate::ledger::Working<'_>,
+            ) -> Result<(), crate::Code> {
+                match self { $(Self::$name($body) => $apply,)* }
+            }
+
+            /// The signatures that the fields carry.
+            fn signatures(&self, $signer: &crate::Account, $chain: &crate::Hash) -> Vec<SignatureCheck> {
+                match self { $(Self::$name($body) => Vec::from_iter($signatures),)* }
+            }
+        }
+    };
+}
