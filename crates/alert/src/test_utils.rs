@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::{
     io::{BufRead as _, BufReader, Read, Write},
     net::TcpListener,
-    sync::mpsc::{Receiver, channel},
+    sync::mpsc::{Receiver, Sender, channel},
     thread,
 };
 
@@ -17,11 +17,12 @@ pub struct Posted {
     pub json: Value,
 }
 
-/// Reads one HTTP request and answers it with a status.
+/// Reads one HTTP request, passes it on and then answers it with a status, so that a sender that got its
+/// answer finds the request passed on. Returns false if no receiver is left.
 ///
 /// # Panics
 /// If the request has no JSON body.
-pub fn answer<S: Read + Write>(stream: S, status: u16) -> Posted {
+pub fn answer<S: Read + Write>(stream: S, status: u16, got: &Sender<Posted>) -> bool {
     let mut reader = BufReader::new(stream);
     let (mut first, mut length) = (String::new(), 0);
     reader.read_line(&mut first).expect("a request");
@@ -38,10 +39,14 @@ pub fn answer<S: Read + Write>(stream: S, status: u16) -> Posted {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).expect("the body");
+    let posted = Posted { line: first.trim().to_owned(), json: serde_json::from_slice(&body).expect("JSON") };
+    if got.send(posted).is_err() {
+        return false;
+    }
     let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     let mut stream = reader.into_inner();
     stream.write_all(answer.as_bytes()).and_then(|()| stream.flush()).expect("it reads the answer");
-    Posted { line: first.trim().to_owned(), json: serde_json::from_slice(&body).expect("JSON") }
+    true
 }
 
 /// Starts a hook that answers its requests with these statuses in turn, then with 200; returns its address
@@ -56,7 +61,7 @@ pub fn listen(statuses: Vec<u16>) -> (String, Receiver<Posted>) {
     thread::spawn(move || {
         let mut statuses = statuses.into_iter();
         while let Ok((stream, _)) = listener.accept() {
-            if send.send(answer(stream, statuses.next().unwrap_or(200))).is_err() {
+            if !answer(stream, statuses.next().unwrap_or(200), &send) {
                 break;
             }
         }

@@ -119,7 +119,7 @@ mod tests {
                 if shook.send(done).is_err() {
                     break;
                 }
-                if done && send.send(answer(StreamOwned::new(connection, stream), 200)).is_err() {
+                if done && !answer(StreamOwned::new(connection, stream), 200, &send) {
                     break;
                 }
             }

@@ -397,7 +397,7 @@ fn an_answer_that_no_block_takes_is_refused_at_the_door() {
             reserve_gas: 0,
             term_max: 100,
             addresses: Bounded::new(vec![Bounded::new(b"10.0.2.1:1".to_vec()).expect("short")]).expect("one"),
-            region: Bounded::default(),
+            region: Bounded::new(b"here".to_vec()).expect("short"),
         };
         let sender = Submitter::new(connection.clone(), key(1), Parameters::LOCAL);
         let sent = sender.send(Body::RegisterProvider(registration)).await.expect("final");
