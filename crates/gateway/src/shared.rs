@@ -158,12 +158,17 @@ impl Shared {
         lock(&self.known).clone()
     }
 
-    /// Replaces the record of a provider, and passes its address on to its connections.
+    /// Replaces the record of a provider, and passes its address on to its connections. The trust in a known
+    /// provider stays: repair takes it, and what regains it calls [`Self::trust`].
     pub fn learn(&self, provider: Account, known: Known) {
         if let Some(address) = known.address {
             self.agreements_with(&provider).iter().for_each(|agreement| agreement.peer.set_address(address));
         }
-        lock(&self.known).insert(provider, known);
+        {
+            let mut all = lock(&self.known);
+            let trusted = all.get(&provider).map_or(known.trusted, |old| old.trusted);
+            all.insert(provider, Known { trusted, ..known });
+        }
         self.opened.notify_waiters();
     }
 

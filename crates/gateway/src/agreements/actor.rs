@@ -182,9 +182,7 @@ impl Agreements {
 
     fn learn(&self, seen: &mut Seen, found: Survey, all: bool) {
         for (account, (_, known)) in &found.providers {
-            // Trust is lost by findings of repair, and regained by audits.
-            let trusted = self.shared.known(account).is_none_or(|old| old.trusted);
-            self.shared.learn(*account, Known { trusted, ..known.clone() });
+            self.shared.learn(*account, known.clone());
         }
         if all {
             seen.providers = found.providers;
