@@ -7,10 +7,13 @@
 //!    sent and once to be answered, and a stream of slices, whose reader bounds it. Dropping a request's
 //!    future cancels it; only the answer to an offer that was sent is still awaited, because a missing
 //!    one must be noticed ([`crate::peer_health`]).
+//! 4. An offer that cannot be sent in time counts as one without an answer. If its caller goes before, a
+//!    small request tells whether the provider takes anything; at most one of them is under way.
 
 use crate::{environment::Environment, peer_health::PeerHealth};
 use bytes::BufMut;
 use commonware_codec::{EncodeSize, Write};
+use commonware_macros::select;
 use commonware_utils::channel::oneshot;
 use futures::future::BoxFuture;
 use posync_client::rpc::{Call, Client, Provider};
@@ -105,20 +108,20 @@ impl Parcel {
 }
 
 /// A value that is sent as an [`Ask`]: an ask, or a value with the same encoding.
-trait Asks: Write + EncodeSize + Sync {}
+trait Asks: Write + EncodeSize + Send + Sync + 'static {}
 
 impl Asks for Ask {}
 
 /// Encodes as [`Ask::Put`] without owning the bytes.
-struct Offer<'a> {
+struct Offer {
     agreement: AgreementId,
     shard: Hash,
-    parcel: &'a Parcel,
+    parcel: Parcel,
 }
 
-impl Asks for Offer<'_> {}
+impl Asks for Offer {}
 
-impl Write for Offer<'_> {
+impl Write for Offer {
     fn write(&self, buf: &mut impl BufMut) {
         buf.put_u8(0);
         self.agreement.write(buf);
@@ -127,7 +130,7 @@ impl Write for Offer<'_> {
     }
 }
 
-impl EncodeSize for Offer<'_> {
+impl EncodeSize for Offer {
     fn encode_size(&self) -> usize {
         1 + self.agreement.encode_size() + self.shard.encode_size() + self.parcel.0.encode_size()
     }
@@ -186,6 +189,7 @@ pub struct Peer {
     refusal: Mutex<Option<RefusedPlacement>>,
     heights: Heights,
     peer_health: Mutex<PeerHealth>,
+    probing: AtomicBool,
 }
 
 impl Peer {
@@ -209,6 +213,7 @@ impl Peer {
             refusal: Mutex::new(None),
             heights,
             peer_health: Mutex::default(),
+            probing: AtomicBool::new(false),
         }
     }
 
@@ -259,7 +264,7 @@ impl Peer {
 
     async fn dial(&self) -> Result<Client<Provider>, String> {
         let address = *self.address.lock().expect("no holder of this lock panics");
-        let address = address.ok_or("the ledger names no address that resolves")?;
+        let address = address.ok_or("the ledger names no address that parses")?;
         (self.dialer)(self.account, address).await
     }
 
@@ -280,23 +285,47 @@ impl Peer {
     /// noticed.
     async fn offer(
         self: &Arc<Self>,
-        ask: &impl Asks,
+        ask: impl Asks,
         patience: Duration,
         place: Option<OwnedSemaphorePermit>,
     ) -> Result<Answer, Error> {
-        let offered = self.height();
-        let open = async { self.client().await?.open_as(ask).await.map_err(|error| self.unreachable(error)) };
-        let opened = self.environment.within(patience, open).await;
-        let mut call = opened.ok_or(Error::Slow(self.account))??;
-        let (sender, receiver) = oneshot::channel();
-        let peer = self.clone();
+        let (offered, peer) = (self.height(), self.clone());
+        let (mut sender, receiver) = oneshot::channel();
         self.environment.spawn(async move {
-            let answer = peer.environment.within(patience, call.recv()).await;
-            drop((call, place));
+            let open =
+                async { peer.client().await?.open_as(&ask).await.map_err(|error| peer.unreachable(error)) };
+            let opened = select! {
+                opened = peer.environment.within(patience, open) => opened,
+                () = sender.closed() => {
+                    drop((ask, place));
+                    return peer.probe(offered, patience).await;
+                },
+            };
+            drop(ask);
+            let answer = match opened {
+                None => peer.heard(offered, None),
+                Some(Err(error)) => Err(error),
+                Some(Ok(mut call)) => {
+                    let answer = peer.environment.within(patience, call.recv()).await;
+                    drop((call, place));
+                    peer.heard(offered, answer)
+                }
+            };
             // The caller may be gone.
-            let _ = sender.send(peer.heard(offered, answer));
+            let _ = sender.send(answer);
         });
         receiver.await.unwrap_or_else(|_| Err(self.unreachable("this gateway is stopping")))
+    }
+
+    /// Notices a provider that takes nothing, after the caller of an offer left before it was sent.
+    async fn probe(self: &Arc<Self>, offered: u64, patience: Duration) {
+        if self.probing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if let Err(Error::Slow(_)) = self.call(Ask::Status(Default::default()), patience).await {
+            drop(self.heard(offered, None));
+        }
+        self.probing.store(false, Ordering::Release);
     }
 
     /// Records the result of an offer. A stored shard does not end the provider's silence: only a signature
@@ -410,8 +439,8 @@ impl Peer {
         parcel: &Parcel,
     ) -> Result<(), Error> {
         let place = self.puts.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let offer = Offer { agreement, shard, parcel };
-        match self.offer(&offer, PUT_TIMEOUT, Some(place)).await? {
+        let offer = Offer { agreement, shard, parcel: parcel.clone() };
+        match self.offer(offer, PUT_TIMEOUT, Some(place)).await? {
             Answer::Stored(name) if name == shard => Ok(()),
             _ => Err(self.wrong("it stored something else")),
         }
@@ -422,7 +451,7 @@ impl Peer {
     /// # Errors
     /// [`Error`].
     pub async fn sign(self: &Arc<Self>, sign: Sign) -> Result<Signature, Error> {
-        match self.offer(&Ask::Sign(sign), SIGN_TIMEOUT, None).await? {
+        match self.offer(Ask::Sign(sign), SIGN_TIMEOUT, None).await? {
             Answer::Signed(signature) => Ok(signature),
             _ => Err(self.wrong("no signature")),
         }
@@ -503,46 +532,4 @@ impl Slices<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use commonware_codec::Encode as _;
-    use posync_protocol::wire::provider::Put;
-
-    #[test]
-    fn who_is_late_again_is_asked_last_for_longer_and_an_answer_forgives() {
-        let mut doubt = Doubt::default();
-        let mut seconds = Vec::new();
-        for _ in 0..7 {
-            let (number, time) = doubt.begin(true).expect("none is open");
-            assert!(doubt.begin(true).is_none(), "found together, it counts once");
-            seconds.push(time.as_secs());
-            doubt.end(number);
-        }
-        assert_eq!(seconds, [5, 10, 20, 40, 80, 80, 80]);
-        let (old, _) = doubt.begin(true).expect("none is open");
-        doubt.answered();
-        assert!(doubt.open.is_none());
-        let (new, time) = doubt.begin(true).expect("none is open");
-        assert_eq!(time, DOUBT);
-        doubt.end(old);
-        assert_eq!(doubt.open, Some(new), "the end of an old one is not that of a new one");
-        doubt.end(new);
-        assert_eq!(doubt.begin(false).expect("none is open").1, DOUBT, "a slow read counts no further");
-    }
-
-    #[test]
-    fn an_offer_is_a_put_on_the_wire() {
-        let agreement = AgreementId { provider: Account([7; 32]), slot: 9, opened: 11 };
-        for length in [0, 1, 255, 70_000] {
-            let bytes = vec![5; length];
-            let parcel = Parcel::new(bytes.clone()).expect("small");
-            let put = Put { agreement, shard: [3; 32], data: Bounded::new(bytes).expect("small") };
-            let offer = Offer { agreement, shard: [3; 32], parcel: &parcel };
-            let mut encoded = Vec::new();
-            offer.write(&mut encoded);
-            assert_eq!(encoded.len(), offer.encode_size());
-            assert_eq!(encoded, Ask::Put(put).encode().to_vec());
-        }
-        assert!(Parcel::new(vec![0; SHARD_BYTES_MAX as usize + 1]).is_none());
-    }
-}
+mod tests;

@@ -158,12 +158,17 @@ impl Shared {
         lock(&self.known).clone()
     }
 
-    /// Replaces the record of a provider, and passes its address on to its connections.
+    /// Replaces the record of a provider, and passes its address on to its connections. The trust in a known
+    /// provider stays: repair takes it, and what regains it calls [`Self::trust`].
     pub fn learn(&self, provider: Account, known: Known) {
         if let Some(address) = known.address {
             self.agreements_with(&provider).iter().for_each(|agreement| agreement.peer.set_address(address));
         }
-        lock(&self.known).insert(provider, known);
+        {
+            let mut all = lock(&self.known);
+            let trusted = all.get(&provider).map_or(known.trusted, |old| old.trusted);
+            all.insert(provider, Known { trusted, ..known });
+        }
         self.opened.notify_waiters();
     }
 
@@ -423,5 +428,45 @@ pub struct Putting {
 impl Drop for Putting {
     fn drop(&mut self) {
         lock(&self.shared.putting).remove(&self.file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{catalogue, environment::Environment};
+    use commonware_runtime::{Runner as _, Supervisor as _, deterministic::Runner};
+
+    #[test]
+    fn what_the_ledger_shows_of_a_provider_leaves_the_trust_in_it_as_it_is() {
+        Runner::default().start(|context| async move {
+            let started = catalogue::start(context.child("catalogue"), "test", [9; 32]).await;
+            let (catalogue, _, _disk) = started.expect("opens");
+            let environment = Environment::new(&context);
+            let (chain, master) = ([1; 32], [9; 32]);
+            let common = Common { environment, catalogue, chain, master, signed: Default::default() };
+            let shared = Shared::new(common, mpsc::channel(8).0, Parameters::LOCAL);
+            let who = Account([7; 32]);
+            let shown = |score| Known {
+                index: 0,
+                operator: b"one".to_vec(),
+                region: b"here".to_vec(),
+                address: None,
+                trusted: true,
+                takes: true,
+                score,
+                vetted: false,
+            };
+            shared.learn(who, shown(1));
+            assert!(shared.known(&who).expect("it was learned").trusted, "a new one is trusted");
+            // A survey read the ledger before repair lost its trust, and passes it on afterwards.
+            shared.trust(&who, false);
+            shared.learn(who, shown(2));
+            let known = shared.known(&who).expect("it was learned");
+            assert_eq!((known.trusted, known.score), (false, 2));
+            shared.trust(&who, true);
+            shared.learn(who, shown(3));
+            assert!(shared.known(&who).expect("it was learned").trusted);
+        });
     }
 }

@@ -7,12 +7,15 @@
 //!
 //! The index of the store, the data sets and the voucher store each keep their state in memory and log every change
 //! in such a journal. When the changes outgrow the snapshot, a new section begins with a new snapshot,
-//! and the old section is dropped. A snapshot without `Complete` is ignored: the section before it is
-//! still whole.
+//! and the old section is dropped. A snapshot without `Complete` is ignored if the section before it is
+//! still there, and is damage if it is not.
 //!
 //! Invariants
 //! 1. A record is durable once `sync` returned after its `append`.
 //! 2. A torn end is cut off. Damage before it costs the records that it hit and is reported ([`mend`]).
+//! 3. `Complete` is written after everything before it was synced. Only behind such a mark is damage told
+//!    from a torn end, so a `Complete` without a snapshot also seals the changes so far ([`Journal::seal`]).
+//! 4. An older section goes only when the snapshot that replaces it is synced with its `Complete`.
 //!
 //! The page checksums are those of `commonware_storage::journal`, whose own repair would cut off
 //! everything behind a damaged page.
@@ -22,16 +25,18 @@ mod mend;
 use bytes::BufMut;
 use commonware_codec::{Codec, Encode as _, EncodeSize, Read, ReadExt as _, Write};
 use commonware_cryptography::Crc32;
+use commonware_macros::select;
 use commonware_runtime::{
-    ReadOptions,
+    Clock, ReadOptions,
     buffer::paged::{CacheRef, page_size},
 };
 use commonware_storage::{
     Context,
     journal::segmented::variable::{Config, Journal as Sections},
 };
-use commonware_utils::NZUsize;
+use commonware_utils::{NZUsize, channel::mpsc};
 use mend::Mended;
+use std::time::Duration;
 
 pub(crate) use commonware_storage::journal::Error;
 
@@ -42,6 +47,8 @@ pub(crate) fn is_full(error: &Error) -> bool {
 
 /// Number of changes after which a new snapshot is considered.
 const TAIL_MIN: u64 = 1 << 12;
+/// Time without a change after which a journal is sealed.
+const IDLE: Duration = Duration::from_secs(1);
 /// Bytes of a page on disk, including its checksums.
 const PAGE_BYTES: u32 = 4096;
 /// First byte of an item with its own checksum; items of the older format have none.
@@ -167,6 +174,8 @@ pub(crate) struct Journal<E: Context, R: Codec<Cfg = ()> + Send + Sync> {
     whole: bool,
     /// True if something was appended since the last sync.
     dirty: bool,
+    /// True if the last item is a `Complete`.
+    sealed: bool,
 }
 
 impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, R> {
@@ -182,19 +191,30 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
         snapshot: impl Fn(&S) -> Vec<R>,
         hurt: impl Fn(&mut S),
     ) -> Result<(Self, S), Error> {
-        match mend::look(&context, partition, &mut apply).await? {
-            Mended::Whole => Self::open_whole(context, partition, apply).await,
-            Mended::Salvaged(mut state, damaged) => {
-                if damaged {
-                    hurt(&mut state);
+        let (mut state, damaged) = match mend::look(&context, partition, &mut apply).await? {
+            Mended::Salvaged(state, damaged) => (state, damaged),
+            Mended::Whole => {
+                let child = context.child("whole");
+                let (journal, state) = Self::open_whole(child, partition, &mut apply).await?;
+                let oldest = journal.sections.as_ref().and_then(Sections::oldest_section);
+                if journal.whole || oldest.is_none_or(|oldest| oldest == 0) {
+                    return Ok((journal, state));
                 }
-                let records = snapshot(&state);
-                mend::keep::<E, R>(&context, partition, records).await?;
-                // Read it again as the next start will.
-                let (journal, _) = Self::open_whole(context, partition, apply).await?;
-                Ok((journal, state))
+                // The file was cut: its pages are whole, and its snapshot has no end.
+                drop(journal);
+                mend::salvage(&context, partition, &mut apply).await?
             }
+        };
+        if damaged {
+            tracing::error!(partition, "a journal is damaged on disk; what was not hit is kept");
+            hurt(&mut state);
+        } else {
+            tracing::info!(partition, "cutting off what a crash left unfinished in a journal");
         }
+        mend::keep::<E, R>(&context, partition, snapshot(&state)).await?;
+        // Read it again as the next start will.
+        let (journal, _) = Self::open_whole(context, partition, apply).await?;
+        Ok((journal, state))
     }
 
     /// Opens a journal without checking for damage first.
@@ -214,15 +234,17 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
         let newest = sections.newest_section();
         let mut replayed = Replayed::<S>::new();
         let mut replay = sections.replay(0, 0, NZUsize!(1 << 20), ReadOptions::default()).await?;
+        let mut sealed = true;
         while let Some(item) = replay.next().await {
             let (at, _, _, marked) = item?;
+            sealed = matches!(marked.item, Item::Complete);
             replayed.take(at, marked.item, &mut apply);
         }
         let sections = Some(replay.finish()?);
         let next = newest.map_or(0, |newest| newest + 1);
         let Replayed { state, section, tail, whole, .. } = replayed;
-        let partition = partition.into();
-        Ok((Self { context, partition, sections, section, next, tail, whole, dirty: false }, state))
+        let (partition, dirty) = (partition.into(), false);
+        Ok((Self { context, partition, sections, section, next, tail, whole, dirty, sealed }, state))
     }
 
     /// Returns the sections; after a failed write they are reopened and cut off behind the last whole item.
@@ -232,8 +254,8 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
         }
         let (context, nothing) = (self.context.child("again"), |(): &mut (), _: R| ());
         let (again, ()) = Self::open_whole(context, &self.partition, nothing).await?;
-        (self.section, self.next, self.tail, self.whole, self.dirty) =
-            (again.section, again.next, again.tail, again.whole, false);
+        (self.section, self.next, self.tail, self.whole, self.dirty, self.sealed) =
+            (again.section, again.next, again.tail, again.whole, false, again.sealed);
         again.sections.ok_or(Error::ReplayFailed)
     }
 
@@ -245,10 +267,11 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
             self.sections = Some(sections);
             return Err(Error::ReplayFailed);
         }
+        let sealed = matches!(item, Item::Complete);
         let marked = Marked { item, after_sync: !self.dirty };
         self.dirty = true;
         let (sections, _, _) = sections.append(self.section, &marked).await?;
-        self.sections = Some(sections);
+        (self.sections, self.sealed) = (Some(sections), sealed);
         Ok(())
     }
 
@@ -277,6 +300,38 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
         self.sync().await
     }
 
+    /// Writes a mark behind the last synced record: from now on damage to that record is told from a torn
+    /// write. Costs a sync, so it is called when nothing waits for the journal.
+    pub(crate) async fn seal(&mut self) -> Result<(), Error> {
+        if self.sealed || self.dirty || self.sections.is_none() {
+            return Ok(());
+        }
+        self.write(Item::Complete).await?;
+        self.sync().await
+    }
+
+    /// Receives the next command; `None` once all senders are gone. Seals the journal when none came for a
+    /// while, and at the end.
+    pub(crate) async fn next<T>(
+        &mut self,
+        context: &impl Clock,
+        commands: &mut mpsc::Receiver<T>,
+    ) -> Result<Option<T>, Error> {
+        if !self.sealed {
+            select! {
+                next = commands.recv() => {
+                    if next.is_none() && let Err(error) = self.seal().await {
+                        tracing::warn!(%error, "a journal ends without its mark; nothing in it is lost by that");
+                    }
+                    return Ok(next);
+                },
+                () = context.sleep(IDLE) => {},
+            }
+            self.seal().await?;
+        }
+        Ok(commands.recv().await)
+    }
+
     /// True if there is no snapshot yet, or if the changes since have outgrown a state of `size` records.
     /// A new journal always returns true before its first append: write a snapshot.
     pub(crate) fn is_long(&self, size: u64) -> bool {
@@ -291,9 +346,11 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
         for record in records {
             self.write(Item::Record(record)).await?;
         }
-        self.write(Item::Complete).await?;
-        (self.tail, self.whole) = (0, true);
+        // The mark proves that the records were durable before it.
         self.sync().await?;
+        self.write(Item::Complete).await?;
+        self.sync().await?;
+        (self.tail, self.whole) = (0, true);
         let sections = self.sections.take().ok_or(Error::ReplayFailed)?;
         self.sections = Some(sections.prune(self.section).await?.0);
         Ok(())

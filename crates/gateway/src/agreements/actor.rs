@@ -74,8 +74,8 @@ pub struct Agreements {
     pub alerts: Alerts,
     /// Rows of the catalogue that do not decode.
     pub aside: Vec<String>,
-    /// Agreements under which such rows may describe shards. Upkeep does not close them, and forgets them
-    /// only once they are gone from the ledger.
+    /// Agreements under which such rows may describe shards. They are neither closed nor forgotten, even
+    /// when they are gone from the ledger: their numbers are not used again before the rows are restored.
     pub kept: BTreeSet<u32>,
     /// True once no agreements are wanted: open ones are closed in time.
     pub retired: AtomicBool,
@@ -182,9 +182,7 @@ impl Agreements {
 
     fn learn(&self, seen: &mut Seen, found: Survey, all: bool) {
         for (account, (_, known)) in &found.providers {
-            // Trust is lost by findings of repair, and regained by audits.
-            let trusted = self.shared.known(account).is_none_or(|old| old.trusted);
-            self.shared.learn(*account, Known { trusted, ..known.clone() });
+            self.shared.learn(*account, known.clone());
         }
         if all {
             seen.providers = found.providers;
@@ -447,11 +445,19 @@ impl Agreements {
     }
 
     /// Forgets an agreement that is gone from the ledger, or will be. While shards are in force under it,
-    /// it only drains: the provider may still have them, or they can be rebuilt, so they move first.
+    /// it only drains: the provider may still have them, or they can be rebuilt, so they move first. One that
+    /// a damaged row may describe stays.
     pub(super) async fn forget(&self, agreement: &Arc<OwnAgreement>) -> Result<(), Error> {
         let stopped = |_| Error::Stopping;
         if agreement.with_state(|state| state.is_live()) {
             return agreement.set_terms(|row| row.stage = Stage::Draining as u8).await.map_err(stopped);
+        }
+        if self.kept.contains(&agreement.number) {
+            tracing::debug!(
+                agreement = agreement.number,
+                "it is kept: a damaged row may describe shards under it"
+            );
+            return Ok(());
         }
         let held = agreement.close();
         self.shared

@@ -86,6 +86,70 @@ impl Agreements {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        catalogue::LoadedAgreement,
+        catalogue::row::OwnAgreementRow,
+        consumer::{Consumer, Means},
+    };
+    use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+    use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
+    use posync_client::{connection::Endpoint, light::network_key};
+    use posync_protocol::{Account, AgreementId, Amount, limits::Parameters};
+
+    /// A network key that is a point of its group: nothing is verified under it here.
+    const ANY_KEY: &str = "93e02b6052719f607dacd3a088274f65596bd0d09920b61ab5da61bbdc7f5049334cf11213945d57e5ac7d055d042b7e\
+                           024aa2b2f08f0a91260805272dc51051c6e47ad4fa403b02b4510b647ae3d1770bac0326a805bbefd48056c8c121bdb8";
+
+    fn means() -> Means {
+        let hex = |at: usize| u8::from_str_radix(&ANY_KEY[2 * at..2 * at + 2], 16).expect("hex");
+        let parameters = Parameters::LOCAL;
+        let node = Endpoint { account: Account([1; 32]), address: ([127, 0, 0, 1], 1).into() };
+        Means {
+            key: PrivateKey::from_seed(1),
+            partition: "test".into(),
+            nodes: vec![node],
+            keeps_floor: false,
+            chain: [1; 32],
+            network_key: network_key(&std::array::from_fn(hex)).expect("a point"),
+            parameters,
+            policy: crate::Policy::of(&parameters),
+            alerts: Default::default(),
+        }
+    }
+
+    #[test]
+    fn what_is_gone_from_the_ledger_is_kept_while_a_damaged_row_may_describe_its_shards() {
+        deterministic::Runner::default().start(|context| async move {
+            let network = Arc::new(context.child("network"));
+            let mut consumer = Consumer::open(&context, &network, means()).await.expect("opens");
+            let row = |slot| OwnAgreementRow {
+                id: AgreementId { provider: Account([7; 32]), slot, opened: 1 },
+                stage: Stage::Closing as u8,
+                end_epoch: 720,
+                quota_leaves: 1 << 21,
+                quota_egress: 64 << 30,
+                voucher_reserve: Amount::sync(28),
+                egress_price: 1,
+            };
+            let catalogue = consumer.shared.common.catalogue.clone();
+            let mut numbers = Vec::new();
+            for slot in 0..2 {
+                let number = catalogue.add_agreement(row(slot)).await.expect("runs").expect("room");
+                consumer.agreements.add(LoadedAgreement::fresh(number, row(slot)));
+                numbers.push(number);
+            }
+            let agreements = Arc::get_mut(&mut consumer.agreements).expect("nothing else has it");
+            agreements.kept = [numbers[0]].into();
+            for number in &numbers {
+                let agreement = consumer.shared.agreement(*number).expect("added");
+                agreements.forget(&agreement).await.expect("runs");
+            }
+            let kept = consumer.shared.agreement(numbers[0]).expect("not forgotten");
+            assert_eq!(Stage::of(&kept.terms()), Stage::Closing);
+            assert!(!kept.is_closed());
+            assert!(consumer.shared.agreement(numbers[1]).is_none(), "nothing names its shards");
+        });
+    }
 
     #[test]
     fn every_closed_agreement_has_its_turn() {

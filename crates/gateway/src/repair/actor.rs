@@ -159,7 +159,7 @@ impl Actor {
 
     /// Has shards of a provider that was silent for too long rebuilt beside it.
     async fn overdue(&mut self, provider: Account, mut shards: Vec<(Task, u8)>) -> Result<(), Stopped> {
-        shards.retain(|(task, position)| !self.state.is_owed(task, *position));
+        shards.retain(|(task, position)| !self.state.is_owed(task, *position, &provider));
         if shards.is_empty() || self.shared.suspects.silent_for(&provider).is_none() {
             return Ok(());
         }

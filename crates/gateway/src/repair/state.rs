@@ -4,7 +4,9 @@
 //! 1. A segment waits at most once; one that could not be repaired is tried again at the next tick.
 //! 2. A fault collects the shards that one provider lost until all of them are repaired; a later loss
 //!    is a new fault.
-//! 3. The provider that lost a shard is remembered here until the shard has a holder again: the data set
+//! 3. What is owed is known by segment, position and provider: a shard that is found missing twice is lost
+//!    once, and two providers that lose the same position have a fault each.
+//! 4. The provider that lost a shard is remembered here until the shard has a holder again: the data set
 //!    forgets the shard as soon as the provider signs, which may be before the repair begins.
 
 use crate::{catalogue::row::FaultRow, coding::FileId};
@@ -28,6 +30,14 @@ pub enum FoundBy {
     Scrub = 3,
 }
 
+/// A lost shard that has no holder yet.
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    found_by: FoundBy,
+    /// True if the loss was found while the segment was repaired: that repair may have come before it.
+    during: bool,
+}
+
 /// The repair queue, and the faults of providers.
 #[derive(Default)]
 pub struct State {
@@ -37,7 +47,7 @@ pub struct State {
     running: BTreeSet<Task>,
     again: BTreeSet<Task>,
     faults: BTreeMap<Account, (Option<u64>, FaultRow)>,
-    owed: BTreeMap<Task, BTreeMap<u8, (Account, FoundBy)>>,
+    owed: BTreeMap<Task, BTreeMap<(u8, Account), Owed>>,
     resumed: BTreeSet<Task>,
     earlier: BTreeMap<Account, u32>,
 }
@@ -70,7 +80,7 @@ impl State {
 
     /// The providers that lost a shard of a segment: a rebuilt shard goes to none of them.
     pub fn owed(&self, task: &Task) -> BTreeSet<Account> {
-        self.owed.get(task).into_iter().flat_map(|lost| lost.values().map(|(who, _)| *who)).collect()
+        self.owed.get(task).into_iter().flat_map(|lost| lost.keys().map(|(_, who)| *who)).collect()
     }
 
     /// Ends a repair; a segment that was reported meanwhile is queued again. Returns the changed faults, to
@@ -88,8 +98,9 @@ impl State {
         let mut owed = self.owed.remove(&task).unwrap_or_default();
         let whole = rebuilt.whole && !again;
         let restored = |position: &u8| whole || rebuilt.positions.contains(position);
-        let closed: Vec<Account> =
-            owed.extract_if(.., |position, _| restored(position)).map(|(_, (who, _))| who).collect();
+        let is_closed = |(position, _): &(u8, Account), lost: &mut Owed| restored(position) && !lost.during;
+        let closed: Vec<Account> = owed.extract_if(.., is_closed).map(|((_, who), _)| who).collect();
+        owed.values_mut().for_each(|lost| lost.during = false);
         if !owed.is_empty() {
             self.owed.insert(task, owed);
         }
@@ -116,7 +127,8 @@ impl State {
         self.known.len()
     }
 
-    /// Records that a provider lost these shards. Returns the fault's row to write, and its number if any.
+    /// Records that a provider lost these shards; those that it owes already count once, and are no longer
+    /// taken back once they are known not to be only late. Returns the fault's row to write, and its number if any.
     pub fn lost(
         &mut self,
         provider: Account,
@@ -124,18 +136,27 @@ impl State {
         round: u64,
         shards: &[(Task, u8)],
     ) -> (Option<u64>, FaultRow) {
+        let mut new = 0u32;
         for (task, position) in shards {
-            self.owed.entry(*task).or_default().insert(*position, (provider, found_by));
+            let during = self.running.contains(task);
+            let owed = self.owed.entry(*task).or_default();
+            let known = owed.entry((*position, provider)).or_insert_with(|| {
+                new = new.saturating_add(1);
+                Owed { found_by, during }
+            });
+            if known.found_by == FoundBy::Late {
+                known.found_by = found_by;
+            }
         }
         let fresh = FaultRow { provider, found_by: found_by as u8, round, lost: 0, repaired: 0 };
         let fault = self.faults.entry(provider).or_insert((None, fresh));
-        fault.1.lost = fault.1.lost.saturating_add(u32::try_from(shards.len()).unwrap_or(u32::MAX));
+        fault.1.lost = fault.1.lost.saturating_add(new);
         *fault
     }
 
-    /// True if a position is known to be missing.
-    pub fn is_owed(&self, task: &Task, position: u8) -> bool {
-        self.owed.get(task).is_some_and(|lost| lost.contains_key(&position))
+    /// True if a provider is known to have lost a position.
+    pub fn is_owed(&self, task: &Task, position: u8, provider: &Account) -> bool {
+        self.owed.get(task).is_some_and(|lost| lost.contains_key(&(position, *provider)))
     }
 
     /// Takes back the losses of a provider that was only silent and answers again. Returns the fault to
@@ -143,8 +164,8 @@ impl State {
     pub fn withdraw(&mut self, provider: &Account) -> Option<(u64, FaultRow)> {
         let mut back = 0u32;
         for lost in self.owed.values_mut() {
-            let is_back = |_: &u8, (who, found_by): &mut (Account, FoundBy)| {
-                *who == *provider && *found_by == FoundBy::Late
+            let is_back = |(_, who): &(u8, Account), lost: &mut Owed| {
+                *who == *provider && lost.found_by == FoundBy::Late
             };
             back =
                 back.saturating_add(u32::try_from(lost.extract_if(.., is_back).count()).unwrap_or(u32::MAX));
@@ -265,14 +286,63 @@ mod tests {
         let (mut state, who) = (State::default(), Account([7; 32]));
         state.lost(who, FoundBy::Late, 5, &[(A, 0), (B, 3)]);
         state.numbered(&who, 4);
-        assert!(state.is_owed(&A, 0) && !state.is_owed(&A, 1));
+        assert!(state.is_owed(&A, 0, &who) && !state.is_owed(&A, 1, &who));
         state.lost(who, FoundBy::Scrub, 5, &[(A, 1)]);
         let back = state.withdraw(&who).into_iter().collect();
         assert_eq!(figures(back), [(4, 1, 0)], "one was damaged");
-        assert!(!state.is_owed(&A, 0) && state.is_owed(&A, 1));
+        assert!(!state.is_owed(&A, 0, &who) && state.is_owed(&A, 1, &who));
         assert_eq!(state.withdraw(&who), None);
         assert_eq!(figures(state.done(A, &whole())), [(4, 1, 1)]);
         assert_eq!(state.owed(&B), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_shard_that_is_owed_already_is_lost_once_however_often_it_is_found() {
+        let (mut state, who) = (State::default(), Account([7; 32]));
+        state.lost(who, FoundBy::Late, 5, &[(A, 0), (B, 3)]);
+        state.numbered(&who, 4);
+        let (number, row) = state.lost(who, FoundBy::Scrub, 6, &[(A, 0)]);
+        assert_eq!((number, row.lost), (Some(4), 2), "its scrub says what is known");
+        assert_eq!(state.lost(who, FoundBy::Late, 6, &[(A, 0)]).1.lost, 2);
+        let back = state.withdraw(&who).into_iter().collect();
+        assert_eq!(figures(back), [(4, 1, 0)], "what its scrub reported is not only silent");
+        assert!(state.is_owed(&A, 0, &who) && !state.is_owed(&B, 3, &who));
+        state.lost(who, FoundBy::Read, 7, &[(A, 0)]);
+        assert_eq!(figures(state.done(A, &whole())), [(4, 1, 1)], "closed");
+        assert_eq!(state.lost(who, FoundBy::Read, 8, &[(A, 0)]).0, None, "a new one");
+    }
+
+    #[test]
+    fn two_providers_that_lose_the_same_position_both_have_a_fault_until_it_is_repaired() {
+        let (mut state, one, two) = (State::default(), Account([1; 32]), Account([2; 32]));
+        for (who, number) in [(one, 0), (two, 1)] {
+            assert_eq!(state.lost(who, FoundBy::Late, 5, &[(A, 4)]).1.lost, 1);
+            state.numbered(&who, number);
+        }
+        assert_eq!(state.owed(&A), [one, two].into(), "no rebuilt shard goes back to either");
+        let repaired = Rebuilt { whole: false, positions: vec![4] };
+        assert_eq!(figures(state.done(A, &repaired)), [(0, 1, 1), (1, 1, 1)]);
+        assert!(state.owed(&A).is_empty());
+        state.lost(one, FoundBy::Late, 9, &[(B, 2)]);
+        state.lost(two, FoundBy::Read, 9, &[(B, 2)]);
+        assert_eq!(state.withdraw(&one), None, "not numbered yet");
+        assert!(!state.is_owed(&B, 2, &one) && state.is_owed(&B, 2, &two));
+    }
+
+    #[test]
+    fn a_position_that_is_lost_again_during_its_repair_waits_for_the_next() {
+        let (mut state, one, two) = (State::default(), Account([1; 32]), Account([2; 32]));
+        state.lost(one, FoundBy::Late, 5, &[(A, 4)]);
+        state.numbered(&one, 0);
+        state.push(A);
+        assert_eq!(state.pop(), Some(A));
+        state.lost(two, FoundBy::Scrub, 5, &[(A, 4)]);
+        state.numbered(&two, 1);
+        state.push(A);
+        let repaired = Rebuilt { whole: true, positions: vec![4] };
+        assert_eq!(figures(state.done(A, &repaired)), [(0, 1, 1)]);
+        assert_eq!(state.pop(), Some(A));
+        assert_eq!(figures(state.done(A, &repaired)), [(1, 1, 1)]);
     }
 
     #[test]

@@ -200,8 +200,13 @@ type Reply = Box<dyn FnOnce() + Send>;
 impl<E: Context> Writer<E> {
     async fn run(mut self, context: E, mut commands: mpsc::Receiver<Command>) -> Result<(), DataSetsError> {
         let mut trouble = Trouble::new("the volume takes no data sets; who asks for one is asked again");
-        while let Some(first) = commands.recv().await {
-            match self.group(first, &mut commands).await {
+        loop {
+            let done = match self.journal.next(&context, &mut commands).await {
+                Ok(Some(first)) => self.group(first, &mut commands).await,
+                Ok(None) => return Ok(()),
+                Err(error) => Err(error),
+            };
+            match done {
                 Ok(()) => drop(trouble.ended()),
                 // No signature was sent: fall back to the durable state.
                 Err(error) if journal::is_full(&error) => {
@@ -211,7 +216,6 @@ impl<E: Context> Writer<E> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
     }
 
     /// Decides the waiting commands, makes them durable with one sync, then answers.

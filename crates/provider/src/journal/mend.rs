@@ -68,14 +68,35 @@ where
             return Ok(Mended::Salvaged(state, false));
         }
         drop(journal);
+        if names(context, partition).await?.is_empty() {
+            // The files went once this copy was whole, so it was hit since.
+            let (state, _) = salvage(context, &beside, apply).await?;
+            return Ok(Mended::Salvaged(state, true));
+        }
         context.remove(&beside, None).await?;
     }
     if is_whole(context, partition).await? {
         return Ok(Mended::Whole);
     }
+    let (state, damaged) = salvage(context, partition, apply).await?;
+    Ok(Mended::Salvaged(state, damaged))
+}
+
+/// Reads all whole items. Returns the state, and true if durable records are missing from it.
+pub(super) async fn salvage<E, R, S>(
+    context: &E,
+    partition: &str,
+    apply: &mut impl FnMut(&mut S, R),
+) -> Result<(S, bool), Error>
+where
+    E: Context,
+    R: Codec<Cfg = ()> + Clone + Send + Sync + 'static,
+    S: Default,
+{
     let (mut replayed, mut damaged) = (Replayed::<S>::new(), false);
-    for name in names(context, partition).await? {
-        let section = <[u8; 8]>::try_from(name.as_slice()).map_or(0, u64::from_be_bytes);
+    for (place, name) in names(context, partition).await?.into_iter().enumerate() {
+        let (section, is_oldest) =
+            (<[u8; 8]>::try_from(name.as_slice()).map_or(0, u64::from_be_bytes), place == 0);
         let (blob, size) = match context.open(partition, &name).await {
             // The file's own header is damaged: its content is lost, the other files are read.
             Err(RuntimeError::BlobCorrupt(..)) => {
@@ -85,20 +106,27 @@ where
             open => open?,
         };
         let bytes = payload(&read_all(&blob, size).await?);
-        damaged |= walk(&bytes, |item| replayed.take(section, item, apply));
+        // A section begins with a snapshot, even if its `Begin` was hit.
+        replayed.snapshot = Some(S::default());
+        walk(&bytes, |marked, gap| {
+            damaged |= gap && marked.after_sync;
+            if gap && replayed.snapshot.is_some() && matches!(marked.item, Item::Complete) {
+                damaged |= is_oldest;
+                if replayed.whole {
+                    // The section before is still there, and describes the same state.
+                    replayed.snapshot = None;
+                }
+            }
+            replayed.take(section, marked.item, apply);
+        });
+        // Nothing older is there to fall back on. What is older than a section goes only when its snapshot
+        // is complete, so in any but the first of all sections the end was lost.
+        if !replayed.whole {
+            damaged |= section > 0;
+            replayed.take(section, Item::<R>::Complete, apply);
+        }
     }
-    // A snapshot whose end is damaged: nothing older is whole, so it is the best available.
-    if !replayed.whole
-        && let Some(part) = replayed.snapshot.take()
-    {
-        replayed.state = part;
-    }
-    if damaged {
-        tracing::error!(partition, "a journal is damaged on disk; what was not hit is kept");
-    } else {
-        tracing::info!(partition, "cutting off what a crash left unfinished in a journal");
-    }
-    Ok(Mended::Salvaged(replayed.state, damaged))
+    Ok((replayed.state, damaged))
 }
 
 /// Replaces a journal's files with a snapshot.
@@ -118,6 +146,8 @@ where
         context.remove(partition, None).await?;
     }
     let (mut again, ()) = Journal::<E, R>::open_whole(context.child("again"), partition, nothing).await?;
+    // Not the first of all sections: if its end is lost, that is damage.
+    again.next = again.next.max(1);
     again.snapshot(records).await?;
     drop(again);
     Ok(context.remove(&beside, None).await?)
@@ -181,25 +211,26 @@ async fn read_part<B: Blob>(blob: &B, at: usize, length: usize) -> Result<Vec<u8
     Ok(read.coalesce().as_ref().to_vec())
 }
 
-/// Number of bytes of a page covered by a valid checksum; 0 if there is none.
-fn covered(page: &[u8]) -> usize {
-    let Some((body, sums)) = page.split_last_chunk::<SUMS>() else { return 0 };
-    let of = |at: usize| {
+/// Number of bytes of a page covered by each of its two checksums; `None` for one that does not hold.
+fn covered(page: &[u8]) -> [Option<usize>; 2] {
+    let Some((body, sums)) = page.split_last_chunk::<SUMS>() else { return [None; 2] };
+    [0, 6].map(|at: usize| {
         let length = usize::from(u16::from_be_bytes([sums[at], sums[at + 1]]));
         let sum = [sums[at + 2], sums[at + 3], sums[at + 4], sums[at + 5]];
         let holds = body.get(..length).is_some_and(|part| Crc32::checksum(part).to_be_bytes() == sum);
-        if holds { length } else { 0 }
-    };
-    of(0).max(of(6))
+        holds.then_some(length)
+    })
 }
 
+/// True if every page is whole. In the last one both checksums must hold: if only the older one does, what
+/// was written since is torn or damaged, and which of the two the items say.
 fn are_whole(bytes: &[u8]) -> bool {
     let pages = bytes.chunks(PAGE);
     let last = pages.len().saturating_sub(1);
     let mut pages = pages.enumerate();
-    pages.all(|(place, page)| {
-        let covered = covered(page);
-        covered == PAGE - SUMS || (place == last && covered > 0)
+    pages.all(|(place, page)| match covered(page) {
+        [Some(one), Some(two)] if place == last => one.max(two) > 0,
+        covered => covered.contains(&Some(PAGE - SUMS)),
     })
 }
 
@@ -208,21 +239,19 @@ fn payload(bytes: &[u8]) -> Vec<u8> {
     bytes.chunks(PAGE).flat_map(|page| page.iter().take(PAGE - SUMS)).copied().collect()
 }
 
-/// Passes on every item whose mark and checksum hold, in order. Returns true if a durable one is missing.
-fn walk<R: Read<Cfg = ()> + EncodeSize>(bytes: &[u8], mut take: impl FnMut(Item<R>)) -> bool {
-    let (mut at, mut end, mut gap, mut damaged) = (0, 0, false, false);
+/// Passes on every item whose mark and checksum hold, in order, and whether bytes before it do not.
+fn walk<R: Read<Cfg = ()> + EncodeSize>(bytes: &[u8], mut take: impl FnMut(Marked<R>, bool)) {
+    let (mut at, mut end, mut gap) = (0, 0, false);
     while at < bytes.len() {
         let Some((marked, length)) = item(&bytes[at..]) else {
             at += 1;
             continue;
         };
         gap |= at - end > PREFIX_BYTES;
-        damaged |= gap && marked.after_sync;
         at += length;
         end = at;
-        take(marked.item);
+        take(marked, gap);
     }
-    damaged
 }
 
 /// Parses the marked item at the start of these bytes; returns it with its length.

@@ -158,6 +158,7 @@ impl<E: Context> Finds<E> {
             return Ok(());
         }
         self.journal.keep(&records).await?;
+        self.journal.seal().await?;
         records.into_iter().for_each(|record| apply(&mut self.state, record));
         self.shorten().await
     }

@@ -140,15 +140,10 @@ struct Writer<E: Context> {
 impl<E: Context> Writer<E> {
     async fn run(mut self, context: E, mut commands: mpsc::Receiver<Command>) -> Result<(), VouchersError> {
         let mut trouble = Trouble::new("the volume takes no vouchers; who pays is asked to try again");
-        while let Some(first) = commands.recv().await {
-            let mut group = vec![first];
-            while group.len() < MAILBOX
-                && let Ok(next) = commands.try_recv()
-            {
-                group.push(next);
-            }
-            match self.write(group).await {
-                Ok(()) => drop(trouble.ended()),
+        loop {
+            match self.work(&context, &mut commands).await {
+                Ok(true) => drop(trouble.ended()),
+                Ok(false) => return Ok(()),
                 // No caller was answered that these are kept; the journal resumes at its last durable record.
                 Err(error) if journal::is_full(&error) => {
                     trouble.holds(&error);
@@ -157,7 +152,23 @@ impl<E: Context> Writer<E> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+    }
+
+    /// Writes what waits; `false` once nothing more can come.
+    async fn work(
+        &mut self,
+        context: &E,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Result<bool, journal::Error> {
+        let Some(first) = self.journal.next(context, commands).await? else { return Ok(false) };
+        let mut group = vec![first];
+        while group.len() < MAILBOX
+            && let Ok(next) = commands.try_recv()
+        {
+            group.push(next);
+        }
+        self.write(group).await?;
+        Ok(true)
     }
 
     async fn write(&mut self, group: Vec<Command>) -> Result<(), journal::Error> {

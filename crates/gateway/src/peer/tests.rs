@@ -1,0 +1,134 @@
+//! Providers that are late, silent or take nothing, and offers on the wire.
+
+use super::*;
+use crate::peer_health::OFFERS;
+use commonware_codec::Encode as _;
+use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic};
+use posync_client::{
+    channel::Listen,
+    rpc::{Incoming, Server, Service as _},
+};
+use posync_protocol::{limits::CALLS_MAX, wire::provider::Put};
+
+#[test]
+fn who_is_late_again_is_asked_last_for_longer_and_an_answer_forgives() {
+    let mut doubt = Doubt::default();
+    let mut seconds = Vec::new();
+    for _ in 0..7 {
+        let (number, time) = doubt.begin(true).expect("none is open");
+        assert!(doubt.begin(true).is_none(), "found together, it counts once");
+        seconds.push(time.as_secs());
+        doubt.end(number);
+    }
+    assert_eq!(seconds, [5, 10, 20, 40, 80, 80, 80]);
+    let (old, _) = doubt.begin(true).expect("none is open");
+    doubt.answered();
+    assert!(doubt.open.is_none());
+    let (new, time) = doubt.begin(true).expect("none is open");
+    assert_eq!(time, DOUBT);
+    doubt.end(old);
+    assert_eq!(doubt.open, Some(new), "the end of an old one is not that of a new one");
+    doubt.end(new);
+    assert_eq!(doubt.begin(false).expect("none is open").1, DOUBT, "a slow read counts no further");
+}
+
+/// A link to a provider that accepts calls and answers none, until `answers` is set.
+async fn silent(context: &deterministic::Context, answers: Arc<AtomicBool>) -> (Arc<Peer>, Heights) {
+    let (key, address) = (PrivateKey::from_seed(1), SocketAddr::from(([127, 0, 0, 1], 9_000)));
+    let server = Server::<Provider, _>::new(move |call: Incoming<Provider>, _: Ask| {
+        let answers = answers.clone();
+        async move {
+            if !answers.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+            drop(call.finish(&Answer::Stored([0; 32])).await);
+        }
+    });
+    let listen = Listen::new(key.clone(), Provider::NAMESPACE, address);
+    server.listen(context.child("server"), context, listen).await.expect("listens");
+    let dialing = Arc::new(context.child("dialing"));
+    let dialer: Dialer<Provider> = Arc::new(move |account, address| {
+        let context = dialing.clone();
+        Box::pin(async move {
+            let key = PrivateKey::from_seed(2);
+            let dialed = Client::dial(context.child("client"), &*context, &key, account, address).await;
+            dialed.map_err(|error| error.to_string())
+        })
+    });
+    let heights = Heights { height: Arc::default(), epoch_blocks: 40 };
+    let account = Account::of(&key.public_key());
+    let peer = Peer::new(account, dialer, Environment::new(context), heights.clone());
+    peer.set_address(address);
+    (Arc::new(peer), heights)
+}
+
+/// Opens calls until no other can be sent.
+async fn fill(peer: &Peer) -> Vec<Call<Provider>> {
+    let client = peer.client().await.expect("connects");
+    let mut calls = Vec::new();
+    for _ in 0..CALLS_MAX {
+        calls.push(client.open(Ask::Status(Default::default())).await.expect("opens"));
+    }
+    calls
+}
+
+fn offer(peer: &Arc<Peer>) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+    let (peer, parcel) = (peer.clone(), Parcel::new(vec![5; 70_000]).expect("small"));
+    let agreement = AgreementId { provider: peer.account, slot: 0, opened: 1 };
+    async move { peer.put(agreement, [3; 32], &parcel).await }
+}
+
+#[test]
+fn a_provider_that_takes_nothing_is_left_out_of_placement_as_one_that_answers_nothing() {
+    deterministic::Runner::timed(Duration::from_secs(600)).start(|context| async move {
+        let (peer, heights) = silent(&context, Arc::default()).await;
+        for round in 1..=OFFERS {
+            let _full = fill(&peer).await;
+            heights.height.store(u64::from(10 * round), Ordering::Relaxed);
+            let offered = offer(&peer).await;
+            assert!(matches!(offered, Err(Error::Slow(_))), "{offered:?}");
+            assert_eq!(peer.unanswered().0, round);
+            assert!(peer.is_doubtful());
+        }
+        assert!(peer.unanswered().1 > 0, "it is left out");
+    });
+}
+
+#[test]
+fn a_caller_that_does_not_wait_until_an_offer_is_sent_leaves_no_provider_unjudged() {
+    for alive in [false, true] {
+        deterministic::Runner::timed(Duration::from_secs(600)).start(|context| async move {
+            let answers = Arc::new(AtomicBool::new(false));
+            let (peer, heights) = silent(&context, answers.clone()).await;
+            let full = fill(&peer).await;
+            heights.height.store(10, Ordering::Relaxed);
+            for _ in 0..5 {
+                let hedged = peer.environment.within(Duration::from_secs(1), offer(&peer)).await;
+                assert!(hedged.is_none());
+            }
+            answers.store(alive, Ordering::Relaxed);
+            if alive {
+                drop(full);
+            }
+            context.sleep(2 * PUT_TIMEOUT).await;
+            assert_eq!(peer.unanswered().0, u32::from(!alive), "one stall counts once");
+        });
+    }
+}
+
+#[test]
+fn an_offer_is_a_put_on_the_wire() {
+    let agreement = AgreementId { provider: Account([7; 32]), slot: 9, opened: 11 };
+    for length in [0, 1, 255, 70_000] {
+        let bytes = vec![5; length];
+        let parcel = Parcel::new(bytes.clone()).expect("small");
+        let put = Put { agreement, shard: [3; 32], data: Bounded::new(bytes).expect("small") };
+        let offer = Offer { agreement, shard: [3; 32], parcel };
+        let mut encoded = Vec::new();
+        offer.write(&mut encoded);
+        assert_eq!(encoded.len(), offer.encode_size());
+        assert_eq!(encoded, Ask::Put(put).encode().to_vec());
+    }
+    assert!(Parcel::new(vec![0; SHARD_BYTES_MAX as usize + 1]).is_none());
+}
