@@ -17,7 +17,7 @@ use commonware_codec::{Copying, DecodeExt as _, Encode as _};
 use commonware_cryptography::{BatchEntry, BatchVerifier as _, ed25519};
 use commonware_parallel::Sequential;
 use posync_protocol::{
-    Code, Hash, Operation,
+    Code, Halt, Hash, Operation,
     ledger::{self, BlockContext},
     limits::OPERATION_BYTES_MAX,
     operation::check_structure,
@@ -69,6 +69,24 @@ fn tell_panic(operation: &Operation, cause: &str) {
         cause,
         "the rules panicked on an operation at the door: it is turned away"
     );
+}
+
+/// The code with which an operation is turned away whose rules stopped on the applied state. If the state is
+/// broken, logs that: the operation is not at fault, and the next block will fail on it.
+pub fn refusal(operation: &Operation, stopped: Halt) -> Code {
+    match stopped {
+        Halt::Refused(code) => code,
+        Halt::Broken(broken) => {
+            let id = guard::hex(&operation.id());
+            tracing::error!(
+                operation = id,
+                %broken,
+                "the state contradicts the rules: an operation is turned away, and blocks may fail on it; restore \
+                 this node from a peer, and report this if it stays"
+            );
+            Code::BadShape
+        }
+    }
 }
 
 struct Check {

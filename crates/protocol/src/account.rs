@@ -1,7 +1,7 @@
 //! Accounts: nonces, fees and transfers (AC-1).
 
 use crate::{
-    Account, Amount, Broken, Code, Operation, Stopped,
+    Account, Amount, Broken, Code, Halt, Operation,
     ledger::{Touched, Working},
     operation::Transfer,
     record::AccountState,
@@ -16,7 +16,7 @@ pub(crate) fn touches(body: &Transfer, touched: &mut Touched) {
 ///
 /// # Errors
 /// `Balance` if the balance is below `amount`.
-pub fn debit(working: &mut Working<'_>, account: &Account, amount: Amount) -> Result<(), Stopped> {
+pub fn debit(working: &mut Working<'_>, account: &Account, amount: Amount) -> Result<(), Halt> {
     let key = AccountState::key(account);
     let mut state: AccountState = working.need(key, Code::Balance)?;
     state.balance = state.balance.checked_sub(amount).ok_or(Code::Balance)?;
@@ -45,7 +45,7 @@ pub fn credit(working: &mut Working<'_>, account: &Account, amount: Amount) -> R
 /// # Errors
 /// `UnknownAccount`, `NonceOld`, `NonceGap`, `FeeAboveMaximum`, `Balance`; with any of them the
 /// operation may not be in a block.
-pub(crate) fn charge(working: &mut Working<'_>, operation: &Operation, fee: Amount) -> Result<(), Stopped> {
+pub(crate) fn charge(working: &mut Working<'_>, operation: &Operation, fee: Amount) -> Result<(), Halt> {
     let key = AccountState::key(&operation.signer);
     let mut state: AccountState = working.need(key, Code::UnknownAccount)?;
     if operation.body.has_nonce() {
@@ -68,7 +68,7 @@ pub(crate) fn charge(working: &mut Working<'_>, operation: &Operation, fee: Amou
 ///
 /// # Errors
 /// `Balance` if the signer's balance does not cover both.
-pub(crate) fn transfer(working: &mut Working<'_>, from: &Account, body: &Transfer) -> Result<(), Stopped> {
+pub(crate) fn transfer(working: &mut Working<'_>, from: &Account, body: &Transfer) -> Result<(), Halt> {
     if working.get::<AccountState>(AccountState::key(&body.to))?.is_none() {
         let burned = working.context.parameters.account_burn;
         debit(working, from, burned)?;

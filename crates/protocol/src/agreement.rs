@@ -32,7 +32,7 @@ pub use voucher::{Delta, check};
 pub(crate) use voucher::{redeem, touches_redeem};
 
 use crate::{
-    Account, AgreementId, Amount, Broken, Code, Stopped,
+    Account, AgreementId, Amount, Broken, Code, Halt,
     account::{credit, debit},
     books::{self, Pair},
     capacity, data_set,
@@ -88,7 +88,7 @@ pub(crate) fn touches_open(body: &Open, touched: &mut Touched) {
 /// `Balance`, `ProviderUnknown`, `ProviderLeaving`, `PriceAboveMaximum`, `PriceBelowReserve`,
 /// `NoCapacity`, `SlotTaken`, `TermTooLong`, `EscrowTooSmall`, `ProviderJailed`,
 /// `ProviderSuspended`, `NoEgress`.
-pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> Result<(), Stopped> {
+pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> Result<(), Halt> {
     let (context, parameters) = (working.context, &working.context.parameters);
     let prices = [posted(working, STORAGE)?, posted(working, EGRESS)?, posted(working, GAS)?];
     let agreement = terms(signer, body, &prices, context.height);
@@ -136,12 +136,7 @@ fn posted(working: &mut Working<'_>, class: usize) -> Result<Pair, Broken> {
 }
 
 /// Adds a new agreement to the sums of the provider, the ending and the ledger.
-fn admit(
-    working: &mut Working<'_>,
-    body: &Open,
-    mut provider: Provider,
-    locked: Locked,
-) -> Result<(), Stopped> {
+fn admit(working: &mut Working<'_>, body: &Open, mut provider: Provider, locked: Locked) -> Result<(), Halt> {
     let Locked { storage, deposit } = locked;
     provider.slots += 1;
     provider.sold = provider.sold.checked_add(body.quota_leaves).ok_or(Code::NoCapacity)?;
@@ -162,7 +157,7 @@ fn admit(
 }
 
 /// Reads an agreement and its usage; fails unless the opening height in `id` matches.
-fn named(working: &mut Working<'_>, id: &AgreementId) -> Result<(Agreement, Usage), Stopped> {
+fn named(working: &mut Working<'_>, id: &AgreementId) -> Result<(Agreement, Usage), Halt> {
     let agreement: Agreement = working.need(Agreement::key(&id.provider, id.slot), Code::AgreementUnknown)?;
     if agreement.opened != id.opened {
         return Err(Code::AgreementUnknown.into());
@@ -186,7 +181,7 @@ pub(crate) fn touches_top_up(body: &TopUp, touched: &mut Touched) {
 /// # Errors
 /// `Balance`, `AgreementUnknown`, `WrongParty`, `AgreementClosed`, `AgreementEnded`,
 /// `PriceAboveMaximum`.
-pub(crate) fn top_up(working: &mut Working<'_>, signer: &Account, body: &TopUp) -> Result<(), Stopped> {
+pub(crate) fn top_up(working: &mut Working<'_>, signer: &Account, body: &TopUp) -> Result<(), Halt> {
     debit(working, signer, body.amount)?;
     let (agreement, mut usage) = named(working, &body.agreement)?;
     if *signer != agreement.consumer {
@@ -218,7 +213,7 @@ pub(crate) fn touches_close(body: &Close, touched: &mut Touched) {
 /// # Errors
 /// `Expired` after the last height of the second signature (AG-5), `BadShape` for a wrong hint,
 /// `AgreementUnknown`, `WrongParty`, `ChallengeOpen`.
-pub(crate) fn close(working: &mut Working<'_>, signer: &Account, body: &Close) -> Result<(), Stopped> {
+pub(crate) fn close(working: &mut Working<'_>, signer: &Account, body: &Close) -> Result<(), Halt> {
     if working.context.height > body.last {
         return Err(Code::Expired.into());
     }
@@ -337,7 +332,7 @@ pub(crate) fn close_alone(
     working: &mut Working<'_>,
     signer: &Account,
     body: &CloseAlone,
-) -> Result<(), Stopped> {
+) -> Result<(), Halt> {
     let AgreementId { provider: account, slot, .. } = body.agreement;
     let (agreement, mut usage) = named(working, &body.agreement)?;
     let (epoch, parameters) = (working.context.epoch(), &working.context.parameters);
@@ -377,7 +372,7 @@ pub(crate) fn touches_rotate(body: &RotateKey, touched: &mut Touched) {
 ///
 /// # Errors
 /// `AgreementUnknown`, `WrongParty`, `AgreementClosed`, `AgreementEnded`, `KeyRotated`.
-pub(crate) fn rotate(working: &mut Working<'_>, signer: &Account, body: &RotateKey) -> Result<(), Stopped> {
+pub(crate) fn rotate(working: &mut Working<'_>, signer: &Account, body: &RotateKey) -> Result<(), Halt> {
     let AgreementId { provider: account, slot, .. } = body.agreement;
     let (mut agreement, mut usage) = named(working, &body.agreement)?;
     let epoch = working.context.epoch();

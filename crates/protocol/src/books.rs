@@ -28,7 +28,7 @@ pub use measure::{Figures, figures_of, on_time_of, proven_of, quality_of};
 
 use crate::{
     Account, Amount, Broken, Record, authority,
-    ledger::{BlockContext, Records, Touched, Working, decode},
+    ledger::{BlockContext, Invalid, Records, Touched, Working, decode},
     limits::{AUDITORS_MAX, SETTLEMENT_RING},
     record::{
         AccountState, Audit, Books, CLOSING_RING, Closing, Key, Measured, Offer, Peak, Provider, ProviderAt,
@@ -84,8 +84,8 @@ impl ClosingSet {
     /// Builds the closing set from the records of [`closing_set_keys`].
     ///
     /// # Errors
-    /// [`Broken`] if one is missing or does not decode.
-    pub fn new(context: &BlockContext, system: &System, records: &Records) -> Result<Self, Broken> {
+    /// [`Invalid::State`] if one is missing or does not decode.
+    pub fn new(context: &BlockContext, system: &System, records: &Records) -> Result<Self, Invalid> {
         let mut closing_set = Self::default();
         for index in slice(context, system) {
             let at: ProviderAt = read(records, &ProviderAt::key(index), "ProviderAt")?;

@@ -1,8 +1,8 @@
 //! The two ways in which a rule stops: it refuses, or the state contradicts the rules.
 //!
 //! ```text
-//!   Stopped::Refused(code)   an author asked for what the rules forbid  -> a receipt, or left out
-//!   Stopped::Broken(broken)  the state, or a rule, is wrong             -> Invalid::State: no block
+//!   Halt::Refused(code)   an author asked for what the rules forbid  -> a receipt, or left out
+//!   Halt::Broken(broken)  the state, or a rule, is wrong             -> Invalid::State: no block
 //! ```
 //!
 //! Invariants
@@ -60,7 +60,7 @@ impl Broken {
 
 /// The reason why a rule stopped; its changes are undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Stopped {
+pub enum Halt {
     /// The rules forbid what the author asked for.
     #[error("{}", .0.explain())]
     Refused(Code),
@@ -69,7 +69,7 @@ pub enum Stopped {
     Broken(#[from] Broken),
 }
 
-impl From<Code> for Stopped {
+impl From<Code> for Halt {
     fn from(code: Code) -> Self {
         Self::Refused(code)
     }

@@ -17,7 +17,7 @@
 //! 4. A measurement moves no money.
 
 use crate::{
-    Account, Broken, Code, Key, Stopped,
+    Account, Broken, Code, Halt, Key,
     audit::reduce,
     ledger::{BlockContext, Event, Touched, Working},
     limits::{MEASURED_FRESH_EPOCHS, PROBE_PEERS, PROBE_QUORUM, PROBE_SLOT_MS, Parameters},
@@ -189,7 +189,7 @@ pub(crate) fn touches(signer: &Account, body: &Measure, touched: &mut Touched) {
 ///
 /// # Errors
 /// `ProviderUnknown`, `MeasureUndrawn`, `MeasureUntimely`, `MeasuredAlready`, `MeasurePeer`.
-pub(crate) fn measure(working: &mut Working<'_>, signer: &Account, body: &Measure) -> Result<(), Stopped> {
+pub(crate) fn measure(working: &mut Working<'_>, signer: &Account, body: &Measure) -> Result<(), Halt> {
     let (context, parameters) = (working.context, &working.context.parameters);
     let provider: Provider = working.need(Provider::key(signer), Code::ProviderUnknown)?;
     let probe: Option<Probe> = working.get(Probe::of(body.epoch))?;
@@ -221,7 +221,7 @@ pub(crate) fn measure(working: &mut Working<'_>, signer: &Account, body: &Measur
 
 /// Checks that `account` registered before `epoch`. A provider that registers after the seed is public could
 /// grind its key until it is drawn (CP-2).
-fn check_before(working: &mut Working<'_>, account: &Account, epoch: u64) -> Result<(), Stopped> {
+fn check_before(working: &mut Working<'_>, account: &Account, epoch: u64) -> Result<(), Halt> {
     let reputation: Option<Reputation> = working.get(Reputation::key(account))?;
     let before = reputation.is_some_and(|reputation| reputation.registered < epoch);
     if before { Ok(()) } else { Err(Code::MeasurePeer.into()) }

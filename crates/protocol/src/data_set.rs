@@ -23,7 +23,7 @@
 //!    `faults::who_is_jailed_or_suspended_grows_no_data_set`.
 
 use crate::{
-    Account, Broken, Code, Stopped,
+    Account, Broken, Code, Halt,
     agreement::check_open,
     audit::{self, is_awake, proved_nothing},
     fenwick,
@@ -80,7 +80,7 @@ pub(crate) fn touches(body: &SetDataSet, touched: &mut Touched) {
 /// `BadShape` for a wrong hint, `ProviderUnknown`, `AgreementUnknown`, `AgreementClosed`,
 /// `AgreementEnded`, `DataSetVersion`, `DataSetSignature`, `DataSetOverQuota`,
 /// `DataSetShrinkEarly`, `DataSetEmptyRoot`, `GrowthJailed`, `GrowthSuspended`, `EndingsMissing`.
-pub(crate) fn apply(working: &mut Working<'_>, body: &SetDataSet) -> Result<(), Stopped> {
+pub(crate) fn apply(working: &mut Working<'_>, body: &SetDataSet) -> Result<(), Halt> {
     let (claim, account, slot) = (&body.claim, body.claim.agreement.provider, body.claim.agreement.slot);
     let provider: Provider = working.need(Provider::key(&account), Code::ProviderUnknown)?;
     let agreement: Agreement = working.need(Agreement::key(&account, slot), Code::AgreementUnknown)?;
@@ -181,7 +181,7 @@ pub(crate) fn take_effect(
     account: &Account,
     slot: u32,
     mut version: Version,
-) -> Result<(), Stopped> {
+) -> Result<(), Halt> {
     settlement::charge(working, account, slot)?;
     let key = DataSet::key(account, slot);
     let data_set: DataSet = working.get(key)?.unwrap_or_default();
@@ -199,7 +199,7 @@ pub(crate) fn take_effect(
 /// `paid`, `paid_base`, `weighed`, the ending record. It also drops `next`. The agreement was charged before,
 /// and no challenge is open. The caller deletes the record. Away from a settled point the provider loses the
 /// pay of the rounds since it last settled.
-pub(crate) fn clear(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Stopped> {
+pub(crate) fn clear(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Halt> {
     let key = DataSet::key(account, slot);
     let Some(mut data_set) = working.get::<DataSet>(key)? else { return Ok(()) };
     weigh(working, account, slot, data_set.current.leaves, 0)?;
@@ -229,7 +229,7 @@ fn weigh(
     slot: u32,
     before: u64,
     after: u64,
-) -> Result<(), Stopped> {
+) -> Result<(), Halt> {
     if before == after {
         return Ok(());
     }
@@ -261,7 +261,7 @@ fn weigh_paid(
     slot: u32,
     before: u64,
     after: u64,
-) -> Result<(), Stopped> {
+) -> Result<(), Halt> {
     let agreement: Agreement = working.kept(Agreement::key(account, slot))?;
     let ending_key = Ending::key(account, agreement.end_epoch);
     let mut ending: Ending = working.kept(ending_key)?;
@@ -300,13 +300,13 @@ impl Step {
 
     /// The sum `what` after the change. Ended agreements that nobody cleared yet weigh, too, so that no
     /// bound follows from the supply: a weight that does not fit is refused.
-    fn of(self, sum: u128, what: &'static str) -> Result<u128, Stopped> {
+    fn of(self, sum: u128, what: &'static str) -> Result<u128, Halt> {
         let rest = sum.checked_sub(self.before).ok_or(Broken::bound(what))?;
         Ok(rest.checked_add(self.after).ok_or(Code::NoCapacity)?)
     }
 
     /// The number of leaves `what` after the change: at most what is sold, which fits.
-    fn of_leaves(self, sum: u64, what: &'static str) -> Result<u64, Stopped> {
+    fn of_leaves(self, sum: u64, what: &'static str) -> Result<u64, Halt> {
         Ok(u64::try_from(self.of(sum.into(), what)?).map_err(|_| Broken::bound(what))?)
     }
 }

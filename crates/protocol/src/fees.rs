@@ -4,7 +4,7 @@
 //! lower of price and slow price, so raising the posted price artificially only increases the burn.
 
 use crate::{
-    Account, AgreementId, Amount, Broken, Code, Stopped,
+    Account, AgreementId, Amount, Broken, Code, Halt,
     amount::{ONE, mul_div, mul_div_up},
     ledger::{BlockContext, Event, Touched, Working},
     limits::SETTLEMENT_RING,
@@ -74,7 +74,7 @@ pub(crate) fn touches(context: &BlockContext, provider: &Account, touched: &mut 
 /// # Errors
 /// `VoucherOverRate` if the epoch's row cannot count more: fees circulate within an epoch, so that the
 /// supply does not bound their sum.
-pub(crate) fn book(working: &mut Working<'_>, provider: &Account, entry: Entry) -> Result<(), Stopped> {
+pub(crate) fn book(working: &mut Working<'_>, provider: &Account, entry: Entry) -> Result<(), Halt> {
     let Entry { agreement, fee, base, .. } = entry;
     if fee == Amount::ZERO && entry.egress == 0 && entry.gas == 0 {
         return Ok(());

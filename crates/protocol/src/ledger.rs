@@ -28,7 +28,7 @@ pub use working::Working;
 pub(crate) use working::decode;
 
 use crate::{
-    Account, Body, Broken, Code, Hash, Key, Operation, Slot, Stopped, account, agreement, audit, authority,
+    Account, Body, Broken, Code, Halt, Hash, Key, Operation, Slot, account, agreement, audit, authority,
     block::{Draw, sha256},
     books, capacity, data_set, faults,
     limits::{BODY_BYTES_MAX, KEYS_MAX, OPERATIONS_MAX, PAID_LANE_BYTES, Parameters, RESERVED_PER_ACCOUNT},
@@ -299,9 +299,9 @@ pub fn execute(
                 outcome.kept.push(index);
                 outcome.receipts.push((sha256(&operation.encode()), code));
             }
-            Err(Stopped::Broken(broken)) => return Err(broken.into()),
-            Err(Stopped::Refused(_)) if mode == Mode::Propose => {}
-            Err(Stopped::Refused(code)) => return Err(Invalid::Operation { index, code }),
+            Err(Halt::Broken(broken)) => return Err(broken.into()),
+            Err(Halt::Refused(_)) if mode == Mode::Propose => {}
+            Err(Halt::Refused(code)) => return Err(Invalid::Operation { index, code }),
         }
     }
     working.system.base_fee = next_base_fee(parent, floor(&context.parameters), paid);
@@ -323,7 +323,7 @@ pub fn touches_free(context: &BlockContext, operation: &Operation) -> Vec<Key> {
 ///
 /// # Errors
 /// The code of its refusal, `BadShape` for an operation that is not free; [`Broken`] as for a block.
-pub fn check_free(context: &BlockContext, operation: &Operation, records: &Records) -> Result<(), Stopped> {
+pub fn check_free(context: &BlockContext, operation: &Operation, records: &Records) -> Result<(), Halt> {
     if !operation.body.is_free() {
         return Err(Code::BadShape.into());
     }
@@ -344,7 +344,7 @@ fn open_round(working: &mut Working<'_>) -> Result<(), Broken> {
 
 /// Charges and runs one operation. `Ok` has the receipt's code and the size that was charged. With `Err`
 /// the operation may not be in a block, and all its effects are undone.
-fn apply(working: &mut Working<'_>, base_fee: u64, operation: &Operation) -> Result<(Code, Size), Stopped> {
+fn apply(working: &mut Working<'_>, base_fee: u64, operation: &Operation) -> Result<(Code, Size), Halt> {
     check_structure(operation, working.context)?;
     let touched = touches_operation(working.context, operation);
     let size = Size::new(operation, &touched);
@@ -366,7 +366,7 @@ fn apply(working: &mut Working<'_>, base_fee: u64, operation: &Operation) -> Res
             working.atomically(|w| account::charge(w, operation, fee))?;
             match working.atomically(|w| dispatch(w, operation)) {
                 Ok(()) => Code::Done,
-                Err(Stopped::Refused(code)) => code,
+                Err(Halt::Refused(code)) => code,
                 Err(broken) => return Err(broken),
             }
         }
@@ -374,7 +374,7 @@ fn apply(working: &mut Working<'_>, base_fee: u64, operation: &Operation) -> Res
     Ok((code, size))
 }
 
-fn dispatch(working: &mut Working<'_>, operation: &Operation) -> Result<(), Stopped> {
+fn dispatch(working: &mut Working<'_>, operation: &Operation) -> Result<(), Halt> {
     let signer = &operation.signer;
     match &operation.body {
         Body::Transfer(body) => account::transfer(working, signer, body),

@@ -51,7 +51,7 @@ pub mod tree;
 pub mod wire;
 
 pub use amount::Amount;
-pub use broken::{Broken, Stopped};
+pub use broken::{Broken, Halt};
 pub use codec::Bounded;
 pub use identity::{Account, AgreementId, Hash, Signature};
 pub use operation::{Body, Operation};

@@ -14,7 +14,7 @@
 //!    no weight in the fee tree.
 
 use crate::{
-    Account, Amount, Code, Stopped,
+    Account, Amount, Code, Halt,
     account::{credit, debit},
     ledger::{BlockContext, Event, Touched, Working},
     limits::{OPERATOR_BYTES, Parameters, SETTLEMENT_RING},
@@ -91,7 +91,7 @@ pub(crate) fn register(
     working: &mut Working<'_>,
     signer: &Account,
     body: &RegisterProvider,
-) -> Result<(), Stopped> {
+) -> Result<(), Halt> {
     let parameters = &working.context.parameters;
     debit(working, signer, parameters.registration_burn)?;
     working.system.burned.gain(parameters.registration_burn, "System.burned")?;
@@ -142,7 +142,7 @@ fn newborn(index: u32, bond: Amount, context: &BlockContext) -> Provider {
 
 /// The first vacant index if this block named it, else the next new one. Indices are limited to as many as a
 /// closing pass can visit in an epoch (BK-4).
-fn take_index(working: &mut Working<'_>) -> Result<u32, Stopped> {
+fn take_index(working: &mut Working<'_>) -> Result<u32, Halt> {
     if let Some(index) = working.system.vacant
         && working.names(&ProviderAt::key(index))
     {
@@ -158,7 +158,7 @@ fn take_index(working: &mut Working<'_>) -> Result<u32, Stopped> {
     Ok(index)
 }
 
-fn lock(working: &mut Working<'_>, signer: &Account, bond: Amount) -> Result<(), Stopped> {
+fn lock(working: &mut Working<'_>, signer: &Account, bond: Amount) -> Result<(), Halt> {
     debit(working, signer, bond)?;
     working.system.bonds.gain(bond, "System.bonds")?;
     Ok(())
@@ -169,11 +169,7 @@ fn lock(working: &mut Working<'_>, signer: &Account, bond: Amount) -> Result<(),
 /// # Errors
 /// `BadShape` for a wrong hint, `Balance`, `ProviderUnknown`, `BondTooSmall`, `HasAgreements`,
 /// `CapacityBelowSold`, `ExitEarly`, `NoticeMissing`.
-pub(crate) fn update(
-    working: &mut Working<'_>,
-    signer: &Account,
-    body: &UpdateProvider,
-) -> Result<(), Stopped> {
+pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateProvider) -> Result<(), Halt> {
     let key = Provider::key(signer);
     let found: Option<Provider> = working.get(key)?;
     if found.as_ref().is_some_and(|provider| provider.index != body.index) {
@@ -219,7 +215,7 @@ pub(crate) fn update(
 ///
 /// # Errors
 /// `ProviderUnknown`, `RefusalStale`, `RefusalBeyond`, `RefusalCut`.
-pub(crate) fn cut(working: &mut Working<'_>, body: &RefusedPlacement) -> Result<(), Stopped> {
+pub(crate) fn cut(working: &mut Working<'_>, body: &RefusedPlacement) -> Result<(), Halt> {
     let provider_key = Provider::key(&body.provider);
     let mut provider: Provider = working.need(provider_key, Code::ProviderUnknown)?;
     let key = Offer::key(&body.provider);
@@ -256,7 +252,7 @@ fn leave(
     signer: &Account,
     provider: &Provider,
     registered: u64,
-) -> Result<(), Stopped> {
+) -> Result<(), Halt> {
     let reputation: Reputation = working.kept(Reputation::key(signer))?;
     if reputation.registered != registered {
         return Err(Code::BadShape.into());
@@ -295,7 +291,7 @@ fn leave(
 ///
 /// # Errors
 /// `ExitEarly` if the running epoch or one of the last [`CLOSING_RING`] epochs paid the provider.
-fn take_rows(working: &mut Working<'_>, signer: &Account, registered: u64) -> Result<(), Stopped> {
+fn take_rows(working: &mut Working<'_>, signer: &Account, registered: u64) -> Result<(), Halt> {
     let now = working.context.epoch();
     for epoch in row_epochs(registered, now) {
         let key = Settlement::key(signer, epoch % SETTLEMENT_RING);

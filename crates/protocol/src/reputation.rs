@@ -16,7 +16,7 @@
 //! 4. Suspension and jail change nothing that was agreed or closed before (JL-4).
 
 use crate::{
-    Account, Code, Hash, Stopped,
+    Account, Code, Halt, Hash,
     account::debit,
     amount::{ONE, mul_div},
     economics::score::{CORRECTNESS_MIN, SCORE_START, quality, update},
@@ -294,7 +294,7 @@ pub(crate) fn touches_unjail(signer: &Account, touched: &mut Touched) {
 ///
 /// # Errors
 /// `Balance`, `ProviderUnknown`, `BondTooSmall`, `NotJailed`, `JailedStill`.
-pub(crate) fn unjail(working: &mut Working<'_>, signer: &Account, body: &Unjail) -> Result<(), Stopped> {
+pub(crate) fn unjail(working: &mut Working<'_>, signer: &Account, body: &Unjail) -> Result<(), Halt> {
     let (context, parameters) = (working.context, &working.context.parameters);
     debit(working, signer, parameters.unjail_burn)?;
     debit(working, signer, body.bond_add)?;

@@ -27,7 +27,7 @@
 //!    cannot be used to fill blocks (ST-7).
 
 use crate::{
-    Account, Amount, Broken, Code, Stopped,
+    Account, Amount, Broken, Code, Halt,
     agreement::{is_over, last_round, remove, touches_removal},
     amount::{ONE, UNIT, mul_div, mul_div_up},
     audit, data_set, faults, fees,
@@ -131,7 +131,7 @@ pub(crate) fn settle(
     passed: u64,
     through: u64,
     endings: &[u64],
-) -> Result<(), Stopped> {
+) -> Result<(), Halt> {
     let (round, epoch) = (working.context.round(), working.context.epoch());
     let mut record = endings_of(working, account)?;
     let provider: Provider = working.kept(Provider::key(account))?;
@@ -251,7 +251,7 @@ pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Settle, t
 /// # Errors
 /// `BadShape` for a wrong hint, `ProviderUnknown`, `AgreementUnknown`, `EndingsMissing`, `SettledAlready` or,
 /// with slots, `NothingToSettle` if a named slot would not change.
-pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &Settle) -> Result<(), Stopped> {
+pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &Settle) -> Result<(), Halt> {
     let account = &body.provider;
     let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
     if provider.index != body.index {
@@ -290,7 +290,7 @@ fn expire_stale(working: &mut Working<'_>, account: &Account) -> Result<bool, Br
 
 /// Crosses the named endings, which must be the first of those due, in order, and lie in settled rounds. (An
 /// expired challenge settles rounds without naming endings.)
-fn cross_settled(working: &mut Working<'_>, account: &Account, endings: &[u64]) -> Result<(), Stopped> {
+fn cross_settled(working: &mut Working<'_>, account: &Account, endings: &[u64]) -> Result<(), Halt> {
     let Some(last) = endings.last() else { return Ok(()) };
     let mut provider: Provider = working.kept(Provider::key(account))?;
     let mut record = endings_of(working, account)?;
@@ -314,7 +314,7 @@ pub(crate) fn tend(
     account: &Account,
     slot: u32,
     agreement: &Agreement,
-) -> Result<bool, Stopped> {
+) -> Result<bool, Halt> {
     let (epoch, parameters) = (working.context.epoch(), &working.context.parameters);
     let usage: Usage = working.kept(Usage::key(account, slot))?;
     let data_set: DataSet = working.get(DataSet::key(account, slot))?.unwrap_or_default();

@@ -20,7 +20,7 @@
 //!    agreement that paid for it, less a tenth that is burned (RD-7).
 
 use crate::{
-    Account, Amount, Bounded, Broken, Code, Stopped,
+    Account, Amount, Bounded, Broken, Code, Halt,
     agreement::{redeem, touches_redeem},
     amount::{UNIT, mul_div},
     audit::{self, Live, Reads, Timing},
@@ -78,7 +78,7 @@ fn below(working: &mut Working<'_>, account: &Account, place: u32) -> Result<u12
 /// `BadShape` for a wrong hint or number of answers, `ProviderUnknown`, `NotDrawn`,
 /// `AnsweredAlready`, `WrongAnchor`, `ReadOutsideSlot`, `ReadPath`, `ReadLeaf`, `ReaskedWrong`,
 /// `EndingsMissing`.
-pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &StorageProof) -> Result<(), Stopped> {
+pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &StorageProof) -> Result<(), Halt> {
     let (context, parameters) = (working.context, &working.context.parameters);
     let provider: Provider = working.need(Provider::key(signer), Code::ProviderUnknown)?;
     let mut audit: Audit = working.kept(Audit::key(signer))?;
@@ -122,7 +122,7 @@ pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &StorageP
     }
     // Each voucher is judged on its own: a refused one becomes an event and voids nothing else.
     match redeem(working, &body.vouchers) {
-        Ok(_) | Err(Stopped::Refused(_)) => Ok(()),
+        Ok(_) | Err(Halt::Refused(_)) => Ok(()),
         broken => broken.map(|_| ()),
     }
 }
@@ -138,7 +138,7 @@ fn open_challenge(context: &BlockContext, audit: &Audit, body: &StorageProof) ->
 
 /// Checks that the storage proof names the block that was final when the challenge was drawn: the parent of the
 /// round's first block (RD-3).
-fn check_anchor(working: &mut Working<'_>, body: &StorageProof) -> Result<(), Stopped> {
+fn check_anchor(working: &mut Working<'_>, body: &StorageProof) -> Result<(), Halt> {
     let parameters = &working.context.parameters;
     let round = parameters.round(body.height);
     let info: Option<RoundInfo> = working.get(RoundInfo::key(round % parameters.round_ring))?;
@@ -160,7 +160,7 @@ fn judge(
     challenge: &Challenge,
     phi: u128,
     body: &StorageProof,
-) -> Result<Vec<Judged>, Stopped> {
+) -> Result<Vec<Judged>, Halt> {
     let (first, last) = live(working.context, challenge.height);
     let live = Live::new(phi, (first, last), |place| below(working, account, place))?;
     let mut reads = Reads::new(challenge, account, live);
@@ -179,7 +179,7 @@ fn judge_one(
     challenge: &Challenge,
     index: u128,
     answer: &Answer,
-) -> Result<Judged, Stopped> {
+) -> Result<Judged, Halt> {
     let (place, slot) = (answer.place(), answer.slot());
     let low = below(working, account, place)?;
     let high = below(working, account, place.saturating_add(1))?;
@@ -238,7 +238,7 @@ fn ask_again(
     challenge: &Challenge,
     audit: &Audit,
     body: &StorageProof,
-) -> Result<Bounded<Missing, MISSING_MAX>, Stopped> {
+) -> Result<Bounded<Missing, MISSING_MAX>, Halt> {
     if body.reasked.len() != audit.missing.len() {
         return Err(Code::ReaskedWrong.into());
     }
@@ -305,7 +305,8 @@ fn restitute(
     let given = amount.saturating_sub(burned);
     provider.bond = provider.bond.saturating_sub(amount);
     provider.pool.gain(given, "Provider.pool")?;
-    usage.storage_reserve.gain(given, "Usage.storage_reserve")?;
+    // The reserve is a claim on the pool, not money: it may hold what was paid out and is not charged yet.
+    usage.storage_reserve = usage.storage_reserve.checked_add(given).unwrap_or(Amount::MAX);
     let system = &mut working.system;
     system.bonds.lose(amount, "System.bonds")?;
     system.storage_pools.gain(given, "System.storage_pools")?;
@@ -338,7 +339,7 @@ fn put_in_force(
     working: &mut Working<'_>,
     account: &Account,
     (slot, consumer, end_epoch): (u32, Account, u64),
-) -> Result<(), Stopped> {
+) -> Result<(), Halt> {
     let agreement: Agreement = working.need(Agreement::key(account, slot), Code::BadShape)?;
     let data_set: DataSet = working.need(DataSet::key(account, slot), Code::BadShape)?;
     let next = data_set.next.ok_or(Code::BadShape)?;

@@ -10,7 +10,7 @@
 
 use super::{is_over, lock_of, start_round};
 use crate::{
-    Account, AgreementId, Amount, Code, Stopped,
+    Account, AgreementId, Amount, Code, Halt,
     amount::{UNIT, mul_div},
     fees::{self, Entry},
     ledger::{BlockContext, Event, Touched, Working},
@@ -170,7 +170,7 @@ pub(crate) fn touches_redeem(
 ///
 /// # Errors
 /// The lowest code, if there were vouchers and all were refused; the storage proof that carries them stands.
-pub(crate) fn redeem(working: &mut Working<'_>, redemptions: &[Redemption]) -> Result<usize, Stopped> {
+pub(crate) fn redeem(working: &mut Working<'_>, redemptions: &[Redemption]) -> Result<usize, Halt> {
     let mut best_first: Vec<&Redemption> = redemptions.iter().collect();
     best_first.sort_by_key(|r| {
         let voucher = &r.voucher;
@@ -180,8 +180,8 @@ pub(crate) fn redeem(working: &mut Working<'_>, redemptions: &[Redemption]) -> R
     for redemption in best_first {
         match working.atomically(|w| redeem_one(w, redemption)) {
             Ok(()) => accepted += 1,
-            Err(Stopped::Broken(broken)) => return Err(broken.into()),
-            Err(Stopped::Refused(code)) => {
+            Err(Halt::Broken(broken)) => return Err(broken.into()),
+            Err(Halt::Refused(code)) => {
                 lowest = Some(lowest.map_or(code, |low: Code| low.min(code)));
                 working.events.push(Event::VoucherRefused { agreement: redemption.voucher.agreement, code });
             }
@@ -193,7 +193,7 @@ pub(crate) fn redeem(working: &mut Working<'_>, redemptions: &[Redemption]) -> R
     }
 }
 
-fn redeem_one(working: &mut Working<'_>, redemption: &Redemption) -> Result<(), Stopped> {
+fn redeem_one(working: &mut Working<'_>, redemption: &Redemption) -> Result<(), Halt> {
     let voucher = &redemption.voucher;
     let AgreementId { provider, slot, .. } = voucher.agreement;
     let agreement: Agreement = working.need(Agreement::key(&provider, slot), Code::AgreementUnknown)?;

@@ -2,7 +2,7 @@
 
 use super::{expire, is_awake, is_expired, is_on_time, reduce, touches_weight, weigh};
 use crate::{
-    Account, Broken, Code, Hash, Key, Record, Stopped,
+    Account, Broken, Code, Halt, Hash, Key, Record,
     block::Draw,
     faults,
     fenwick::{self, Descent},
@@ -61,8 +61,8 @@ trait Lookup {
 /// A block's draws name the records of the line. If they are not those of the beacon, the next record may
 /// lack a name: then the draws are refused, and nothing is broken.
 impl Lookup for Working<'_> {
-    type Error = Stopped;
-    fn find<R: Record>(&mut self, key: Key) -> Result<Option<R>, Stopped> {
+    type Error = Halt;
+    fn find<R: Record>(&mut self, key: Key) -> Result<Option<R>, Halt> {
         if self.may_read(&key) { Ok(self.get(key)?) } else { Err(Code::BadShape.into()) }
     }
 }
@@ -205,8 +205,8 @@ pub(crate) fn apply_draws(working: &mut Working<'_>, draws: &[Option<Draw>]) -> 
                 let by_fee = matches!(kind, Kind::Fee(_));
                 drawn.extend(draw.filter(|_| counts).map(|draw| (draw.account, by_fee)));
             }
-            Err(Stopped::Broken(broken)) => return Err(broken.into()),
-            Ok(_) | Err(Stopped::Refused(_)) => return Err(Invalid::Draw { index }),
+            Err(Halt::Broken(broken)) => return Err(broken.into()),
+            Ok(_) | Err(Halt::Refused(_)) => return Err(Invalid::Draw { index }),
         }
     }
     keep(working, line)?;
@@ -220,7 +220,7 @@ pub(crate) fn apply_draws(working: &mut Working<'_>, draws: &[Option<Draw>]) -> 
 }
 
 /// Checks that `draw` names the provider that holds unit `x` of all fees.
-fn check_fee(working: &mut Working<'_>, draw: &Option<Draw>, x: u128) -> Result<(), Stopped> {
+fn check_fee(working: &mut Working<'_>, draw: &Option<Draw>, x: u128) -> Result<(), Halt> {
     let draw = draw.as_ref().ok_or(Code::BadShape)?;
     let at: Option<ProviderAt> = working.get(ProviderAt::key(draw.index))?;
     let prefix = |index| {

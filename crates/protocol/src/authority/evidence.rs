@@ -3,7 +3,7 @@
 
 use super::{CLOSED_AFTER, take};
 use crate::{
-    Account, Broken, Code, Hash, Stopped,
+    Account, Broken, Code, Halt, Hash,
     block::{Header, sha256},
     economics::slash,
     ledger::{Event, ReputationReason, ReputationStep, Touched, Working},
@@ -70,11 +70,7 @@ pub(crate) fn touches(evidence: &Evidence, parameters: &Parameters, touched: &mu
 ///
 /// # Errors
 /// `EvidenceStale`, `SeatUnknown`, `EvidenceKnown`.
-pub(crate) fn apply(
-    working: &mut Working<'_>,
-    reporter: &Account,
-    evidence: &Evidence,
-) -> Result<(), Stopped> {
+pub(crate) fn apply(working: &mut Working<'_>, reporter: &Account, evidence: &Evidence) -> Result<(), Halt> {
     let (now, epoch) = (working.context.epoch(), evidence.epoch(&working.context.parameters));
     let age = now.checked_sub(epoch).filter(|age| *age <= EVIDENCE_EPOCHS_MAX).ok_or(Code::EvidenceStale)?;
     let offender = evidence.offender();

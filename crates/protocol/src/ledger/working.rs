@@ -12,7 +12,7 @@
 //!    fault of the rule, and no author can cause it.
 
 use super::{BlockContext, Event, Outcome, Records, Touched};
-use crate::{Broken, Code, Key, Record, Slot, Stopped, record::System};
+use crate::{Broken, Code, Halt, Key, Record, Slot, record::System};
 use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
@@ -93,7 +93,7 @@ impl<'a> Working<'a> {
     ///
     /// # Errors
     /// As [`Self::get`], or `missing`.
-    pub fn need<R: Record>(&self, key: Key, missing: Code) -> Result<R, Stopped> {
+    pub fn need<R: Record>(&self, key: Key, missing: Code) -> Result<R, Halt> {
         Ok(self.get(key)?.ok_or(missing)?)
     }
 

@@ -1,7 +1,7 @@
 //! Commit, then reveal: the way of a report from an auditor to the record of its provider.
 
 use crate::{
-    Account, Bounded, Broken, Code, Key, Stopped,
+    Account, Bounded, Broken, Code, Halt, Key,
     ledger::{BlockContext, Event, Touched, Working},
     limits::AUDIT_READ_BYTES,
     operation::{AuditCommit, AuditReveal, Report},
@@ -43,7 +43,7 @@ pub(super) fn round(working: &mut Working<'_>, epoch: u64) -> Result<Option<Serv
 }
 
 /// The seat of an auditor; refused if it was jailed.
-fn seat(working: &mut Working<'_>, signer: &Account) -> Result<Seat, Stopped> {
+fn seat(working: &mut Working<'_>, signer: &Account) -> Result<Seat, Halt> {
     let seat: Seat = working.need(Seat::key(signer), Code::AuditNotSeat)?;
     if seat.jailed.is_some() { Err(Code::AuditNotSeat.into()) } else { Ok(seat) }
 }
@@ -74,7 +74,7 @@ pub(crate) fn touches_commit(signer: &Account, body: &AuditCommit, touched: &mut
 ///
 /// # Errors
 /// `AuditNotSeat`, `AuditTime`, `AuditUndrawn`, `AuditCommitted`.
-pub(crate) fn commit(working: &mut Working<'_>, signer: &Account, body: &AuditCommit) -> Result<(), Stopped> {
+pub(crate) fn commit(working: &mut Working<'_>, signer: &Account, body: &AuditCommit) -> Result<(), Halt> {
     seat(working, signer)?;
     let AuditCommit { epoch, digest, .. } = *body;
     if working.context.epoch() != epoch {
@@ -112,7 +112,7 @@ pub(crate) fn touches_reveal(signer: &Account, body: &AuditReveal, touched: &mut
 /// # Errors
 /// `AuditNotSeat`, `AuditTime`, `AuditUndrawn`, `AuditUncommitted`, `AuditAltered`; the lowest code of
 /// the reports (`AuditNotAssigned`, `AuditReported`, `AuditAgreement`, `AuditUnbacked`) if none counts.
-pub(crate) fn reveal(working: &mut Working<'_>, signer: &Account, body: &AuditReveal) -> Result<(), Stopped> {
+pub(crate) fn reveal(working: &mut Working<'_>, signer: &Account, body: &AuditReveal) -> Result<(), Halt> {
     let seat = seat(working, signer)?;
     let epoch = body.epoch;
     if working.context.epoch().checked_sub(1) != Some(epoch) || !is_first_round(working) {
@@ -128,8 +128,8 @@ pub(crate) fn reveal(working: &mut Working<'_>, signer: &Account, body: &AuditRe
     for report in body.reports.iter() {
         let code = match working.atomically(|w| take(w, &round, &seat, report)) {
             Ok(()) => Code::Done,
-            Err(Stopped::Refused(code)) => code,
-            Err(Stopped::Broken(broken)) => return Err(broken.into()),
+            Err(Halt::Refused(code)) => code,
+            Err(Halt::Broken(broken)) => return Err(broken.into()),
         };
         match code {
             Code::Done => counted += 1,
@@ -157,12 +157,7 @@ pub(crate) fn reveal(working: &mut Working<'_>, signer: &Account, body: &AuditRe
 
 /// Stores one report. It must come from a drawn auditor about a drawn provider, be the first of its epoch,
 /// and be backed by egress that its own key paid for.
-fn take(
-    working: &mut Working<'_>,
-    round: &ServiceRound,
-    seat: &Seat,
-    report: &Report,
-) -> Result<(), Stopped> {
+fn take(working: &mut Working<'_>, round: &ServiceRound, seat: &Seat, report: &Report) -> Result<(), Halt> {
     check_assigned(working, round, seat, report)?;
     let key = Reports::of(&report.provider, round.epoch, report.auditor);
     let found: Option<Reports> = working.get(key)?;
@@ -186,7 +181,7 @@ fn check_assigned(
     round: &ServiceRound,
     seat: &Seat,
     report: &Report,
-) -> Result<(), Stopped> {
+) -> Result<(), Halt> {
     let stratum = u32::from(report.stratum);
     let drawn = round.provider(stratum) == Some(report.index)
         && round.seat(stratum, report.auditor) == Some(seat.index);
@@ -199,7 +194,7 @@ fn check_assigned(
 
 /// Uses up redeemed egress of the agreement whose key signed: one audit read for each correct read. Wrong
 /// bytes are not paid for, so they need no backing (SQ-5).
-fn back(working: &mut Working<'_>, report: &Report) -> Result<(), Stopped> {
+fn back(working: &mut Working<'_>, report: &Report) -> Result<(), Halt> {
     let Report { provider, slot, opened, session_key, .. } = report;
     let agreement: Agreement = working.need(Agreement::key(provider, *slot), Code::AuditAgreement)?;
     if (agreement.opened, agreement.session_key) != (*opened, *session_key) {
