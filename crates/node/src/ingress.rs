@@ -239,6 +239,13 @@ mod tests {
     }
 
     #[test]
+    fn an_operation_that_meets_a_broken_state_is_turned_away_and_a_refusal_keeps_its_code() {
+        let broken = posync_protocol::Broken::Missing { what: "System" };
+        assert_eq!(refusal(&pay(1), broken.into()), Code::BadShape);
+        assert_eq!(refusal(&pay(1), Code::NotDrawn.into()), Code::NotDrawn);
+    }
+
+    #[test]
     fn only_the_one_encoding_is_read() {
         let bytes = pay(2).encode();
         assert_eq!(decode(&bytes), Ok(pay(2)));
