@@ -46,7 +46,7 @@ use commonware_glue::{
 use futures::StreamExt as _;
 use posync_client::watch;
 use posync_protocol::{
-    Account, Bounded, Hash, Key, Operation, Record as _, Slot,
+    Account, Bounded, Broken, Hash, Key, Operation, Record as _, Slot,
     audit::Resolver,
     block::{BlockBody, Draw, Header, Receipts, sha256},
     ledger::{self, BlockContext, ClosingSet, Invalid, Mode, Outcome, Records},
@@ -409,7 +409,8 @@ const NO_COMPETITOR: &str = "no competing block is finalized while this one runs
 
 fn parse_system(records: Records) -> Result<System, Invalid> {
     let slot = records.into_values().next().flatten();
-    slot.and_then(|slot| System::from_slot(&slot).ok()).ok_or(Invalid::State)
+    let missing = Broken::Missing { what: "System" };
+    Ok(slot.and_then(|slot| System::from_slot(&slot).ok()).ok_or(missing)?)
 }
 
 /// Reads records of the state that a block builds on.

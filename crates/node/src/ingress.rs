@@ -17,7 +17,7 @@ use commonware_codec::{Copying, DecodeExt as _, Encode as _};
 use commonware_cryptography::{BatchEntry, BatchVerifier as _, ed25519};
 use commonware_parallel::Sequential;
 use posync_protocol::{
-    Code, Hash, Operation,
+    Code, Halt, Hash, Operation,
     ledger::{self, BlockContext},
     limits::OPERATION_BYTES_MAX,
     operation::check_structure,
@@ -69,6 +69,24 @@ fn tell_panic(operation: &Operation, cause: &str) {
         cause,
         "the rules panicked on an operation at the door: it is turned away"
     );
+}
+
+/// The code with which an operation is turned away whose rules stopped on the applied state. If the state is
+/// broken, logs that: the operation is not at fault, and the next block will fail on it.
+pub fn refusal(operation: &Operation, stopped: Halt) -> Code {
+    match stopped {
+        Halt::Refused(code) => code,
+        Halt::Broken(broken) => {
+            let id = guard::hex(&operation.id());
+            tracing::error!(
+                operation = id,
+                %broken,
+                "the state contradicts the rules: an operation is turned away, and blocks may fail on it; restore \
+                 this node from a peer, and report this if it stays"
+            );
+            Code::BadShape
+        }
+    }
 }
 
 struct Check {
@@ -218,6 +236,13 @@ mod tests {
         assert_eq!(judged, Err(Code::BadShape));
         assert_eq!(guarded(&pay(1), || Ok(7)), Ok(7));
         assert_eq!(guarded(&pay(1), || Err::<(), _>(Code::Expired)), Err(Code::Expired));
+    }
+
+    #[test]
+    fn an_operation_that_meets_a_broken_state_is_turned_away_and_a_refusal_keeps_its_code() {
+        let broken = posync_protocol::Broken::Missing { what: "System" };
+        assert_eq!(refusal(&pay(1), broken.into()), Code::BadShape);
+        assert_eq!(refusal(&pay(1), Code::NotDrawn.into()), Code::NotDrawn);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Accounts: nonces, fees and transfers (AC-1).
 
 use crate::{
-    Account, Amount, Code, Operation,
+    Account, Amount, Broken, Code, Halt, Operation,
     ledger::{Touched, Working},
     operation::Transfer,
     record::AccountState,
@@ -16,27 +16,27 @@ pub(crate) fn touches(body: &Transfer, touched: &mut Touched) {
 ///
 /// # Errors
 /// `Balance` if the balance is below `amount`.
-pub fn debit(working: &mut Working<'_>, account: &Account, amount: Amount) -> Result<(), Code> {
+pub fn debit(working: &mut Working<'_>, account: &Account, amount: Amount) -> Result<(), Halt> {
     let key = AccountState::key(account);
     let mut state: AccountState = working.need(key, Code::Balance)?;
     state.balance = state.balance.checked_sub(amount).ok_or(Code::Balance)?;
-    working.system.balances = working.system.balances.checked_sub(amount).ok_or(Code::Balance)?;
-    working.put(key, &state)
+    working.system.balances.lose(amount, "System.balances")?;
+    Ok(working.put(key, &state)?)
 }
 
 /// Adds `amount` to a balance and creates the account if it does not exist. An amount of zero creates
 /// none.
 ///
 /// # Errors
-/// `Balance` above the bound of all money, which conservation rules out.
-pub fn credit(working: &mut Working<'_>, account: &Account, amount: Amount) -> Result<(), Code> {
+/// [`Broken`] above the bound of all money.
+pub fn credit(working: &mut Working<'_>, account: &Account, amount: Amount) -> Result<(), Broken> {
     if amount == Amount::ZERO {
         return Ok(());
     }
     let key = AccountState::key(account);
     let mut state: AccountState = working.get(key)?.unwrap_or_default();
-    state.balance = state.balance.checked_add(amount).ok_or(Code::Balance)?;
-    working.system.balances = working.system.balances.checked_add(amount).ok_or(Code::Balance)?;
+    state.balance.gain(amount, "AccountState.balance")?;
+    working.system.balances.gain(amount, "System.balances")?;
     working.put(key, &state)
 }
 
@@ -45,22 +45,22 @@ pub fn credit(working: &mut Working<'_>, account: &Account, amount: Amount) -> R
 /// # Errors
 /// `UnknownAccount`, `NonceOld`, `NonceGap`, `FeeAboveMaximum`, `Balance`; with any of them the
 /// operation may not be in a block.
-pub(crate) fn charge(working: &mut Working<'_>, operation: &Operation, fee: Amount) -> Result<(), Code> {
+pub(crate) fn charge(working: &mut Working<'_>, operation: &Operation, fee: Amount) -> Result<(), Halt> {
     let key = AccountState::key(&operation.signer);
     let mut state: AccountState = working.need(key, Code::UnknownAccount)?;
     if operation.body.has_nonce() {
         match operation.nonce.cmp(&state.nonce) {
-            core::cmp::Ordering::Less => return Err(Code::NonceOld),
-            core::cmp::Ordering::Greater => return Err(Code::NonceGap),
+            core::cmp::Ordering::Less => return Err(Code::NonceOld.into()),
+            core::cmp::Ordering::Greater => return Err(Code::NonceGap.into()),
             core::cmp::Ordering::Equal => state.nonce += 1,
         }
         working.put(key, &state)?;
     }
     if fee > operation.max_fee {
-        return Err(Code::FeeAboveMaximum);
+        return Err(Code::FeeAboveMaximum.into());
     }
     debit(working, &operation.signer, fee)?;
-    working.system.burned = working.system.burned.checked_add(fee).ok_or(Code::Balance)?;
+    working.system.burned.gain(fee, "System.burned")?;
     Ok(())
 }
 
@@ -68,12 +68,12 @@ pub(crate) fn charge(working: &mut Working<'_>, operation: &Operation, fee: Amou
 ///
 /// # Errors
 /// `Balance` if the signer's balance does not cover both.
-pub(crate) fn transfer(working: &mut Working<'_>, from: &Account, body: &Transfer) -> Result<(), Code> {
+pub(crate) fn transfer(working: &mut Working<'_>, from: &Account, body: &Transfer) -> Result<(), Halt> {
     if working.get::<AccountState>(AccountState::key(&body.to))?.is_none() {
         let burned = working.context.parameters.account_burn;
         debit(working, from, burned)?;
-        working.system.burned = working.system.burned.checked_add(burned).ok_or(Code::Balance)?;
+        working.system.burned.gain(burned, "System.burned")?;
     }
     debit(working, from, body.amount)?;
-    credit(working, &body.to, body.amount)
+    Ok(credit(working, &body.to, body.amount)?)
 }

@@ -32,7 +32,7 @@ pub use voucher::{Delta, check};
 pub(crate) use voucher::{redeem, touches_redeem};
 
 use crate::{
-    Account, AgreementId, Amount, Code,
+    Account, AgreementId, Amount, Broken, Code, Halt,
     account::{credit, debit},
     books::{self, Pair},
     capacity, data_set,
@@ -41,7 +41,7 @@ use crate::{
     operation::{Close, CloseAlone, Open, RotateKey, TopUp},
     record::{
         AccountState, Agreement, Audit, DataSet, EGRESS, Ending, GAS, Lock, Market, Measured, Offer,
-        Provider, Reputation, STORAGE, Usage,
+        Provider, Reputation, STORAGE, System, Usage,
     },
     settlement,
 };
@@ -88,17 +88,17 @@ pub(crate) fn touches_open(body: &Open, touched: &mut Touched) {
 /// `Balance`, `ProviderUnknown`, `ProviderLeaving`, `PriceAboveMaximum`, `PriceBelowReserve`,
 /// `NoCapacity`, `SlotTaken`, `TermTooLong`, `EscrowTooSmall`, `ProviderJailed`,
 /// `ProviderSuspended`, `NoEgress`.
-pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> Result<(), Code> {
+pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> Result<(), Halt> {
     let (context, parameters) = (working.context, &working.context.parameters);
     let prices = [posted(working, STORAGE)?, posted(working, EGRESS)?, posted(working, GAS)?];
     let agreement = terms(signer, body, &prices, context.height);
     debit(working, signer, deposit(&agreement, parameters).unwrap_or(Amount::MAX))?;
     debit(working, signer, body.voucher_reserve)?;
     let mut provider: Provider = working.need(Provider::key(&body.provider), Code::ProviderUnknown)?;
-    let offer: Offer = working.need(Offer::key(&body.provider), Code::ProviderUnknown)?;
+    let offer: Offer = working.kept(Offer::key(&body.provider))?;
     let needed = locked(&agreement, &provider, parameters);
     debit(working, signer, needed.storage.min(body.storage_reserve_max))?;
-    let reputation: Reputation = working.need(Reputation::key(&body.provider), Code::ProviderUnknown)?;
+    let reputation: Reputation = working.kept(Reputation::key(&body.provider))?;
     let measured: Option<Measured> = working.get(Measured::key(&body.provider))?;
     let is_taken = working.get::<Agreement>(Agreement::key(&body.provider, body.slot))?.is_some();
     let seen = Seen {
@@ -130,19 +130,19 @@ pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> 
 }
 
 /// The pair of prices posted for a class (MK-1).
-fn posted(working: &mut Working<'_>, class: usize) -> Result<Pair, Code> {
+fn posted(working: &mut Working<'_>, class: usize) -> Result<Pair, Broken> {
     let market = working.get::<Market>(Market::key(class as u8))?;
     Ok(books::pair(market, class, &working.context.parameters))
 }
 
 /// Adds a new agreement to the sums of the provider, the ending and the ledger.
-fn admit(working: &mut Working<'_>, body: &Open, mut provider: Provider, locked: Locked) -> Result<(), Code> {
+fn admit(working: &mut Working<'_>, body: &Open, mut provider: Provider, locked: Locked) -> Result<(), Halt> {
     let Locked { storage, deposit } = locked;
     provider.slots += 1;
     provider.sold = provider.sold.checked_add(body.quota_leaves).ok_or(Code::NoCapacity)?;
     let egress = capacity::opening_share(working.context, body);
     provider.sold_egress = provider.sold_egress.checked_add(egress).ok_or(Code::NoEgress)?;
-    provider.pool = provider.pool.checked_add(storage).ok_or(Code::Balance)?;
+    provider.pool.gain(storage, "Provider.pool")?;
     working.put(Provider::key(&body.provider), &provider)?;
     let key = Ending::key(&body.provider, body.end_epoch);
     let mut ending: Ending = working.get(key)?.unwrap_or_default();
@@ -150,20 +150,19 @@ fn admit(working: &mut Working<'_>, body: &Open, mut provider: Provider, locked:
     working.put(key, &ending)?;
     let system = &mut working.system;
     system.agreements += 1;
-    system.storage_pools = system.storage_pools.checked_add(storage).ok_or(Code::Balance)?;
-    system.voucher_reserves =
-        system.voucher_reserves.checked_add(body.voucher_reserve).ok_or(Code::Balance)?;
-    system.deposits = system.deposits.checked_add(deposit).ok_or(Code::Balance)?;
+    system.storage_pools.gain(storage, "System.storage_pools")?;
+    system.voucher_reserves.gain(body.voucher_reserve, "System.voucher_reserves")?;
+    system.deposits.gain(deposit, "System.deposits")?;
     Ok(())
 }
 
 /// Reads an agreement and its usage; fails unless the opening height in `id` matches.
-fn named(working: &mut Working<'_>, id: &AgreementId) -> Result<(Agreement, Usage), Code> {
+fn named(working: &mut Working<'_>, id: &AgreementId) -> Result<(Agreement, Usage), Halt> {
     let agreement: Agreement = working.need(Agreement::key(&id.provider, id.slot), Code::AgreementUnknown)?;
     if agreement.opened != id.opened {
-        return Err(Code::AgreementUnknown);
+        return Err(Code::AgreementUnknown.into());
     }
-    let usage = working.need(Usage::key(&id.provider, id.slot), Code::AgreementUnknown)?;
+    let usage = working.kept(Usage::key(&id.provider, id.slot))?;
     Ok((agreement, usage))
 }
 
@@ -182,24 +181,23 @@ pub(crate) fn touches_top_up(body: &TopUp, touched: &mut Touched) {
 /// # Errors
 /// `Balance`, `AgreementUnknown`, `WrongParty`, `AgreementClosed`, `AgreementEnded`,
 /// `PriceAboveMaximum`.
-pub(crate) fn top_up(working: &mut Working<'_>, signer: &Account, body: &TopUp) -> Result<(), Code> {
+pub(crate) fn top_up(working: &mut Working<'_>, signer: &Account, body: &TopUp) -> Result<(), Halt> {
     debit(working, signer, body.amount)?;
     let (agreement, mut usage) = named(working, &body.agreement)?;
     if *signer != agreement.consumer {
-        return Err(Code::WrongParty);
+        return Err(Code::WrongParty.into());
     }
     check_open(&agreement, &usage, working.context.epoch())?;
     let (egress, gas) = (posted(working, EGRESS)?, posted(working, GAS)?);
     let lock = raise(&agreement, &usage, egress, gas);
     let Lock { egress_price, gas_price, .. } = lock.unwrap_or_else(|| lock_of(&agreement, &usage));
     if egress_price > body.max_egress_price || gas_price > body.max_gas_price {
-        return Err(Code::PriceAboveMaximum);
+        return Err(Code::PriceAboveMaximum.into());
     }
     usage.lock = lock.or(usage.lock);
-    usage.voucher_reserve = usage.voucher_reserve.checked_add(body.amount).ok_or(Code::Balance)?;
-    let reserves = &mut working.system.voucher_reserves;
-    *reserves = reserves.checked_add(body.amount).ok_or(Code::Balance)?;
-    working.put(Usage::key(&body.agreement.provider, body.agreement.slot), &usage)
+    usage.voucher_reserve.gain(body.amount, "Usage.voucher_reserve")?;
+    working.system.voucher_reserves.gain(body.amount, "System.voucher_reserves")?;
+    Ok(working.put(Usage::key(&body.agreement.provider, body.agreement.slot), &usage)?)
 }
 
 /// Names the records of a close, which are those of a removal.
@@ -215,27 +213,27 @@ pub(crate) fn touches_close(body: &Close, touched: &mut Touched) {
 /// # Errors
 /// `Expired` after the last height of the second signature (AG-5), `BadShape` for a wrong hint,
 /// `AgreementUnknown`, `WrongParty`, `ChallengeOpen`.
-pub(crate) fn close(working: &mut Working<'_>, signer: &Account, body: &Close) -> Result<(), Code> {
+pub(crate) fn close(working: &mut Working<'_>, signer: &Account, body: &Close) -> Result<(), Halt> {
     if working.context.height > body.last {
-        return Err(Code::Expired);
+        return Err(Code::Expired.into());
     }
     let AgreementId { provider: account, slot, .. } = body.agreement;
     let (agreement, _) = named(working, &body.agreement)?;
-    let provider: Provider = working.need(Provider::key(&account), Code::ProviderUnknown)?;
+    let provider: Provider = working.kept(Provider::key(&account))?;
     let hints = (body.consumer, body.end_epoch, body.index);
     if hints != (agreement.consumer, agreement.end_epoch, provider.index) {
-        return Err(Code::BadShape);
+        return Err(Code::BadShape.into());
     }
     if *signer != agreement.consumer && *signer != account {
-        return Err(Code::WrongParty);
+        return Err(Code::WrongParty.into());
     }
     let audit: Option<Audit> = working.get(Audit::key(&account))?;
     if audit.is_some_and(|audit| audit.challenge.is_some()) {
-        return Err(Code::ChallengeOpen);
+        return Err(Code::ChallengeOpen.into());
     }
     settlement::charge(working, &account, slot)?;
     data_set::clear(working, &account, slot)?;
-    remove(working, &account, slot)
+    Ok(remove(working, &account, slot)?)
 }
 
 /// Names the records of [`remove`] and of clearing the data set before it: the provider's totals and paths,
@@ -265,10 +263,10 @@ pub(crate) fn touches_removal(
 /// and gas (AG-7), returns both reserves and the rest of the deposit to the consumer, and frees slot and
 /// capacity. Drops the ending record with its last agreement, and burns the pool's dust with the provider's
 /// last agreement. Needs [`touches_removal`].
-pub(crate) fn remove(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
-    let agreement: Agreement = working.need(Agreement::key(account, slot), Code::AgreementUnknown)?;
-    let usage: Usage = working.need(Usage::key(account, slot), Code::AgreementUnknown)?;
-    let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+pub(crate) fn remove(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Broken> {
+    let agreement: Agreement = working.kept(Agreement::key(account, slot))?;
+    let usage: Usage = working.kept(Usage::key(account, slot))?;
+    let mut provider: Provider = working.kept(Provider::key(account))?;
     let storage = usage.storage_reserve.min(provider.pool);
     provider.slots = provider.slots.saturating_sub(1);
     provider.sold = provider.sold.saturating_sub(agreement.quota_leaves);
@@ -278,7 +276,7 @@ pub(crate) fn remove(working: &mut Working<'_>, account: &Account, slot: u32) ->
     let dust = if provider.slots == 0 { core::mem::take(&mut provider.pool) } else { Amount::ZERO };
     working.put(Provider::key(account), &provider)?;
     let cost = unused(&agreement, &usage, working.context.round(), &working.context.parameters);
-    unbook(working, &usage, storage, dust, cost).ok_or(Code::Balance)?;
+    unbook(&mut working.system, &usage, storage, dust, cost)?;
     for returned in [storage, usage.voucher_reserve, usage.deposit.saturating_sub(cost)] {
         credit(working, &agreement.consumer, returned)?;
     }
@@ -290,26 +288,29 @@ pub(crate) fn remove(working: &mut Working<'_>, account: &Account, slot: u32) ->
     Ok(())
 }
 
-/// Subtracts a removed agreement from the ledger's sums. `None` if money were not conserved.
+/// Subtracts a removed agreement from the ledger's sums.
 fn unbook(
-    working: &mut Working<'_>,
+    system: &mut System,
     usage: &Usage,
     storage: Amount,
     dust: Amount,
     cost: Amount,
-) -> Option<()> {
-    let system = &mut working.system;
-    system.agreements = system.agreements.checked_sub(1)?;
-    system.storage_pools = system.storage_pools.checked_sub(storage)?.checked_sub(dust)?;
-    system.voucher_reserves = system.voucher_reserves.checked_sub(usage.voucher_reserve)?;
-    system.deposits = system.deposits.checked_sub(usage.deposit)?;
-    system.burned = system.burned.checked_add(dust)?.checked_add(cost)?;
-    Some(())
+) -> Result<(), Broken> {
+    system.agreements = system.agreements.checked_sub(1).ok_or(Broken::bound("System.agreements"))?;
+    for taken in [storage, dust] {
+        system.storage_pools.lose(taken, "System.storage_pools")?;
+    }
+    system.voucher_reserves.lose(usage.voucher_reserve, "System.voucher_reserves")?;
+    system.deposits.lose(usage.deposit, "System.deposits")?;
+    for burned in [dust, cost] {
+        system.burned.gain(burned, "System.burned")?;
+    }
+    Ok(())
 }
 
-fn drop_ending(working: &mut Working<'_>, account: &Account, end_epoch: u64) -> Result<(), Code> {
+fn drop_ending(working: &mut Working<'_>, account: &Account, end_epoch: u64) -> Result<(), Broken> {
     let key = Ending::key(account, end_epoch);
-    let mut ending: Ending = working.need(key, Code::EndingsMissing)?;
+    let mut ending: Ending = working.kept(key)?;
     ending.agreements = ending.agreements.saturating_sub(1);
     if ending.agreements == 0 { working.delete(key) } else { working.put(key, &ending) }
 }
@@ -331,28 +332,28 @@ pub(crate) fn close_alone(
     working: &mut Working<'_>,
     signer: &Account,
     body: &CloseAlone,
-) -> Result<(), Code> {
+) -> Result<(), Halt> {
     let AgreementId { provider: account, slot, .. } = body.agreement;
     let (agreement, mut usage) = named(working, &body.agreement)?;
     let (epoch, parameters) = (working.context.epoch(), &working.context.parameters);
     let closing = epoch.saturating_add(parameters.redemption_epochs);
     if *signer != agreement.consumer {
-        let provider: Provider = working.need(Provider::key(&account), Code::ProviderUnknown)?;
+        let provider: Provider = working.kept(Provider::key(&account))?;
         if *signer == account && provider.leaves_at == 0 {
-            return Err(Code::NoticeMissing);
+            return Err(Code::NoticeMissing.into());
         }
         if *signer != account {
-            return Err(Code::WrongParty);
+            return Err(Code::WrongParty.into());
         }
         if closing < provider.leaves_at {
-            return Err(Code::ExitEarly);
+            return Err(Code::ExitEarly.into());
         }
     }
     if usage.closing_epoch.is_some_and(|before| before <= closing) {
-        return Err(Code::AgreementClosed);
+        return Err(Code::AgreementClosed.into());
     }
     if epoch >= agreement.end_epoch {
-        return Err(Code::AgreementEnded);
+        return Err(Code::AgreementEnded.into());
     }
     usage.closing_epoch = Some(closing);
     working.put(Usage::key(&account, slot), &usage)?;
@@ -371,22 +372,22 @@ pub(crate) fn touches_rotate(body: &RotateKey, touched: &mut Touched) {
 ///
 /// # Errors
 /// `AgreementUnknown`, `WrongParty`, `AgreementClosed`, `AgreementEnded`, `KeyRotated`.
-pub(crate) fn rotate(working: &mut Working<'_>, signer: &Account, body: &RotateKey) -> Result<(), Code> {
+pub(crate) fn rotate(working: &mut Working<'_>, signer: &Account, body: &RotateKey) -> Result<(), Halt> {
     let AgreementId { provider: account, slot, .. } = body.agreement;
     let (mut agreement, mut usage) = named(working, &body.agreement)?;
     let epoch = working.context.epoch();
     if *signer != agreement.consumer {
-        return Err(Code::WrongParty);
+        return Err(Code::WrongParty.into());
     }
     check_open(&agreement, &usage, epoch)?;
     if epoch < usage.old_key_until.into() {
-        return Err(Code::KeyRotated);
+        return Err(Code::KeyRotated.into());
     }
     usage.old_session_key = core::mem::replace(&mut agreement.session_key, body.session_key);
     let until = epoch.saturating_add(working.context.parameters.redemption_epochs);
     usage.old_key_until = u32::try_from(until).unwrap_or(u32::MAX);
     working.put(Agreement::key(&account, slot), &agreement)?;
-    working.put(Usage::key(&account, slot), &usage)
+    Ok(working.put(Usage::key(&account, slot), &usage)?)
 }
 
 fn tell(

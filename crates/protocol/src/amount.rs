@@ -3,6 +3,7 @@
 //! 1 SYNC = 10^9 grains. Ratios are in parts per billion ([`ONE`]). Products are computed in 256 bits,
 //! so no rule overflows below the supply bound of 2^100 grains (`docs/invariants.md`, 7).
 
+use crate::Broken;
 use core::fmt;
 use ruint::aliases::U256;
 
@@ -46,6 +47,24 @@ impl Amount {
     /// `self - other`; `None` below zero.
     pub fn checked_sub(self, other: Self) -> Option<Self> {
         self.0.checked_sub(other.0).map(Self)
+    }
+
+    /// Adds `other` to the sum that is named `what`.
+    ///
+    /// # Errors
+    /// [`Broken`] above [`Amount::MAX`]: only for sums that the supply bounds.
+    pub(crate) fn gain(&mut self, other: Self, what: &'static str) -> Result<(), Broken> {
+        *self = self.checked_add(other).ok_or(Broken::bound(what))?;
+        Ok(())
+    }
+
+    /// Subtracts `other` from the sum that is named `what`.
+    ///
+    /// # Errors
+    /// [`Broken`] below zero: only where another rule or sum rules that out.
+    pub(crate) fn lose(&mut self, other: Self, what: &'static str) -> Result<(), Broken> {
+        *self = self.checked_sub(other).ok_or(Broken::bound(what))?;
+        Ok(())
     }
 
     /// `self - other`, or zero if that is negative.

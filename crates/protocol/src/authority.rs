@@ -22,7 +22,7 @@ pub mod leaders;
 pub(crate) use evidence::{apply, check, touches as touches_evidence};
 
 use crate::{
-    Account, Amount, Code, Record as _,
+    Account, Amount, Broken, Record as _,
     account::credit as pay_out,
     block::sha256,
     books::begins_epoch,
@@ -54,17 +54,14 @@ pub(crate) fn touches(context: &BlockContext, seats: &[Account], touched: &mut T
 }
 
 /// Gives the leader of a block a credit (AU-2).
-pub(crate) fn lead(working: &mut Working<'_>) -> Result<(), Code> {
+pub(crate) fn lead(working: &mut Working<'_>) -> Result<(), Broken> {
     let (leader, epoch) = (working.context.leader, working.context.epoch());
     credit(working, &leader, epoch)
 }
 
 /// Gives a seat one credit of `epoch`, which must not be closed yet: for a block that it led, or for a paid
 /// audit (AU-2). An account without a seat, or with a jailed one, earns none.
-///
-/// # Errors
-/// `BadShape` if the seat was not named as writable.
-pub(crate) fn credit(working: &mut Working<'_>, account: &Account, epoch: u64) -> Result<(), Code> {
+pub(crate) fn credit(working: &mut Working<'_>, account: &Account, epoch: u64) -> Result<(), Broken> {
     let key = Seat::key(account);
     let Some(mut seat) = working.get::<Seat>(key)?.filter(|seat| seat.jailed.is_none()) else {
         return Ok(());
@@ -76,8 +73,8 @@ pub(crate) fn credit(working: &mut Working<'_>, account: &Account, epoch: u64) -
 
 /// Fixes the committee's pool of the epoch that just ended: the balance less `owed`, the pool of the epoch
 /// before it, which is not shared yet (AU-3).
-pub(crate) fn fix_pool(working: &Working<'_>, owed: Amount) -> Result<Amount, Code> {
-    working.system.committee.checked_sub(owed).ok_or(Code::Balance)
+pub(crate) fn fix_pool(working: &Working<'_>, owed: Amount) -> Result<Amount, Broken> {
+    working.system.committee.checked_sub(owed).ok_or(Broken::bound("System.committee"))
 }
 
 /// Closes an epoch for all seats: shares the pool in `sums` by credits, each share floored, and takes the
@@ -85,17 +82,17 @@ pub(crate) fn fix_pool(working: &Working<'_>, owed: Amount) -> Result<Amount, Co
 ///
 /// Guarantees: the shares sum to at most the pool; equal credits earn equal shares; without a credit nothing
 /// is paid; the rest stays in the committee's pool.
-pub(crate) fn close(working: &mut Working<'_>, seats: &[Account], sums: &Closing) -> Result<u64, Code> {
+pub(crate) fn close(working: &mut Working<'_>, seats: &[Account], sums: &Closing) -> Result<u64, Broken> {
     let (epoch, place) = (sums.epoch, Seat::place(sums.epoch));
     let mut records: Vec<Seat> = Vec::with_capacity(seats.len());
     for account in seats {
-        records.push(working.need(Seat::key(account), Code::SeatUnknown)?);
+        records.push(working.kept(Seat::key(account))?);
     }
     let credits: Vec<u128> = records.iter().map(|seat| seat.credits[place].into()).collect();
     let (shares, _) = floor_carry(sums.committee.grains(), &credits);
     let offences = Offences::of(epoch, working.get(Offences::at(epoch))?);
     for ((account, mut seat), share) in seats.iter().zip(records).zip(shares) {
-        let amount = Amount::new(share).ok_or(Code::Balance)?;
+        let amount = Amount::new(share).ok_or(Broken::bound("a seat's share"))?;
         pay_seat(working, account, &mut seat, epoch, amount)?;
         if offences.has(seat.index) {
             take_rest(working, account, &mut seat, &offences)?;
@@ -113,13 +110,13 @@ fn pay_seat(
     seat: &mut Seat,
     epoch: u64,
     amount: Amount,
-) -> Result<(), Code> {
+) -> Result<(), Broken> {
     if amount == Amount::ZERO {
         return Ok(());
     }
-    working.system.committee = working.system.committee.checked_sub(amount).ok_or(Code::Balance)?;
+    working.system.committee.lose(amount, "System.committee")?;
     pay_out(working, account, amount)?;
-    seat.paid = seat.paid.checked_add(amount).ok_or(Code::Balance)?;
+    seat.paid.gain(amount, "Seat.paid")?;
     let credits = seat.credits[Seat::place(epoch)];
     working.events.push(Event::CommitteePaid { epoch, seat: *account, credits, amount });
     Ok(())
@@ -132,9 +129,12 @@ fn take_rest(
     account: &Account,
     seat: &mut Seat,
     offences: &Offences,
-) -> Result<(), Code> {
+) -> Result<(), Broken> {
     let exposed = seat.exposed[Seat::place(offences.epoch)];
-    let of = |parts: u64| slash::of(exposed.grains(), parts).and_then(Amount::new).ok_or(Code::Balance);
+    let of = |parts: u64| {
+        let amount = slash::of(exposed.grains(), parts).and_then(Amount::new);
+        amount.ok_or(Broken::bound("a slash"))
+    };
     let parts = slash::equivocation(working.system.seats.into(), offences.count().into());
     let rest = of(parts)?.saturating_sub(of(slash::EQUIVOCATION_MIN)?).min(seat.bond);
     if rest == Amount::ZERO {
@@ -165,15 +165,15 @@ fn take(
     seat: &mut Seat,
     amount: Amount,
     reporter: Option<&Account>,
-) -> Result<Amount, Code> {
+) -> Result<Amount, Broken> {
     let reward = reporter.map_or(0, |_| amount.grains() / slash::REPORTER_DIVISOR);
-    let reward = Amount::new(reward).ok_or(Code::Balance)?;
-    let burned = amount.checked_sub(reward).ok_or(Code::Balance)?;
-    seat.bond = seat.bond.checked_sub(amount).ok_or(Code::Balance)?;
-    seat.slashed = seat.slashed.checked_add(amount).ok_or(Code::Balance)?;
+    let reward = Amount::new(reward).ok_or(Broken::bound("a reward"))?;
+    let burned = amount.checked_sub(reward).ok_or(Broken::bound("a reward"))?;
+    seat.bond.lose(amount, "Seat.bond")?;
+    seat.slashed.gain(amount, "Seat.slashed")?;
     let system = &mut working.system;
-    system.seat_bonds = system.seat_bonds.checked_sub(amount).ok_or(Code::Balance)?;
-    system.burned = system.burned.checked_add(burned).ok_or(Code::Balance)?;
+    system.seat_bonds.lose(amount, "System.seat_bonds")?;
+    system.burned.gain(burned, "System.burned")?;
     if let Some(reporter) = reporter {
         pay_out(working, reporter, reward)?;
     }

@@ -27,8 +27,8 @@ pub use market::{Pair, pair};
 pub use measure::{Figures, figures_of, on_time_of, proven_of, quality_of};
 
 use crate::{
-    Account, Amount, Code, Record, authority,
-    ledger::{BlockContext, Invalid, Records, Touched, Working},
+    Account, Amount, Broken, Record, authority,
+    ledger::{BlockContext, Invalid, Records, Touched, Working, decode},
     limits::{AUDITORS_MAX, SETTLEMENT_RING},
     record::{
         AccountState, Audit, Books, CLOSING_RING, Closing, Key, Measured, Offer, Peak, Provider, ProviderAt,
@@ -88,16 +88,17 @@ impl ClosingSet {
     pub fn new(context: &BlockContext, system: &System, records: &Records) -> Result<Self, Invalid> {
         let mut closing_set = Self::default();
         for index in slice(context, system) {
-            let at: ProviderAt = read(records, &ProviderAt::key(index))?;
+            let at: ProviderAt = read(records, &ProviderAt::key(index), "ProviderAt")?;
             closing_set.providers.extend(at.account.map(|account| (index, account)));
         }
         for key in seat_keys(context, system) {
-            closing_set.seats.push(read::<SeatAt>(records, &key)?.account);
+            closing_set.seats.push(read::<SeatAt>(records, &key, "SeatAt")?.account);
         }
         if let Some(epoch) = audited_epoch(context, system) {
-            let slot = records.get(&ServiceRound::of(epoch)).ok_or(Invalid::State)?;
-            let round = slot.map(|slot| ServiceRound::from_slot(&slot)).transpose();
-            closing_set.service = round.map_err(|_| Invalid::State)?.filter(|round| round.epoch == epoch);
+            let slot =
+                records.get(&ServiceRound::of(epoch)).ok_or(Broken::Unnamed { what: "ServiceRound" })?;
+            let round: Option<ServiceRound> = slot.as_ref().map(decode).transpose()?;
+            closing_set.service = round.filter(|round| round.epoch == epoch);
         }
         Ok(closing_set)
     }
@@ -131,9 +132,9 @@ impl ClosingSet {
     }
 }
 
-fn read<R: Record>(records: &Records, key: &Key) -> Result<R, Invalid> {
-    let slot = records.get(key).copied().flatten().ok_or(Invalid::State)?;
-    R::from_slot(&slot).map_err(|_| Invalid::State)
+fn read<R: Record>(records: &Records, key: &Key, what: &'static str) -> Result<R, Broken> {
+    let slot = records.get(key).and_then(Option::as_ref);
+    decode(slot.ok_or(Broken::Missing { what })?)
 }
 
 /// Returns true for the first block of every epoch but the first.
@@ -185,15 +186,15 @@ pub(crate) fn touches(
 }
 
 /// The closing record of `epoch`; `None` if its closing has not begun.
-fn closing(working: &mut Working<'_>, epoch: u64) -> Result<Option<Closing>, Code> {
+fn closing(working: &mut Working<'_>, epoch: u64) -> Result<Option<Closing>, Broken> {
     Ok(working.get::<Closing>(Closing::of(epoch))?.filter(|closing| closing.epoch == epoch))
 }
 
 /// Does the books' part of a block, before its draws and operations.
 ///
 /// # Errors
-/// `Balance` if money were not conserved, `BadShape` for a record that was not named: unreachable.
-pub(crate) fn close(working: &mut Working<'_>, closing_set: &ClosingSet) -> Result<(), Code> {
+/// [`Broken`] if money is not conserved, or a record is missing.
+pub(crate) fn close(working: &mut Working<'_>, closing_set: &ClosingSet) -> Result<(), Broken> {
     let epoch = working.context.epoch();
     if begins_epoch(working.context) {
         if let Some(sealed) = epoch.checked_sub(3) {
@@ -230,7 +231,7 @@ pub(crate) fn close(working: &mut Working<'_>, closing_set: &ClosingSet) -> Resu
 }
 
 /// Fixes the number of indices and the committee's pool of the epoch that just ended (BK-1, AU-3).
-fn begin(working: &mut Working<'_>, epoch: u64) -> Result<(), Code> {
+fn begin(working: &mut Working<'_>, epoch: u64) -> Result<(), Broken> {
     let before = epoch.checked_sub(1).map_or(Ok(None), |before| closing(working, before))?;
     let owed = before.map_or(Amount::ZERO, |before| before.committee);
     let committee = authority::fix_pool(working, owed)?;
@@ -239,7 +240,7 @@ fn begin(working: &mut Working<'_>, epoch: u64) -> Result<(), Code> {
 }
 
 /// Ends the first pass of an epoch: draws its pool, and moves the prices by its use.
-fn settle_epoch(working: &mut Working<'_>, epoch: u64) -> Result<(), Code> {
+fn settle_epoch(working: &mut Working<'_>, epoch: u64) -> Result<(), Broken> {
     let Some(mut sums) = closing(working, epoch)? else { return Ok(()) };
     pay::draw_pool(working, &mut sums)?;
     market::move_prices(working, &sums)?;

@@ -17,7 +17,7 @@
 //! 4. A measurement moves no money.
 
 use crate::{
-    Account, Code, Key,
+    Account, Broken, Code, Halt, Key,
     audit::reduce,
     ledger::{BlockContext, Event, Touched, Working},
     limits::{MEASURED_FRESH_EPOCHS, PROBE_PEERS, PROBE_QUORUM, PROBE_SLOT_MS, Parameters},
@@ -157,7 +157,7 @@ pub(crate) fn touches_seed(context: &BlockContext, touched: &mut Touched) {
 
 /// Fixes the slot and the peers of an epoch in its first block that carries a seed. Without such a block in
 /// the first round no provider is measured (CP-1).
-pub(crate) fn fix_seed(working: &mut Working<'_>) -> Result<(), Code> {
+pub(crate) fn fix_seed(working: &mut Working<'_>) -> Result<(), Broken> {
     let (context, providers) = (working.context, working.system.providers);
     let (epoch, key) = (context.epoch(), Probe::of(context.epoch()));
     let Some(seed) = context.seed.filter(|_| working.names(&key)) else { return Ok(()) };
@@ -189,7 +189,7 @@ pub(crate) fn touches(signer: &Account, body: &Measure, touched: &mut Touched) {
 ///
 /// # Errors
 /// `ProviderUnknown`, `MeasureUndrawn`, `MeasureUntimely`, `MeasuredAlready`, `MeasurePeer`.
-pub(crate) fn measure(working: &mut Working<'_>, signer: &Account, body: &Measure) -> Result<(), Code> {
+pub(crate) fn measure(working: &mut Working<'_>, signer: &Account, body: &Measure) -> Result<(), Halt> {
     let (context, parameters) = (working.context, &working.context.parameters);
     let provider: Provider = working.need(Provider::key(signer), Code::ProviderUnknown)?;
     let probe: Option<Probe> = working.get(Probe::of(body.epoch))?;
@@ -197,18 +197,18 @@ pub(crate) fn measure(working: &mut Working<'_>, signer: &Account, body: &Measur
     let probe = probe.ok_or(Code::MeasureUndrawn)?;
     let is_late = context.epoch() > body.epoch.saturating_add(1);
     if is_late || context.height < probe.slot(parameters).end {
-        return Err(Code::MeasureUntimely);
+        return Err(Code::MeasureUntimely.into());
     }
     let mut measured: Measured = working.get(Measured::key(signer))?.unwrap_or_default();
     if measured.newest().is_some_and(|newest| newest >= body.epoch) {
-        return Err(Code::MeasuredAlready);
+        return Err(Code::MeasuredAlready.into());
     }
     check_before(working, signer, body.epoch)?;
     for (index, count) in body.counts.iter() {
         let at: Option<ProviderAt> = working.get(ProviderAt::key(*index))?;
         let stands = at.and_then(|at| at.account) == Some(count.receiver);
         if !stands || probe.peer(signer, provider.index, count.draw) != Some(*index) {
-            return Err(Code::MeasurePeer);
+            return Err(Code::MeasurePeer.into());
         }
         check_before(working, &count.receiver, body.epoch)?;
     }
@@ -216,15 +216,15 @@ pub(crate) fn measure(working: &mut Working<'_>, signer: &Account, body: &Measur
     measured.take(body.epoch, rate);
     let median = measured.median();
     working.events.push(Event::CapacityMeasured { epoch: body.epoch, provider: *signer, rate, median });
-    working.put(Measured::key(signer), &measured)
+    Ok(working.put(Measured::key(signer), &measured)?)
 }
 
 /// Checks that `account` registered before `epoch`. A provider that registers after the seed is public could
 /// grind its key until it is drawn (CP-2).
-fn check_before(working: &mut Working<'_>, account: &Account, epoch: u64) -> Result<(), Code> {
+fn check_before(working: &mut Working<'_>, account: &Account, epoch: u64) -> Result<(), Halt> {
     let reputation: Option<Reputation> = working.get(Reputation::key(account))?;
     let before = reputation.is_some_and(|reputation| reputation.registered < epoch);
-    if before { Ok(()) } else { Err(Code::MeasurePeer) }
+    if before { Ok(()) } else { Err(Code::MeasurePeer.into()) }
 }
 
 /// Checks that an agreement that takes `asked` bytes an epoch fits what its provider may sell (CP-4, CP-5).

@@ -23,7 +23,7 @@
 //!    `faults::who_is_jailed_or_suspended_grows_no_data_set`.
 
 use crate::{
-    Account, Code,
+    Account, Broken, Code, Halt,
     agreement::check_open,
     audit::{self, is_awake, proved_nothing},
     fenwick,
@@ -80,20 +80,20 @@ pub(crate) fn touches(body: &SetDataSet, touched: &mut Touched) {
 /// `BadShape` for a wrong hint, `ProviderUnknown`, `AgreementUnknown`, `AgreementClosed`,
 /// `AgreementEnded`, `DataSetVersion`, `DataSetSignature`, `DataSetOverQuota`,
 /// `DataSetShrinkEarly`, `DataSetEmptyRoot`, `GrowthJailed`, `GrowthSuspended`, `EndingsMissing`.
-pub(crate) fn apply(working: &mut Working<'_>, body: &SetDataSet) -> Result<(), Code> {
+pub(crate) fn apply(working: &mut Working<'_>, body: &SetDataSet) -> Result<(), Halt> {
     let (claim, account, slot) = (&body.claim, body.claim.agreement.provider, body.claim.agreement.slot);
     let provider: Provider = working.need(Provider::key(&account), Code::ProviderUnknown)?;
     let agreement: Agreement = working.need(Agreement::key(&account, slot), Code::AgreementUnknown)?;
     if agreement.opened != claim.agreement.opened {
-        return Err(Code::AgreementUnknown);
+        return Err(Code::AgreementUnknown.into());
     }
     let hints = (body.index, body.end_epoch, body.storage_key);
     if hints != (provider.index, agreement.end_epoch, agreement.storage_key) {
-        return Err(Code::BadShape);
+        return Err(Code::BadShape.into());
     }
-    let usage: Usage = working.need(Usage::key(&account, slot), Code::AgreementUnknown)?;
+    let usage: Usage = working.kept(Usage::key(&account, slot))?;
     check_open(&agreement, &usage, working.context.epoch())?;
-    let audit: Audit = working.need(Audit::key(&account), Code::ProviderUnknown)?;
+    let audit: Audit = working.kept(Audit::key(&account))?;
     let mut data_set: DataSet = working.get(DataSet::key(&account, slot))?.unwrap_or_default();
     check_claim(claim, &data_set, &agreement, &audit, body.provider_signature.is_some())?;
     if claim.leaves > data_set.current.leaves {
@@ -106,7 +106,7 @@ pub(crate) fn apply(working: &mut Working<'_>, body: &SetDataSet) -> Result<(), 
         return take_effect(working, &account, slot, version);
     }
     data_set.next = Some(version);
-    working.put(DataSet::key(&account, slot), &data_set)
+    Ok(working.put(DataSet::key(&account, slot), &data_set)?)
 }
 
 fn check_claim(
@@ -139,10 +139,10 @@ fn check_claim(
 }
 
 /// Returns true if weights may move now. A provider that is paid for nothing is marked as settled up to now.
-pub(crate) fn is_settled(working: &mut Working<'_>, account: &Account) -> Result<bool, Code> {
+pub(crate) fn is_settled(working: &mut Working<'_>, account: &Account) -> Result<bool, Broken> {
     let (round, epoch) = (working.context.round(), working.context.epoch());
-    let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
-    let audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
+    let mut provider: Provider = working.kept(Provider::key(account))?;
+    let audit: Audit = working.kept(Audit::key(account))?;
     let endings: Option<Endings> = working.get(Endings::key(account))?;
     if audit.challenge.is_some() {
         return Ok(false);
@@ -159,15 +159,12 @@ pub(crate) fn is_settled(working: &mut Working<'_>, account: &Account) -> Result
 
 /// Returns true if a waiting `next` may take effect. Growth may not while its provider is jailed or
 /// suspended; it keeps waiting (JL-4). Needs the provider's `Reputation`.
-///
-/// # Errors
-/// A code if a record was not named.
 pub(crate) fn may_take_effect(
     working: &mut Working<'_>,
     account: &Account,
     slot: u32,
     next: &Version,
-) -> Result<bool, Code> {
+) -> Result<bool, Broken> {
     let data_set: DataSet = working.get(DataSet::key(account, slot))?.unwrap_or_default();
     let reputation: Option<Reputation> = working.get(Reputation::key(account))?;
     let grows = next.leaves > data_set.current.leaves;
@@ -178,47 +175,47 @@ pub(crate) fn may_take_effect(
 /// decides whether the version counts as growth, and since when (DS-3): only a set in force is read.
 ///
 /// # Errors
-/// `ProviderUnknown`, `AgreementUnknown`, `EndingsMissing`.
+/// `EndingsMissing`, `NoCapacity`.
 pub(crate) fn take_effect(
     working: &mut Working<'_>,
     account: &Account,
     slot: u32,
     mut version: Version,
-) -> Result<(), Code> {
+) -> Result<(), Halt> {
     settlement::charge(working, account, slot)?;
     let key = DataSet::key(account, slot);
     let data_set: DataSet = working.get(key)?.unwrap_or_default();
-    let audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
+    let audit: Audit = working.kept(Audit::key(account))?;
     let grows = version.leaves >= data_set.current.leaves && version.leaves > 0;
     version.grown_at = if grows { audit.settlements } else { data_set.current.grown_at };
     weigh(working, account, slot, data_set.current.leaves, version.leaves)?;
     if version.leaves < data_set.current.leaves {
         forget_missing(working, account, slot)?;
     }
-    working.put(key, &DataSet { current: version, next: None })
+    Ok(working.put(key, &DataSet { current: version, next: None })?)
 }
 
 /// Removes the leaves of the agreement at `slot` from every sum, as if it shrank to nothing: trees, `phi`,
 /// `paid`, `paid_base`, `weighed`, the ending record. It also drops `next`. The agreement was charged before,
 /// and no challenge is open. The caller deletes the record. Away from a settled point the provider loses the
 /// pay of the rounds since it last settled.
-pub(crate) fn clear(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
+pub(crate) fn clear(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Halt> {
     let key = DataSet::key(account, slot);
     let Some(mut data_set) = working.get::<DataSet>(key)? else { return Ok(()) };
     weigh(working, account, slot, data_set.current.leaves, 0)?;
     forget_missing(working, account, slot)?;
     data_set.current = Version { root: EMPTY_ROOT, leaves: 0, bytes: 0, ..data_set.current };
     data_set.next = None;
-    working.put(key, &data_set)
+    Ok(working.put(key, &data_set)?)
 }
 
 /// Stops asking again for the missing reads of a slot (RD-7).
-fn forget_missing(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
+fn forget_missing(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Broken> {
     let key = Audit::key(account);
-    let mut audit: Audit = working.need(key, Code::ProviderUnknown)?;
+    let mut audit: Audit = working.kept(key)?;
     let kept: Vec<_> = audit.missing.iter().copied().filter(|missing| missing.slot != slot).collect();
     if kept.len() < audit.missing.len() {
-        audit.missing = crate::Bounded::new(kept).ok_or(Code::BadShape)?;
+        audit.missing = crate::Bounded::new(kept).ok_or(Broken::bound("Audit.missing"))?;
         working.put(key, &audit)?;
     }
     Ok(())
@@ -232,15 +229,15 @@ fn weigh(
     slot: u32,
     before: u64,
     after: u64,
-) -> Result<(), Code> {
+) -> Result<(), Halt> {
     if before == after {
         return Ok(());
     }
     weigh_paid(working, account, slot, before, after)?;
-    let agreement: Agreement = working.need(Agreement::key(account, slot), Code::AgreementUnknown)?;
-    let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+    let agreement: Agreement = working.kept(Agreement::key(account, slot))?;
+    let mut provider: Provider = working.kept(Provider::key(account))?;
     let paid = Step::of_rate(agreement.storage_price, before, after);
-    provider.phi = paid.of(provider.phi)?;
+    provider.phi = paid.of(provider.phi, "Provider.phi")?;
     working.put(Provider::key(account), &provider)?;
     if after > 0 {
         let key = Endings::key(account);
@@ -250,7 +247,7 @@ fn weigh(
     }
     for node in fenwick::update_path(fenwick::place(agreement.end_epoch, slot), PLACES_MAX) {
         let key = SlotTree::key(account, node);
-        let sum = paid.of(working.get::<SlotTree>(key)?.map_or(0, |node| node.sum))?;
+        let sum = paid.of(working.get::<SlotTree>(key)?.map_or(0, |node| node.sum), "SlotTree.sum")?;
         if sum == 0 { working.delete(key)? } else { working.put(key, &SlotTree { sum })? }
     }
     Ok(())
@@ -264,28 +261,28 @@ fn weigh_paid(
     slot: u32,
     before: u64,
     after: u64,
-) -> Result<(), Code> {
-    let agreement: Agreement = working.need(Agreement::key(account, slot), Code::AgreementUnknown)?;
+) -> Result<(), Halt> {
+    let agreement: Agreement = working.kept(Agreement::key(account, slot))?;
     let ending_key = Ending::key(account, agreement.end_epoch);
-    let mut ending: Ending = working.need(ending_key, Code::EndingsMissing)?;
+    let mut ending: Ending = working.kept(ending_key)?;
     if ending.acc.is_some() {
         return Ok(());
     }
-    let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
-    let audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
+    let mut provider: Provider = working.kept(Provider::key(account))?;
+    let audit: Audit = working.kept(Audit::key(account))?;
     let awake = is_awake(&provider) && (provider.weighed > 0 || !proved_nothing(&audit));
     let paid = Step::of_rate(agreement.storage_price, before, after);
     let base = Step::of_rate(agreement.storage_price.min(agreement.storage_slow), before, after);
     let leaves = Step::of_rate(1, before, after);
-    provider.paid = paid.of(provider.paid)?;
-    provider.paid_base = base.of(provider.paid_base)?;
-    provider.leaves = leaves.of_leaves(provider.leaves)?;
-    ending.paid = paid.of(ending.paid)?;
-    ending.paid_base = base.of(ending.paid_base)?;
-    ending.leaves = leaves.of_leaves(ending.leaves)?;
+    provider.paid = paid.of(provider.paid, "Provider.paid")?;
+    provider.paid_base = base.of(provider.paid_base, "Provider.paid_base")?;
+    provider.leaves = leaves.of_leaves(provider.leaves, "Provider.leaves")?;
+    ending.paid = paid.of(ending.paid, "Ending.paid")?;
+    ending.paid_base = base.of(ending.paid_base, "Ending.paid_base")?;
+    ending.leaves = leaves.of_leaves(ending.leaves, "Ending.leaves")?;
     working.put(ending_key, &ending)?;
     audit::weigh(working, &mut provider, awake)?;
-    working.put(Provider::key(account), &provider)
+    Ok(working.put(Provider::key(account), &provider)?)
 }
 
 /// A change of one weight within a sum.
@@ -301,12 +298,15 @@ impl Step {
         Self { before: weight(before), after: weight(after) }
     }
 
-    fn of(self, sum: u128) -> Result<u128, Code> {
-        let rest = sum.checked_sub(self.before).ok_or(Code::Balance)?;
-        rest.checked_add(self.after).ok_or(Code::Balance)
+    /// The sum `what` after the change. Ended agreements that nobody cleared yet weigh, too, so that no
+    /// bound follows from the supply: a weight that does not fit is refused.
+    fn of(self, sum: u128, what: &'static str) -> Result<u128, Halt> {
+        let rest = sum.checked_sub(self.before).ok_or(Broken::bound(what))?;
+        Ok(rest.checked_add(self.after).ok_or(Code::NoCapacity)?)
     }
 
-    fn of_leaves(self, sum: u64) -> Result<u64, Code> {
-        u64::try_from(self.of(sum.into())?).map_err(|_| Code::Balance)
+    /// The number of leaves `what` after the change: at most what is sold, which fits.
+    fn of_leaves(self, sum: u64, what: &'static str) -> Result<u64, Halt> {
+        Ok(u64::try_from(self.of(sum.into(), what)?).map_err(|_| Broken::bound(what))?)
     }
 }

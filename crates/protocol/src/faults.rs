@@ -20,7 +20,7 @@
 //! 4. A faulty round writes two records; the work of a block does not grow with the providers.
 
 use crate::{
-    Code,
+    Broken,
     amount::ONE,
     ledger::{BlockContext, Event, Touched, Working},
     limits::{FAULT_MISSED_SHARE, Parameters},
@@ -61,7 +61,7 @@ pub(crate) fn touches(touched: &mut Touched) {
 }
 
 /// Judges round r in the first block of round r + 2, unless faults are at their limit (NF-1, NF-2).
-pub(crate) fn judge(working: &mut Working<'_>) -> Result<(), Code> {
+pub(crate) fn judge(working: &mut Working<'_>) -> Result<(), Broken> {
     let (context, parameters) = (working.context, &working.context.parameters);
     let Some(round) = judged(context) else { return Ok(()) };
     let info: Option<RoundInfo> = working.get(RoundInfo::key(round % parameters.round_ring))?;
@@ -85,27 +85,27 @@ pub(crate) fn judge(working: &mut Working<'_>) -> Result<(), Code> {
 }
 
 /// Counts a challenge that a draw by fee of this block opened.
-pub(crate) fn count_drawn(working: &mut Working<'_>) -> Result<(), Code> {
+pub(crate) fn count_drawn(working: &mut Working<'_>) -> Result<(), Broken> {
     let key = place(working.context.height, &working.context.parameters);
-    let mut info: RoundInfo = working.need(key, Code::BadShape)?;
+    let mut info: RoundInfo = working.kept(key)?;
     info.drawn = info.drawn.saturating_add(1);
     working.put(key, &info)
 }
 
 /// Counts an answer on time, if a draw by fee opened the challenge.
-pub(crate) fn count_on_time(working: &mut Working<'_>, challenge: &Challenge) -> Result<(), Code> {
+pub(crate) fn count_on_time(working: &mut Working<'_>, challenge: &Challenge) -> Result<(), Broken> {
     if !challenge.by_fee {
         return Ok(());
     }
     let key = place(challenge.height, &working.context.parameters);
-    let mut info: RoundInfo = working.need(key, Code::WrongAnchor)?;
+    let mut info: RoundInfo = working.kept(key)?;
     info.on_time = info.on_time.saturating_add(1);
     working.put(key, &info)
 }
 
 /// Returns true if a challenge that was not answered on time is left out of the histories: it was drawn by
 /// fee in a round that was judged faulty (NF-3, NF-5).
-pub(crate) fn is_excused(working: &mut Working<'_>, challenge: &Challenge) -> Result<bool, Code> {
+pub(crate) fn is_excused(working: &mut Working<'_>, challenge: &Challenge) -> Result<bool, Broken> {
     if !challenge.by_fee {
         return Ok(false);
     }

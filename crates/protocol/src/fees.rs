@@ -4,7 +4,7 @@
 //! lower of price and slow price, so raising the posted price artificially only increases the burn.
 
 use crate::{
-    Account, AgreementId, Amount, Code,
+    Account, AgreementId, Amount, Broken, Code, Halt,
     amount::{ONE, mul_div, mul_div_up},
     ledger::{BlockContext, Event, Touched, Working},
     limits::SETTLEMENT_RING,
@@ -72,23 +72,25 @@ pub(crate) fn touches(context: &BlockContext, provider: &Account, touched: &mut 
 /// fee, egress and gas it does nothing, even with `storage` or `disputed` set.
 ///
 /// # Errors
-/// `Balance` if money were not conserved, which cannot happen.
-pub(crate) fn book(working: &mut Working<'_>, provider: &Account, entry: Entry) -> Result<(), Code> {
+/// `VoucherOverRate` if the epoch's row cannot count more: fees circulate within an epoch, so that the
+/// supply does not bound their sum.
+pub(crate) fn book(working: &mut Working<'_>, provider: &Account, entry: Entry) -> Result<(), Halt> {
     let Entry { agreement, fee, base, .. } = entry;
     if fee == Amount::ZERO && entry.egress == 0 && entry.gas == 0 {
         return Ok(());
     }
     let parameters = &working.context.parameters;
-    let split = split_fee(fee, base, parameters.burn, parameters.committee).ok_or(Code::Balance)?;
+    let split = split_fee(fee, base, parameters.burn, parameters.committee);
+    let split = split.ok_or(Broken::bound("a fee's base"))?;
     let Split { burn, committee, pay } = split;
     let system = &mut working.system;
-    system.burned = system.burned.checked_add(burn).ok_or(Code::Balance)?;
-    system.committee = system.committee.checked_add(committee).ok_or(Code::Balance)?;
+    system.burned.gain(burn, "System.burned")?;
+    system.committee.gain(committee, "System.committee")?;
     crate::account::credit(working, provider, pay)?;
     let epoch = working.context.epoch();
     let key = Settlement::key(provider, epoch % SETTLEMENT_RING);
     let row = Settlement::of(epoch, working.get(key)?);
-    working.put(key, &add_row(row, &entry, split).ok_or(Code::Balance)?)?;
+    working.put(key, &add_row(row, &entry, split).ok_or(Code::VoucherOverRate)?)?;
     let provider = *provider;
     working.events.push(Event::Settled { epoch, provider, agreement, fee, burn, committee, pay });
     Ok(())

@@ -21,7 +21,7 @@ mod service;
 
 use crate::settlement::owed;
 use crate::{
-    Account, Amount, Key, Record, Slot,
+    Account, Amount, Broken, Key, Record, Slot,
     fenwick::{place, update_path},
     limits::{PLACES_MAX, PROVIDERS_MAX, SLOTS_MAX},
     record::{
@@ -32,33 +32,6 @@ use crate::{
     },
 };
 use alloc::{collections::BTreeMap, vec::Vec};
-
-/// The invariant that does not hold.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Broken {
-    /// A slot has no known kind, or does not decode.
-    #[error("a slot of kind {kind} does not decode")]
-    Slot {
-        /// First byte of the slot, which names its kind.
-        kind: u8,
-    },
-    /// A record that others refer to is missing.
-    #[error("{what}: the record is missing")]
-    Missing {
-        /// Name of the record, or the reference to it.
-        what: &'static str,
-    },
-    /// A recorded value differs from the recomputed one, or exceeds its bound.
-    #[error("{what}: recorded {recorded}, the records say {counted}")]
-    Sum {
-        /// Name of the invariant or of the field.
-        what: &'static str,
-        /// The recorded value, or the bound.
-        recorded: u128,
-        /// The value that the records give.
-        counted: u128,
-    },
-}
 
 fn equal(what: &'static str, recorded: impl Into<u128>, counted: impl Into<u128>) -> Result<(), Broken> {
     let (recorded, counted) = (recorded.into(), counted.into());

@@ -26,9 +26,10 @@ pub use crate::{
 pub use fee::{Size, base_fee, fee, floor, next_base_fee};
 pub use select::select;
 pub use working::Working;
+pub(crate) use working::decode;
 
 use crate::{
-    Account, Body, Code, Hash, Key, Operation, Slot, account, audit, authority,
+    Account, Body, Broken, Code, Halt, Hash, Key, Operation, Slot, account, audit, authority,
     block::{Draw, sha256},
     books, capacity, faults,
     limits::{BODY_BYTES_MAX, KEYS_MAX, OPERATIONS_MAX, PAID_LANE_BYTES, Parameters, RESERVED_PER_ACCOUNT},
@@ -109,9 +110,11 @@ pub enum Invalid {
         "the operations do not fit a body: at most {OPERATIONS_MAX}, {BODY_BYTES_MAX} bytes, {PAID_LANE_BYTES} of them paid; storage proofs, reserved ones, upkeep and paid ones in this order; {RESERVED_PER_ACCOUNT} reserved ones of an account"
     )]
     Body,
-    /// A slot of the state does not decode: the state is damaged.
-    #[error("a record of the state does not decode; restore this node from a peer")]
-    State,
+    /// The state is damaged, or contradicts the rules: no block can be built on it.
+    #[error(
+        "the state contradicts the rules ({0}); restore this node from a peer, and report this if it stays"
+    )]
+    State(#[from] Broken),
 }
 
 /// The keys that an operation names before it runs.
@@ -254,22 +257,19 @@ pub fn execute(
     let closing_set = ClosingSet::new(context, &working.system, records)?;
     working.begin(touches_system(context, &working.system, &closing_set, draws));
     let shared = shared_keys(&working.system, draws, registrations(operations));
-    open_round(&mut working).map_err(|_| Invalid::State)?;
-    service::open_round(&mut working).map_err(|_| Invalid::State)?;
-    faults::judge(&mut working).map_err(|_| Invalid::State)?;
-    capacity::fix_seed(&mut working).map_err(|_| Invalid::State)?;
-    books::close(&mut working, &closing_set).map_err(|_| Invalid::State)?;
-    authority::lead(&mut working).map_err(|_| Invalid::State)?;
+    open_round(&mut working)?;
+    service::open_round(&mut working)?;
+    faults::judge(&mut working)?;
+    capacity::fix_seed(&mut working)?;
+    books::close(&mut working, &closing_set)?;
+    authority::lead(&mut working)?;
     audit::apply_draws(&mut working, draws)?;
-    working.check_sound()?;
     working.commit();
     working.share(shared);
     let parent = base_fee(&working.system, &context.parameters);
     let (mut outcome, mut paid) = (Outcome::default(), Size::default());
     for (index, operation) in operations.iter().enumerate() {
-        let result = apply(&mut working, parent, operation);
-        working.check_sound()?;
-        match result {
+        match apply(&mut working, parent, operation) {
             Ok((code, size)) => {
                 working.commit();
                 if operation.body.lane() == Lane::Paid {
@@ -278,8 +278,9 @@ pub fn execute(
                 outcome.kept.push(index);
                 outcome.receipts.push((sha256(&operation.encode()), code));
             }
-            Err(_) if mode == Mode::Propose => {}
-            Err(code) => return Err(Invalid::Operation { index, code }),
+            Err(Halt::Broken(broken)) => return Err(broken.into()),
+            Err(Halt::Refused(_)) if mode == Mode::Propose => {}
+            Err(Halt::Refused(code)) => return Err(Invalid::Operation { index, code }),
         }
     }
     working.system.base_fee = next_base_fee(parent, floor(&context.parameters), paid);
@@ -300,17 +301,17 @@ pub fn touches_free(context: &BlockContext, operation: &Operation) -> Vec<Key> {
 /// nothing (LE-3).
 ///
 /// # Errors
-/// The code of its refusal; `BadShape` for an operation that is not free, or records without `System`.
-pub fn check_free(context: &BlockContext, operation: &Operation, records: &Records) -> Result<(), Code> {
+/// The code of its refusal, `BadShape` for an operation that is not free; [`Broken`] as for a block.
+pub fn check_free(context: &BlockContext, operation: &Operation, records: &Records) -> Result<(), Halt> {
     if !operation.body.is_free() {
-        return Err(Code::BadShape);
+        return Err(Code::BadShape.into());
     }
-    let mut working = Working::new(context, records).map_err(|_| Code::BadShape)?;
+    let mut working = Working::new(context, records)?;
     apply(&mut working, 0, operation).map(|_| ())
 }
 
 /// Records the anchor of a new round: the parent of its first block. Round 0 begins with block 1.
-fn open_round(working: &mut Working<'_>) -> Result<(), Code> {
+fn open_round(working: &mut Working<'_>) -> Result<(), Broken> {
     let context = working.context;
     if !context.height.is_multiple_of(context.parameters.round_blocks) && context.height != 1 {
         return Ok(());
@@ -322,7 +323,7 @@ fn open_round(working: &mut Working<'_>) -> Result<(), Code> {
 
 /// Charges and runs one operation. `Ok` has the receipt's code and the size that was charged. With `Err`
 /// the operation may not be in a block, and all its effects are undone.
-fn apply(working: &mut Working<'_>, base_fee: u64, operation: &Operation) -> Result<(Code, Size), Code> {
+fn apply(working: &mut Working<'_>, base_fee: u64, operation: &Operation) -> Result<(Code, Size), Halt> {
     check_structure(operation, working.context)?;
     let touched = touches_operation(working.context, operation);
     let size = Size::new(operation, &touched);
@@ -342,7 +343,11 @@ fn apply(working: &mut Working<'_>, base_fee: u64, operation: &Operation) -> Res
         }
         Lane::Paid => {
             working.atomically(|w| account::charge(w, operation, fee))?;
-            working.atomically(|w| operation.body.apply(&operation.signer, w)).err().unwrap_or(Code::Done)
+            match working.atomically(|w| operation.body.apply(&operation.signer, w)) {
+                Ok(()) => Code::Done,
+                Err(Halt::Refused(code)) => code,
+                Err(broken) => return Err(broken),
+            }
         }
     };
     Ok((code, size))

@@ -17,6 +17,7 @@
 #![no_std]
 extern crate alloc;
 
+mod broken;
 #[macro_use]
 mod codec;
 pub mod account;
@@ -50,6 +51,7 @@ pub mod tree;
 pub mod wire;
 
 pub use amount::Amount;
+pub use broken::{Broken, Halt};
 pub use codec::Bounded;
 pub use identity::{Account, AgreementId, Hash, Signature};
 pub use operation::{Body, Operation};

@@ -14,7 +14,7 @@
 //!    no weight in the fee tree.
 
 use crate::{
-    Account, Amount, Code,
+    Account, Amount, Code, Halt,
     account::{credit, debit},
     ledger::{BlockContext, Event, Touched, Working},
     limits::{OPERATOR_BYTES, Parameters, SETTLEMENT_RING},
@@ -91,20 +91,19 @@ pub(crate) fn register(
     working: &mut Working<'_>,
     signer: &Account,
     body: &RegisterProvider,
-) -> Result<(), Code> {
+) -> Result<(), Halt> {
     let parameters = &working.context.parameters;
     debit(working, signer, parameters.registration_burn)?;
-    working.system.burned =
-        working.system.burned.checked_add(parameters.registration_burn).ok_or(Code::Balance)?;
+    working.system.burned.gain(parameters.registration_burn, "System.burned")?;
     lock(working, signer, body.bond)?;
     if working.get::<Provider>(Provider::key(signer))?.is_some() {
-        return Err(Code::ProviderExists);
+        return Err(Code::ProviderExists.into());
     }
     if body.bond < bond_needed(body.capacity, parameters) {
-        return Err(Code::BondTooSmall);
+        return Err(Code::BondTooSmall.into());
     }
     if !is_operator(&body.operator) {
-        return Err(Code::OperatorEmpty);
+        return Err(Code::OperatorEmpty.into());
     }
     let index = take_index(working)?;
     let at = ProviderAt { account: Some(*signer), next_vacant: None };
@@ -120,7 +119,7 @@ pub(crate) fn register(
     working.put(Reputation::key(signer), &reputation)?;
     working.put(Endpoint::key(signer), &Endpoint { addresses: body.addresses.clone() })?;
     working.put(Offer::key(signer), &offer(body))?;
-    working.put(Provider::key(signer), &newborn(index, body.bond, working.context))
+    Ok(working.put(Provider::key(signer), &newborn(index, body.bond, working.context))?)
 }
 
 fn offer(body: &RegisterProvider) -> Offer {
@@ -143,25 +142,25 @@ fn newborn(index: u32, bond: Amount, context: &BlockContext) -> Provider {
 
 /// The first vacant index if this block named it, else the next new one. Indices are limited to as many as a
 /// closing pass can visit in an epoch (BK-4).
-fn take_index(working: &mut Working<'_>) -> Result<u32, Code> {
+fn take_index(working: &mut Working<'_>) -> Result<u32, Halt> {
     if let Some(index) = working.system.vacant
         && working.names(&ProviderAt::key(index))
     {
-        let at: ProviderAt = working.need(ProviderAt::key(index), Code::ProviderFull)?;
+        let at: ProviderAt = working.kept(ProviderAt::key(index))?;
         working.system.vacant = at.next_vacant;
         return Ok(index);
     }
     let index = working.system.providers;
     if u64::from(index) >= working.context.parameters.indices_max() {
-        return Err(Code::ProviderFull);
+        return Err(Code::ProviderFull.into());
     }
     working.system.providers += 1;
     Ok(index)
 }
 
-fn lock(working: &mut Working<'_>, signer: &Account, bond: Amount) -> Result<(), Code> {
+fn lock(working: &mut Working<'_>, signer: &Account, bond: Amount) -> Result<(), Halt> {
     debit(working, signer, bond)?;
-    working.system.bonds = working.system.bonds.checked_add(bond).ok_or(Code::Balance)?;
+    working.system.bonds.gain(bond, "System.bonds")?;
     Ok(())
 }
 
@@ -170,30 +169,30 @@ fn lock(working: &mut Working<'_>, signer: &Account, bond: Amount) -> Result<(),
 /// # Errors
 /// `BadShape` for a wrong hint, `Balance`, `ProviderUnknown`, `BondTooSmall`, `HasAgreements`,
 /// `CapacityBelowSold`, `ExitEarly`, `NoticeMissing`.
-pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateProvider) -> Result<(), Code> {
+pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateProvider) -> Result<(), Halt> {
     let key = Provider::key(signer);
     let found: Option<Provider> = working.get(key)?;
     if found.as_ref().is_some_and(|provider| provider.index != body.index) {
-        return Err(Code::BadShape);
+        return Err(Code::BadShape.into());
     }
     lock(working, signer, body.bond_add)?;
     let mut provider = found.ok_or(Code::ProviderUnknown)?;
-    provider.bond = provider.bond.checked_add(body.bond_add).ok_or(Code::Balance)?;
+    provider.bond.gain(body.bond_add, "Provider.bond")?;
     if let Some(registered) = body.exit {
         return leave(working, signer, &provider, registered);
     }
     let parameters = &working.context.parameters;
     let offer_key = Offer::key(signer);
-    let mut offer: Offer = working.need(offer_key, Code::ProviderUnknown)?;
+    let mut offer: Offer = working.kept(offer_key)?;
     let grows = body.capacity > offer.capacity;
     if grows && provider.bond < bond_needed(body.capacity, parameters) {
-        return Err(Code::BondTooSmall);
+        return Err(Code::BondTooSmall.into());
     }
     let below = body.capacity < provider.sold
         || body.capacity_egress < provider.sold_egress
         || body.capacity_gas < provider.sold_gas;
     if below {
-        return Err(Code::CapacityBelowSold);
+        return Err(Code::CapacityBelowSold.into());
     }
     offer.capacity = body.capacity;
     offer.capacity_egress = body.capacity_egress;
@@ -207,7 +206,7 @@ pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateP
     }
     working.put(Endpoint::key(signer), &Endpoint { addresses: body.addresses.clone() })?;
     working.put(offer_key, &offer)?;
-    working.put(key, &provider)
+    Ok(working.put(key, &provider)?)
 }
 
 /// Lowers a provider's declared capacity to the leaves under contract, because it signed a refusal of a
@@ -216,22 +215,22 @@ pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateP
 ///
 /// # Errors
 /// `ProviderUnknown`, `RefusalStale`, `RefusalBeyond`, `RefusalCut`.
-pub(crate) fn cut(working: &mut Working<'_>, body: &RefusedPlacement) -> Result<(), Code> {
+pub(crate) fn cut(working: &mut Working<'_>, body: &RefusedPlacement) -> Result<(), Halt> {
     let provider_key = Provider::key(&body.provider);
     let mut provider: Provider = working.need(provider_key, Code::ProviderUnknown)?;
     let key = Offer::key(&body.provider);
-    let mut offer: Offer = working.need(key, Code::ProviderUnknown)?;
+    let mut offer: Offer = working.kept(key)?;
     let age = working.context.height.checked_sub(body.height).ok_or(Code::RefusalStale)?;
     let is_spent = body.height < provider.cut.max(provider.born);
     if age > working.context.parameters.epoch_blocks() || is_spent {
-        return Err(Code::RefusalStale);
+        return Err(Code::RefusalStale.into());
     }
     let free = offer.capacity.saturating_sub(provider.sold);
     if body.agreement.is_none() && body.leaves > free {
-        return Err(Code::RefusalBeyond);
+        return Err(Code::RefusalBeyond.into());
     }
     if free == 0 {
-        return Err(Code::RefusalCut);
+        return Err(Code::RefusalCut.into());
     }
     let (before, after) = (offer.capacity, provider.sold);
     offer.capacity = after;
@@ -243,7 +242,7 @@ pub(crate) fn cut(working: &mut Working<'_>, body: &RefusedPlacement) -> Result<
         before,
         after,
     });
-    working.put(key, &offer)
+    Ok(working.put(key, &offer)?)
 }
 
 /// Completes the exit: returns the bond, deletes the records and rows, frees the index (PV-3). The standing
@@ -253,24 +252,24 @@ fn leave(
     signer: &Account,
     provider: &Provider,
     registered: u64,
-) -> Result<(), Code> {
-    let reputation: Reputation = working.need(Reputation::key(signer), Code::ProviderUnknown)?;
+) -> Result<(), Halt> {
+    let reputation: Reputation = working.kept(Reputation::key(signer))?;
     if reputation.registered != registered {
-        return Err(Code::BadShape);
+        return Err(Code::BadShape.into());
     }
     if provider.slots != 0 || provider.phi != 0 {
-        return Err(Code::HasAgreements);
+        return Err(Code::HasAgreements.into());
     }
     let (epoch, parameters) = (working.context.epoch(), &working.context.parameters);
     let unbonding = parameters.unbonding_epochs.saturating_sub(parameters.exit_epochs);
     if provider.leaves_at == 0 {
-        return Err(Code::NoticeMissing);
+        return Err(Code::NoticeMissing.into());
     }
     if epoch < provider.leaves_at.saturating_add(unbonding) {
-        return Err(Code::ExitEarly);
+        return Err(Code::ExitEarly.into());
     }
     take_rows(working, signer, registered)?;
-    working.system.bonds = working.system.bonds.checked_sub(provider.bond).ok_or(Code::Balance)?;
+    working.system.bonds.lose(provider.bond, "System.bonds")?;
     credit(working, signer, provider.bond)?;
     let vacant = ProviderAt { account: None, next_vacant: working.system.vacant };
     working.put(ProviderAt::key(provider.index), &vacant)?;
@@ -284,7 +283,7 @@ fn leave(
     }
     working.delete(Measured::key(signer))?;
     service::forget(working, signer)?;
-    working.delete(Endpoint::key(signer))
+    Ok(working.delete(Endpoint::key(signer))?)
 }
 
 /// Deletes the rows of a provider that leaves; the roots over them stay (PV-3). An epoch that is still being
@@ -292,14 +291,14 @@ fn leave(
 ///
 /// # Errors
 /// `ExitEarly` if the running epoch or one of the last [`CLOSING_RING`] epochs paid the provider.
-fn take_rows(working: &mut Working<'_>, signer: &Account, registered: u64) -> Result<(), Code> {
+fn take_rows(working: &mut Working<'_>, signer: &Account, registered: u64) -> Result<(), Halt> {
     let now = working.context.epoch();
     for epoch in row_epochs(registered, now) {
         let key = Settlement::key(signer, epoch % SETTLEMENT_RING);
         let row: Option<Settlement> = working.get(key)?;
         let is_paid = row.is_some_and(|row| row.epoch == epoch && row.fee > Amount::ZERO);
         if is_paid && now - epoch <= CLOSING_RING {
-            return Err(Code::ExitEarly);
+            return Err(Code::ExitEarly.into());
         }
         working.delete(key)?;
     }

@@ -16,7 +16,7 @@
 //! 4. Suspension and jail change nothing that was agreed or closed before (JL-4).
 
 use crate::{
-    Account, Code, Hash,
+    Account, Code, Halt, Hash,
     account::debit,
     amount::{ONE, mul_div},
     economics::score::{CORRECTNESS_MIN, SCORE_START, quality, update},
@@ -297,25 +297,25 @@ pub(crate) fn touches_unjail(signer: &Account, touched: &mut Touched) {
 ///
 /// # Errors
 /// `Balance`, `ProviderUnknown`, `BondTooSmall`, `NotJailed`, `JailedStill`.
-pub(crate) fn unjail(working: &mut Working<'_>, signer: &Account, body: &Unjail) -> Result<(), Code> {
+pub(crate) fn unjail(working: &mut Working<'_>, signer: &Account, body: &Unjail) -> Result<(), Halt> {
     let (context, parameters) = (working.context, &working.context.parameters);
     debit(working, signer, parameters.unjail_burn)?;
     debit(working, signer, body.bond_add)?;
     let system = &mut working.system;
-    system.burned = system.burned.checked_add(parameters.unjail_burn).ok_or(Code::Balance)?;
-    system.bonds = system.bonds.checked_add(body.bond_add).ok_or(Code::Balance)?;
+    system.burned.gain(parameters.unjail_burn, "System.burned")?;
+    system.bonds.gain(body.bond_add, "System.bonds")?;
     let mut provider: Provider = working.need(Provider::key(signer), Code::ProviderUnknown)?;
-    let mut reputation: Reputation = working.need(Reputation::key(signer), Code::ProviderUnknown)?;
-    provider.bond = provider.bond.checked_add(body.bond_add).ok_or(Code::Balance)?;
-    let offer: Offer = working.need(Offer::key(signer), Code::ProviderUnknown)?;
+    let mut reputation: Reputation = working.kept(Reputation::key(signer))?;
+    provider.bond.gain(body.bond_add, "Provider.bond")?;
+    let offer: Offer = working.kept(Offer::key(signer))?;
     if provider.bond < bond_needed(offer.capacity, parameters) {
-        return Err(Code::BondTooSmall);
+        return Err(Code::BondTooSmall.into());
     }
     if reputation.jailed_until == 0 {
-        return Err(Code::NotJailed);
+        return Err(Code::NotJailed.into());
     }
     if context.epoch() < reputation.jailed_until || reputation.jailed_until == u64::MAX {
-        return Err(Code::JailedStill);
+        return Err(Code::JailedStill.into());
     }
     reputation.jailed_until = 0;
     reputation.released = context.epoch();

@@ -27,7 +27,7 @@
 //!    cannot be used to fill blocks (ST-7).
 
 use crate::{
-    Account, Amount, Code,
+    Account, Amount, Broken, Code, Halt,
     agreement::{is_over, last_round, remove, touches_removal},
     amount::{ONE, UNIT, mul_div, mul_div_up},
     audit, data_set, faults, fees,
@@ -80,20 +80,20 @@ pub fn hold(
 /// `Usage::acc` forward and takes the charge off `Usage::storage_reserve`, never below zero. Before that, burns
 /// the cost of unused leaves ([`hold`]) from reserve and pool. The caller names Agreement, DataSet, Ending as
 /// readable and Provider, Use as writable.
-pub(crate) fn charge(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Code> {
-    let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
-    let agreement: Agreement = working.need(Agreement::key(account, slot), Code::AgreementUnknown)?;
-    let mut usage: Usage = working.need(Usage::key(account, slot), Code::AgreementUnknown)?;
+pub(crate) fn charge(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Broken> {
+    let mut provider: Provider = working.kept(Provider::key(account))?;
+    let agreement: Agreement = working.kept(Agreement::key(account, slot))?;
+    let mut usage: Usage = working.kept(Usage::key(account, slot))?;
     let data_set: DataSet = working.get(DataSet::key(account, slot))?.unwrap_or_default();
     let ending: Ending = working.get(Ending::key(account, agreement.end_epoch))?.unwrap_or_default();
     let (round, parameters) = (working.context.round(), &working.context.parameters);
     let held = hold(&agreement, &usage, data_set.current.leaves, round, parameters);
     usage.held_round = usage.held_round.max(round);
     usage.storage_reserve = usage.storage_reserve.saturating_sub(held);
-    provider.pool = provider.pool.checked_sub(held).ok_or(Code::Balance)?;
+    provider.pool.lose(held, "Provider.pool")?;
     let system = &mut working.system;
-    system.storage_pools = system.storage_pools.checked_sub(held).ok_or(Code::Balance)?;
-    system.burned = system.burned.checked_add(held).ok_or(Code::Balance)?;
+    system.storage_pools.lose(held, "System.storage_pools")?;
+    system.burned.gain(held, "System.burned")?;
     working.put(Provider::key(account), &provider)?;
     let owed = owed(&agreement, &usage, &data_set, &ending, &provider);
     usage.storage_reserve = usage.storage_reserve.saturating_sub(owed);
@@ -131,39 +131,38 @@ pub(crate) fn settle(
     passed: u64,
     through: u64,
     endings: &[u64],
-) -> Result<(), Code> {
+) -> Result<(), Halt> {
     let (round, epoch) = (working.context.round(), working.context.epoch());
     let mut record = endings_of(working, account)?;
-    let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+    let provider: Provider = working.kept(Provider::key(account))?;
     let mut due: Vec<u64> = record.due(epoch).take(ENDINGS_MAX + 1).collect();
     let goes_on = due.len() > ENDINGS_MAX;
     due.truncate(ENDINGS_MAX);
     if !due.iter().all(|ending| endings.contains(ending)) {
-        return Err(Code::EndingsMissing);
+        return Err(Code::EndingsMissing.into());
     }
     let mut interval = Interval { provider, passed, fee: U256::ZERO, base: U256::ZERO, leaves: U256::ZERO };
     for ending in &due {
         let end = working.context.parameters.epoch_start(*ending);
-        interval.pay_until(end.min(through)).ok_or(Code::Balance)?;
+        interval.pay_until(end.min(through)).ok_or(Broken::bound("Provider.acc"))?;
         cross(working, account, *ending, &mut interval.provider)?;
     }
     if !goes_on {
-        interval.pay_until(through).ok_or(Code::Balance)?;
+        interval.pay_until(through).ok_or(Broken::bound("Provider.acc"))?;
     }
     record.cross(due.last().copied().filter(|_| goes_on).unwrap_or(epoch));
     working.put(Endings::key(account), &record)?;
-    let (fee, base) = interval.amounts().ok_or(Code::Balance)?;
+    let (fee, base) = interval.amounts().ok_or(Broken::bound("Provider.pool"))?;
     let storage = interval.leaf_rounds();
     let mut provider = interval.provider;
     let unpaid = round.saturating_sub(through);
     provider.settled_round = provider.settled_round.saturating_add(unpaid).min(round);
-    provider.pool = provider.pool.checked_sub(fee).ok_or(Code::Balance)?;
-    let answered: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
+    provider.pool.lose(fee, "Provider.pool")?;
+    let answered: Audit = working.kept(Audit::key(account))?;
     let awake = passed > 0 || !audit::proved_nothing(&answered);
     audit::weigh(working, &mut provider, awake)?;
     working.put(Provider::key(account), &provider)?;
-    let pools = &mut working.system.storage_pools;
-    *pools = pools.checked_sub(fee).ok_or(Code::Balance)?;
+    working.system.storage_pools.lose(fee, "System.storage_pools")?;
     let entry =
         fees::Entry { agreement: None, fee, base, egress: 0, gas: 0, storage, disputed: Amount::ZERO };
     fees::book(working, account, entry)
@@ -215,17 +214,18 @@ fn cross(
     account: &Account,
     epoch: u64,
     provider: &mut Provider,
-) -> Result<(), Code> {
+) -> Result<(), Broken> {
     let key = Ending::key(account, epoch);
     let Some(mut ending) = working.get::<Ending>(key)? else { return Ok(()) };
     ending.acc = Some(provider.acc);
-    provider.paid = provider.paid.checked_sub(ending.paid).ok_or(Code::Balance)?;
-    provider.paid_base = provider.paid_base.checked_sub(ending.paid_base).ok_or(Code::Balance)?;
-    provider.leaves = provider.leaves.checked_sub(ending.leaves).ok_or(Code::Balance)?;
+    provider.paid = provider.paid.checked_sub(ending.paid).ok_or(Broken::bound("Provider.paid"))?;
+    provider.paid_base =
+        provider.paid_base.checked_sub(ending.paid_base).ok_or(Broken::bound("Provider.paid_base"))?;
+    provider.leaves = provider.leaves.checked_sub(ending.leaves).ok_or(Broken::bound("Provider.leaves"))?;
     working.put(key, &ending)
 }
 
-fn endings_of(working: &mut Working<'_>, account: &Account) -> Result<Endings, Code> {
+fn endings_of(working: &mut Working<'_>, account: &Account) -> Result<Endings, Broken> {
     let now = working.context.epoch();
     Ok(working.get(Endings::key(account))?.unwrap_or_else(|| Endings::new(now)))
 }
@@ -251,35 +251,35 @@ pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &Settle, t
 /// # Errors
 /// `BadShape` for a wrong hint, `ProviderUnknown`, `AgreementUnknown`, `EndingsMissing`, `SettledAlready` or,
 /// with slots, `NothingToSettle` if a named slot would not change.
-pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &Settle) -> Result<(), Code> {
+pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &Settle) -> Result<(), Halt> {
     let account = &body.provider;
     let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
     if provider.index != body.index {
-        return Err(Code::BadShape);
+        return Err(Code::BadShape.into());
     }
     let expired = expire_stale(working, account)?;
     cross_settled(working, account, &body.endings)?;
-    let audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
+    let audit: Audit = working.kept(Audit::key(account))?;
     for (slot, consumer, end_epoch) in body.slots.iter() {
         let agreement: Agreement = working.need(Agreement::key(account, *slot), Code::AgreementUnknown)?;
         if (*consumer, *end_epoch) != (agreement.consumer, agreement.end_epoch) {
-            return Err(Code::BadShape);
+            return Err(Code::BadShape.into());
         }
         if audit.challenge.is_some() || !tend(working, account, *slot, &agreement)? {
-            return Err(Code::NothingToSettle);
+            return Err(Code::NothingToSettle.into());
         }
     }
     let woken = signer == account && audit::wake(working, account)?;
     let changed = expired || woken || !body.endings.is_empty() || !body.slots.is_empty();
-    if changed { Ok(()) } else { Err(Code::SettledAlready) }
+    if changed { Ok(()) } else { Err(Code::SettledAlready.into()) }
 }
 
-fn expire_stale(working: &mut Working<'_>, account: &Account) -> Result<bool, Code> {
+fn expire_stale(working: &mut Working<'_>, account: &Account) -> Result<bool, Broken> {
     let context = working.context;
-    let mut audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
+    let mut audit: Audit = working.kept(Audit::key(account))?;
     let open = audit.challenge.filter(|c| audit::is_expired(c, context.height, &context.parameters));
     let Some(open) = open else { return Ok(false) };
-    let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+    let mut provider: Provider = working.kept(Provider::key(account))?;
     let excused = faults::is_excused(working, &open)?;
     let event = audit::expire(context, account, &mut provider, &mut audit, &open, excused);
     working.events.push(event);
@@ -290,13 +290,13 @@ fn expire_stale(working: &mut Working<'_>, account: &Account) -> Result<bool, Co
 
 /// Crosses the named endings, which must be the first of those due, in order, and lie in settled rounds. (An
 /// expired challenge settles rounds without naming endings.)
-fn cross_settled(working: &mut Working<'_>, account: &Account, endings: &[u64]) -> Result<(), Code> {
+fn cross_settled(working: &mut Working<'_>, account: &Account, endings: &[u64]) -> Result<(), Halt> {
     let Some(last) = endings.last() else { return Ok(()) };
-    let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+    let mut provider: Provider = working.kept(Provider::key(account))?;
     let mut record = endings_of(working, account)?;
     let settled = working.context.parameters.epoch_start(*last) <= provider.settled_round;
     if !settled || !record.due(*last).eq(endings.iter().copied()) {
-        return Err(Code::EndingsMissing);
+        return Err(Code::EndingsMissing.into());
     }
     let awake = audit::is_awake(&provider);
     for ending in endings {
@@ -305,7 +305,7 @@ fn cross_settled(working: &mut Working<'_>, account: &Account, endings: &[u64]) 
     audit::weigh(working, &mut provider, awake)?;
     record.cross(*last);
     working.put(Endings::key(account), &record)?;
-    working.put(Provider::key(account), &provider)
+    Ok(working.put(Provider::key(account), &provider)?)
 }
 
 /// Does the upkeep that is due for one slot while no challenge is open. Returns true if any was due.
@@ -314,11 +314,11 @@ pub(crate) fn tend(
     account: &Account,
     slot: u32,
     agreement: &Agreement,
-) -> Result<bool, Code> {
+) -> Result<bool, Halt> {
     let (epoch, parameters) = (working.context.epoch(), &working.context.parameters);
-    let usage: Usage = working.need(Usage::key(account, slot), Code::AgreementUnknown)?;
+    let usage: Usage = working.kept(Usage::key(account, slot))?;
     let data_set: DataSet = working.get(DataSet::key(account, slot))?.unwrap_or_default();
-    let ending: Ending = working.need(Ending::key(account, agreement.end_epoch), Code::EndingsMissing)?;
+    let ending: Ending = working.kept(Ending::key(account, agreement.end_epoch))?;
     let has_ended = epoch >= agreement.end_epoch;
     let is_paid = ending.acc.is_none() && data_set.current.leaves > 0;
     if is_over(agreement, &usage, epoch, parameters) && !(has_ended && is_paid) {

@@ -20,7 +20,7 @@
 //!    agreement that paid for it, less a tenth that is burned (RD-7).
 
 use crate::{
-    Account, Amount, Bounded, Code,
+    Account, Amount, Bounded, Broken, Code, Halt,
     agreement::{redeem, touches_redeem},
     amount::{UNIT, mul_div},
     audit::{self, Live, Reads, Timing},
@@ -48,11 +48,7 @@ pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &StoragePr
     for slot in body.answers.iter().map(Answer::slot) {
         touched.readable.extend([Agreement::key(signer, slot), DataSet::key(signer, slot)]);
     }
-    for reasked in body.reasked.iter() {
-        let slot = match reasked {
-            Reasked::Proved(read) => read.slot,
-            Reasked::Missing(still) => still.slot,
-        };
+    for slot in body.reasked.iter().map(Reasked::slot) {
         touched.readable.extend([Agreement::key(signer, slot), DataSet::key(signer, slot)]);
         touched.writable.push(Usage::key(signer, slot));
     }
@@ -71,9 +67,9 @@ const fn live(context: &BlockContext, height: u64) -> (u32, u32) {
 }
 
 /// Weight of the slots before `place`.
-fn below(working: &mut Working<'_>, account: &Account, place: u32) -> Result<u128, Code> {
+fn below(working: &mut Working<'_>, account: &Account, place: u32) -> Result<u128, Broken> {
     let node = |node| Ok(working.get::<SlotTree>(SlotTree::key(account, node))?.map_or(0, |n| n.sum));
-    fenwick::prefix(place, Code::ReadOutsideSlot, node)
+    fenwick::prefix(place, Broken::bound("SlotTree.sum"), node)
 }
 
 /// Judges a storage proof of `signer`.
@@ -82,12 +78,12 @@ fn below(working: &mut Working<'_>, account: &Account, place: u32) -> Result<u12
 /// `BadShape` for a wrong hint or number of answers, `ProviderUnknown`, `NotDrawn`,
 /// `AnsweredAlready`, `WrongAnchor`, `ReadOutsideSlot`, `ReadPath`, `ReadLeaf`, `ReaskedWrong`,
 /// `EndingsMissing`.
-pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &StorageProof) -> Result<(), Code> {
+pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &StorageProof) -> Result<(), Halt> {
     let (context, parameters) = (working.context, &working.context.parameters);
     let provider: Provider = working.need(Provider::key(signer), Code::ProviderUnknown)?;
-    let mut audit: Audit = working.need(Audit::key(signer), Code::ProviderUnknown)?;
+    let mut audit: Audit = working.kept(Audit::key(signer))?;
     if provider.index != body.index {
-        return Err(Code::BadShape);
+        return Err(Code::BadShape.into());
     }
     let challenge = open_challenge(context, &audit, body)?;
     check_anchor(working, body)?;
@@ -125,8 +121,10 @@ pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &StorageP
         put_in_force(working, signer, *slot)?;
     }
     // Each voucher is judged on its own: a refused one becomes an event and voids nothing else.
-    let _ = redeem(working, &body.vouchers);
-    Ok(())
+    match redeem(working, &body.vouchers) {
+        Ok(_) | Err(Halt::Refused(_)) => Ok(()),
+        broken => broken.map(|_| ()),
+    }
 }
 
 fn open_challenge(context: &BlockContext, audit: &Audit, body: &StorageProof) -> Result<Challenge, Code> {
@@ -140,12 +138,12 @@ fn open_challenge(context: &BlockContext, audit: &Audit, body: &StorageProof) ->
 
 /// Checks that the storage proof names the block that was final when the challenge was drawn: the parent of the
 /// round's first block (RD-3).
-fn check_anchor(working: &mut Working<'_>, body: &StorageProof) -> Result<(), Code> {
+fn check_anchor(working: &mut Working<'_>, body: &StorageProof) -> Result<(), Halt> {
     let parameters = &working.context.parameters;
     let round = parameters.round(body.height);
     let info: Option<RoundInfo> = working.get(RoundInfo::key(round % parameters.round_ring))?;
     let matches = info.is_some_and(|info| info.round == round && info.anchor == body.anchor);
-    if matches { Ok(()) } else { Err(Code::WrongAnchor) }
+    if matches { Ok(()) } else { Err(Code::WrongAnchor.into()) }
 }
 
 /// The outcome of one of the four reads.
@@ -162,7 +160,7 @@ fn judge(
     challenge: &Challenge,
     phi: u128,
     body: &StorageProof,
-) -> Result<Vec<Judged>, Code> {
+) -> Result<Vec<Judged>, Halt> {
     let (first, last) = live(working.context, challenge.height);
     let live = Live::new(phi, (first, last), |place| below(working, account, place))?;
     let mut reads = Reads::new(challenge, account, live);
@@ -172,7 +170,7 @@ fn judge(
         judged.push(judge_one(working, account, challenge, read.index(), answer)?);
         reads = read.next(answer);
     }
-    if reads.is_some() { Err(Code::BadShape) } else { Ok(judged) }
+    if reads.is_some() { Err(Code::BadShape.into()) } else { Ok(judged) }
 }
 
 fn judge_one(
@@ -181,12 +179,12 @@ fn judge_one(
     challenge: &Challenge,
     index: u128,
     answer: &Answer,
-) -> Result<Judged, Code> {
+) -> Result<Judged, Halt> {
     let (place, slot) = (answer.place(), answer.slot());
     let low = below(working, account, place)?;
     let high = below(working, account, place.saturating_add(1))?;
     if index < low || index >= high {
-        return Err(Code::ReadOutsideSlot);
+        return Err(Code::ReadOutsideSlot.into());
     }
     let agreement: Agreement = working.need(Agreement::key(account, slot), Code::ReadOutsideSlot)?;
     let data_set: DataSet = working.need(DataSet::key(account, slot), Code::ReadOutsideSlot)?;
@@ -209,7 +207,7 @@ fn judge_one(
             let missing = Missing { slot, shard: *shard, chunk, asks_left: REASKS };
             Ok(Judged { passed: false, missing: Some(missing) })
         }
-        _ => Err(Code::ReadPath),
+        _ => Err(Code::ReadPath.into()),
     }
 }
 
@@ -240,18 +238,20 @@ fn ask_again(
     challenge: &Challenge,
     audit: &Audit,
     body: &StorageProof,
-) -> Result<Bounded<Missing, MISSING_MAX>, Code> {
+) -> Result<Bounded<Missing, MISSING_MAX>, Halt> {
     if body.reasked.len() != audit.missing.len() {
-        return Err(Code::ReaskedWrong);
+        return Err(Code::ReaskedWrong.into());
     }
     let mut kept = Vec::new();
     for (missing, answer) in audit.missing.iter().zip(body.reasked.iter()) {
+        if answer.slot() != missing.slot {
+            return Err(Code::ReaskedWrong.into());
+        }
         let agreement: Option<Agreement> = working.get(Agreement::key(account, missing.slot))?;
         let drawn_in = working.context.parameters.epoch(challenge.height);
         let live = agreement.filter(|agreement| drawn_in < agreement.end_epoch);
         match answer {
             Reasked::Proved(read) => check_found(missing, read)?,
-            Reasked::Missing(still) if still.slot != missing.slot => return Err(Code::ReaskedWrong),
             Reasked::Missing(_) => match live {
                 None => {}
                 Some(_) if missing.asks_left > 1 => {
@@ -261,7 +261,17 @@ fn ask_again(
             },
         }
     }
-    Bounded::new(kept).ok_or(Code::ReaskedWrong)
+    Ok(Bounded::new(kept).ok_or(Broken::bound("Audit.missing"))?)
+}
+
+impl Reasked {
+    /// The slot of the agreement whose read is asked again.
+    const fn slot(&self) -> u32 {
+        match self {
+            Self::Proved(read) => read.slot,
+            Self::Missing(still) => still.slot,
+        }
+    }
 }
 
 /// Checks the proof of a read that was missing and is found. Its place was proved when it was declared
@@ -283,23 +293,24 @@ fn restitute(
     account: &Account,
     slot: u32,
     agreement: &Agreement,
-) -> Result<(), Code> {
-    let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
-    let mut usage: Usage = working.need(Usage::key(account, slot), Code::AgreementUnknown)?;
-    let data_set: DataSet = working.need(DataSet::key(account, slot), Code::AgreementUnknown)?;
+) -> Result<(), Broken> {
+    let mut provider: Provider = working.kept(Provider::key(account))?;
+    let mut usage: Usage = working.kept(Usage::key(account, slot))?;
+    let data_set: DataSet = working.kept(DataSet::key(account, slot))?;
     let weight = u128::from(agreement.storage_price) * u128::from(data_set.current.leaves);
     let rounds = u128::from(working.context.parameters.epoch_rounds);
     let fee = mul_div(weight, 2 * rounds, UNIT).and_then(Amount::new).unwrap_or(Amount::MAX);
     let amount = fee.min(provider.bond);
-    let burned = Amount::new(amount.grains().div_ceil(RESTITUTION_BURN)).ok_or(Code::Balance)?;
+    let burned = Amount::new(amount.grains().div_ceil(RESTITUTION_BURN)).ok_or(Broken::bound("a burn"))?;
     let given = amount.saturating_sub(burned);
     provider.bond = provider.bond.saturating_sub(amount);
-    provider.pool = provider.pool.checked_add(given).ok_or(Code::Balance)?;
-    usage.storage_reserve = usage.storage_reserve.checked_add(given).ok_or(Code::Balance)?;
+    provider.pool.gain(given, "Provider.pool")?;
+    // The reserve is a claim on the pool, not money: it may hold what was paid out and is not charged yet.
+    usage.storage_reserve = usage.storage_reserve.checked_add(given).unwrap_or(Amount::MAX);
     let system = &mut working.system;
-    system.bonds = system.bonds.checked_sub(amount).ok_or(Code::Balance)?;
-    system.storage_pools = system.storage_pools.checked_add(given).ok_or(Code::Balance)?;
-    system.burned = system.burned.checked_add(burned).ok_or(Code::Balance)?;
+    system.bonds.lose(amount, "System.bonds")?;
+    system.storage_pools.gain(given, "System.storage_pools")?;
+    system.burned.gain(burned, "System.burned")?;
     working.put(Provider::key(account), &provider)?;
     working.put(Usage::key(account, slot), &usage)?;
     let agreement = agreement.id(*account, slot);
@@ -328,12 +339,12 @@ fn put_in_force(
     working: &mut Working<'_>,
     account: &Account,
     (slot, consumer, end_epoch): (u32, Account, u64),
-) -> Result<(), Code> {
+) -> Result<(), Halt> {
     let agreement: Agreement = working.need(Agreement::key(account, slot), Code::BadShape)?;
     let data_set: DataSet = working.need(DataSet::key(account, slot), Code::BadShape)?;
     let next = data_set.next.ok_or(Code::BadShape)?;
     if (consumer, end_epoch) != (agreement.consumer, agreement.end_epoch) {
-        return Err(Code::BadShape);
+        return Err(Code::BadShape.into());
     }
     if working.context.epoch() < end_epoch
         && data_set::is_settled(working, account)?

@@ -109,3 +109,38 @@ fn every_test_that_holds_an_invariant_exists() {
         assert_eq!(rows.iter().filter(|row| row.starts_with(&start)).count(), 1, "one row of {number}");
     }
 }
+
+/// The part of a source above its tests.
+fn without_tests(source: &str) -> &str {
+    source.split("#[cfg(test)]").next().unwrap_or_default()
+}
+
+/// `Balance` tells a user to fund an account, so only the debit of an account may say it: a sum that cannot
+/// be is a `Broken`.
+#[test]
+fn only_a_debit_lacks_balance() {
+    let mut places = Vec::new();
+    for (path, source) in code().iter().filter(|(path, _)| path.contains("/protocol/src/")) {
+        let mut function = "";
+        for line in without_tests(source).lines() {
+            if let Some((_, rest)) = line.split_once("fn ") {
+                function = rest.split(['(', '<']).next().unwrap_or_default();
+            }
+            if line.contains("Code::Balance") {
+                places.push(format!("{}: {function}", path.rsplit("/src/").next().unwrap_or_default()));
+            }
+        }
+    }
+    assert_eq!(places, ["account.rs: debit", "account.rs: debit"]);
+}
+
+/// A fault of the state must end the block: no rule may drop what stopped another one.
+#[test]
+fn no_rule_drops_what_stopped_another() {
+    for (path, source) in code().iter().filter(|(path, _)| path.contains("/protocol/src/")) {
+        let drops = ["let _ = ", ".is_err()", ".ok()", "map_err(|_|"];
+        for line in without_tests(source).lines().filter(|line| line.contains("working")) {
+            assert!(!drops.iter().any(|drop| line.contains(drop)), "{path}: {line}");
+        }
+    }
+}

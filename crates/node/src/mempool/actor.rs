@@ -498,7 +498,10 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         let keys = ingress::guarded(operation, || Ok(ledger::touches_free(&next, operation)))?;
         let slots = self.handle.read_unproven(keys.clone()).await;
         let records: Records = keys.into_iter().zip(slots).collect();
-        Ok(ingress::guarded(operation, || ledger::check_free(&next, operation, &records))?)
+        Ok(ingress::guarded(operation, || {
+            ledger::check_free(&next, operation, &records)
+                .map_err(|stopped| ingress::refusal(operation, stopped))
+        })?)
     }
 
     /// Answers operations with a bad signature, and records the signer or authority at fault.

@@ -10,7 +10,7 @@
 
 use super::{is_over, lock_of, start_round};
 use crate::{
-    Account, AgreementId, Amount, Code,
+    Account, AgreementId, Amount, Code, Halt,
     amount::{UNIT, mul_div},
     fees::{self, Entry},
     ledger::{BlockContext, Event, Touched, Working},
@@ -113,13 +113,17 @@ fn pay(agreement: &Agreement, usage: &Usage, egress: u64, gas: u64) -> Result<De
     } else {
         units
     };
-    let fee = rise(Lock::value, paid).min(left);
-    if full > 0 && fee == 0 {
+    let fee = at_most(rise(Lock::value, paid), usage.voucher_reserve);
+    if full > 0 && fee == Amount::ZERO {
         return Err(Code::VoucherReserveEmpty);
     }
-    let base = rise(Lock::base, paid).min(fee);
-    let grains = |grains| Amount::new(grains).ok_or(Code::Balance);
-    Ok(Delta { egress: paid.0, gas: paid.1, fee: grains(fee)?, base: grains(base)? })
+    let base = at_most(rise(Lock::base, paid), fee);
+    Ok(Delta { egress: paid.0, gas: paid.1, fee, base })
+}
+
+/// The amount of `grains`, at most `most`.
+fn at_most(grains: u128, most: Amount) -> Amount {
+    Amount::new(grains).map_or(most, |amount| amount.min(most))
 }
 
 /// The part of `units` that `left` grains pay for, both classes in proportion. Between two `bends` of the
@@ -166,7 +170,7 @@ pub(crate) fn touches_redeem(
 ///
 /// # Errors
 /// The lowest code, if there were vouchers and all were refused; the storage proof that carries them stands.
-pub(crate) fn redeem(working: &mut Working<'_>, redemptions: &[Redemption]) -> Result<usize, Code> {
+pub(crate) fn redeem(working: &mut Working<'_>, redemptions: &[Redemption]) -> Result<usize, Halt> {
     let mut best_first: Vec<&Redemption> = redemptions.iter().collect();
     best_first.sort_by_key(|r| {
         let voucher = &r.voucher;
@@ -176,35 +180,36 @@ pub(crate) fn redeem(working: &mut Working<'_>, redemptions: &[Redemption]) -> R
     for redemption in best_first {
         match working.atomically(|w| redeem_one(w, redemption)) {
             Ok(()) => accepted += 1,
-            Err(code) => {
+            Err(Halt::Broken(broken)) => return Err(broken.into()),
+            Err(Halt::Refused(code)) => {
                 lowest = Some(lowest.map_or(code, |low: Code| low.min(code)));
                 working.events.push(Event::VoucherRefused { agreement: redemption.voucher.agreement, code });
             }
         }
     }
     match lowest {
-        Some(code) if accepted == 0 => Err(code),
+        Some(code) if accepted == 0 => Err(code.into()),
         _ => Ok(accepted),
     }
 }
 
-fn redeem_one(working: &mut Working<'_>, redemption: &Redemption) -> Result<(), Code> {
+fn redeem_one(working: &mut Working<'_>, redemption: &Redemption) -> Result<(), Halt> {
     let voucher = &redemption.voucher;
     let AgreementId { provider, slot, .. } = voucher.agreement;
     let agreement: Agreement = working.need(Agreement::key(&provider, slot), Code::AgreementUnknown)?;
     let key = Usage::key(&provider, slot);
-    let mut usage: Usage = working.need(key, Code::AgreementUnknown)?;
+    let mut usage: Usage = working.kept(key)?;
     let (round, parameters) = (working.context.round(), &working.context.parameters);
     let delta = check(&agreement, &usage, voucher, &redemption.session_key, round, parameters)?;
-    let disputed = disputed(&agreement, &usage, redemption, delta.fee)?;
+    let disputed = disputed(&agreement, &usage, redemption, delta.fee);
     usage.egress = usage.egress.checked_add(delta.egress).ok_or(Code::VoucherOverQuota)?;
     usage.gas = usage.gas.checked_add(delta.gas).ok_or(Code::VoucherOverQuota)?;
-    usage.voucher_reserve = usage.voucher_reserve.checked_sub(delta.fee).ok_or(Code::Balance)?;
-    usage.signed = usage.signed.checked_add(delta.fee).ok_or(Code::Balance)?;
-    usage.disputed = usage.disputed.checked_add(disputed).ok_or(Code::Balance)?;
+    usage.voucher_reserve.lose(delta.fee, "Usage.voucher_reserve")?;
+    // Money circulates, so that the supply does not bound what was ever paid under an agreement.
+    usage.signed = usage.signed.checked_add(delta.fee).ok_or(Code::VoucherOverQuota)?;
+    usage.disputed = usage.disputed.checked_add(disputed).ok_or(Code::VoucherOverQuota)?;
     working.put(key, &usage)?;
-    let reserves = &mut working.system.voucher_reserves;
-    *reserves = reserves.checked_sub(delta.fee).ok_or(Code::Balance)?;
+    working.system.voucher_reserves.lose(delta.fee, "System.voucher_reserves")?;
     let Delta { egress, gas, fee, base } = delta;
     fees::book(
         working,
@@ -217,16 +222,11 @@ fn redeem_one(working: &mut Working<'_>, redemption: &Redemption) -> Result<(), 
 /// like the voucher, above the voucher and above the sum already disputed. So a gap counts once, however
 /// often it is claimed. At most the fee of the voucher, so that one unpaid claimant cannot outweigh a
 /// counterparty's signatures.
-fn disputed(
-    agreement: &Agreement,
-    usage: &Usage,
-    redemption: &Redemption,
-    fee: Amount,
-) -> Result<Amount, Code> {
-    let Some((egress, gas)) = redemption.claim else { return Ok(Amount::ZERO) };
+fn disputed(agreement: &Agreement, usage: &Usage, redemption: &Redemption, fee: Amount) -> Amount {
+    let Some((egress, gas)) = redemption.claim else { return Amount::ZERO };
     let lock = lock_of(agreement, usage);
     let signed = lock.value(redemption.voucher.egress, redemption.voucher.gas);
     let beyond = lock.value(egress, gas).saturating_sub(signed);
     let new = beyond.saturating_sub(usage.disputed.grains());
-    Amount::new(new.min(fee.grains())).ok_or(Code::Balance)
+    at_most(new, fee)
 }

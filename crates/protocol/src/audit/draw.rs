@@ -2,7 +2,7 @@
 
 use super::{expire, is_awake, is_expired, is_on_time, reduce, touches_weight, weigh};
 use crate::{
-    Account, Code, Hash, Key, Record,
+    Account, Broken, Code, Halt, Hash, Key, Record,
     block::Draw,
     faults,
     fenwick::{self, Descent},
@@ -58,10 +58,12 @@ trait Lookup {
     fn find<R: Record>(&mut self, key: Key) -> Result<Option<R>, Self::Error>;
 }
 
+/// A block's draws name the records of the line. If they are not those of the beacon, the next record may
+/// lack a name: then the draws are refused, and nothing is broken.
 impl Lookup for Working<'_> {
-    type Error = Code;
-    fn find<R: Record>(&mut self, key: Key) -> Result<Option<R>, Code> {
-        self.get(key)
+    type Error = Halt;
+    fn find<R: Record>(&mut self, key: Key) -> Result<Option<R>, Halt> {
+        if self.may_read(&key) { Ok(self.get(key)?) } else { Err(Code::BadShape.into()) }
     }
 }
 
@@ -183,7 +185,7 @@ pub(crate) fn touches_draws(
 /// Checks the block's draws against the beacon, then marks the drawn providers.
 ///
 /// # Errors
-/// [`Invalid::Draw`] at the first draw that differs from the one the seed decides.
+/// [`Invalid::Draw`] at the first draw that differs from the one the seed decides; [`Invalid::State`].
 pub(crate) fn apply_draws(working: &mut Working<'_>, draws: &[Option<Draw>]) -> Result<(), Invalid> {
     let (context, system) = (working.context, working.system.clone());
     let kinds = kinds(context, &system);
@@ -203,13 +205,14 @@ pub(crate) fn apply_draws(working: &mut Working<'_>, draws: &[Option<Draw>]) -> 
                 let by_fee = matches!(kind, Kind::Fee(_));
                 drawn.extend(draw.filter(|_| counts).map(|draw| (draw.account, by_fee)));
             }
-            _ => return Err(Invalid::Draw { index }),
+            Err(Halt::Broken(broken)) => return Err(broken.into()),
+            Ok(_) | Err(Halt::Refused(_)) => return Err(Invalid::Draw { index }),
         }
     }
-    keep(working, line).map_err(|_| Invalid::State)?;
+    keep(working, line)?;
     let mut closed = BTreeSet::new();
     for (account, by_fee) in drawn.into_iter() {
-        if !closed.contains(&account) && mark(working, &account, by_fee).map_err(|_| Invalid::State)? {
+        if !closed.contains(&account) && mark(working, &account, by_fee)? {
             closed.insert(account);
         }
     }
@@ -217,19 +220,23 @@ pub(crate) fn apply_draws(working: &mut Working<'_>, draws: &[Option<Draw>]) -> 
 }
 
 /// Checks that `draw` names the provider that holds unit `x` of all fees.
-fn check_fee(working: &mut Working<'_>, draw: &Option<Draw>, x: u128) -> Result<(), Code> {
+fn check_fee(working: &mut Working<'_>, draw: &Option<Draw>, x: u128) -> Result<(), Halt> {
     let draw = draw.as_ref().ok_or(Code::BadShape)?;
     let at: Option<ProviderAt> = working.get(ProviderAt::key(draw.index))?;
-    let mut prefix = |index| {
+    let prefix = |index| {
         let node = |node| Ok(working.get::<FeeTree>(FeeTree::key(node))?.map_or(0, |node| node.sum));
-        fenwick::prefix(index, Code::BadShape, node)
+        fenwick::prefix(index, Broken::bound("FeeTree.sum"), node)
     };
     let holds = prefix(draw.index)? <= x && x < prefix(draw.index.saturating_add(1))?;
-    if holds && at.and_then(|at| at.account) == Some(draw.account) { Ok(()) } else { Err(Code::BadShape) }
+    if holds && at.and_then(|at| at.account) == Some(draw.account) {
+        Ok(())
+    } else {
+        Err(Code::BadShape.into())
+    }
 }
 
 /// Writes the new state of the line.
-fn keep(working: &mut Working<'_>, line: Line) -> Result<(), Code> {
+fn keep(working: &mut Working<'_>, line: Line) -> Result<(), Broken> {
     for place in line.newcomers..working.system.newcomers {
         working.delete(Newcomer::key(place))?;
     }
@@ -243,10 +250,10 @@ fn keep(working: &mut Working<'_>, line: Line) -> Result<(), Code> {
 
 /// Opens a challenge, unless one is open. A provider that is asleep is not paid for the time before the
 /// challenge (DR-6). Returns true if it closed a stale one: then no draw of the block opens another (DR-5).
-fn mark(working: &mut Working<'_>, account: &Account, by_fee: bool) -> Result<bool, Code> {
+fn mark(working: &mut Working<'_>, account: &Account, by_fee: bool) -> Result<bool, Broken> {
     let context = working.context;
     let Some(mut provider) = working.get::<Provider>(Provider::key(account))? else { return Ok(false) };
-    let mut audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
+    let mut audit: Audit = working.kept(Audit::key(account))?;
     if let Some(open) = audit.challenge {
         return lose(working, account, (provider, audit), &open, by_fee);
     }
@@ -273,7 +280,7 @@ fn lose(
     (mut provider, mut audit): (Provider, Audit),
     open: &Challenge,
     by_fee: bool,
-) -> Result<bool, Code> {
+) -> Result<bool, Broken> {
     let (context, parameters) = (working.context, &working.context.parameters);
     let is_stale = is_expired(open, context.height, parameters);
     if is_stale {

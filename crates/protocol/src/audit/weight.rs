@@ -12,7 +12,7 @@
 //! is asleep is still drawn in turn. It earns nothing for that time, because it is not asked.
 
 use crate::{
-    Account, Code, fenwick,
+    Account, Broken, fenwick,
     ledger::{Touched, Working},
     limits::{HISTORY, PROVIDERS_MAX, READS},
     record::{Audit, FeeTree, Provider},
@@ -42,21 +42,21 @@ pub(crate) fn touches_weight(index: u32, touched: &mut Touched) {
 /// has named [`touches_weight`].
 ///
 /// # Errors
-/// `Balance` if the sums did not hold the old weight: unreachable.
-pub(crate) fn weigh(working: &mut Working<'_>, provider: &mut Provider, awake: bool) -> Result<(), Code> {
+/// [`Broken`] if the sums do not hold the old weight.
+pub(crate) fn weigh(working: &mut Working<'_>, provider: &mut Provider, awake: bool) -> Result<(), Broken> {
     let (before, after) = (provider.weighed, if awake { provider.paid } else { 0 });
     if before == after {
         return Ok(());
     }
-    let moved = |sum: u128| {
-        let rest = sum.checked_sub(before).ok_or(Code::Balance)?;
-        rest.checked_add(after).ok_or(Code::Balance)
+    let moved = |sum: u128, what| {
+        let rest = sum.checked_sub(before).and_then(|rest| rest.checked_add(after));
+        rest.ok_or(Broken::bound(what))
     };
     provider.weighed = after;
-    working.system.phi = moved(working.system.phi)?;
+    working.system.phi = moved(working.system.phi, "System.phi")?;
     for node in fenwick::update_path(provider.index, PROVIDERS_MAX) {
         let key = FeeTree::key(node);
-        let sum = moved(working.get::<FeeTree>(key)?.map_or(0, |node| node.sum))?;
+        let sum = moved(working.get::<FeeTree>(key)?.map_or(0, |node| node.sum), "FeeTree.sum")?;
         if sum == 0 { working.delete(key)? } else { working.put(key, &FeeTree { sum })? }
     }
     Ok(())
@@ -67,9 +67,9 @@ pub(crate) fn weigh(working: &mut Working<'_>, provider: &mut Provider, awake: b
 ///
 /// # Errors
 /// `ProviderUnknown`.
-pub(crate) fn wake(working: &mut Working<'_>, account: &Account) -> Result<bool, Code> {
-    let audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
-    let mut provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
+pub(crate) fn wake(working: &mut Working<'_>, account: &Account) -> Result<bool, Broken> {
+    let audit: Audit = working.kept(Audit::key(account))?;
+    let mut provider: Provider = working.kept(Provider::key(account))?;
     if audit.challenge.is_some() || is_awake(&provider) || proved_nothing(&audit) {
         return Ok(false);
     }

@@ -3,7 +3,7 @@
 
 use super::{CLOSED_AFTER, take};
 use crate::{
-    Account, Code, Hash,
+    Account, Broken, Code, Halt, Hash,
     block::{Header, sha256},
     economics::slash,
     ledger::{Event, ReputationReason, ReputationStep, Touched, Working},
@@ -70,7 +70,7 @@ pub(crate) fn touches(evidence: &Evidence, parameters: &Parameters, touched: &mu
 ///
 /// # Errors
 /// `EvidenceStale`, `SeatUnknown`, `EvidenceKnown`.
-pub(crate) fn apply(working: &mut Working<'_>, reporter: &Account, evidence: &Evidence) -> Result<(), Code> {
+pub(crate) fn apply(working: &mut Working<'_>, reporter: &Account, evidence: &Evidence) -> Result<(), Halt> {
     let (now, epoch) = (working.context.epoch(), evidence.epoch(&working.context.parameters));
     let age = now.checked_sub(epoch).filter(|age| *age <= EVIDENCE_EPOCHS_MAX).ok_or(Code::EvidenceStale)?;
     let offender = evidence.offender();
@@ -78,13 +78,14 @@ pub(crate) fn apply(working: &mut Working<'_>, reporter: &Account, evidence: &Ev
     let mut seat: Seat = working.need(key, Code::SeatUnknown)?;
     let mut offences = Offences::of(epoch, working.get(offences_key)?);
     if !offences.add(seat.index) {
-        return Err(Code::EvidenceKnown);
+        return Err(Code::EvidenceKnown.into());
     }
     if age < CLOSED_AFTER {
         seat.exposed[Seat::place(epoch)] = seat.bond;
     }
     let parts = slash::EQUIVOCATION_MIN;
-    let amount = slash::of(seat.bond.grains(), parts).and_then(crate::Amount::new).ok_or(Code::Balance)?;
+    let amount = slash::of(seat.bond.grains(), parts).and_then(crate::Amount::new);
+    let amount = amount.ok_or(Broken::bound("a slash"))?;
     let hash = sha256(&evidence.encode());
     seat.jailed.get_or_insert(working.context.height);
     let burned = take(working, &mut seat, amount, Some(reporter))?;
@@ -100,12 +101,12 @@ pub(crate) fn apply(working: &mut Working<'_>, reporter: &Account, evidence: &Ev
         evidence: hash,
         until: u64::MAX,
     });
-    jail_provider(working, offender, hash)
+    Ok(jail_provider(working, offender, hash)?)
 }
 
 /// Jails the provider of the same account forever, if there is one, and sets its scores to zero: it takes no
 /// new agreements.
-fn jail_provider(working: &mut Working<'_>, provider: Account, evidence: Hash) -> Result<(), Code> {
+fn jail_provider(working: &mut Working<'_>, provider: Account, evidence: Hash) -> Result<(), Broken> {
     let key = Reputation::key(&provider);
     let Some(mut reputation) = working.get::<Reputation>(key)? else { return Ok(()) };
     if reputation.jailed_until == u64::MAX {

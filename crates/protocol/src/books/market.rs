@@ -1,7 +1,7 @@
 //! Posted prices: one record per class, moved once per epoch by the use of a closed one.
 
 use crate::{
-    Code,
+    Broken,
     economics::price,
     ledger::{Event, Touched, Working},
     limits::Parameters,
@@ -60,7 +60,7 @@ fn next(market: Market, class: usize, sums: &Closing, parameters: &Parameters) -
 }
 
 /// Moves every class's price by the epoch's use; the new prices hold from this block on.
-pub(super) fn move_prices(working: &mut Working<'_>, sums: &Closing) -> Result<(), Code> {
+pub(super) fn move_prices(working: &mut Working<'_>, sums: &Closing) -> Result<(), Broken> {
     for (class, key) in keys().enumerate() {
         let parameters = &working.context.parameters;
         let market = next(of(working.get(key)?, class, parameters), class, sums, parameters);

@@ -5,7 +5,7 @@
 
 use super::ClosingSet;
 use crate::{
-    Account, Code,
+    Account, Broken,
     amount::ONE,
     capacity::offered_egress,
     economics::{pool, score},
@@ -115,15 +115,15 @@ pub(super) fn measure(
     sums: &mut Closing,
     closing_set: &ClosingSet,
     (index, account): (u32, &Account),
-) -> Result<(), Code> {
+) -> Result<(), Broken> {
     let epoch = sums.epoch;
-    let mut reputation: Reputation = working.need(Reputation::key(account), Code::ProviderUnknown)?;
+    let mut reputation: Reputation = working.kept(Reputation::key(account))?;
     if reputation.registered > epoch {
         return Ok(());
     }
-    let provider: Provider = working.need(Provider::key(account), Code::ProviderUnknown)?;
-    let offer: Offer = working.need(Offer::key(account), Code::ProviderUnknown)?;
-    let audit: Audit = working.need(Audit::key(account), Code::ProviderUnknown)?;
+    let provider: Provider = working.kept(Provider::key(account))?;
+    let offer: Offer = working.kept(Offer::key(account))?;
+    let audit: Audit = working.kept(Audit::key(account))?;
     let key = Settlement::key(account, epoch % SETTLEMENT_RING);
     let mut row = Settlement::of(epoch, working.get(key)?);
     let verdict = match closing_set.audited(index) {
@@ -150,7 +150,7 @@ pub(super) fn measure(
     let seen: Option<Measured> = working.get(Measured::key(account))?;
     let parameters = &working.context.parameters;
     let offered = capacities((&offer, &provider), &reputation, seen.as_ref(), epoch, parameters);
-    add(sums, &row, offered).ok_or(Code::Balance)?;
+    add(sums, &row, offered).ok_or(Broken::bound("Closing"))?;
     working.put(Reputation::key(account), &reputation)?;
     working.put(key, &row)
 }

@@ -2,7 +2,7 @@
 
 use super::{closing, tree};
 use crate::{
-    Account, Amount, Code, Hash, Record as _,
+    Account, Amount, Broken, Hash, Record as _,
     account::credit,
     authority,
     economics::pool,
@@ -14,7 +14,7 @@ use crate::{
 use alloc::vec::Vec;
 
 /// Draws the epoch's pool: the part that the carry does not hold comes from the reserve (BK-5).
-pub(super) fn draw_pool(working: &mut Working<'_>, sums: &mut Closing) -> Result<(), Code> {
+pub(super) fn draw_pool(working: &mut Working<'_>, sums: &mut Closing) -> Result<(), Broken> {
     let parameters = &working.context.parameters;
     let system = &mut working.system;
     let (emission, pool) = pool::usage_pool(
@@ -25,29 +25,29 @@ pub(super) fn draw_pool(working: &mut Working<'_>, sums: &mut Closing) -> Result
         parameters.burn,
         sums.weight,
     );
-    let grains = |amount: u128| Amount::new(amount).ok_or(Code::Balance);
+    let grains = |amount: u128| Amount::new(amount).ok_or(Broken::bound("an epoch's pool"));
     sums.emission = grains(emission)?;
     sums.pool = grains(pool)?;
     sums.drawn = sums.pool.saturating_sub(system.carry);
-    system.reserve = system.reserve.checked_sub(sums.drawn).ok_or(Code::Balance)?;
-    system.carry = system.carry.checked_add(sums.drawn).ok_or(Code::Balance)?;
+    system.reserve.lose(sums.drawn, "System.reserve")?;
+    system.carry.gain(sums.drawn, "System.carry")?;
     let Closing { epoch, weight, emission, pool, drawn, .. } = *sums;
     working.events.push(Event::Pool { epoch, weight, emission, pool, drawn });
     Ok(())
 }
 
 /// Pays one provider its share and moves its scores; its row is then complete and enters the tree (BK-6).
-pub(super) fn pay(working: &mut Working<'_>, sums: &mut Closing, account: &Account) -> Result<(), Code> {
+pub(super) fn pay(working: &mut Working<'_>, sums: &mut Closing, account: &Account) -> Result<(), Broken> {
     let epoch = sums.epoch;
-    let mut reputation: Reputation = working.need(Reputation::key(account), Code::ProviderUnknown)?;
+    let mut reputation: Reputation = working.kept(Reputation::key(account))?;
     let key = Settlement::key(account, epoch % SETTLEMENT_RING);
     let found = working.get::<Settlement>(key)?.filter(|row| row.epoch == epoch);
     // A provider that came back has no row of its earlier registration: an exit deletes them (PV-3).
     let Some(mut row) = found else { return Ok(()) };
     let share = pool::share(sums.pool.grains(), row.weight, sums.weight);
-    row.subsidy = Amount::new(share).ok_or(Code::Balance)?;
-    working.system.carry = working.system.carry.checked_sub(row.subsidy).ok_or(Code::Balance)?;
-    sums.paid = sums.paid.checked_add(row.subsidy).ok_or(Code::Balance)?;
+    row.subsidy = Amount::new(share).ok_or(Broken::bound("Settlement.subsidy"))?;
+    working.system.carry.lose(row.subsidy, "System.carry")?;
+    sums.paid.gain(row.subsidy, "Closing.paid")?;
     credit(working, account, row.subsidy)?;
     if row.subsidy > Amount::ZERO {
         working.events.push(Event::Subsidy { epoch, provider: *account, amount: row.subsidy });
@@ -64,11 +64,11 @@ pub(super) fn pay(working: &mut Working<'_>, sums: &mut Closing, account: &Accou
 }
 
 /// Appends a row's leaf: full subtrees of equal size merge.
-fn append(working: &mut Working<'_>, sums: &mut Closing, leaf: Hash) -> Result<(), Code> {
+fn append(working: &mut Working<'_>, sums: &mut Closing, leaf: Hash) -> Result<(), Broken> {
     let place = sums.epoch % CLOSING_RING;
     let (mut node, mut level) = (leaf, 0);
     while sums.rows >> level & 1 == 1 {
-        let peak: Peak = working.need(Peak::key(place, level), Code::BadShape)?;
+        let peak: Peak = working.kept(Peak::key(place, level))?;
         node = tree::node(&peak.node, &node);
         level += 1;
     }
@@ -77,12 +77,12 @@ fn append(working: &mut Working<'_>, sums: &mut Closing, leaf: Hash) -> Result<(
 }
 
 /// Writes the books of an epoch whose providers are paid, after it pays the seats (BK-7).
-pub(super) fn seal(working: &mut Working<'_>, epoch: u64, seats: &[Account]) -> Result<(), Code> {
+pub(super) fn seal(working: &mut Working<'_>, epoch: u64, seats: &[Account]) -> Result<(), Broken> {
     let Some(mut sums) = closing(working, epoch)? else { return Ok(()) };
     let credits = authority::close(working, seats, &sums)?;
     let mut peaks: Vec<Hash> = Vec::new();
     for level in (0..=tree::LEVELS).rev().filter(|level| sums.rows >> level & 1 == 1) {
-        let peak: Peak = working.need(Peak::key(epoch % CLOSING_RING, level), Code::BadShape)?;
+        let peak: Peak = working.kept(Peak::key(epoch % CLOSING_RING, level))?;
         peaks.push(peak.node);
     }
     let root = tree::root(sums.rows, &peaks);

@@ -8,13 +8,26 @@
 //! 1. An operation reads only what it named and writes only what it named as writable, whatever else its
 //!    block names. So it behaves the same if a proposer drops another operation.
 //! 2. `System` is never named: it is read once, and written once at the end of the block.
+//! 3. A rule checks an author's hints before it reads what they name. So a key that was not named is a
+//!    fault of the rule, and no author can cause it.
 
-use super::{BlockContext, Event, Invalid, Outcome, Records, Touched};
-use crate::{Code, Key, Record, Slot, record::System};
+use super::{BlockContext, Event, Outcome, Records, Touched};
+use crate::{Broken, Code, Halt, Key, Record, Slot, record::System};
 use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
+
+/// Name of a record's type, for the reports of a broken state.
+fn name<R: Record>() -> &'static str {
+    let path = core::any::type_name::<R>();
+    path.rsplit("::").next().unwrap_or(path)
+}
+
+/// Decodes a slot of the state.
+pub(crate) fn decode<R: Record>(slot: &Slot) -> Result<R, Broken> {
+    R::from_slot(slot).map_err(|_| Broken::Slot { kind: slot[0] })
+}
 
 /// The state while a block runs.
 pub struct Working<'a> {
@@ -31,15 +44,15 @@ pub struct Working<'a> {
     block: BTreeMap<Key, Option<Slot>>,
     overlay: BTreeMap<Key, Option<Slot>>,
     undo: Vec<(Key, Option<Option<Slot>>)>,
-    damaged: bool,
 }
 
 impl<'a> Working<'a> {
-    pub(super) fn new(context: &'a BlockContext, records: &'a Records) -> Result<Self, Invalid> {
-        let slot = records.get(&System::key()).copied().flatten().ok_or(Invalid::State)?;
+    pub(super) fn new(context: &'a BlockContext, records: &'a Records) -> Result<Self, Broken> {
+        let slot = records.get(&System::key()).copied().flatten();
+        let slot = slot.ok_or(Broken::Missing { what: "System" })?;
         Ok(Self {
             context,
-            system: System::from_slot(&slot).map_err(|_| Invalid::State)?,
+            system: decode(&slot)?,
             events: Vec::new(),
             records,
             shared: BTreeSet::new(),
@@ -48,7 +61,6 @@ impl<'a> Working<'a> {
             block: BTreeMap::new(),
             overlay: BTreeMap::new(),
             undo: Vec::new(),
-            damaged: false,
         })
     }
 
@@ -66,47 +78,52 @@ impl<'a> Working<'a> {
     /// The record at `key`, or `None` if there is none.
     ///
     /// # Errors
-    /// `BadShape` if this operation did not name the key, because a hint was wrong.
-    pub fn get<R: Record>(&mut self, key: Key) -> Result<Option<R>, Code> {
-        if !self.may_write(&key) && !self.readable.contains(&key) {
-            return Err(Code::BadShape);
+    /// [`Broken`] if this operation did not name the key, or the record does not decode.
+    pub fn get<R: Record>(&self, key: Key) -> Result<Option<R>, Broken> {
+        let unnamed = Broken::Unnamed { what: name::<R>() };
+        if !self.may_read(&key) {
+            return Err(unnamed);
         }
         let found =
             self.overlay.get(&key).or_else(|| self.block.get(&key)).or_else(|| self.records.get(&key));
-        match found {
-            Some(Some(slot)) => R::from_slot(slot).map(Some).map_err(|_| self.damage()),
-            Some(None) => Ok(None),
-            None => Err(self.damage()),
-        }
+        found.ok_or(unnamed)?.as_ref().map(decode).transpose()
     }
 
     /// The record at `key`, or `missing` if there is none.
     ///
     /// # Errors
     /// As [`Self::get`], or `missing`.
-    pub fn need<R: Record>(&mut self, key: Key, missing: Code) -> Result<R, Code> {
-        self.get(key)?.ok_or(missing)
+    pub fn need<R: Record>(&self, key: Key, missing: Code) -> Result<R, Halt> {
+        Ok(self.get(key)?.ok_or(missing)?)
+    }
+
+    /// The record at `key`, which exists because another one does.
+    ///
+    /// # Errors
+    /// As [`Self::get`], or [`Broken::Missing`].
+    pub fn kept<R: Record>(&self, key: Key) -> Result<R, Broken> {
+        self.get(key)?.ok_or(Broken::Missing { what: name::<R>() })
     }
 
     /// Writes a record. Later steps of this operation see it; it is kept only if the operation succeeds.
     ///
     /// # Errors
-    /// `BadShape` if this operation did not name the key as writable.
-    pub fn put<R: Record>(&mut self, key: Key, record: &R) -> Result<(), Code> {
-        self.set(key, Some(record.to_slot()))
+    /// [`Broken`] if this operation did not name the key as writable.
+    pub fn put<R: Record>(&mut self, key: Key, record: &R) -> Result<(), Broken> {
+        self.set(key, Some(record.to_slot()), name::<R>())
     }
 
     /// Deletes the record at `key`.
     ///
     /// # Errors
-    /// `BadShape` if this operation did not name the key as writable.
-    pub fn delete(&mut self, key: Key) -> Result<(), Code> {
-        self.set(key, None)
+    /// [`Broken`] if this operation did not name the key as writable.
+    pub fn delete(&mut self, key: Key) -> Result<(), Broken> {
+        self.set(key, None, "a deleted record")
     }
 
-    fn set(&mut self, key: Key, slot: Option<Slot>) -> Result<(), Code> {
+    fn set(&mut self, key: Key, slot: Option<Slot>, what: &'static str) -> Result<(), Broken> {
         if !self.may_write(&key) {
-            return Err(Code::BadShape);
+            return Err(Broken::Unnamed { what });
         }
         let before = self.overlay.insert(key, slot);
         self.undo.push((key, before));
@@ -122,21 +139,16 @@ impl<'a> Working<'a> {
         self.writable.contains(key) || self.shared.contains(key)
     }
 
-    /// Notes that the state is damaged: it lacks a named record, or holds bytes that no version wrote.
-    fn damage(&mut self) -> Code {
-        self.damaged = true;
-        Code::BadShape
-    }
-
-    pub(super) fn check_sound(&self) -> Result<(), Invalid> {
-        if self.damaged { Err(Invalid::State) } else { Ok(()) }
+    /// True if this operation may read `key`.
+    pub fn may_read(&self, key: &Key) -> bool {
+        self.may_write(key) || self.readable.contains(key)
     }
 
     /// Runs `work` all or nothing: if it fails, its writes, totals and events are undone.
     ///
     /// # Errors
     /// The error of `work`.
-    pub fn atomically<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Code>) -> Result<T, Code> {
+    pub fn atomically<T, E>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
         let (mark, system, events) = (self.undo.len(), self.system.clone(), self.events.len());
         let result = work(self);
         if result.is_err() {

@@ -77,7 +77,7 @@ macro_rules! operations {
                 &self,
                 $signer: &crate::Account,
                 $working: &mut crate::ledger::Working<'_>,
-            ) -> Result<(), crate::Code> {
+            ) -> Result<(), crate::Halt> {
                 match self { $(Self::$name($body) => $apply,)* }
             }
 

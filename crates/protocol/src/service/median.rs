@@ -2,7 +2,7 @@
 
 use super::{latency_score, share};
 use crate::{
-    Account, Code,
+    Account, Broken,
     amount::ONE,
     authority,
     economics::score::lower_weighted_median,
@@ -93,7 +93,7 @@ pub(crate) fn close(
     seats: &[Account],
     account: &Account,
     reputation: &mut Reputation,
-) -> Result<Verdict, Code> {
+) -> Result<Verdict, Broken> {
     let epoch = round.epoch;
     let mut findings = Vec::new();
     for key in Reports::parts(account, epoch) {

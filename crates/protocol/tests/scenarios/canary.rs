@@ -23,17 +23,17 @@ pub(crate) fn broken(world: &World) -> String {
 }
 
 /// Changes a record in place.
-fn change<R: Record>(world: &mut World, key: Key, work: impl FnOnce(&mut R)) {
+pub(crate) fn change<R: Record>(world: &mut World, key: Key, work: impl FnOnce(&mut R)) {
     let mut record: R = world.get(key).expect("the record stands");
     work(&mut record);
     world.state.insert(key, record.to_slot());
 }
 
-fn remove(world: &mut World, key: Key) {
+pub(crate) fn remove(world: &mut World, key: Key) {
     assert!(world.state.remove(&key).is_some(), "the record stood");
 }
 
-fn insert(world: &mut World, key: Key, slot: Slot) {
+pub(crate) fn insert(world: &mut World, key: Key, slot: Slot) {
     assert!(world.state.insert(key, slot).is_none(), "a record of its own");
 }
 

@@ -10,6 +10,7 @@ mod audit_third;
 mod audits;
 mod authority;
 mod books;
+mod broken;
 mod canary;
 mod capacity;
 mod crowd;
