@@ -13,8 +13,8 @@
 //! Invariants
 //! 1. A record is durable once `sync` returned after its `append`.
 //! 2. A torn end is cut off. Damage before it costs the records that it hit and is reported ([`mend`]).
-//! 3. `Complete` is written after everything before it was synced. Only behind such a mark is damage told
-//!    from a torn end, so a `Complete` without a snapshot also seals the changes so far ([`Journal::seal`]).
+//! 3. `Complete` is written after everything before it was synced. Only behind such a mark is damage
+//!    distinguished from a torn end, so a `Complete` without a snapshot also seals the changes so far ([`Journal::seal`]).
 //! 4. An older section goes only when the snapshot that replaces it is synced with its `Complete`.
 //!
 //! The page checksums are those of `commonware_storage::journal`, whose own repair would cut off
@@ -300,7 +300,7 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
         self.sync().await
     }
 
-    /// Writes a mark behind the last synced record: from now on damage to that record is told from a torn
+    /// Writes a mark behind the last synced record: from now on damage to that record differs from a torn
     /// write. Costs a sync, so it is called when nothing waits for the journal.
     pub(crate) async fn seal(&mut self) -> Result<(), Error> {
         if self.sealed || self.dirty || self.sections.is_none() {
