@@ -13,8 +13,8 @@
 //! Invariants
 //! 1. A record is durable once `sync` returned after its `append`.
 //! 2. A torn end is cut off. Damage before it costs the records that it hit and is reported ([`mend`]).
-//! 3. `Complete` is written after everything before it was synced. Only behind such a mark is damage
-//!    distinguished from a torn end, so a `Complete` without a snapshot also seals the changes so far ([`Journal::seal`]).
+//! 3. `Complete` is written after everything before it was synced. Only behind such a mark does damage differ
+//!    from a torn end, so a `Complete` without a snapshot also seals the changes so far ([`Journal::seal`]).
 //! 4. An older section goes only when the snapshot that replaces it is synced with its `Complete`.
 //!
 //! The page checksums are those of `commonware_storage::journal`, whose own repair would cut off

@@ -108,7 +108,7 @@ fn a_storage_proof_hides_no_fault_behind_its_vouchers() {
     let world = &mut stage.world;
     system(world, |s| s.voucher_reserves = Amount::ZERO);
     all_name("System.voucher_reserves", &broken(world, core::slice::from_ref(&operation)));
-    // A node that tries it alone meets the same fault, and tells its author of no refusal.
+    // A node that tries it alone meets the same fault, and reports no refusal to its author.
     let context = world.context(world.height + 1);
     let keys = touches_free(&context, &operation).into_iter();
     let records: Records = keys.map(|key| (key, world.state.get(&key).copied())).collect();
