@@ -115,7 +115,7 @@ fn without_tests(source: &str) -> &str {
     source.split("#[cfg(test)]").next().unwrap_or_default()
 }
 
-/// `Balance` tells a user to fund an account, so only the debit of an account may say it: a sum that cannot
+/// `Balance` asks a user to fund an account, so only the debit of an account may say it: a sum that cannot
 /// be is a `Broken`.
 #[test]
 fn only_a_debit_lacks_balance() {
