@@ -61,7 +61,7 @@ impl Asked {
     }
 }
 
-/// Whether SIGHUP was ignored when this process started. Where the system does not tell, it was not.
+/// True if SIGHUP was ignored when this process started; false where the system does not say.
 fn is_hang_up_ignored() -> bool {
     fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hang_up(&status))
 }

@@ -8,7 +8,7 @@
 //!    future cancels it; only the answer to an offer that was sent is still awaited, because a missing
 //!    one must be noticed ([`crate::peer_health`]).
 //! 4. An offer that cannot be sent in time counts as one without an answer. If its caller goes before, a
-//!    small request tells whether the provider takes anything; at most one of them is under way.
+//!    small request finds out if the provider takes anything; at most one of them is under way.
 
 use crate::{environment::Environment, peer_health::PeerHealth};
 use bytes::BufMut;

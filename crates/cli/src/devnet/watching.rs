@@ -18,7 +18,7 @@ const LOOK_AT_SEAT: Duration = Duration::from_secs(2);
 /// Free bytes of a gateway's volume below which the next write may fail.
 const GATEWAY_FULL: u64 = 32 << 20;
 
-/// Tells what `conditions` says of the room on the volume of a member that promised nobody room: a member that
+/// Reports what `conditions` says of the room on the volume of a member that promised no room: a member that
 /// cannot write its disk stops.
 pub(super) fn space(
     directory: PathBuf,
@@ -36,7 +36,7 @@ pub(super) fn space(
     });
 }
 
-/// Of an authority; that it takes no part, [`seat`] tells.
+/// Conditions of an authority's volume; [`seat`] reports that the authority takes no part.
 pub(super) fn authority_space(space: Space) -> Vec<Alert> {
     let next = "an authority with less than 32 MiB takes no part in consensus: make room on the volume";
     low_space(space).map(|alert| Alert { next: next.into(), ..alert }).into_iter().collect()
@@ -64,7 +64,7 @@ fn machine(takes_part: bool, clock: MachineClock) -> Vec<Alert> {
     full.into_iter().chain(clock_conditions(clock.stepped, clock.off)).collect()
 }
 
-/// Tells when the node is behind, its seat in jail, its volume full, or its clock off, for as long as `context` lives.
+/// Reports when the node is behind, its seat in jail, its volume full, or its clock off, for as long as `context` lives.
 pub(super) fn seat<E: Spawner + Clock>(context: E, handle: Handle, account: Account, alerts: Alerts) {
     let watching = context.spawn(move |context| async move {
         let parameters = handle.genesis().parameters;
