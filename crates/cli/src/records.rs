@@ -35,7 +35,7 @@ pub(crate) fn describe(slot: &Slot) -> Option<(&'static str, Value)> {
             ("endpoint", json!({ "address": address(&x.addresses), "addresses": all }))
         }
         Agreement::KIND => ("agreement", agreement(&Agreement::from_slot(slot).ok()?)),
-        Usage::KIND => ("use", usage(&Usage::from_slot(slot).ok()?)),
+        Usage::KIND => ("usage", usage(&Usage::from_slot(slot).ok()?)),
         DataSet::KIND => {
             let x = DataSet::from_slot(slot).ok()?;
             ("data set", json!({ "current": version(&x.current), "next": x.next.as_ref().map(version) }))
