@@ -384,25 +384,8 @@ fn refusals_at_the_door() {
 #[test]
 fn an_answer_that_no_block_takes_is_refused_at_the_door() {
     run(|context| async move {
-        let network = Network4::deal(4, Parameters::LOCAL, vec![(account(1), Amount::sync(5_000))]);
-        let world = World::start_serving(context.child("world"), network, serve()).await;
+        let world = with_providers(&context).await;
         let connection = connect(&world, endpoints(&world.network, 0));
-        let registration = RegisterProvider {
-            operator: *b"one\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
-            bond: Amount::sync(2_000),
-            capacity: 1 << 10,
-            capacity_egress: 1 << 20,
-            capacity_gas: 0,
-            reserve_storage: 1,
-            reserve_egress: 1,
-            reserve_gas: 0,
-            term_max: 100,
-            addresses: Bounded::new(vec![Bounded::new(b"10.0.2.1:1".to_vec()).expect("short")]).expect("one"),
-            region: Bounded::new(b"here".to_vec()).expect("short"),
-        };
-        let sender = Submitter::new(connection.clone(), key(1), Parameters::LOCAL);
-        let sent = sender.send(Body::RegisterProvider(registration)).await.expect("final");
-        sent.done().expect("it registers");
         let record = async |key| world.handles[&0].read_unproven(vec![key]).await.remove(0);
         let challenge = loop {
             let audit =
@@ -414,16 +397,8 @@ fn an_answer_that_no_block_takes_is_refused_at_the_door() {
         };
         let round = Parameters::LOCAL.round(challenge.height);
         let anchor = record(RoundInfo::key(round % Parameters::LOCAL.round_ring)).await.expect("it began");
-        let right = StorageProof {
-            height: challenge.height,
-            anchor: RoundInfo::from_slot(&anchor).expect("whole").anchor,
-            index: 0,
-            answers: Bounded::default(),
-            reasked: Bounded::default(),
-            vouchers: Bounded::default(),
-            apply: Bounded::default(),
-            endings: Bounded::default(),
-        };
+        let anchor = RoundInfo::from_slot(&anchor).expect("whole").anchor;
+        let right = StorageProof { anchor, ..storage_proof(challenge.height) };
         // No data is stored, so each of these claims too much or names data that does not exist.
         let wrong = [
             StorageProof { apply: Bounded::new(vec![(0, account(2), 5)]).expect("one"), ..right.clone() },
