@@ -32,12 +32,12 @@ const BUGS: [Bug; 20] = [
     bug("forged-slice", "protocol/src/chunk.rs", "every_part_verifies_and_no_other"),
     bug("unsigned", "client/src/light/mod.rs", "answers_that_differ_are_refused"),
     bug("any-window", "client/src/rpc/shared.rs", "peers_that_break_the_rules_are_cut_off"),
-    bug("kept-slot", "client/src/channel/mod.rs", "a_silent_caller_gives_its_slot_back"),
     bug(
-        "old-absence",
-        "provider/src/reconciler/gone.rs",
-        "a_node_that_is_behind_ends_no_agreement_that_was_used",
+        "greedy-key",
+        "client/src/channel/places.rs",
+        "one_key_holds_no_more_than_its_share_and_its_idle_ones_give_way",
     ),
+    bug("one-word", "provider/src/reconciler/gone.rs", "an_absence_that_only_one_node_proves_ends_nothing"),
     bug(
         "unsynced-shard",
         "provider/src/packs/store.rs",

@@ -388,9 +388,6 @@ async fn connect<E, N, F, Fut>(
         Ok(proved) => proved,
         Err(error) => {
             tracing::debug!(%address, %error, "handshake failed");
-            if cfg!(planted = "kept-slot") {
-                std::future::pending::<()>().await;
-            }
             return;
         }
     };

@@ -130,6 +130,31 @@ fn an_absence_that_only_one_node_proves_ends_nothing() {
     });
 }
 
+/// Two nodes that lag prove for longer than the grace period that there is no record: below its opening.
+#[test]
+fn an_absence_below_the_opening_ends_nothing_though_two_nodes_prove_it() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        bench.steps(10).await;
+        let mut lagging = bench.ledger.world.lock().clone();
+        bench.steps(3 * GRACE).await;
+        let id = bench.open(100);
+        bench.set(id, 1, &[], &[data(1, 100_000)]).await;
+        bench.steps(2).await;
+        while lagging.height + 1 < id.opened {
+            lagging.block(&[]).expect("an empty block");
+            {
+                let mut blocks = bench.ledger.blocks.lock();
+                blocks.behind = Some(lagging.clone());
+                blocks.confirmers = vec![lagging.clone(), lagging.clone()];
+            }
+            bench.look(&context, 1).await;
+            assert!(!bench.reconciler.ender.is_gone(&id) && bench.has_data_set(id));
+        }
+        assert_eq!(bench.stored(), 100_000);
+    });
+}
+
 #[test]
 fn a_record_that_appears_within_the_grace_period_takes_everything_back() {
     run(|context| async move {
