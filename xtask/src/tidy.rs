@@ -35,7 +35,7 @@ const LONGER: &[(&str, usize)] = &[
 const RATCHETS: [Ratchet; 4] = [
     Ratchet {
         tic: "what",
-        ceiling: 5,
+        ceiling: 1,
         first_count: 563,
         remedy: "open the doc comment with a noun or a verb instead of What, Whether or Who",
     },

@@ -32,7 +32,7 @@ fn that_may_mount() -> Command {
     command
 }
 
-/// Whether this machine lets a user mount volumes that nobody else sees.
+/// Returns true if this machine lets a user mount volumes in a namespace of its own.
 fn may_mount(at: &Path) -> bool {
     let mut probe = that_may_mount();
     let probe = probe.args(["mount", "-t", "tmpfs", "-o", "size=1m", "none"]).arg(at).output();
@@ -64,7 +64,7 @@ fn fill(directory: &Path, but: u64) -> PathBuf {
     path
 }
 
-/// What was posted, until an alert of a node comes in this state.
+/// Collects received alerts in `seen` until one of a node is in this state.
 fn wait(net: &Net, got: &Receiver<Posted>, seen: &mut Vec<Value>, (node, alert, state): (&str, &str, &str)) {
     let start = Instant::now();
     let is = |json: &Value| json["node"] == node && json["alert"] == alert && json["state"] == state;

@@ -23,7 +23,7 @@ fn start(directory: &Path, through: &[&str], log: &Path) -> Child {
     command.spawn().expect("it starts")
 }
 
-/// Whether a mask of signals in a process's status has one of that number.
+/// Returns true if a mask of signals in a process's status has the signal of that number.
 fn has(pid: u32, mask: &str, number: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix(mask)?.strip_prefix(':'));

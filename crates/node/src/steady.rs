@@ -277,12 +277,7 @@ impl ClockWatch {
 
     /// Takes the distance of the machine's clock from the steady one.
     pub(crate) fn step(&mut self, step: i64) -> Option<News> {
-        let was = self.clock.stepped.is_some();
-        let far = step.abs() >= if was { NEAR } else { FAR };
-        if far == was {
-            return None;
-        }
-        self.clock.stepped = far.then_some(step);
+        let far = turned(&mut self.clock.stepped, step)?;
         Some(if far { News::Stepped(step) } else { News::Steady })
     }
 
@@ -304,14 +299,20 @@ impl ClockWatch {
         } else {
             0
         };
-        let was = self.clock.off.is_some();
-        let off = nearest.abs() >= if was { NEAR } else { FAR };
-        if off == was {
-            return None;
-        }
-        self.clock.off = off.then_some(nearest);
+        let off = turned(&mut self.clock.off, nearest)?;
         Some(if off { News::Off(nearest) } else { News::Agrees })
     }
+}
+
+/// Keeps a distance while it is far: from [`FAR`] on, until it is below [`NEAR`]. Returns true when that
+/// begins, false when it is over, and `None` if nothing changed.
+fn turned(kept: &mut Option<i64>, now: i64) -> Option<bool> {
+    let is_far = now.abs() >= if kept.is_some() { NEAR } else { FAR };
+    if is_far == kept.is_some() {
+        return None;
+    }
+    *kept = is_far.then_some(now);
+    Some(is_far)
 }
 
 impl News {

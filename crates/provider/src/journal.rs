@@ -290,10 +290,7 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
     }
 
     /// Appends records and makes them durable, with one sync.
-    pub(crate) async fn keep(&mut self, records: &[R]) -> Result<(), Error>
-    where
-        R: Clone,
-    {
+    pub(crate) async fn keep(&mut self, records: &[R]) -> Result<(), Error> {
         for record in records {
             self.append(record.clone()).await?;
         }

@@ -55,7 +55,7 @@ pub(super) fn gateway_space(space: Space) -> Vec<Alert> {
     low.into_iter().chain(full).collect()
 }
 
-/// What holds of the room and the clock of a node that runs.
+/// The conditions of the room and the clock of a running node's machine.
 fn machine(takes_part: bool, clock: MachineClock) -> Vec<Alert> {
     let full = (!takes_part).then(|| {
         let what = "the volume is nearly full, and this authority takes no part in consensus".into();

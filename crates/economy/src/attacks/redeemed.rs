@@ -21,7 +21,7 @@ const ACTS: u64 = 3;
 /// Epoch by which all agreements and redemptions are over.
 const OVER: u64 = 10;
 
-/// How a consumer tries to void its signed vouchers.
+/// Ways in which a consumer tries to void its signed vouchers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     /// Closes the agreement alone.

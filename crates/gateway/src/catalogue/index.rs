@@ -541,18 +541,11 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
         agreement: &AgreementId,
         entries: &[Added],
     ) -> Result<(), Error> {
-        if !self.stands_for(number, agreement) {
-            return Ok(());
-        }
-        for entry in entries {
-            self.change_holdings(&entry.file, entry.segment, |holdings| {
-                let it =
-                    holdings.iter_mut().filter(|h| (h.agreement, h.sequence) == (number, entry.sequence));
-                it.for_each(|h| h.dropped = true);
-            })
-            .await?;
-        }
-        Ok(())
+        let mark = |holdings: &mut Vec<Holding>, sequence| {
+            let it = holdings.iter_mut().filter(|h| (h.agreement, h.sequence) == (number, sequence));
+            it.for_each(|h| h.dropped = true);
+        };
+        self.change_entries(number, agreement, entries, mark).await
     }
 
     /// Deletes holdings that went with their agreement. Ignored if the number stands for another
@@ -563,14 +556,26 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
         agreement: &AgreementId,
         entries: &[Added],
     ) -> Result<(), Error> {
+        let delete = |holdings: &mut Vec<Holding>, sequence| {
+            holdings.retain(|h| (h.agreement, h.sequence) != (number, sequence));
+        };
+        self.change_entries(number, agreement, entries, delete).await
+    }
+
+    /// Changes the holdings of the segment of each entry, given the entry's sequence.
+    async fn change_entries(
+        &mut self,
+        number: u32,
+        agreement: &AgreementId,
+        entries: &[Added],
+        change: impl Fn(&mut Vec<Holding>, u64),
+    ) -> Result<(), Error> {
         if !self.stands_for(number, agreement) {
             return Ok(());
         }
         for entry in entries {
-            self.change_holdings(&entry.file, entry.segment, |holdings| {
-                holdings.retain(|h| (h.agreement, h.sequence) != (number, entry.sequence));
-            })
-            .await?;
+            let change = |holdings: &mut Vec<Holding>| change(holdings, entry.sequence);
+            self.change_holdings(&entry.file, entry.segment, change).await?;
         }
         Ok(())
     }

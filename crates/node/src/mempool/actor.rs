@@ -465,8 +465,8 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
     fn untried(&mut self, signed: Vec<Admitted>) -> Vec<Admitted> {
         let mut first = Vec::new();
         for (arrival, admission) in signed {
-            let is_free = !matches!(arrival.operation.body, Body::StorageProof(_));
-            if is_free || self.tried.insert(arrival.operation.signer) {
+            let is_other = !matches!(arrival.operation.body, Body::StorageProof(_));
+            if is_other || self.tried.insert(arrival.operation.signer) {
                 first.push((arrival, admission));
             } else {
                 self.try_again(arrival, Refused::Full);

@@ -20,18 +20,19 @@ fn settle(operation: &Operation) -> Option<&Settle> {
     }
 }
 
+/// The records of the provider and the signer of an upkeep operation.
+fn parties(operation: &Operation) -> Option<[Key; 2]> {
+    Some([Provider::key(&settle(operation)?.provider), AccountState::key(&operation.signer)])
+}
+
 /// The keys that [`is_known`] checks: two for each upkeep operation.
 pub(super) fn keys<'a>(operations: impl Iterator<Item = &'a Operation>) -> BTreeSet<Key> {
-    let upkeep = operations.filter_map(|operation| Some((settle(operation)?.provider, operation.signer)));
-    upkeep.flat_map(|(provider, signer)| [Provider::key(&provider), AccountState::key(&signer)]).collect()
+    operations.filter_map(parties).flatten().collect()
 }
 
 /// True for upkeep whose provider and signer are both in the ledger.
 pub(super) fn is_known(operation: &Operation, slots: &Slots) -> bool {
-    settle(operation).is_some_and(|settle| {
-        let keys = [Provider::key(&settle.provider), AccountState::key(&operation.signer)];
-        keys.iter().all(|key| slots.contains_key(key))
-    })
+    parties(operation).is_some_and(|keys| keys.iter().all(|key| slots.contains_key(key)))
 }
 
 /// True if the signer is the provider that the upkeep is for.

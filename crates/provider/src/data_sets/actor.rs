@@ -128,7 +128,7 @@ impl DataSets {
         let state = Arc::new(Mutex::new(state));
         let (mailbox, commands) = mpsc::channel(MAILBOX);
         let writer = Writer { journal, state: state.clone(), partition: partition.into(), key, chain, held };
-        let task = context.child("books_writer").spawn(move |context| writer.run(context, commands));
+        let task = context.child("data_sets_writer").spawn(move |context| writer.run(context, commands));
         Ok((Self { state, mailbox }, task))
     }
 

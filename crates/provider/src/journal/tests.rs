@@ -180,15 +180,18 @@ fn a_snapshot_that_a_crash_tore_costs_nothing_and_is_no_damage() {
             }
             durable
         };
-        while !power_cut(operation, cut, work, |context, durable: u64| async move {
-            let (_, state) = open(&context.child("again")).await.expect("recovers");
-            assert!(!state.1, "a crash is no damage");
-            assert!((0..durable).all(|number| state.0.contains(&number)), "{durable}");
-        }) {
+        while !power_cut(operation, cut, work, keeps_all) {
             operation += 1;
         }
         assert!(operation > 15, "{operation}");
     }
+}
+
+/// A start after a crash finds every record below `durable`, and no damage.
+async fn keeps_all(context: deterministic::Context, durable: u64) {
+    let (_, state) = open(&context.child("again")).await.expect("recovers");
+    assert!(!state.1, "a crash is no damage");
+    assert!((0..durable).all(|number| state.0.contains(&number)), "{durable}");
 }
 
 #[test]
@@ -249,11 +252,7 @@ fn a_torn_end_is_no_damage() {
             }
             480
         };
-        while !power_cut(operation, cut, work, |context, durable: u64| async move {
-            let (_, state) = open(&context.child("again")).await.expect("recovers");
-            assert!(!state.1, "a crash is no damage");
-            assert!((0..durable).all(|number| state.0.contains(&number)), "{durable}");
-        }) {
+        while !power_cut(operation, cut, work, keeps_all) {
             operation += 1;
         }
         assert!(operation > 10, "{operation}");

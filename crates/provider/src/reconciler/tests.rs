@@ -485,17 +485,7 @@ fn what_a_refusal_cut_is_declared_again() {
         for (after, expected) in [(1, declared), (1, sold), (bench.epoch_blocks(), declared)] {
             if capacity(&bench) > sold {
                 let mut world = bench.ledger.world.lock();
-                let refused = RefusedPlacement {
-                    provider: account("paul"),
-                    consumer: account("carol"),
-                    agreement: None,
-                    leaves: 1,
-                    height: world.height,
-                    signature: [0; 64],
-                };
-                let body = Body::Refusal(refused.signed(&key("paul"), &world.chain));
-                let operation = world.sign("carol", body);
-                assert_eq!(world.submit(&operation), Ok(Code::Done));
+                submit_refusal(&mut world);
                 assert_eq!(
                     world.get::<Offer>(Offer::key(&account("paul"))).map(|offer| offer.capacity),
                     Some(sold)
@@ -505,6 +495,21 @@ fn what_a_refusal_cut_is_declared_again() {
             assert_eq!(capacity(&bench), expected, "after {after} blocks");
         }
     });
+}
+
+/// Submits for carol a placement that paul refused at this height.
+fn submit_refusal(world: &mut World) {
+    let refused = RefusedPlacement {
+        provider: account("paul"),
+        consumer: account("carol"),
+        agreement: None,
+        leaves: 1,
+        height: world.height,
+        signature: [0; 64],
+    };
+    let body = Body::Refusal(refused.signed(&key("paul"), &world.chain));
+    let operation = world.sign("carol", body);
+    assert_eq!(world.submit(&operation), Ok(Code::Done));
 }
 
 #[test]
@@ -520,17 +525,7 @@ fn nothing_that_is_sent_beside_delays_an_answer() {
         };
         {
             let mut world = bench.ledger.world.lock();
-            let refused = RefusedPlacement {
-                provider: account("paul"),
-                consumer: account("carol"),
-                agreement: None,
-                leaves: 1,
-                height: world.height,
-                signature: [0; 64],
-            };
-            let body = Body::Refusal(refused.signed(&key("paul"), &world.chain));
-            let operation = world.sign("carol", body);
-            assert_eq!(world.submit(&operation), Ok(Code::Done));
+            submit_refusal(&mut world);
             world.draws = true;
         }
         let before = declared(&bench);

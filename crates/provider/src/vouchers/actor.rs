@@ -80,7 +80,7 @@ impl Vouchers {
         let (tell, changed) = watch::channel(());
         let writer =
             Writer { journal, state: state.clone(), partition: partition.into(), tell, is_behind: false };
-        let task = context.child("till_writer").spawn(move |context| writer.run(context, commands));
+        let task = context.child("vouchers_writer").spawn(move |context| writer.run(context, commands));
         Ok((Self { state, mailbox, changed }, task))
     }
 
