@@ -348,3 +348,6 @@ pub(crate) fn file(file: &File) -> Value {
     json!({ "name": String::from_utf8_lossy(&file.name), "bytes": file.bytes, "blake3": hex::encode(file.blake3),
         "segments": file.segments, "shards_durable": file.shards_durable, "shards": file.shards })
 }
+
+#[cfg(test)]
+mod tests;

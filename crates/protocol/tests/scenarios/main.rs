@@ -16,6 +16,7 @@ mod capacity;
 mod crowd;
 mod detection;
 mod draws;
+mod events;
 mod exits;
 mod faults;
 mod fees;
