@@ -18,6 +18,11 @@ ONE = 10**9
 UNIT = 2**20
 
 
+def grains(amount):
+    """An amount of money, which is {"grains": "1500000000", "sync": "1.500000000"} in JSON."""
+    return int(amount["grains"])
+
+
 class Slot:
     """An agreement's terms and what it holds."""
 
@@ -29,7 +34,7 @@ class Slot:
         self.leaves = 0  # in force
         self.next = None  # waits for a settled point
         self.redeemed = (0, 0)  # egress bytes, gas
-        self.reserve = int(fields["voucher_reserve"])
+        self.reserve = grains(fields["voucher_reserve"])
 
     def weight(self):
         return self.price * self.leaves
@@ -134,8 +139,8 @@ class Books:
 
     def split(self, height, row, base):
         """ST-3: what was paid above the base is burned."""
-        fee, burn = int(row["fee"]), int(row["burn"])
-        committee, pay = int(row["committee"]), int(row["provider_pay"])
+        fee, burn = grains(row["fee"]), grains(row["burn"])
+        committee, pay = grains(row["committee"]), grains(row["provider_pay"])
         want_burn = -(-base * self.parameters["burn"] // ONE) + fee - base
         want_committee = base * self.parameters["committee"] // ONE
         if burn + committee + pay != fee:
@@ -185,7 +190,7 @@ class Books:
             if event["event"] == "Priced":
                 self.posted[event["class"]] = (int(event["price"]), int(event["slow"]))
         for row in storage:
-            self.split(height, row, int(row["fee"]))
+            self.split(height, row, grains(row["fee"]))
         for row in storage + downloads:
             if row["epoch"] != block["epoch"]:
                 self.error(height, f"a fee of epoch {block['epoch']} was booked in {row['epoch']}")
@@ -202,9 +207,9 @@ class Books:
             if codes[operation["id"]] == 0:
                 self.operation(block, operation, storage, downloads, refused, deleted)
         for row in storage:
-            self.error(height, f"storage fee {row['fee']} of {row['provider']} has no storage proof")
+            self.error(height, f"storage fee {grains(row['fee'])} of {row['provider']} has no storage proof")
         for row in downloads:
-            self.error(height, f"download fee {row['fee']} of {row['provider']} has no voucher")
+            self.error(height, f"download fee {grains(row['fee'])} of {row['provider']} has no voucher")
 
     def operation(self, block, operation, storage, downloads, refused, deleted):
         kind, fields, signer = operation["kind"], operation["fields"], operation["signer"]
@@ -215,7 +220,7 @@ class Books:
             provider.slots[fields["slot"]] = Slot(block["height"], fields, list(self.posted))
         elif kind == "TopUp":
             id = fields["agreement"]
-            self.providers[id["provider"]].slots[id["slot"]].top_up(int(fields["amount"]), self.posted)
+            self.providers[id["provider"]].slots[id["slot"]].top_up(grains(fields["amount"]), self.posted)
         elif kind == "SetDataSet":
             self.set_data_set(block, fields["claim"])
         elif kind == "StorageProof":
@@ -253,8 +258,8 @@ class Books:
         told = [row for row in storage if row["provider"] == signer]
         for row in told:
             storage.remove(row)
-        if [int(row["fee"]) for row in told] != ([fee] if fee else []):
-            self.error(height, f"storage of {signer}: the rule says {fee}, told {[row['fee'] for row in told]}")
+        if [grains(row["fee"]) for row in told] != ([fee] if fee else []):
+            self.error(height, f"storage of {signer}: the rule says {fee}, told {[grains(row['fee']) for row in told]}")
         self.checked["storage"] += len(told)
         self.put_in_force(signer, fields["apply"])
 
@@ -284,9 +289,9 @@ class Books:
                 continue
             for row in told:
                 downloads.remove(row)
-            if [int(row["fee"]) for row in told] != [fee]:
+            if [grains(row["fee"]) for row in told] != [fee]:
                 self.error(block["height"],
-                           f"voucher of {signer} slot {number}: the rule says {fee}, told {[row['fee'] for row in told]}")
+                           f"voucher of {signer} slot {number}: the rule says {fee}, told {[grains(row['fee']) for row in told]}")
             for row in told:
                 self.split(block["height"], row, base)
             slot.redeemed = new

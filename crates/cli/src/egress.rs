@@ -1,7 +1,7 @@
 //! A provider's egress as shown to users: declared, measured and sold, in bytes a second.
 
 use crate::failure::Outcome;
-use crate::{ledger::Ledger, records};
+use crate::ledger::Ledger;
 use posync_protocol::{
     Account,
     capacity::sellable_egress,
@@ -48,7 +48,7 @@ impl Egress {
             "sold_bytes_per_second": self.rate(self.sold),
             "sellable_bytes_per_second": self.rate(self.sellable),
             "declared_bytes_per_epoch": self.declared, "sold_bytes_per_epoch": self.sold,
-            "measurements": records::measured(&self.measured) })
+            "measurements": self.measured })
     }
 
     /// Declared and measured rates, as cells of a table.

@@ -14,7 +14,7 @@ use posync_client::rpc::{self, Call, Client};
 use posync_protocol::{
     Account, Bounded,
     wire::{
-        gateway::{AgreementRow, Answer, Ask, File, Get, Name, Put, Status, Why},
+        gateway::{AgreementRow, Answer, Ask, File, Get, Name, Put, Refusal, Refused, Status, Why},
         node::Nothing,
     },
 };
@@ -193,15 +193,24 @@ async fn next(call: &mut Call<rpc::Gateway>) -> Outcome<Answer> {
 
 fn accepted(answer: Answer) -> Outcome<Answer> {
     match answer {
-        Answer::Refused(text) => Err(refused(&String::from_utf8_lossy(&text))),
+        Answer::Refused(refusal) => Err(refused(&refusal)),
         answer => Ok(answer),
     }
 }
 
 /// Turns a gateway's refusal into a failure: the reason and, after the last semicolon, the advice.
-fn refused(text: &str) -> Failure {
-    let exit = if text.starts_with("there is no file") { Exit::NotFound } else { Exit::Refused };
-    let usual = (text, "look at `posync ls`, `posync status` and the gateway's log");
+fn refused(refusal: &Refused) -> Failure {
+    let exit = match refusal.kind {
+        Refusal::NoFile => Exit::NotFound,
+        Refusal::NotServed
+        | Refusal::Request
+        | Refusal::Providers
+        | Refusal::Full
+        | Refusal::Interrupted
+        | Refusal::Stopping => Exit::Refused,
+    };
+    let text = String::from_utf8_lossy(&refusal.text);
+    let usual = (text.as_ref(), "look at `posync ls`, `posync status` and the gateway's log");
     let (why, next) = text.rsplit_once("; ").unwrap_or(usual);
     Failure::new(exit, "the gateway refused", why, next)
 }
@@ -273,22 +282,33 @@ mod tests {
 
     #[test]
     fn a_refusal_says_why_and_what_to_do() {
-        for (text, code, why, next) in [
+        for (kind, text, code, why, next) in [
             (
+                Refusal::NoFile,
                 "there is no file 'a; b'; `posync ls` lists the names",
                 4,
                 "there is no file 'a; b'",
                 "`posync ls`",
             ),
             (
+                Refusal::NotServed,
                 "account x is not served here; ask the owner",
                 5,
                 "account x is not served here",
                 "ask the owner",
             ),
-            ("no", 5, "no", "look at `posync ls`"),
+            // The words alone decide nothing.
+            (
+                Refusal::Full,
+                "there is no file left to replace; remove one",
+                5,
+                "there is no file left to replace",
+                "remove",
+            ),
+            (Refusal::NoFile, "no", 4, "no", "look at `posync ls`"),
         ] {
-            let failure = refused(text);
+            let text_of = Bounded::new(text.as_bytes().to_vec()).expect("short");
+            let failure = refused(&Refused { kind, text: text_of });
             let error = &failure.to_json()["error"];
             assert_eq!((&error["exit"], &error["why"]), (&code.into(), &why.into()), "{text}");
             assert!(error["next"].as_str().is_some_and(|text| text.starts_with(next)), "{error}");

@@ -1,6 +1,5 @@
 //! Adds up the events of blocks, provider by provider. Pure: events in, figures out.
 
-use crate::json;
 use posync_protocol::{Account, AgreementId, Amount, ledger::Event};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -38,9 +37,8 @@ pub(crate) struct Row {
 impl Row {
     /// The row as JSON.
     pub(crate) fn to_json(&self) -> Value {
-        json!({ "epoch": self.epoch, "agreement": self.agreement.as_ref().map(json::agreement),
-            "provider": self.provider.to_string(), "fee": json::grains(self.fee), "burn": json::grains(self.burn),
-            "committee": json::grains(self.committee), "provider_pay": json::grains(self.pay) })
+        json!({ "epoch": self.epoch, "agreement": self.agreement, "provider": self.provider, "fee": self.fee,
+            "burn": self.burn, "committee": self.committee, "provider_pay": self.pay })
     }
 
     /// True if the parts add up to the fee.

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Net, file, text};
+use common::{Net, file, grains, text};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -125,7 +125,7 @@ fn accounts(net: &Net, blocks: &[Value]) -> Accounts {
     assert!(auditors.len() >= seats.len(), "every seat reads under an account of its own: {auditors:?}");
     assert!(seats.iter().all(|seat| !auditors.contains(seat)), "a seat's own account opens nothing");
     for (_, transfer) in of_kind(blocks, "Transfer") {
-        assert_eq!(transfer["fields"]["amount"], "50000000000", "one size: {transfer}");
+        assert_eq!(grains(&transfer["fields"]["amount"]), 50_000_000_000, "one size: {transfer}");
         assert!(auditors.contains(text(&transfer["fields"]["to"])), "{transfer}");
     }
     Accounts { gateway, auditors }

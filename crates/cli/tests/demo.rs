@@ -6,9 +6,9 @@ use common::{POSYNC, file};
 use serde_json::Value;
 use std::process::{Command, Stdio};
 
-/// An amount of money, which JSON holds as a string of digits.
+/// An amount of money in grains.
 fn grains(value: &Value) -> u64 {
-    value.as_str().expect("money is a string").parse().expect("digits")
+    value["grains"].as_str().expect("money names its grains").parse().expect("digits")
 }
 
 fn number(value: &Value) -> u64 {
@@ -53,7 +53,7 @@ fn every_step_of_the_tour_holds() {
     }
     let providers = report["providers"].as_array().expect("a list");
     assert_eq!(providers.len(), 10);
-    let corrupted = providers.iter().find(|p| p["id"] == faults[1]["provider"]).expect("it is listed");
+    let corrupted = providers.iter().find(|p| p["account"] == faults[1]["provider"]).expect("it is listed");
     assert!(corrupted["challenges_failed"].as_u64() > Some(0), "{corrupted}");
 
     let settlements = report["settlements"].as_array().expect("a list");
@@ -87,14 +87,15 @@ fn every_payout_has_its_reason(report: &Value, stopped: &Value, corrupted: &Valu
     }
     let failed = |payout: &&Value| payout["why"].as_str().expect("text").contains("below 90 %");
     let its =
-        payouts.iter().find(|payout| payout["node"] == *corrupted && failed(payout)).expect("it failed");
-    assert_eq!(its["parts"]["subsidy"], "0", "{its}");
+        payouts.iter().find(|payout| payout["provider"] == *corrupted && failed(payout)).expect("it failed");
+    assert_eq!(grains(&its["parts"]["subsidy"]), 0, "{its}");
     let others: Vec<&Value> = payouts.iter().filter(|other| other["epoch"] == its["epoch"]).collect();
     let best = others.iter().map(|other| number(&other["score"])).max().expect("rows");
     assert!(number(&its["score"]) < best, "{its}");
     assert!(others.iter().any(|other| grains(&other["parts"]["subsidy"]) > 0), "an honest one has some");
-    let last = payouts.iter().filter(|payout| payout["node"] == *stopped).max_by_key(|p| number(&p["epoch"]));
-    assert_eq!(last.expect("it has a row")["amount"], "0", "{last:?}");
+    let last =
+        payouts.iter().filter(|payout| payout["provider"] == *stopped).max_by_key(|p| number(&p["epoch"]));
+    assert_eq!(grains(&last.expect("it has a row")["amount"]), 0, "{last:?}");
 }
 
 /// Flips one bit in each byte in turn, at a bit that moves along.

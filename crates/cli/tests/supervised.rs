@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Net, POSYNC, end, eventually, file, runs, signal};
+use common::{Net, POSYNC, end, eventually, file, grains, runs, signal};
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
@@ -153,9 +153,7 @@ fn spend_everything(net: &Net) {
     let network_key = net.description()["network_key"].as_str().expect("hex").to_owned();
     net.ask(&["prove", "account", "gateway", "--out", &proof]);
     let account = net.ask(&["verify", &proof, "--network-key", &network_key]);
-    let grains = account["fields"]["balance"].to_string();
-    let grains: u128 = grains.trim_matches('"').parse().expect("grains");
-    let all_but_one = (grains / 1_000_000_000 - 1).to_string();
+    let all_but_one = (grains(&account["fields"]["balance"]) / 1_000_000_000 - 1).to_string();
     net.ask(&["send", "provider-1", &all_but_one, "--key", &key]);
 }
 

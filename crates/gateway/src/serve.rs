@@ -18,7 +18,7 @@ use futures::StreamExt as _;
 use posync_client::rpc::{Gateway, Incoming};
 use posync_protocol::{
     Account, Bounded,
-    wire::gateway::{AgreementRow, Answer, Ask, Fault, Get, Name, Put, ROWS_MAX, Status},
+    wire::gateway::{AgreementRow, Answer, Ask, Fault, Get, Name, Put, ROWS_MAX, Refused, Status},
 };
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -55,7 +55,7 @@ pub async fn handle(service: Arc<Service>, mut call: Incoming<Gateway>, ask: Ask
     if let Err(error) = &answer {
         tracing::debug!(%peer, %error, "a call is refused");
     }
-    let answer = answer.unwrap_or_else(|error| refused(&error.to_string()));
+    let answer = answer.unwrap_or_else(|error| refused(&error));
     match service.shared.common.environment.within(LAST, call.finish(&answer)).await {
         Some(Ok(())) => {}
         Some(Err(error)) => tracing::debug!(%peer, %error, "the caller is gone"),
@@ -84,9 +84,11 @@ impl Service {
     }
 }
 
-fn refused(text: &str) -> Answer {
+fn refused(error: &Error) -> Answer {
+    let text = error.to_string();
     let end = (0..=text.len().min(1024)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    Answer::Refused(Bounded::new(text.as_bytes()[..end].to_vec()).expect("cut to 1024 bytes"))
+    let text = Bounded::new(text.as_bytes()[..end].to_vec()).expect("cut to 1024 bytes");
+    Answer::Refused(Refused { kind: error.kind(), text })
 }
 
 fn text(name: &Name) -> String {

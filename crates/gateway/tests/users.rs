@@ -8,12 +8,12 @@ use commonware_runtime::{Runner as _, deterministic};
 use posync_protocol::{
     Bounded,
     wire::{
-        gateway::{Answer, Ask},
+        gateway::{Answer, Ask, Refusal},
         node::Nothing,
     },
 };
 use std::time::Duration;
-use world::{Context, User, World, account, bytes, name_of, refusal};
+use world::{Context, User, World, account, bytes, kind, name_of, refusal};
 
 fn run<Fut: Future<Output = ()>>(work: impl FnOnce(Context) -> Fut) {
     let config = deterministic::Config::default().with_seed(1).with_timeout(Some(Duration::from_secs(900)));
@@ -52,7 +52,9 @@ fn a_stranger_can_do_nothing_and_is_told_whom_to_ask() {
             Ask::Data(Bounded::default()),
             Ask::Cancel(Nothing {}),
         ] {
-            let said = refusal(&stranger.ask(ask).await);
+            let answer = stranger.ask(ask).await;
+            assert_eq!(kind(&answer), Refusal::NotServed);
+            let said = refusal(&answer);
             assert!(said.contains(&account(&key(9)).to_string()), "who is not served: {said}");
             assert!(said.contains("ask the gateway's owner to add your account"), "what to do: {said}");
         }
@@ -85,6 +87,10 @@ fn every_account_sees_reads_replaces_and_removes_its_own_files_alone() {
             assert!(somebody.get("owner's").await.expect_err("refused").contains("there is no file"));
             let removed = somebody.ask(Ask::Remove(name_of("owner's"))).await;
             assert!(refusal(&removed).contains("there is no file"));
+            assert_eq!(
+                (kind(&removed), kind(&somebody.open("owner's").await.1)),
+                (Refusal::NoFile, Refusal::NoFile)
+            );
         }
         assert!(matches!(user.ask(Ask::Remove(name_of("same name"))).await, Answer::Removed(_)));
         assert!(refusal(&user.ask(Ask::Remove(name_of("same name"))).await).contains("there is no file"));

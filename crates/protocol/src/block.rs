@@ -22,6 +22,7 @@ pub fn sha256(bytes: &[u8]) -> Hash {
 }
 
 encoded! {
+    #[json("digest" = Self::digest)]
     /// A block's header: the part that a certificate covers.
     Header {
         /// Version of the block format.
@@ -57,6 +58,7 @@ encoded! {
         /// End of the range that state sync transfers.
         range_end: u64,
         /// Ed25519 signature by the leader over all fields above.
+        #[json(skip)]
         signature: Signature,
     }
 }
@@ -75,6 +77,7 @@ impl Header {
 }
 
 encoded! {
+    #[json]
     /// A provider that the block's beacon drew.
     #[derive(Copy)]
     Draw {
@@ -86,6 +89,7 @@ encoded! {
 }
 
 encoded! {
+    #[json]
     /// A block's content, below its header.
     BlockBody {
         /// Providers drawn, a fixed number per block; `None` is a draw that names no provider.
@@ -93,6 +97,7 @@ encoded! {
         /// Operations in the proposer's order, lane by lane.
         operations: Bounded<Operation, OPERATIONS_MAX>,
         /// The engine's payload for resharing the key; empty if there is none.
+        #[json(skip)]
         dkg: Bounded<u8, DKG_BYTES_MAX>,
     }
 }
@@ -105,9 +110,11 @@ impl BlockBody {
 }
 
 encoded! {
+    #[json]
     /// The outcomes of a block's operations, in order.
     Receipts {
         /// Operation id and receipt code of each.
+        #[json("receipts", outcomes)]
         rows: Bounded<(Hash, Code), OPERATIONS_MAX>,
     }
 }

@@ -55,10 +55,19 @@ impl<T: Read<Cfg: Default>, const MAX: usize> Read for Bounded<T, MAX> {
     }
 }
 
-/// Declares a public struct that is encoded as its fields in order.
+/// Declares a public struct that is encoded as its fields in order. With `#[json]` before its documentation
+/// it has a JSON form under the feature `serde` (`json.rs` says which).
 #[macro_export]
 #[doc(hidden)]
 macro_rules! encoded {
+    (
+        #[json $(($($label:literal = $extra:expr),* $(,)?))?] $(#[$meta:meta])* $name:ident {
+            $($(#[doc = $doc:literal])* $(#[json($($how:tt)*)])* $field:ident : $type:ty,)*
+        }
+    ) => {
+        $crate::encoded! { $(#[$meta])* $name { $($(#[doc = $doc])* $field: $type,)* } }
+        $crate::json_struct! { $name [$($($label = $extra),*)?] { $($field [$(($($how)*))*])* } }
+    };
     ($(#[$meta:meta])* $name:ident { $($(#[$fmeta:meta])* $field:ident : $type:ty,)* }) => {
         $(#[$meta])*
         #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,10 +88,20 @@ macro_rules! encoded {
     };
 }
 
-/// Declares a public enum of one-field variants, encoded as a tag byte and then the field.
+/// Declares a public enum of one-field variants, encoded as a tag byte and then the field. With `#[json]`
+/// before its documentation its JSON form is the field's. A variant with `#[json("key" = "word")]` adds this
+/// entry to it.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! tagged {
+    (
+        #[json $(($($label:literal = $extra:expr),* $(,)?))?] $(#[$meta:meta])* $name:ident {
+            $($(#[doc = $doc:literal])* $(#[json($key:literal = $word:literal)])? $tag:literal => $variant:ident($type:ty),)*
+        }
+    ) => {
+        $crate::tagged! { $(#[$meta])* $name { $($(#[doc = $doc])* $tag => $variant($type),)* } }
+        $crate::json_enum! { $name [$($($label = $extra),*)?] { $($variant [$($key = $word)?])* } }
+    };
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $tag:literal => $variant:ident($type:ty),)* }) => {
         $(#[$meta])*
         #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +121,34 @@ macro_rules! tagged {
             fn read_cfg(buf: &mut impl commonware_codec::Buf, _: &()) -> Result<Self, commonware_codec::Error> {
                 match <u8 as commonware_codec::Read>::read_cfg(buf, &())? {
                     $($tag => Ok(Self::$variant(<$type as commonware_codec::Read>::read_cfg(buf, &Default::default())?)),)*
+                    tag => Err(commonware_codec::Error::InvalidEnum(tag)),
+                }
+            }
+        }
+    };
+}
+
+/// Declares a public enum without fields, encoded as one byte, and in JSON as the words beside it.
+macro_rules! tags {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $tag:literal => $variant:ident $word:literal,)* }) => {
+        json_words! { $name { $($variant $word)* } }
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$vdoc])* $variant = $tag,)* }
+        impl commonware_codec::Write for $name {
+            fn write(&self, buf: &mut impl bytes::BufMut) {
+                buf.put_u8(*self as u8);
+            }
+        }
+        impl commonware_codec::FixedSize for $name {
+            const SIZE: usize = 1;
+        }
+        impl commonware_codec::Read for $name {
+            type Cfg = ();
+            fn read_cfg(buf: &mut impl commonware_codec::Buf, _: &()) -> Result<Self, commonware_codec::Error> {
+                match <u8 as commonware_codec::Read>::read_cfg(buf, &())? {
+                    $($tag => Ok(Self::$variant),)*
                     tag => Err(commonware_codec::Error::InvalidEnum(tag)),
                 }
             }

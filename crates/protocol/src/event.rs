@@ -7,40 +7,20 @@
 
 use crate::{Account, AgreementId, Amount, Code, Hash};
 use bytes::BufMut;
-use commonware_codec::{Buf, EncodeSize, Error, FixedSize, Read, ReadExt as _, Write};
+use commonware_codec::{Buf, EncodeSize, Error, Read, ReadExt as _, Write};
 
-/// Declares a public enum without fields, encoded as one byte.
-macro_rules! tags {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $tag:literal => $variant:ident,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name { $($(#[$vdoc])* $variant = $tag,)* }
-        impl Write for $name {
-            fn write(&self, buf: &mut impl BufMut) {
-                (*self as u8).write(buf);
-            }
-        }
-        impl FixedSize for $name {
-            const SIZE: usize = 1;
-        }
-        impl Read for $name {
-            type Cfg = ();
-            fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, Error> {
-                match u8::read(buf)? {
-                    $($tag => Ok(Self::$variant),)*
-                    tag => Err(Error::InvalidEnum(tag)),
-                }
-            }
-        }
-    };
-}
-
-/// Declares [`Event`]. An entry is `number Name { fields }`, encoded as the number and the fields in order.
+/// Declares [`Event`]. An entry is `number Name { fields }`, encoded as the number and the fields in order. In
+/// JSON the name stands under `event`, beside the fields (`json.rs` says how they are shown).
 macro_rules! events {
-    ($($(#[$doc:meta])* $tag:literal $variant:ident { $($(#[$fdoc:meta])* $field:ident: $type:ty,)* })*) => {
+    (
+        $($(#[$doc:meta])* $tag:literal $variant:ident {
+            $($(#[doc = $fdoc:literal])* $(#[json($($how:tt)*)])* $field:ident: $type:ty,)*
+        })*
+    ) => {
         /// Something that happened in a block, listed in order.
         #[derive(Clone, Debug, PartialEq, Eq)]
-        pub enum Event { $($(#[$doc])* $variant { $($(#[$fdoc])* $field: $type,)* },)* }
+        pub enum Event { $($(#[$doc])* $variant { $($(#[doc = $fdoc])* $field: $type,)* },)* }
+        json_events! { Event { $($variant { $($field [$(($($how)*))*])* })* } }
         impl Write for Event {
             fn write(&self, buf: &mut impl BufMut) {
                 match self { $(Self::$variant { $($field),* } => { u8::write(&$tag, buf); $($field.write(buf);)* })* }
@@ -79,6 +59,7 @@ events! {
         /// Part of the fee that went to the committee's pool.
         committee: Amount,
         /// Part of the fee that the provider got.
+        #[json("provider_pay")]
         pay: Amount,
     }
     /// A provider was drawn and got a challenge.
@@ -120,6 +101,8 @@ events! {
         /// Agreement of the refused voucher.
         agreement: AgreementId,
         /// Code that says why it was refused.
+        #[json("code")]
+        #[json("why", explain)]
         code: Code,
     }
     /// Money moved from a provider's bond to an agreement's storage reserve, less the tenth that is
@@ -151,6 +134,7 @@ events! {
         /// Provider that was measured.
         provider: Account,
         /// Measured rate, in bytes per epoch.
+        #[json("bytes_per_epoch")]
         rate: u64,
         /// Lower median of the last three rates, in bytes per epoch; `None` before the third.
         median: Option<u64>,
@@ -175,8 +159,10 @@ events! {
         /// Class: 0 storage, 1 egress, 2 gas.
         class: u8,
         /// Posted price, in grains per 2^20 units.
+        #[json(digits)]
         price: u64,
         /// Slow price, in grains per 2^20 units.
+        #[json(digits)]
         slow: u64,
     }
     /// A provider was paid its share of an epoch's pool (BK-6).
@@ -219,10 +205,14 @@ events! {
         /// Reads whose bytes verified.
         correct: u16,
         /// Latency band of the answered reads.
+        #[json("latency_band")]
         latency: u8,
         /// Throughput band of the answered reads.
+        #[json("throughput_band")]
         throughput: u8,
         /// `Done` if the report counts; otherwise the reason.
+        #[json("code")]
+        #[json("why", explain)]
         code: Code,
     }
     /// The reports on a provider were judged (SQ-6). If `assigned` is 0, it was not drawn. A figure
@@ -233,20 +223,29 @@ events! {
         /// Provider that was audited.
         provider: Account,
         /// Number of auditors drawn for the provider.
+        #[json("auditors")]
         assigned: u8,
         /// Number of auditors whose reports count.
+        #[json("auditors_reported")]
         reported: u8,
         /// Share of its last 64 challenges answered on time, at the close; parts per billion.
+        #[json(ratio)]
         on_time: u64,
         /// Median share of requested reads that were answered.
+        #[json(ratio)]
         answered: u64,
         /// Median share of answered reads that verified.
+        #[json(ratio)]
         correct: u64,
         /// Median latency score, in parts per billion.
+        #[json(ratio)]
         latency: u64,
         /// Median throughput band of the reports.
+        #[json("throughput_band", ratio)]
         throughput: u64,
         /// Answered share and latency score in force from this close on.
+        #[json("answered_stands", answered)]
+        #[json("latency_stands", second)]
         stands: [u64; 2],
     }
     /// A seat was paid its share of an epoch's committee pool (AU-3).
@@ -286,6 +285,7 @@ events! {
         /// Number of the faulty round.
         round: u64,
         /// Challenges opened by draws in proportion to the fee.
+        #[json("drawn_by_fee")]
         drawn: u32,
         /// Those of them that were answered on time.
         on_time: u32,
@@ -305,15 +305,15 @@ tags! {
     /// A change in a provider's reputation.
     ReputationStep {
         /// A penalty follows if it goes on like this.
-        0 => Warned,
+        0 => Warned "warned",
         /// Gets no new agreements until it is back (JL-2).
-        1 => Suspended,
+        1 => Suspended "suspended",
         /// Gets new agreements again.
-        2 => Resumed,
+        2 => Resumed "resumed",
         /// Gets no new agreements until its time is over and it asks (JL-3).
-        3 => Jailed,
+        3 => Jailed "jailed",
         /// Left jail and is on probation.
-        4 => Unjailed,
+        4 => Unjailed "unjailed",
     }
 }
 
@@ -321,13 +321,13 @@ tags! {
     /// The cause of a change in a provider's reputation.
     ReputationReason {
         /// Correctness of a class below nine tenths.
-        0 => Correctness,
+        0 => Correctness "correct reads below nine tenths",
         /// Availability below one half, or above it again.
-        1 => Availability,
+        1 => Availability "answers on time below one half",
         /// Request by the provider itself.
-        2 => Request,
+        2 => Request "it asked",
         /// Equivocation by the seat of the same account.
-        3 => Equivocation,
+        3 => Equivocation "it has a seat and signed two proposals of one view",
     }
 }
 
@@ -335,10 +335,10 @@ tags! {
     /// A change in the state of an agreement.
     AgreementChange {
         /// The agreement is open.
-        0 => Opened,
+        0 => Opened "opened",
         /// Closed by one party; vouchers are redeemable for the window.
-        1 => Closing,
+        1 => Closing "closing",
         /// Its records are deleted, and deposit and reserves returned.
-        2 => Deleted,
+        2 => Deleted "deleted",
     }
 }

@@ -78,6 +78,7 @@ impl commonware_codec::Read for Account {
 }
 
 encoded! {
+    #[json]
     /// Identifies an agreement forever: a slot can be reused, but not with the same opening height
     /// (AG-1).
     #[derive(Copy, PartialOrd, Ord)]

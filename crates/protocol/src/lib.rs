@@ -19,6 +19,8 @@ extern crate alloc;
 
 mod broken;
 #[macro_use]
+mod json_macros;
+#[macro_use]
 mod codec;
 pub mod account;
 pub mod agreement;
@@ -37,6 +39,8 @@ pub mod fees;
 pub mod fenwick;
 pub mod identity;
 pub mod invariants;
+#[cfg(feature = "serde")]
+pub mod json;
 pub mod ledger;
 pub mod limits;
 pub mod operation;

@@ -232,6 +232,7 @@ const _: () = assert!((SEATS_MAX * SERVICE_DRAWS) as usize <= REPORTS_MAX * REPO
 const _: () = assert!(AUDITORS_MAX <= 3 * REPORTS_PER_PART);
 
 encoded! {
+    #[json]
     /// The parameters that the genesis fixes. Nothing changes them later.
     #[derive(Copy)]
     Parameters {
@@ -298,10 +299,12 @@ encoded! {
         /// Largest egress quota of one agreement, in bytes.
         quota_egress_max: u64,
         /// Largest gas quota of one agreement.
+        #[json(digits)]
         quota_gas_max: u64,
         /// Highest rate cap on egress of one agreement, in bytes per round.
         rate_egress_max: u64,
         /// Highest rate cap on gas of one agreement, per round.
+        #[json(digits)]
         rate_gas_max: u64,
         /// S: number of providers that a block closes in each pass. Registration stops when a pass would
         /// no longer fit its epoch (BK-4).

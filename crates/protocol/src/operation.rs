@@ -49,6 +49,7 @@ pub const PROBE_NAMESPACE: &[u8] = b"posync/probe/1";
 pub const CLOSE_NAMESPACE: &[u8] = b"posync/close/1";
 
 encoded! {
+    #[json]
     /// Moves money from the signer to another account.
     Transfer {
         /// Account that receives the money.
@@ -59,9 +60,11 @@ encoded! {
 }
 
 encoded! {
+    #[json]
     /// A provider's offer. Registering it is consent to any opening within it (PV-1).
     RegisterProvider {
         /// Declared operator, zero padded UTF-8.
+        #[json(text)]
         operator: [u8; OPERATOR_BYTES],
         /// Bond to lock, taken from the signer's balance.
         bond: Amount,
@@ -70,16 +73,22 @@ encoded! {
         /// Egress offered, in bytes per epoch.
         capacity_egress: u64,
         /// Gas offered per epoch.
+        #[json(digits)]
         capacity_gas: u64,
         /// Lowest storage price that it accepts.
+        #[json(digits)]
         reserve_storage: u64,
         /// Lowest egress price that it accepts.
+        #[json(digits)]
         reserve_egress: u64,
         /// Lowest gas price that it accepts; no rule reads it yet.
+        #[json(digits)]
         reserve_gas: u64,
         /// Longest agreement that it accepts, in epochs.
         term_max: u32,
         /// Addresses at which clients reach it, preferred one first.
+        #[json("address", first)]
+        #[json("addresses")]
         addresses: Bounded<Address, ADDRESSES_MAX>,
         /// Name of its region, UTF-8.
         region: Bounded<u8, REGION_BYTES_MAX>,
@@ -87,6 +96,7 @@ encoded! {
 }
 
 encoded! {
+    #[json]
     /// Changes an offer, adds to the bond, announces the exit, or completes it.
     UpdateProvider {
         /// Money to add to the bond.
@@ -96,16 +106,22 @@ encoded! {
         /// New egress offer in bytes per epoch, not below what is sold.
         capacity_egress: u64,
         /// New gas offer per epoch, not below what is sold.
+        #[json(digits)]
         capacity_gas: u64,
         /// New lowest storage price.
+        #[json(digits)]
         reserve_storage: u64,
         /// New lowest egress price.
+        #[json(digits)]
         reserve_egress: u64,
         /// New lowest gas price.
+        #[json(digits)]
         reserve_gas: u64,
         /// New longest agreement, in epochs.
         term_max: u32,
         /// New addresses, preferred one first.
+        #[json("address", first)]
+        #[json("addresses")]
         addresses: Bounded<Address, ADDRESSES_MAX>,
         /// The provider's fee-tree index; a hint that must match its record.
         index: u32,
@@ -118,6 +134,7 @@ encoded! {
 }
 
 encoded! {
+    #[json]
     /// Opens an agreement. Its escrow is the storage reserve, computed from the terms, plus the voucher
     /// reserve (AG-3).
     Open {
@@ -130,20 +147,25 @@ encoded! {
         /// Key that signs data sets.
         storage_key: Account,
         /// Highest posted storage price that the consumer accepts.
+        #[json(digits)]
         max_storage_price: u64,
         /// Highest posted egress price that the consumer accepts.
+        #[json(digits)]
         max_egress_price: u64,
         /// Highest posted gas price that the consumer accepts.
+        #[json(digits)]
         max_gas_price: u64,
         /// Storage quota, in leaves.
         quota_leaves: u64,
         /// Egress quota over the whole term, in bytes.
         quota_egress: u64,
         /// Gas quota over the whole term.
+        #[json(digits)]
         quota_gas: u64,
         /// Rate cap on egress, in bytes per round (VO-2).
         rate_egress: u64,
         /// Rate cap on gas, per round (VO-2).
+        #[json(digits)]
         rate_gas: u64,
         /// Epoch in which the agreement ends, exclusive.
         end_epoch: u64,
@@ -155,6 +177,7 @@ encoded! {
 }
 
 encoded! {
+    #[json]
     /// Adds to an agreement's voucher reserve (AG-8).
     TopUp {
         /// Agreement to top up.
@@ -162,13 +185,16 @@ encoded! {
         /// Money to lock for further vouchers.
         amount: Amount,
         /// Highest egress price that the consumer accepts for units beyond the new boundary.
+        #[json(digits)]
         max_egress_price: u64,
         /// Highest gas price that the consumer accepts for units beyond the new boundary.
+        #[json(digits)]
         max_gas_price: u64,
     }
 }
 
 encoded! {
+    #[json]
     /// Ends an agreement at once, signed by the sender and by the other party (AG-5).
     Close {
         /// Agreement to end at once.
@@ -182,11 +208,13 @@ encoded! {
         /// Last height at which the second signature is valid.
         last: u64,
         /// The other party's signature over chain id, agreement id and `last`, in `CLOSE_NAMESPACE`.
+        #[json(skip)]
         second: Signature,
     }
 }
 
 encoded! {
+    #[json]
     /// Ends an agreement on one party's word. Vouchers stay redeemable for the redemption window.
     CloseAlone {
         /// Agreement to close; its records stay for the redemption window.
@@ -195,6 +223,7 @@ encoded! {
 }
 
 encoded! {
+    #[json]
     /// Replaces the session key. Vouchers of the old one stay redeemable for the redemption window.
     RotateKey {
         /// Agreement whose key is replaced.
@@ -205,6 +234,7 @@ encoded! {
 }
 
 encoded! {
+    #[json]
     /// A new version of an agreement's data set, as both parties sign it.
     #[derive(Copy)]
     DataSetClaim {
@@ -222,6 +252,7 @@ encoded! {
 }
 
 encoded! {
+    #[json]
     /// Puts a data set in force, or in `next` while the provider is not at a settled point (DS-4).
     /// Either party may send it.
     SetDataSet {
@@ -234,8 +265,10 @@ encoded! {
         /// The agreement's storage key; a hint that must match.
         storage_key: Account,
         /// Signature by the storage key over chain id and claim.
+        #[json(skip)]
         consumer_signature: Signature,
         /// Signature by the provider over the same bytes; required unless the set is empty (DS-3).
+        #[json(skip)]
         provider_signature: Option<Signature>,
     }
 }
@@ -251,57 +284,71 @@ encoded! {
 }
 
 encoded! {
+    #[json]
     /// A drawn chunk with its proof up to the signed root of the data set (RD-2).
     ProvedRead {
         /// Place in the slot tree that holds the drawn index. It names the agreement's slot and, modulo
         /// the ring, its end epoch.
+        #[json("slot", slot)]
         place: u32,
         /// Name of the shard: its plain BLAKE3 hash.
         shard: Hash,
         /// Exact length of the shard, in bytes.
         length: u64,
         /// Path from the shard to the data set's root.
+        #[json(skip)]
         position: SumPath,
         /// Content of the chunk, at most 1 KiB.
+        #[json(skip)]
         chunk: Bounded<u8, { LEAF_BYTES as usize }>,
         /// Sibling chaining values from the chunk to the shard's hash.
+        #[json(skip)]
         path: Bounded<Hash, CHUNK_LEVELS_MAX>,
     }
 }
 
 encoded! {
+    #[json]
     /// A read that the provider declares missing. It still proves the shard and its place.
     MissingRead {
         /// Place in the slot tree that holds the drawn index.
+        #[json("slot", slot)]
         place: u32,
         /// Name of the shard: its plain BLAKE3 hash.
         shard: Hash,
         /// Exact length of the shard, in bytes.
         length: u64,
         /// Path from the shard to the data set's root.
+        #[json(skip)]
         position: SumPath,
     }
 }
 
 encoded! {
+    #[json]
     /// A read in the slot of an agreement that had ended before the challenge was drawn, and that was
     /// not cleared before its place came into range again (RD-9). It never passes; anyone can free the
     /// slot with `Settle`.
     #[derive(Copy)]
     EndedRead {
         /// Place in the slot tree that holds the drawn index.
+        #[json("slot", slot)]
         place: u32,
     }
 }
 
 tagged! {
+    #[json]
     /// The answer to one of a challenge's four dependent reads (RD-1).
     Answer {
         /// The chunk, with its proof.
+        #[json("read" = "proved")]
         0 => Proved(ProvedRead),
         /// The provider lacks the chunk.
+        #[json("read" = "missing")]
         1 => Missing(MissingRead),
         /// The agreement of the drawn slot has ended.
+        #[json("read" = "ended")]
         2 => Ended(EndedRead),
     }
 }
@@ -323,16 +370,20 @@ impl Answer {
 }
 
 tagged! {
+    #[json]
     /// The answer to a read that is asked again (RD-7).
     Reasked {
         /// The chunk is back, with its proof.
+        #[json("read" = "proved")]
         0 => Proved(FoundRead),
         /// The chunk is still missing, or its agreement has ended.
+        #[json("read" = "missing")]
         1 => Missing(StillMissing),
     }
 }
 
 encoded! {
+    #[json]
     /// A chunk that was declared missing and has been found. Its place was proved when it was declared,
     /// so the path to the shard's name suffices (RD-7).
     FoundRead {
@@ -343,13 +394,16 @@ encoded! {
         /// Exact length of the shard, in bytes.
         length: u64,
         /// Content of the chunk, at most 1 KiB.
+        #[json(skip)]
         chunk: Bounded<u8, { LEAF_BYTES as usize }>,
         /// Sibling chaining values from the chunk to the shard's hash.
+        #[json(skip)]
         path: Bounded<Hash, CHUNK_LEVELS_MAX>,
     }
 }
 
 encoded! {
+    #[json]
     /// Names a remembered read that is still missing, or whose agreement has ended, and proves nothing.
     #[derive(Copy)]
     StillMissing {
@@ -359,6 +413,7 @@ encoded! {
 }
 
 encoded! {
+    #[json]
     /// Cumulative use of one agreement, signed by its session key (VO-1).
     #[derive(Copy)]
     Voucher {
@@ -367,27 +422,33 @@ encoded! {
         /// Egress bytes since the opening.
         egress: u64,
         /// Gas since the opening.
+        #[json(digits)]
         gas: u64,
         /// Ed25519 signature by the session key over chain id and the fields above.
+        #[json(skip)]
         signature: Signature,
     }
 }
 
 encoded! {
+    #[json]
     /// A voucher with an optional claim by the provider beyond it (BK-8).
     #[derive(Copy)]
     Redemption {
         /// The voucher to redeem.
+        #[json(flat)]
         voucher: Voucher,
         /// Key that signed it; must be the agreement's session key, or the old one within its window.
         session_key: Account,
         /// Egress bytes and gas that the provider says it has served since the opening, each at least
         /// the voucher's. The excess is never paid; it counts as disputed, once.
+        #[json(claimed)]
         claim: Option<(u64, u64)>,
     }
 }
 
 encoded! {
+    #[json]
     /// A storage proof: the answer to a challenge. Free, keyed by (provider, height), idempotent (RD-8).
     StorageProof {
         /// Height of the block that drew the challenge.
@@ -404,6 +465,7 @@ encoded! {
         /// Vouchers to redeem, each judged on its own (VO-4).
         vouchers: Bounded<Redemption, STORAGE_PROOF_VOUCHERS_MAX>,
         /// Slots whose `next` takes effect; consumer and end epoch are hints that must match.
+        #[json(slots)]
         apply: Bounded<(u32, Account, u64), SETTLE_SLOTS_MAX>,
         /// End epochs to cross, ascending (ST-5).
         endings: Bounded<u64, ENDINGS_MAX>,
@@ -411,6 +473,7 @@ encoded! {
 }
 
 encoded! {
+    #[json]
     /// Redeems vouchers for a fee, independently of any challenge.
     Redeem {
         /// Vouchers to redeem, each judged on its own (VO-4).
@@ -419,6 +482,7 @@ encoded! {
 }
 
 encoded! {
+    #[json]
     /// Free upkeep that anyone may send (ST-7): expires a stale challenge, applies `next`, charges and
     /// removes ended agreements. Sent by the provider itself while no challenge is open, it also puts
     /// the provider back into the fee tree (DR-6).
@@ -428,6 +492,7 @@ encoded! {
         /// Its fee-tree index; a hint that must match.
         index: u32,
         /// Slots to apply, charge or remove; consumer and end epoch are hints that must match.
+        #[json(slots)]
         slots: Bounded<(u32, Account, u64), SETTLE_SLOTS_MAX>,
         /// End epochs to cross, ascending (ST-5).
         endings: Bounded<u64, ENDINGS_MAX>,
@@ -435,6 +500,7 @@ encoded! {
 }
 
 encoded! {
+    #[json]
     /// Leaves jail after the sentence, for a burned price (JL-5).
     Unjail {
         /// Money to add to the bond, which must cover the capacity again.
@@ -443,6 +509,7 @@ encoded! {
 }
 
 encoded! {
+    #[json]
     /// A provider's signed refusal of a placement (PV-5). The refused consumer holds it; anyone may
     /// submit it, and the ledger then lowers the declared capacity to what is sold.
     #[derive(Copy)]
@@ -458,11 +525,13 @@ encoded! {
         /// Last certified height that the provider had seen when it signed.
         height: u64,
         /// Ed25519 signature by the provider over chain id and the fields above.
+        #[json(skip)]
         signature: Signature,
     }
 }
 
 encoded! {
+    #[json]
     /// Two headers that one leader signed for the same view: evidence of equivocation.
     Proposals {
         /// The contradicting headers, each with its signature.
@@ -471,9 +540,11 @@ encoded! {
 }
 
 encoded! {
+    #[json]
     /// Two different commitments of one seat for the same epoch: evidence of equivocation.
     Commitments {
         /// Seat that signed both commitments.
+        #[json(skip)]
         seat: Account,
         /// The contradicting commitments, each with its signature.
         commits: Bounded<AuditCommit, 2>,
@@ -481,6 +552,7 @@ encoded! {
 }
 
 tagged! {
+    #[json("seat" = Self::offender)]
     /// Two signatures of one seat that contradict each other (AU-4).
     Evidence {
         /// Two block proposals for one view.
@@ -491,6 +563,7 @@ tagged! {
 }
 
 encoded! {
+    #[json]
     /// Bytes that a drawn peer received from a provider in the epoch's slot, signed by the peer (CP-2).
     #[derive(Copy)]
     ProbeCount {
@@ -505,16 +578,19 @@ encoded! {
         /// Bytes that arrived within the slot.
         bytes: u64,
         /// Ed25519 signature by the receiver over chain id and the fields above.
+        #[json(skip)]
         signature: Signature,
     }
 }
 
 encoded! {
+    #[json]
     /// A provider's measurement of its egress in an epoch, from the counts of its drawn peers (CP-3).
     Measure {
         /// Epoch that was measured.
         epoch: u64,
         /// Counts in the order of the draws. Each has its receiver's index, a hint that must match.
+        #[json(counts)]
         counts: Bounded<(u32, ProbeCount), PROBE_PEERS>,
     }
 }
@@ -669,6 +745,7 @@ operations! {
 }
 
 encoded! {
+    #[json("id" = Self::id, "kind" = |operation: &Self| operation.body.name())]
     /// A request in its signed envelope.
     Operation {
         /// Account that sends the operation and pays its fee.
@@ -680,8 +757,10 @@ encoded! {
         /// Last height at which a block may hold it.
         expires: u64,
         /// The request, which decides the lane.
+        #[json("fields")]
         body: Body,
         /// Ed25519 signature in `OPERATION_NAMESPACE` over chain id and the fields above.
+        #[json(skip)]
         signature: Signature,
     }
 }

@@ -90,9 +90,18 @@ pub trait Record: Write + EncodeSize + Read<Cfg = ()> {
     }
 }
 
+/// Declares a record: its kind, its id, the parts of its key, and its fields with their JSON form (`json.rs`).
+/// `#[json("name" = function)]` before its documentation adds an entry that is computed from the record.
 macro_rules! record {
-    ($(#[$meta:meta])* $kind:literal $name:ident ($($id:ident : $id_type:ty),*) [$($part:expr),*] { $($(#[$fmeta:meta])* $field:ident : $type:ty,)* }) => {
-        encoded! { $(#[$meta])* $name { $($(#[$fmeta])* $field: $type,)* } }
+    (#[json($($extra:tt)*)] $(#[$meta:meta])* $kind:literal $name:ident $id:tt $parts:tt $fields:tt) => {
+        encoded! { #[json($($extra)*)] $(#[$meta])* $name $fields }
+        record! { @key $kind $name $id $parts }
+    };
+    ($(#[$meta:meta])* $kind:literal $name:ident $id:tt $parts:tt $fields:tt) => {
+        encoded! { #[json] $(#[$meta])* $name $fields }
+        record! { @key $kind $name $id $parts }
+    };
+    (@key $kind:literal $name:ident ($($id:ident : $id_type:ty),*) [$($part:expr),*]) => {
         impl Record for $name { const KIND: u8 = $kind; }
         impl $name {
             /// The key of the record with this id.
@@ -155,6 +164,7 @@ record! {
         /// Sum of the bonds of all seats.
         seat_bonds: Amount,
         /// Base fee of the next block, in grains per unit of a paid operation (AC-3).
+        #[json(money)]
         base_fee: u64,
     }
 }
@@ -189,6 +199,7 @@ record! {
         /// (CP-5).
         sold_egress: u64,
         /// Gas under contract; no rule counts it yet.
+        #[json(digits)]
         sold_gas: u64,
         /// Height of the block that last lowered its offer after a signed refusal; 0 if none did.
         cut: u64,
@@ -217,18 +228,23 @@ record! {
     /// A provider's declared offer: any opening within it is accepted.
     37 Offer (account: &Account) [&account.0] {
         /// Declared operator, zero padded UTF-8.
+        #[json(text)]
         operator: [u8; OPERATOR_BYTES],
         /// Capacity offered, in leaves.
         capacity: u64,
         /// Egress, in bytes per epoch.
         capacity_egress: u64,
         /// Gas per epoch; no rule sells by it yet.
+        #[json(digits)]
         capacity_gas: u64,
         /// Lowest storage price that it accepts.
+        #[json(digits)]
         reserve_storage: u64,
         /// Lowest egress price that it accepts.
+        #[json(digits)]
         reserve_egress: u64,
         /// Lowest gas price that it accepts; no rule reads it yet.
+        #[json(digits)]
         reserve_gas: u64,
         /// Longest agreement in epochs, and so the longest time for which it locks its prices.
         term_max: u32,
@@ -238,6 +254,7 @@ record! {
 }
 
 encoded! {
+    #[json]
     /// A read that was declared missing and is asked again beside the next three challenges (RD-7).
     #[derive(Copy, Default)]
     Missing {
@@ -253,6 +270,7 @@ encoded! {
 }
 
 encoded! {
+    #[json]
     /// A challenge that waits for its answer.
     #[derive(Copy)]
     Challenge {
@@ -270,12 +288,16 @@ record! {
     #[derive(Default)]
     3 Audit (account: &Account) [&account.0] {
         /// The open challenge, if any.
+        #[json(drawn_at)]
         challenge: Option<Challenge>,
         /// Last 64 drawn reads, newest in the lowest bit; 1 = passed.
+        #[json(bits)]
         history: u64,
         /// Last 64 challenges with reads, newest in the lowest bit; 1 = answered on time.
+        #[json(bits)]
         on_time: u64,
         /// Last 64 drawn reads, aligned with `history`; 1 = the challenge was not answered.
+        #[json(bits)]
         silent: u64,
         /// Reads drawn since registration, without excused ones (NF-3).
         drawn: u32,
@@ -289,6 +311,7 @@ record! {
         /// Height of the challenge that was last answered or expired.
         last_height: u64,
         /// Reads declared missing, to be asked again.
+        #[json(count)]
         missing: Bounded<Missing, MISSING_MAX>,
     }
 }
@@ -310,6 +333,8 @@ record! {
     /// The addresses at which clients reach a provider.
     5 Endpoint (account: &Account) [&account.0] {
         /// Addresses, the one to try first at the front.
+        #[json("address", first)]
+        #[json("addresses")]
         addresses: Bounded<Address, ADDRESSES_MAX>,
     }
 }
@@ -328,26 +353,34 @@ record! {
         /// Epoch in which it ends, exclusive; key of the provider's ending record.
         end_epoch: u64,
         /// Posted storage price at the opening.
+        #[json(digits)]
         storage_price: u64,
         /// Slow storage price at the opening.
+        #[json(digits)]
         storage_slow: u64,
         /// Posted egress price at the opening.
+        #[json(digits)]
         egress_price: u64,
         /// Slow egress price at the opening.
+        #[json(digits)]
         egress_slow: u64,
         /// Posted gas price at the opening.
+        #[json(digits)]
         gas_price: u64,
         /// Slow gas price at the opening.
+        #[json(digits)]
         gas_slow: u64,
         /// Storage quota, in leaves.
         quota_leaves: u64,
         /// Egress quota over the whole term, in bytes.
         quota_egress: u64,
         /// Gas quota over the whole term.
+        #[json(digits)]
         quota_gas: u64,
         /// Rate cap on egress, in bytes per round.
         rate_egress: u64,
         /// Rate cap on gas, per round.
+        #[json(digits)]
         rate_gas: u64,
     }
 }
@@ -365,6 +398,7 @@ record! {
         /// Egress redeemed so far, in bytes.
         egress: u64,
         /// Gas redeemed so far.
+        #[json(digits)]
         gas: u64,
         /// The provider's `acc` at the last charge of this agreement.
         acc: u128,
@@ -388,33 +422,44 @@ record! {
 }
 
 encoded! {
+    #[json]
     /// Voucher prices that a top-up locked, and the earlier ones up to the boundaries (AG-8).
     #[derive(Copy)]
     Lock {
         /// Posted egress price that was locked.
+        #[json(digits)]
         egress_price: u64,
         /// Slow egress price that was locked.
+        #[json(digits)]
         egress_slow: u64,
         /// Posted gas price that was locked.
+        #[json(digits)]
         gas_price: u64,
         /// Slow gas price that was locked.
+        #[json(digits)]
         gas_slow: u64,
         /// Boundary of egress: cumulative bytes that the reserve covered before the raise.
         egress: u64,
         /// Boundary of gas: cumulative gas that the reserve covered before the raise.
+        #[json(digits)]
         gas: u64,
         /// Egress price up to the boundary.
+        #[json(digits)]
         egress_before: u64,
         /// Part of `egress_before` that counts as base (ST-3).
+        #[json(digits)]
         egress_base_before: u64,
         /// Gas price up to the boundary.
+        #[json(digits)]
         gas_before: u64,
         /// Part of `gas_before` that counts as base (ST-3).
+        #[json(digits)]
         gas_base_before: u64,
     }
 }
 
 encoded! {
+    #[json]
     /// A version of an agreement's data set.
     #[derive(Copy, Default)]
     Version {

@@ -2,7 +2,7 @@
 
 use crate::{
     failure::Outcome,
-    json, keys,
+    keys,
     ledger::Ledger,
     network::{Network, USER_KEY},
     output::Output,
@@ -33,8 +33,8 @@ impl Account {
             let ledger = Ledger::open(&context, net).await?;
             let (height, found) = ledger.read_at::<AccountState>(AccountState::key(&account)).await?;
             let state = found.clone().unwrap_or_default();
-            let value = json!({ "account": account.to_string(), "exists": found.is_some(),
-                "balance": json::grains(state.balance), "nonce": state.nonce, "height": height });
+            let value = json!({ "account": account, "exists": found.is_some(),
+                "balance": state.balance, "nonce": state.nonce, "height": height });
             output.answer(&value, || {
                 let rest = match &found {
                     Some(state) => format!(

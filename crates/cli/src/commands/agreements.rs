@@ -3,7 +3,6 @@
 use crate::{
     failure::Outcome,
     gateway::Gateway,
-    json,
     ledger::Ledger,
     output::{Output, table},
     session,
@@ -35,10 +34,11 @@ impl Agreements {
 }
 
 fn to_json((row, usage): &(AgreementRow, Usage), parameters: &Parameters) -> Value {
-    json!({ "agreement": json::agreement(&row.agreement), "shards": row.shards, "bytes": row.bytes,
-        "version": row.version, "egress": row.egress, "end_epoch": row.end_epoch,
-        "voucher_reserve": json::grains(row.voucher_reserve), "signed": json::grains(usage.signed),
-        "disputed": json::grains(usage.disputed), "trust": trust(usage, parameters) as f64 / ONE as f64 })
+    let mut value = json!(row);
+    value["signed"] = json!(usage.signed);
+    value["disputed"] = json!(usage.disputed);
+    value["trust"] = json!(trust(usage, parameters) as f64 / ONE as f64);
+    value
 }
 
 const HEADINGS: [&str; 10] = [
@@ -110,7 +110,7 @@ mod tests {
         assert!(calm.contains("100.0000 %") && !calm.contains("broke"), "{calm}");
         let both = text(&[(row(0), clean), (row(1), disputed.clone())], &parameters);
         assert!(both.contains("0.010000000    66.6666 %") && both.contains("broke"), "{both}");
-        assert_eq!(to_json(&(row(1), disputed), &parameters)["disputed"], json::grains(deposit));
+        assert_eq!(to_json(&(row(1), disputed), &parameters)["disputed"], json!(deposit));
     }
 
     #[test]

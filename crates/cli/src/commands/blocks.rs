@@ -7,13 +7,17 @@
 use crate::{
     devnet::create::SUPPLY,
     failure::{Exit, Failure, Outcome},
-    json,
     ledger::{Block, Ledger},
     network::Network,
     output::{Output, table},
     session,
 };
-use posync_protocol::limits::Parameters;
+use posync_protocol::{
+    block::{BlockBody, Header, Receipts},
+    event::Event,
+    limits::Parameters,
+};
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -63,28 +67,34 @@ async fn print_lines(
 ) -> Outcome {
     let parameters = ledger.parameters();
     let about = json!({ "network_key": network.network_key, "chain": network.chain,
-        "supply": json::grains(SUPPLY), "parameters": json::parameters(parameters) });
+        "supply": SUPPLY, "parameters": parameters });
     output.answer(&about, String::new)?;
     for height in heights {
-        output.answer(&to_json(&ledger.block(height).await?, parameters), String::new)?;
+        output.answer(&Line::of(&ledger.block(height).await?, parameters), String::new)?;
     }
     Ok(())
 }
 
-fn to_json(block: &Block, parameters: &Parameters) -> Value {
-    let mut value = json::header(&block.header, parameters);
-    let body = json::body(&block.body);
-    let receipts: Vec<Value> = block
-        .receipts
-        .rows
-        .iter()
-        .map(|(id, code)| json!({ "id": hex::encode(id), "code": *code as u8, "text": code.explain() }))
-        .collect();
-    value["draws"] = body["draws"].clone();
-    value["operations"] = body["operations"].clone();
-    value["receipts"] = receipts.into();
-    value["events"] = block.events.iter().map(json::event).collect::<Vec<_>>().into();
-    value
+/// A block as one line: its header, its content and what followed from it.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    header: &'a Header,
+    round: u64,
+    epoch: u64,
+    #[serde(flatten)]
+    body: &'a BlockBody,
+    #[serde(flatten)]
+    receipts: &'a Receipts,
+    events: &'a [Event],
+}
+
+impl<'a> Line<'a> {
+    fn of(block: &'a Block, parameters: &Parameters) -> Self {
+        let Block { header, body, receipts, events, .. } = block;
+        let (round, epoch) = (parameters.round(header.height), parameters.epoch(header.height));
+        Self { header, round, epoch, body, receipts, events }
+    }
 }
 
 async fn print_table(ledger: &Ledger, heights: std::ops::RangeInclusive<u64>, output: Output) -> Outcome {

@@ -9,7 +9,6 @@ use self::service::Service;
 use super::recompute::{genesis, sealing_block};
 use crate::{
     failure::{Exit, Failure, Outcome},
-    json,
     ledger::Ledger,
     network::Network,
     output::{Output, table},
@@ -284,9 +283,8 @@ impl Reward {
             .fees
             .iter()
             .map(|fee| {
-                json!({ "block": fee.block, "what": fee.what, "fee": json::grains(fee.fee),
-                    "burn": json::grains(fee.burn), "committee": json::grains(fee.committee),
-                    "provider_pay": json::grains(fee.pay) })
+                json!({ "block": fee.block, "what": fee.what, "fee": fee.fee, "burn": fee.burn,
+                    "committee": fee.committee, "provider_pay": fee.pay })
             })
             .collect();
         let lines: Vec<Value> = self
@@ -294,11 +292,11 @@ impl Reward {
             .iter()
             .map(|line| {
                 json!({ "name": line.name, "formula": line.formula, "block": line.block,
-                    "value": json::number(line.value), "recorded": json::number(line.recorded) })
+                    "value": line.value.to_string(), "recorded": line.recorded.to_string() })
             })
             .collect();
-        json!({ "node": self.account.to_string(), "epoch": self.epoch, "amount": json::grains(self.amount),
-            "signed": json::grains(self.signed[0]), "disputed": json::grains(self.signed[1]),
+        json!({ "provider": self.account, "epoch": self.epoch, "amount": self.amount,
+            "signed": self.signed[0], "disputed": self.signed[1],
             "fees": fees, "reports": self.service.to_json(), "lines": lines, "faults": self.faults.to_json(),
             "holds": self.holds() })
     }

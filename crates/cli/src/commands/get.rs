@@ -1,6 +1,6 @@
 //! `posync get NAME FILE`: a failed read leaves an existing file as it was ([`crate::target`]).
 
-use crate::{failure::Outcome, gateway::Gateway, json, output::Output, session, target::Target};
+use crate::{failure::Outcome, gateway::Gateway, output::Output, session, target::Target};
 use std::{
     io::{self, Write},
     path::{Path, PathBuf},
@@ -24,7 +24,7 @@ impl Get {
         let mut target = Target::open(&self.file)?;
         let file = self.read_into(net, output, &mut target)?;
         target.keep()?;
-        output.answer(&json::file(&file), || {
+        output.answer(&file, || {
             format!(
                 "wrote {}: {} bytes\nblake3 {}",
                 self.file.display(),

@@ -3,11 +3,9 @@
 use crate::{
     failure::Outcome,
     gateway::Gateway,
-    json,
     output::{Output, table},
     session,
 };
-use serde_json::Value;
 use std::path::Path;
 
 /// Command-line arguments of `posync ls`.
@@ -19,8 +17,7 @@ impl Ls {
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         session::run(async |context| {
             let files = Gateway::connect(&context, net).await?.list().await?;
-            let rows: Vec<Value> = files.iter().map(json::file).collect();
-            output.answer(&rows, || {
+            output.answer(&files, || {
                 let rows: Vec<Vec<String>> = files
                     .iter()
                     .map(|file| {

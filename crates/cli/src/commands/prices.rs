@@ -5,7 +5,6 @@
 
 use crate::{
     failure::Outcome,
-    json,
     ledger::Ledger,
     output::{Output, table},
     session,
@@ -14,6 +13,7 @@ use posync_protocol::{
     amount::ONE,
     books::pair,
     economics::price::TARGET_FLOW,
+    json::digits,
     limits::Parameters,
     record::{Books, EGRESS, Market, STORAGE},
 };
@@ -94,7 +94,7 @@ impl Now {
 
     fn to_json(&self) -> Value {
         let (used, epoch) = self.used().unzip();
-        json!({ "class": self.name, "price": json::number(self.price), "slow_price": json::number(self.slow), "grains_per": self.unit,
+        json!({ "class": self.name, "price": digits(&self.price), "slow_price": digits(&self.slow), "grains_per": self.unit,
             "used_percent": used, "target_percent": percent(self.target), "epoch": epoch })
     }
 }
@@ -105,8 +105,8 @@ fn percent(share: u64) -> u64 {
 
 fn epoch_json(books: &Books) -> Value {
     let classes = CLASSES.map(|(class, name, ..)| {
-        json!({ "class": name, "price": json::number(books.prices[class]),
-            "slow_price": json::number(books.slow[class]) })
+        json!({ "class": name, "price": digits(&books.prices[class]),
+            "slow_price": digits(&books.slow[class]) })
     });
     json!({ "epoch": books.epoch, "classes": classes })
 }

@@ -3,7 +3,6 @@
 use crate::{
     failure::{Exit, Failure, Outcome},
     gateway::Gateway,
-    json,
     output::Output,
     session,
     source::Source,
@@ -36,7 +35,7 @@ impl Put {
             let bar = output.progress(source.length());
             let file = gateway.put(&name, &mut source, |bytes| bar.inc(bytes)).await?;
             bar.finish_and_clear();
-            output.answer(&json::file(&file), || {
+            output.answer(&file, || {
                 format!(
                     "stored '{}': {} bytes, {} segments, {} of {} shards durable\nblake3 {}",
                     name.escape_debug(),

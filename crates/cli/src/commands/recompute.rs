@@ -6,7 +6,6 @@ use crate::{
     ledger::Ledger,
     network::Network,
     output::{Output, table},
-    records,
     replay::{Replay, Row},
     session,
 };
@@ -161,9 +160,7 @@ impl Compared {
         let rows: Vec<Value> = self
             .pairs
             .iter()
-            .map(|Pair { provider, row, equal }| {
-                json!({ "provider": provider.to_string(), "row": records::row(row), "equal": equal })
-            })
+            .map(|Pair { provider, row, equal }| json!({ "provider": provider, "row": row, "equal": equal }))
             .collect();
         json!({ "epoch": self.epoch, "blocks": self.blocks, "rows": rows,
             "root": hex::encode(self.books.root), "books_equal": self.books_equal, "recomputed": self.equal() })

@@ -1,6 +1,6 @@
 //! `posync rm NAME`: forgets a stored file.
 
-use crate::{failure::Outcome, gateway::Gateway, json, output::Output, session};
+use crate::{failure::Outcome, gateway::Gateway, output::Output, session};
 use std::path::Path;
 
 /// Command-line arguments of `posync rm`.
@@ -15,9 +15,7 @@ impl Rm {
     pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
         session::run(async |context| {
             let file = Gateway::connect(&context, net).await?.remove(&self.name).await?;
-            output.answer(&json::file(&file), || {
-                format!("removed '{}': {} bytes", self.name.escape_debug(), file.bytes)
-            })
+            output.answer(&file, || format!("removed '{}': {} bytes", self.name.escape_debug(), file.bytes))
         })
     }
 }

@@ -37,7 +37,7 @@ impl Send {
         session::run(async |context| {
             let ledger = Ledger::open(&context, net).await?;
             let sent = ledger.run(&key, &path, Body::Transfer(Transfer { to, amount })).await?;
-            let value = json!({ "to": to.to_string(), "grains": crate::json::grains(amount),
+            let value = json!({ "to": to, "amount": amount,
                 "operation": hex::encode(sent.id), "height": sent.receipt.height });
             output.answer(&value, || format!("sent {amount} SYNC to {to} in block {}", sent.receipt.height))
         })

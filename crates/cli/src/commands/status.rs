@@ -7,7 +7,7 @@ use crate::{
     network::{Network, Role},
     output::{Output, table},
     pulse::Pulse,
-    records, session,
+    session,
 };
 use posync_protocol::{
     record::{Seat, System},
@@ -48,7 +48,7 @@ impl Status {
                 .collect();
             let value = json!({ "network_key": network.network_key, "chain": network.chain, "height": height,
                 "round": parameters.round(height), "epoch": parameters.epoch(height), "consensus": pulse.to_json(),
-                "system": records::system(&system), "accounted": crate::json::grains(accounted(&system)),
+                "system": system, "accounted": accounted(&system),
                 "gateway": gateway.as_ref().map(gateway_json), "seats": seats.iter().map(seat_json).collect::<Vec<_>>(), "members": members });
             output.answer(&value, || {
                 format!("network   {}\n{}", pulse.to_text(), to_text(&value, &system, &seats))
@@ -68,7 +68,7 @@ async fn read_seats(ledger: &Ledger, network: &Network) -> Outcome<Vec<(String, 
 }
 
 fn seat_json((name, seat): &(String, Seat)) -> Value {
-    let mut value = records::seat(seat);
+    let mut value = json!(seat);
     value["name"] = name.as_str().into();
     value
 }

@@ -4,10 +4,9 @@
 use crate::{
     failure::{Exit, Failure, Outcome},
     output::Output,
-    records,
 };
 use posync_client::light::{self, NetworkKey, SYNC_PROOF_BYTES_MAX, SyncProof, Verified};
-use posync_protocol::{Account, wire::node::NETWORK_KEY_BYTES};
+use posync_protocol::{Account, json::AnyRecord, wire::node::NETWORK_KEY_BYTES};
 use serde_json::{Value, json};
 use std::{
     fs::File,
@@ -39,7 +38,8 @@ impl Verify {
             )
         })?;
         let value = describe(&verified);
-        output.answer(&value, || to_text(&value))
+        let is_absent = verified.slot.is_none() && verified.row.is_none();
+        output.answer(&value, || to_text(&value, is_absent))
     }
 }
 
@@ -65,15 +65,15 @@ fn read(path: &Path) -> Outcome<Vec<u8>> {
 
 fn describe(verified: &Verified) -> Value {
     let header = &verified.header;
-    let (kind, fields) = match verified.slot.as_ref().map(records::describe) {
+    let (kind, fields) = match verified.slot.as_ref().map(AnyRecord::read) {
         None => (NOTHING, Value::Null),
-        Some(None) => ("an index of the ledger", Value::Null),
-        Some(Some((kind, fields))) => (kind, fields),
+        Some(None) => ("record of a later version", Value::Null),
+        Some(Some(record)) => (record.name, json!(record)),
     };
     let id = &verified.subject.id;
     let account = id.get(..32).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()).map(Account);
     let (kind, account, fields) = match &verified.row {
-        Some((account, row)) => ("payout", Some(*account), records::row(row)),
+        Some((account, row)) => ("payout", Some(*account), json!(row)),
         None => (kind, account, fields),
     };
     json!({
@@ -81,7 +81,7 @@ fn describe(verified: &Verified) -> Value {
         "chain": hex::encode(header.chain),
         "height": header.height,
         "time_ms": header.time_ms,
-        "account": account.map(|account| account.to_string()),
+        "account": account,
         "place": hex::encode(id.get(32..).unwrap_or_default()),
         "record": kind,
         "fields": fields,
@@ -92,10 +92,11 @@ fn describe(verified: &Verified) -> Value {
 /// Kind that stands for a record whose absence is proved.
 const NOTHING: &str = "nothing";
 
-fn to_text(value: &Value) -> String {
-    let first = match value["record"].as_str().unwrap_or_default() {
-        NOTHING => "proved: the state holds no such record at this height".to_owned(),
-        record => format!("proved: this {record} is in the state"),
+fn to_text(value: &Value, is_absent: bool) -> String {
+    let first = if is_absent {
+        "proved: the state holds no such record at this height".to_owned()
+    } else {
+        format!("proved: this {} is in the state", plain(&value["record"]))
     };
     let mut lines = vec![first];
     for name in ["account", "chain", "height"] {
@@ -113,8 +114,10 @@ fn to_text(value: &Value) -> String {
     lines.join("\n")
 }
 
+/// A value without the quotes of JSON; an amount of money in SYNC.
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    let sync = value["sync"].as_str().map(|sync| format!("{sync} SYNC"));
+    sync.or_else(|| value.as_str().map(str::to_owned)).unwrap_or_else(|| value.to_string())
 }
 
 #[cfg(test)]
@@ -123,7 +126,7 @@ mod tests {
 
     #[test]
     fn an_absence_reads_in_plain_words() {
-        let text = to_text(&json!({ "record": NOTHING, "height": 7, "account": null, "fields": null }));
+        let text = to_text(&json!({ "record": NOTHING, "height": 7, "account": null, "fields": null }), true);
         assert!(text.starts_with("proved: the state holds no such record at this height"), "{text}");
         assert!(text.contains("height           7") && !text.contains("this nothing"), "{text}");
     }

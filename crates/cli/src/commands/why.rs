@@ -5,21 +5,19 @@
 
 use super::watch::alerts;
 use crate::{
-    egress::Egress,
     failure::{Exit, Failure, Outcome},
     gateway::Gateway,
-    json,
     ledger::Ledger,
     network::Network,
     output::Output,
+    provider::Shown,
     session,
 };
 use posync_alert::Alert;
 use posync_protocol::{
-    Account,
     limits::{HISTORY, LEAF_BYTES, Parameters},
     provider::{bond_needed, sellable},
-    record::{Audit, Offer, Provider, Reputation},
+    record::Reputation,
     wire::gateway::{Placement, Seen, Why as Placements},
 };
 use serde_json::{Value, json};
@@ -38,19 +36,15 @@ impl Why {
         let account = Network::read(net)?.resolve(&self.node)?;
         session::run(async |context| {
             let ledger = Ledger::open(&context, net).await?;
-            let provider: Option<Provider> = ledger.read(Provider::key(&account)).await?;
-            let provider = provider.ok_or_else(|| unknown(&self.node))?;
-            let offer: Option<Offer> = ledger.read(Offer::key(&account)).await?;
-            let offer = offer.ok_or_else(|| unknown(&self.node))?;
-            let audit = ledger.read(Audit::key(&account)).await?.unwrap_or_default();
+            let shown = Shown::read(&ledger, &account).await?.ok_or_else(|| unknown(&self.node))?;
             let reputation: Option<Reputation> = ledger.read(Reputation::key(&account)).await?;
-            let egress = Egress::read(&ledger, &account, &offer, &provider).await?;
             let placements = Gateway::connect(&context, net).await?.why(account).await?;
             let (height, parameters) = (ledger.height().await?, *ledger.parameters());
-            let alerts = alerts(&parameters, height, (&provider, &offer), &audit, reputation.as_ref());
+            let Shown { provider, offer, audit, .. } = &shown;
+            let alerts = alerts(&parameters, height, (provider, offer), audit, reputation.as_ref());
             let epoch = parameters.epoch(height);
-            let facts = Facts { account, provider, offer, audit, egress, alerts, epoch, parameters };
-            let value = json!({ "account": account.to_string(), "ledger": facts.to_json(),
+            let facts = Facts { shown, alerts, epoch, parameters };
+            let value = json!({ "account": account, "ledger": facts.to_json(),
                 "placement": placement_json(&placements) });
             output.answer(&value, || format!("{}\n\n{}", placement_text(&placements), facts.to_text()))
         })
@@ -143,11 +137,7 @@ fn placement_text(why: &Placements) -> String {
 
 /// The proven ledger state of a provider.
 struct Facts {
-    account: Account,
-    provider: Provider,
-    offer: Offer,
-    audit: Audit,
-    egress: Egress,
+    shown: Shown,
     /// The alerts that follow from these records.
     alerts: Vec<Alert>,
     epoch: u64,
@@ -157,59 +147,55 @@ struct Facts {
 impl Facts {
     /// Reads in the history, how many of them passed, its challenges, and how many were answered on time.
     fn reads(&self) -> (u64, u32, u64, u32) {
-        let drawn = u64::from(self.audit.drawn.min(HISTORY));
-        let challenges = u64::from(self.audit.settlements.min(HISTORY));
-        (drawn, self.audit.history.count_ones(), challenges, self.audit.on_time.count_ones())
+        let (passed, drawn) = self.shown.reads();
+        let challenges = u64::from(self.shown.audit.settlements.min(HISTORY));
+        (drawn, passed, challenges, self.shown.audit.on_time.count_ones())
     }
 
     fn is_covered(&self) -> bool {
-        sellable(&self.offer, &self.provider, &self.parameters) == self.offer.capacity
+        sellable(&self.shown.offer, &self.shown.provider, &self.parameters) == self.shown.offer.capacity
     }
 
     fn to_json(&self) -> Value {
-        let (drawn, passed, challenges, on_time) = self.reads();
-        let needed = bond_needed(self.offer.capacity, &self.parameters);
-        let leaves_at = (self.provider.leaves_at != 0).then_some(self.provider.leaves_at);
-        json!({ "operator": json::text(&self.offer.operator), "epoch": self.epoch,
-            "reads_drawn": self.audit.drawn, "recent_reads": drawn, "recent_reads_passed": passed,
+        let Shown { provider, offer, audit, .. } = &self.shown;
+        let (_, _, challenges, on_time) = self.reads();
+        self.shown.to_json(json!({ "epoch": self.epoch, "reads_drawn": audit.drawn,
             "recent_challenges": challenges, "recent_challenges_on_time": on_time,
-            "open_challenge": self.audit.challenge.map(|open| open.height),
-            "missing_reads": self.audit.missing.len(), "capacity_bytes": self.offer.capacity * LEAF_BYTES,
-            "sold_bytes": self.provider.sold * LEAF_BYTES,
-            "sellable_bytes": sellable(&self.offer, &self.provider, &self.parameters) * LEAF_BYTES,
-            "egress": self.egress.to_json(),
-            "bond": json::grains(self.provider.bond), "bond_needed": json::grains(needed),
-            "bond_covers_capacity": self.is_covered(), "leaves_at_epoch": leaves_at,
-            "alerts": self.alerts.iter().map(alert_json).collect::<Vec<_>>() })
+            "missing_reads": audit.missing.len(),
+            "sellable_bytes": sellable(offer, provider, &self.parameters) * LEAF_BYTES,
+            "bond_needed": bond_needed(offer.capacity, &self.parameters),
+            "bond_covers_capacity": self.is_covered(),
+            "leaves_at_epoch": (provider.leaves_at != 0).then_some(provider.leaves_at),
+            "alerts": self.alerts.iter().map(alert_json).collect::<Vec<_>>() }))
     }
 
     fn to_text(&self) -> String {
         let (drawn, passed, challenges, on_time) = self.reads();
-        let open = self.audit.challenge.map_or("none open".into(), |open| {
+        let open = self.shown.audit.challenge.map_or("none open".into(), |open| {
             format!("one open since height {}; nothing is paid until it is answered", open.height)
         });
-        let needed = bond_needed(self.offer.capacity, &self.parameters);
+        let needed = bond_needed(self.shown.offer.capacity, &self.parameters);
         let bond = if self.is_covered() {
             "covers"
         } else {
             "does not cover; nothing more is sold until it is added to,"
         };
-        let leaving = match self.provider.leaves_at {
+        let leaving = match self.shown.provider.leaves_at {
             0 => "no".into(),
             epoch if epoch <= self.epoch => format!("yes, free to go since epoch {epoch}; no new agreements"),
             epoch => format!("yes, from epoch {epoch} on (now {}); no new agreements", self.epoch),
         };
-        let [capacity, sold] = [self.offer.capacity, self.provider.sold].map(|leaves| leaves * LEAF_BYTES);
+        let [capacity, sold] = [self.shown.capacity_bytes(), self.shown.sold_bytes()];
         format!(
             "ledger    {} ({})\nreads     {passed} of the last {drawn} passed, {} drawn in all, {} missing and asked again\n\
              challenge {on_time} of the last {challenges} on time, {open}\nsold      {sold} of {capacity} bytes\n\
              egress    {}\nbond      {} SYNC, {bond} the capacity (needs {needed})\nleaving   {leaving}\nalerts    {}",
-            json::text(&self.offer.operator),
-            self.account,
-            self.audit.drawn,
-            self.audit.missing.len(),
-            self.egress.to_text(),
-            self.provider.bond,
+            self.shown.operator(),
+            self.shown.account,
+            self.shown.audit.drawn,
+            self.shown.audit.missing.len(),
+            self.shown.egress.to_text(),
+            self.shown.provider.bond,
             alerts_text(&self.alerts),
         )
     }

@@ -3,7 +3,6 @@
 use crate::{
     commands::recompute::sealing_block,
     failure::Outcome,
-    json,
     ledger::Ledger,
     wait::{Look, until},
 };
@@ -60,9 +59,9 @@ impl Payout {
 
     /// The payout as JSON, with its reason.
     pub(crate) fn to_json(&self) -> Value {
-        json!({ "epoch": self.row.epoch, "node": self.node.to_string(), "amount": json::grains(self.amount()),
-            "parts": { "provider_pay": json::grains(self.row.pay), "subsidy": json::grains(self.row.subsidy) },
-            "disputed": json::grains(self.row.disputed), "score": self.score(), "bond": json::grains(self.bond), "why": self.why() })
+        json!({ "epoch": self.row.epoch, "provider": self.node, "amount": self.amount(),
+            "parts": { "provider_pay": self.row.pay, "subsidy": self.row.subsidy },
+            "disputed": self.row.disputed, "score": self.score(), "bond": self.bond, "why": self.why() })
     }
 }
 

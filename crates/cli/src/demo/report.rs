@@ -1,7 +1,7 @@
 //! The result of the tour: one object for scripts, the same figures in words for people.
 
 use super::payouts::Payout;
-use crate::{json, output::table, tally::Row};
+use crate::{output::table, tally::Row};
 use posync_protocol::Amount;
 use serde_json::{Value, json};
 
@@ -115,9 +115,9 @@ impl Report {
             .providers
             .iter()
             .map(|p| {
-                json!({ "id": p.id, "operator": p.operator, "stored_bytes": p.stored_bytes,
+                json!({ "account": p.id, "operator": p.operator, "stored_bytes": p.stored_bytes,
                     "egress_bytes": p.egress_bytes, "challenges_passed": p.passed,
-                    "challenges_failed": p.failed, "earned": json::grains(p.earned) })
+                    "challenges_failed": p.failed, "earned": p.earned })
             })
             .collect();
         let faults: Vec<Value> = self
@@ -129,7 +129,6 @@ impl Report {
                     "shards_repaired": f.shards_repaired })
             })
             .collect();
-        let (genesis, accounted) = (json::grains(self.supply.0), json::grains(self.supply.1));
         json!({
             "ok": self.broken().is_empty(),
             "network_key": self.network_key,
@@ -140,7 +139,7 @@ impl Report {
             "providers": providers,
             "faults": faults,
             "settlements": self.settlements.iter().map(Row::to_json).collect::<Vec<_>>(),
-            "supply": { "genesis": genesis, "accounted": accounted },
+            "supply": { "genesis": self.supply.0, "accounted": self.supply.1 },
             "payouts": self.payouts.iter().map(Payout::to_json).collect::<Vec<_>>(),
             "recomputed": self.recomputed,
             "proof": { "file": self.proof.file, "bytes": self.proof.bytes, "verified": self.proof.verified },

@@ -271,9 +271,18 @@ pub(crate) fn key(path: &Path) -> PrivateKey {
     PrivateKey::decode(Copying(&hex::decode(digits.trim()).expect("hex digits"))).expect("a key")
 }
 
-/// An amount of money in an answer, in grains: always a string of digits.
+/// An amount of money in an answer, in grains; fails unless it is one amount in both units.
 pub(crate) fn grains(value: &Value) -> u128 {
-    let digits = value.as_str().unwrap_or_else(|| panic!("money is a string of digits, this is {value}"));
+    let grains = value["grains"].as_str().unwrap_or_else(|| panic!("money is an object, this is {value}"));
+    let grains: u128 = grains.parse().expect("digits");
+    let sync = format!("{}.{:09}", grains / 1_000_000_000, grains % 1_000_000_000);
+    assert_eq!(value, &serde_json::json!({ "grains": grains.to_string(), "sync": sync }));
+    grains
+}
+
+/// An integer that is a string of digits in an answer, such as a price.
+pub(crate) fn digits(value: &Value) -> u128 {
+    let digits = value.as_str().unwrap_or_else(|| panic!("it is a string of digits, not {value}"));
     digits.parse().expect("digits")
 }
 

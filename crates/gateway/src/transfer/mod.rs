@@ -8,7 +8,7 @@ pub use get::{Reader, gather};
 pub use put::put;
 
 use crate::{catalogue::Stopped, coding};
-use posync_protocol::Account;
+use posync_protocol::{Account, wire::gateway::Refusal};
 use std::time::Duration;
 
 /// Why a file could not be stored or read. Each message says what happened, why, and what to do.
@@ -78,4 +78,24 @@ pub enum Error {
     /// The catalogue is full.
     #[error("the catalogue is full: {0}; remove files")]
     Full(&'static str),
+}
+
+impl Error {
+    /// The kind by which programs tell refusals apart.
+    pub(crate) const fn kind(&self) -> Refusal {
+        match self {
+            Self::NoFile(_) => Refusal::NoFile,
+            Self::Stranger(_) => Refusal::NotServed,
+            Self::Name | Self::Length(_) | Self::Range(..) | Self::NoPiece | Self::NoPut => Refusal::Request,
+            Self::Operators(..) | Self::Unsigned(..) | Self::Unreadable(..) => Refusal::Providers,
+            Self::Full(_) => Refusal::Full,
+            Self::Incomplete(..)
+            | Self::Cancelled
+            | Self::Gone
+            | Self::SlowSource(..)
+            | Self::SlowReader(..)
+            | Self::Changed => Refusal::Interrupted,
+            Self::Stopped(_) => Refusal::Stopping,
+        }
+    }
 }

@@ -517,15 +517,17 @@ impl User {
     /// A file's bytes, or the text of the refusal.
     pub(crate) async fn get(&self, name: &str) -> Result<Vec<u8>, String> {
         let (mut call, found) = self.open(name).await;
-        if let gateway::Answer::Refused(text) = found {
-            return Err(String::from_utf8_lossy(&text).into_owned());
+        if let gateway::Answer::Refused(refused) = found {
+            return Err(String::from_utf8_lossy(&refused.text).into_owned());
         }
         let mut bytes = Vec::new();
         loop {
             match call.recv().await.expect("an answer") {
                 gateway::Answer::Data(data) => bytes.extend_from_slice(&data),
                 gateway::Answer::End(_) => return Ok(bytes),
-                gateway::Answer::Refused(text) => return Err(String::from_utf8_lossy(&text).into_owned()),
+                gateway::Answer::Refused(refused) => {
+                    return Err(String::from_utf8_lossy(&refused.text).into_owned());
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -541,7 +543,15 @@ pub(crate) async fn send(call: &rpc::Call<rpc::Gateway>, piece: &[u8]) {
 /// The text of a refusal.
 pub(crate) fn refusal(answer: &gateway::Answer) -> String {
     match answer {
-        gateway::Answer::Refused(text) => String::from_utf8_lossy(text).into_owned(),
+        gateway::Answer::Refused(refused) => String::from_utf8_lossy(&refused.text).into_owned(),
+        other => panic!("no refusal: {other:?}"),
+    }
+}
+
+/// The kind of a refusal, on which programs act.
+pub(crate) fn kind(answer: &gateway::Answer) -> gateway::Refusal {
+    match answer {
+        gateway::Answer::Refused(refused) => refused.kind,
         other => panic!("no refusal: {other:?}"),
     }
 }

@@ -18,7 +18,7 @@ macro_rules! operations {
     (
         |$body:ident, $signer:ident, $context:ident, $chain:ident, $touched:ident, $working:ident|
         $(
-            $(#[$doc:meta])*
+            $(#[doc = $doc:literal])*
             $number:literal $name:ident($type:ty): $lane:ident {
                 fits: $fits:expr,
                 check: $check:expr,
@@ -29,8 +29,9 @@ macro_rules! operations {
         )*
     ) => {
         tagged! {
+            #[json]
             /// The request of an operation, one variant per kind.
-            Body { $($(#[$doc])* $number => $name($type),)* }
+            Body { $($(#[doc = $doc])* $number => $name($type),)* }
         }
 
         #[allow(unused_variables, reason = "a part need not read the fields")]

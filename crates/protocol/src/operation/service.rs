@@ -28,6 +28,7 @@ pub const REPORT_NAMESPACE: &[u8] = b"posync/report/1";
 pub const AUDIT_NAMESPACE: &[u8] = b"posync/audit/1";
 
 encoded! {
+    #[json("agreement" = Self::agreement)]
     /// An auditor's measurements of one drawn provider in an epoch.
     #[derive(Copy)]
     Report {
@@ -36,12 +37,15 @@ encoded! {
         /// This seat's number among the provider's auditors; checked against the draw.
         auditor: u8,
         /// Provider at the drawn index.
+        #[json(skip)]
         provider: Account,
         /// Provider index that the stratum's draw selected.
         index: u32,
         /// Slot of the agreement under which the auditor read.
+        #[json(skip)]
         slot: u32,
         /// Height of the block that opened that agreement.
+        #[json(skip)]
         opened: u64,
         /// The agreement's session key: only the auditor that reads under the agreement can sign with
         /// it.
@@ -53,15 +57,19 @@ encoded! {
         /// Reads whose bytes verified, so that the auditor paid for them.
         correct: u16,
         /// Latency band of the answered reads ([`crate::service::latency_band`]); 0 if there are none.
+        #[json("latency_band")]
         latency: u8,
         /// Throughput band of the answered reads ([`crate::service::throughput_band`]).
+        #[json("throughput_band")]
         throughput: u8,
         /// Ed25519 signature by the session key over chain id, epoch, auditor and the fields above.
+        #[json(skip)]
         signature: Signature,
     }
 }
 
 encoded! {
+    #[json]
     /// An auditor's commitment to its reports, hidden as a digest, made within the epoch that they cover
     /// (SQ-3).
     #[derive(Copy)]
@@ -71,11 +79,13 @@ encoded! {
         /// [`digest_of`] all reveals that will follow.
         digest: Hash,
         /// Ed25519 signature by the seat's key over chain id and the fields above.
+        #[json(skip)]
         signature: Signature,
     }
 }
 
 encoded! {
+    #[json]
     /// One batch of committed reports, revealed in the first round of the following epoch (SQ-4).
     AuditReveal {
         /// Epoch that the reports cover.

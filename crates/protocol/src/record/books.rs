@@ -76,12 +76,14 @@ record! {
         /// Part of `fee` that went to the committee's pool.
         committee: Amount,
         /// Part of `fee` that the provider got.
+        #[json("provider_pay")]
         pay: Amount,
         /// The fees at min(price, slow price); the weight is computed from it.
         base: Amount,
         /// Egress redeemed, in bytes.
         egress: u64,
         /// Gas redeemed in the epoch.
+        #[json(digits)]
         gas: u64,
         /// Storage paid for, in leaf-rounds.
         storage: u64,
@@ -106,6 +108,7 @@ record! {
         /// Quality of the epoch: the lowest of the measured classes.
         quality: Ratio,
         /// Lowest quality of the measured epochs among the last eight; 0 if none was measured.
+        #[json("least_quality")]
         least: Ratio,
         /// Weight in the epoch's pool: floor(base x least / ONE).
         weight: u128,
@@ -114,8 +117,10 @@ record! {
         /// Score of each class after the epoch; unmeasured if the class never was.
         scores: [Ratio; CLASSES],
         /// Number of auditors drawn for the provider.
+        #[json("auditors")]
         assigned: u8,
         /// Number of auditors whose reports count.
+        #[json("auditors_reported")]
         reported: u8,
     }
 }
@@ -126,10 +131,13 @@ record! {
     #[derive(Default)]
     16 Market (class: u8) [&[class]] {
         /// Posted price, in grains per 2^20 units.
+        #[json(digits)]
         price: u64,
         /// Slow price, in grains per 2^20 units.
+        #[json(digits)]
         slow: u64,
         /// Accumulated use beyond the target, which sets the price.
+        #[json(digits)]
         excess: u64,
         /// Paid units that have not counted as use yet.
         bucket: u128,
@@ -143,13 +151,16 @@ record! {
 }
 
 record! {
+    #[json("score" = Self::score)]
     /// A provider's reputation: scores, recent qualities, warnings, suspension and jail.
     17 Reputation (account: &Account) [&account.0] {
         /// Epoch of the registration.
         registered: u64,
         /// Score of each class; `UNMEASURED` if the class never was measured.
+        #[json(ratio)]
         scores: [u64; CLASSES],
         /// Qualities of the last epochs, newest first; `UNMEASURED` ones are skipped.
+        #[json(ratio)]
         qualities: [u64; QUALITIES],
         /// Number of epochs in a row without a drawn read.
         idle: u32,
@@ -178,13 +189,16 @@ record! {
         /// Epoch in which it left jail last; 0 before. Earlier epochs count neither against it nor for it.
         released: u64,
         /// Answered share that auditors last agreed on; `UNMEASURED` before the first time.
+        #[json(ratio)]
         answered: u64,
         /// Latency score that auditors last agreed on; 0 before the first time.
         latency: u64,
         /// Share of its last 64 challenges that were answered on time, at the previous close.
+        #[json(ratio)]
         on_time: u64,
         /// Share of the answered reads among its last 64 that passed, at the previous close;
         /// `UNMEASURED` if none was answered.
+        #[json(ratio)]
         proven: u64,
         /// Number of epochs in a row without an answered challenge; the largest `u8` before the first
         /// answer.
@@ -249,8 +263,10 @@ record! {
         /// Carry left for the following epoch.
         carry: Amount,
         /// Posted price of each class that this epoch's use led to.
+        #[json(digits)]
         prices: [u64; CLASSES],
         /// Slow price of each class that this epoch's use led to.
+        #[json(digits)]
         slow: [u64; CLASSES],
         /// Pool that the seats shared, from the committee's part of fees.
         committee: Amount,

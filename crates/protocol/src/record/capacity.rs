@@ -9,14 +9,18 @@ pub const MEASURED: usize = 3;
 pub const PROBE_RING: u64 = 4;
 
 record! {
+    #[json("epochs" = crate::json::epochs_of, "bytes_per_epoch" = crate::json::rates_of, "median" = Self::median)]
     /// A provider's measured egress, from the last three epochs in which it was measured.
     #[derive(Default)]
     27 Measured (account: &Account) [&account.0] {
         /// Number of measurements so far, at most three.
+        #[json(skip)]
         taken: u8,
         /// Epochs of the measurements, newest first.
+        #[json(skip)]
         epochs: [u64; MEASURED],
         /// Measured rates in bytes per epoch, newest first.
+        #[json(skip)]
         rates: [u64; MEASURED],
     }
 }

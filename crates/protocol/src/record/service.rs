@@ -32,6 +32,7 @@ record! {
 }
 
 encoded! {
+    #[json]
     /// One auditor's measurements, as kept for the verdict.
     #[derive(Copy)]
     Finding {
@@ -44,8 +45,10 @@ encoded! {
         /// Reads whose bytes verified.
         correct: u16,
         /// Latency band of the answered reads.
+        #[json("latency_band")]
         latency: u8,
         /// Throughput band of the answered reads.
+        #[json("throughput_band")]
         throughput: u8,
     }
 }

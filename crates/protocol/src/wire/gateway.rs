@@ -100,14 +100,46 @@ tagged! {
         6 => Status(Status),
         /// One row for each agreement of the gateway.
         7 => Agreements(Bounded<AgreementRow, ROWS_MAX>),
-        /// The request failed; the text says what happened, why, and what to do.
-        8 => Refused(Bounded<u8, 1024>),
+        /// The request failed.
+        8 => Refused(Refused),
         /// Reasons of the placement about a provider.
         9 => Why(Why),
     }
 }
 
+tags! {
+    /// The kind of a refusal, on which programs act.
+    Refusal {
+        /// The caller has no file of this name.
+        0 => NoFile "no file",
+        /// The gateway does not serve this account.
+        1 => NotServed "not served",
+        /// The request is wrong: a name, a range, or the order of messages.
+        2 => Request "request",
+        /// Too few providers can take or give the bytes now.
+        3 => Providers "providers",
+        /// The gateway has no room for another file.
+        4 => Full "full",
+        /// The request broke off: a caller that was slow or went away, or a file that changed meanwhile.
+        5 => Interrupted "interrupted",
+        /// The gateway is stopping.
+        6 => Stopping "stopping",
+    }
+}
+
 encoded! {
+    #[json]
+    /// A request that failed.
+    Refused {
+        /// Kind of the refusal.
+        kind: Refusal,
+        /// What happened, why, and what to do next, for people.
+        text: Bounded<u8, 1024>,
+    }
+}
+
+encoded! {
+    #[json]
     /// A file in the catalogue.
     File {
         /// Name under which the file is stored.
@@ -159,6 +191,7 @@ encoded! {
 }
 
 encoded! {
+    #[json]
     /// One of the gateway's agreements.
     AgreementRow {
         /// Provider, slot and opening height of the agreement.

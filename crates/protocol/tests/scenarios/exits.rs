@@ -176,7 +176,7 @@ fn who_comes_back_is_paid_nothing_of_its_earlier_life() {
     stage.play("epoch 24\n p leave\n p register");
     let mut later = Vec::new();
     note(crate::books::run_to(&mut stage, &keeper, 30, false), &mut later);
-    assert_eq!(later, [], "the last that it earned was of {last}");
+    assert_eq!(later, [0_u64; 0], "the last that it earned was of {last}");
     assert!((0..24).all(|epoch| row(&stage.world, &account("p"), epoch).is_none()));
 }
 

@@ -22,6 +22,7 @@ mod faults;
 mod fees;
 mod history;
 mod honest;
+mod json;
 mod keeper;
 mod messages;
 mod numbers;

@@ -173,7 +173,10 @@ fn gateway_answers() -> Vec<gateway::Answer> {
         gateway::Answer::Removed(file()),
         gateway::Answer::Status(status),
         gateway::Answer::Agreements(few(vec![row])),
-        gateway::Answer::Refused(few(b"no".to_vec())),
+        gateway::Answer::Refused(gateway::Refused {
+            kind: gateway::Refusal::NoFile,
+            text: few(b"no".to_vec()),
+        }),
         gateway::Answer::Why(gateway::Why {
             seen: Some(seen),
             recent: true,

@@ -152,7 +152,7 @@ pub(super) fn name(sample: &Sample) -> Name {
 
 fn explain(answer: Option<Answer>) -> String {
     match answer {
-        Some(Answer::Refused(text)) => String::from_utf8_lossy(&text).into_owned(),
+        Some(Answer::Refused(refused)) => String::from_utf8_lossy(&refused.text).into_owned(),
         Some(other) => format!("an answer to another question: {other:?}").chars().take(200).collect(),
         None => "the gateway went away".into(),
     }

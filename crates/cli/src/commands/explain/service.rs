@@ -1,14 +1,14 @@
 //! The lines of a provider's service audit: every report on it, and the medians of the reports.
 
 use super::{Line, Times};
-use crate::{failure::Outcome, json, ledger::Ledger, output::table};
+use crate::{failure::Outcome, ledger::Ledger, output::table};
 use posync_protocol::{
     Account, Code,
     ledger::Event,
     record::{EGRESS, Finding, Settlement, UNMEASURED},
     service::{Verdict, latency_score},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A report that an auditor revealed.
 struct Told {
@@ -124,7 +124,7 @@ impl Service {
     /// All reports as a JSON list.
     pub(super) fn to_json(&self) -> Vec<Value> {
         let with_block = |told: &Told| {
-            let mut value = json::event(&told.event);
+            let mut value = json!(told.event);
             value["block"] = told.block.into();
             value
         };
