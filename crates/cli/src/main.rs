@@ -30,6 +30,7 @@ mod usage;
 mod wait;
 
 use clap::{Parser, Subcommand};
+use commands::examples;
 use failure::{Exit, Failure, Outcome};
 use output::Output;
 use std::{
@@ -61,43 +62,58 @@ const NET: &str = "POSYNC_NET";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start a network, do its main job on a file, break it, and check what it proves
+    /// Start a local network, store a file on it, break it on purpose, and check what it proves
+    #[command(after_long_help = examples::DEMO)]
     Demo(commands::demo::Demo),
     /// Run a network of processes on this machine until it is stopped
+    #[command(after_long_help = examples::DEVNET)]
     Devnet(commands::devnet::Devnet),
     /// Store a file under a name
+    #[command(after_long_help = examples::PUT)]
     Put(commands::put::Put),
     /// Read a file back
+    #[command(after_long_help = examples::GET)]
     Get(commands::get::Get),
     /// List the stored files
+    #[command(after_long_help = examples::LS)]
     Ls(commands::ls::Ls),
-    /// Forget a stored file; its space comes back
+    /// Remove a stored file; its space becomes free
+    #[command(after_long_help = examples::RM)]
     Rm(commands::rm::Rm),
     /// Send money to an account
+    #[command(after_long_help = examples::SEND)]
     Send(commands::send::Send),
     /// Show an account, its balance and its next nonce; your own if none is named
+    #[command(after_long_help = examples::ACCOUNT)]
     Account(commands::account::Account),
-    /// Show the height, the processes and the money of the network
+    /// Show the state of the network: newest block, processes, money, authorities
+    #[command(after_long_help = examples::STATUS)]
     Status(commands::status::Status),
     /// List providers: what they store, how they were audited, what they earned
+    #[command(after_long_help = examples::PROVIDERS)]
     Providers(commands::providers::Providers),
-    /// List the gateway's agreements
+    /// List the gateway's agreements with providers: what they store, what was signed for, when they end
     Agreements(commands::agreements::Agreements),
-    /// Save the gateway's catalogue to a file, or bring it back
+    /// Back up the gateway's catalogue, which says where every file is, or restore it
     Gateway(commands::gateway::Gateway),
     /// Show what storage and egress cost, and what moves their prices
     Prices(commands::prices::Prices),
     /// Explain why a provider gets shards or not, and how the ledger sees it
+    #[command(after_long_help = examples::WHY)]
     Why(commands::why::Why),
     /// Report what is about to go wrong with providers, until it is stopped
     Watch(commands::watch::Watch),
     /// Export a proof of one record, for anyone to check offline
+    #[command(after_long_help = examples::PROVE)]
     Prove(commands::prove::Prove),
     /// Check a proof with the network key alone
+    #[command(after_long_help = examples::VERIFY)]
     Verify(commands::verify::Verify),
     /// Show blocks; with --json everything in them, one block a line
+    #[command(after_long_help = examples::BLOCKS)]
     Blocks(commands::blocks::Blocks),
-    /// Explain a figure line by line, with its inputs and blocks
+    /// Explain a provider's pay line by line, with every input and its block
+    #[command(after_long_help = examples::EXPLAIN)]
     Explain(commands::explain::Explain),
     /// Rebuild an epoch's books from blocks alone and compare with the ledger
     Recompute(commands::recompute::Recompute),
@@ -172,4 +188,32 @@ fn report(failure: Failure, output: Output) -> ExitCode {
         writeln!(io::stderr(), "{:?}", miette::Report::new(failure))
     };
     code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    /// The command of an example: what stands before its effect, and beside a pipe or a redirection.
+    fn command(line: &str) -> &str {
+        let typed = line.trim().split("  ").next().unwrap_or_default();
+        let ours = typed.split(['|', '>']).find(|part| part.trim().starts_with("posync"));
+        ours.unwrap_or_else(|| panic!("no command in: {line}"))
+    }
+
+    #[test]
+    fn every_example_in_the_help_is_a_command_that_parses() {
+        let mut seen = 0;
+        for shown in Arguments::command().get_subcommands() {
+            let Some(text) = shown.get_after_long_help().map(ToString::to_string) else { continue };
+            for line in text.lines().skip(1) {
+                let words = command(line).split_whitespace();
+                let parsed = Arguments::try_parse_from(words);
+                assert!(parsed.is_ok(), "{}: {line}: {:?}", shown.get_name(), parsed.err());
+                seen += 1;
+            }
+        }
+        assert!(seen >= 20, "only {seen} examples were found");
+    }
 }

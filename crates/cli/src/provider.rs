@@ -15,7 +15,7 @@ pub(crate) struct Shown {
     pub(crate) account: Account,
     /// Its bond and totals.
     pub(crate) provider: Provider,
-    /// Its declared offer.
+    /// Its declared offer: capacity, egress, prices and region.
     pub(crate) offer: Offer,
     /// Its open challenge and the history of its reads.
     pub(crate) audit: Audit,
@@ -57,7 +57,7 @@ impl Shown {
         self.offer.capacity.saturating_mul(LEAF_BYTES)
     }
 
-    /// Bytes under contract.
+    /// Bytes under contract: the sum of its agreements' quotas.
     pub(crate) const fn sold_bytes(&self) -> u64 {
         self.provider.sold.saturating_mul(LEAF_BYTES)
     }

@@ -13,7 +13,7 @@ use posync_protocol::{
     },
 };
 use std::time::Duration;
-use world::{Context, User, World, account, bytes, kind, name_of, refusal};
+use world::{Context, User, World, account, bytes, name_of, refusal};
 
 fn run<Fut: Future<Output = ()>>(work: impl FnOnce(Context) -> Fut) {
     let config = deterministic::Config::default().with_seed(1).with_timeout(Some(Duration::from_secs(900)));
@@ -22,6 +22,14 @@ fn run<Fut: Future<Output = ()>>(work: impl FnOnce(Context) -> Fut) {
 
 fn key(seed: u64) -> PrivateKey {
     PrivateKey::from_seed(77_000 + seed)
+}
+
+/// The kind of a refusal, on which programs act.
+fn kind(answer: &Answer) -> Refusal {
+    match answer {
+        Answer::Refused(refused) => refused.kind,
+        other => panic!("no refusal: {other:?}"),
+    }
 }
 
 async fn names(user: &User) -> Vec<String> {

@@ -27,7 +27,7 @@ const LAST: u64 = 20;
 /// Command-line arguments of `posync blocks`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Blocks {
-    /// First height; with --json 1 if not given, else the last 20 blocks are shown
+    /// First height; if not given, 1 with --json, otherwise the last 20 blocks are shown
     #[arg(long)]
     from: Option<u64>,
     /// Last height; the newest if not given

@@ -32,7 +32,7 @@ pub(crate) struct Devnet {
     /// Providers that keep shards, each of its own operator (10 if not given)
     #[arg(long, value_parser = clap::value_parser!(u16).range(i64::from(*layout::PROVIDERS.start())..=i64::from(*layout::PROVIDERS.end())))]
     providers: Option<u16>,
-    /// The network's directory; --net if not given
+    /// The network's directory; the one of --net if not given
     #[arg(long)]
     dir: Option<PathBuf>,
     /// Remove the network in the directory first
@@ -41,7 +41,7 @@ pub(crate) struct Devnet {
     /// Address to which members post their alerts as JSON; kept in each one's role.json
     #[arg(long, value_name = "URL")]
     alert_url: Option<String>,
-    /// Certificates (PEM) of the authorities that may have signed that host's; without it, the public ones
+    /// Certificate authorities (PEM) that may have signed that host's certificate; the public ones if not given
     #[arg(long, value_name = "FILE", requires = "alert_url")]
     alert_ca: Option<PathBuf>,
 }

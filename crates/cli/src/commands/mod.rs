@@ -5,6 +5,7 @@ pub(crate) mod agreements;
 pub(crate) mod blocks;
 pub(crate) mod demo;
 pub(crate) mod devnet;
+pub(crate) mod examples;
 pub(crate) mod explain;
 pub(crate) mod gateway;
 pub(crate) mod get;

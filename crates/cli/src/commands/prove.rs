@@ -33,41 +33,41 @@ pub(crate) struct Prove {
 enum Record {
     /// Nonce and balance of an account
     Account {
-        /// The account to prove
+        /// The account: sync1..., or the name of a member such as provider-3
         account: String,
     },
     /// A provider's offer, bond and totals
     Provider {
-        /// Account of the provider whose offer is proved
+        /// The provider: sync1..., or the name of a member such as provider-3
         account: String,
     },
     /// A provider's history of challenges
     Audit {
-        /// Account of the provider that was challenged
+        /// The provider: sync1..., or the name of a member such as provider-3
         account: String,
     },
     /// A provider's pay for an epoch whose books are closed, and its scores then; any past epoch
     Payout {
-        /// Account of the provider that was paid
+        /// The provider: sync1..., or the name of a member such as provider-3
         account: String,
         /// Epoch of the pay
         epoch: u64,
     },
     /// A provider's pay so far in one of the last 512 epochs
     Settlement {
-        /// Account of the provider that was paid
+        /// The provider: sync1..., or the name of a member such as provider-3
         account: String,
         /// Epoch of the pay
         epoch: u64,
     },
     /// A provider's scores and warnings
     Reputation {
-        /// Account of the provider with these scores
+        /// The provider: sync1..., or the name of a member such as provider-3
         account: String,
     },
     /// An authority's seat: its bond, its pay, and whether it is jailed
     Seat {
-        /// Account of the authority on the seat
+        /// The authority: sync1..., or the name of a member such as authority-0
         account: String,
     },
     /// The totals of an epoch, with the root over its rows
@@ -77,12 +77,12 @@ enum Record {
     },
     /// The terms of an agreement
     Agreement {
-        /// Account of the agreement's provider
+        /// The provider: sync1..., or the name of a member such as provider-3
         account: String,
-        /// The agreement's slot at the provider
+        /// The agreement's slot at the provider, as `posync agreements` lists it
         slot: u32,
     },
-    /// The sums of all money
+    /// The ledger's totals: all money, by where it is
     System,
 }
 

@@ -16,7 +16,7 @@ pub(crate) struct Put {
     file: PathBuf,
     /// Its name on the network; the file's own name if not given
     name: Option<String>,
-    /// Bytes that standard input will bring; without it they are copied to a temporary file first
+    /// Number of bytes on standard input; if not given, the input is first copied to a temporary file
     #[arg(long, value_name = "BYTES")]
     length: Option<u64>,
 }

@@ -24,7 +24,7 @@ pub(crate) struct Sim {
     /// Epochs of the conservation run
     #[arg(long, default_value_t = 2_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     epochs: u64,
-    /// Most nodes of the growth run, and nodes of the year
+    /// Number of nodes at the end of the growth run, and in the year
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(10..=100_000))]
     nodes: u64,
     /// Also run a year (365 epochs) with the most nodes; takes minutes

@@ -9,10 +9,7 @@ use crate::{
     pulse::Pulse,
     session,
 };
-use posync_protocol::{
-    record::{Seat, System},
-    wire::gateway::Status as GatewayStatus,
-};
+use posync_protocol::record::{Seat, System};
 use rustix::process::{Pid, test_kill_process};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -49,7 +46,7 @@ impl Status {
             let value = json!({ "network_key": network.network_key, "chain": network.chain, "height": height,
                 "round": parameters.round(height), "epoch": parameters.epoch(height), "consensus": pulse.to_json(),
                 "system": system, "accounted": accounted(&system),
-                "gateway": gateway.as_ref().map(gateway_json), "seats": seats.iter().map(seat_json).collect::<Vec<_>>(), "members": members });
+                "gateway": gateway, "seats": seats.iter().map(seat_json).collect::<Vec<_>>(), "members": members });
             output.answer(&value, || {
                 format!("network   {}\n{}", pulse.to_text(), to_text(&value, &system, &seats))
             })
@@ -88,19 +85,6 @@ fn seats_table(seats: &[(String, Seat)], epoch: u64) -> String {
     };
     let rows: Vec<Vec<String>> = seats.iter().map(row).collect();
     table(&["seat", "bond SYNC", "credits", "paid SYNC", "slashed", "jailed"], &rows)
-}
-
-fn gateway_json(status: &GatewayStatus) -> Value {
-    let faults: Vec<Value> = status
-        .faults
-        .iter()
-        .map(|fault| {
-            json!({ "provider": fault.provider.to_string(), "found_by": fault.found_by, "round": fault.round,
-                "shards_lost": fault.shards_lost, "shards_repaired": fault.shards_repaired })
-        })
-        .collect();
-    json!({ "account": status.account.to_string(), "height": status.height, "files": status.files,
-        "repairs_open": status.repairs_open, "faults": faults })
 }
 
 fn to_text(value: &Value, system: &System, seats: &[(String, Seat)]) -> String {

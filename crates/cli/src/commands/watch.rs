@@ -28,7 +28,7 @@ pub(crate) struct Watch {
     /// Also post each alert as JSON to this address
     #[arg(long, value_name = "URL")]
     alert_url: Option<String>,
-    /// Certificates (PEM) of the authorities that may have signed that host's; without it, the public ones
+    /// Certificate authorities (PEM) that may have signed that host's certificate; the public ones if not given
     #[arg(long, value_name = "FILE", requires = "alert_url")]
     alert_ca: Option<PathBuf>,
 }

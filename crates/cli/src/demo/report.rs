@@ -3,7 +3,9 @@
 use super::payouts::Payout;
 use crate::{output::table, tally::Row};
 use posync_protocol::Amount;
+use serde::Serialize;
 use serde_json::{Value, json};
+use std::fmt;
 
 /// The file that was stored.
 #[derive(Clone, Debug)]
@@ -35,11 +37,30 @@ pub(crate) struct Provider {
     pub(crate) earned: Amount,
 }
 
+/// The way in which the tour breaks a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Damage {
+    /// Its process is killed.
+    Stopped,
+    /// The bytes of its shards are changed.
+    Corrupted,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Stopped => "stopped",
+            Self::Corrupted => "corrupted",
+        })
+    }
+}
+
 /// A fault that the tour made, and that was found and repaired.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
-    /// `stopped` for a killed process, `corrupted` for damaged shards.
-    pub(crate) kind: &'static str,
+    /// The damage that the tour did.
+    pub(crate) kind: Damage,
     /// Account of the provider that it hit.
     pub(crate) provider: String,
     /// Rounds from the fault to its detection.

@@ -3,7 +3,7 @@
 use super::{
     damage::damage,
     payouts::{self, Payout},
-    report::{Fault, File, Proof, Provider, Report, count, percentiles},
+    report::{Damage, Fault, File, Proof, Provider, Report, count, percentiles},
     watch::Watch,
 };
 use crate::{
@@ -54,7 +54,7 @@ pub(crate) struct Source {
 
 /// A provider that the tour broke, and the round in which it did.
 struct Victim {
-    kind: &'static str,
+    kind: Damage,
     name: String,
     account: Account,
     round: u64,
@@ -159,7 +159,7 @@ impl Tour<'_> {
             let account = self.running.network.account(member)?;
             Ok(Victim { kind, name: member.name.clone(), account, round })
         };
-        let victims = [victim("stopped", first)?, victim("corrupted", second)?];
+        let victims = [victim(Damage::Stopped, first)?, victim(Damage::Corrupted, second)?];
         if !self.running.kill(&first.name) {
             let why = "it had ended already";
             return Err(Failure::new(Exit::Failed, format!("cannot stop {}", first.name), why, LOOK_AT_LOGS));
@@ -193,7 +193,7 @@ impl Tour<'_> {
                 let drawn = failed_draw(watch, ledger, victim);
                 let found = status.faults.iter().find(|fault| fault.provider == victim.account);
                 seen.push(progress(victim, drawn, found));
-                let needs_draw = victim.kind == "corrupted" && drawn.is_none();
+                let needs_draw = victim.kind == Damage::Corrupted && drawn.is_none();
                 if let Some(found) = found
                     && told.insert(victim.name.clone())
                 {

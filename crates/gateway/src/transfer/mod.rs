@@ -81,7 +81,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The kind by which programs tell refusals apart.
+    /// The kind of the refusal, on which programs act.
     pub(crate) const fn kind(&self) -> Refusal {
         match self {
             Self::NoFile(_) => Refusal::NoFile,

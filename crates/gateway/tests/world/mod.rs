@@ -517,17 +517,15 @@ impl User {
     /// A file's bytes, or the text of the refusal.
     pub(crate) async fn get(&self, name: &str) -> Result<Vec<u8>, String> {
         let (mut call, found) = self.open(name).await;
-        if let gateway::Answer::Refused(refused) = found {
-            return Err(String::from_utf8_lossy(&refused.text).into_owned());
+        if matches!(found, gateway::Answer::Refused(_)) {
+            return Err(refusal(&found));
         }
         let mut bytes = Vec::new();
         loop {
             match call.recv().await.expect("an answer") {
                 gateway::Answer::Data(data) => bytes.extend_from_slice(&data),
                 gateway::Answer::End(_) => return Ok(bytes),
-                gateway::Answer::Refused(refused) => {
-                    return Err(String::from_utf8_lossy(&refused.text).into_owned());
-                }
+                refused @ gateway::Answer::Refused(_) => return Err(refusal(&refused)),
                 other => panic!("{other:?}"),
             }
         }
@@ -544,14 +542,6 @@ pub(crate) async fn send(call: &rpc::Call<rpc::Gateway>, piece: &[u8]) {
 pub(crate) fn refusal(answer: &gateway::Answer) -> String {
     match answer {
         gateway::Answer::Refused(refused) => String::from_utf8_lossy(&refused.text).into_owned(),
-        other => panic!("no refusal: {other:?}"),
-    }
-}
-
-/// The kind of a refusal, on which programs act.
-pub(crate) fn kind(answer: &gateway::Answer) -> gateway::Refusal {
-    match answer {
-        gateway::Answer::Refused(refused) => refused.kind,
         other => panic!("no refusal: {other:?}"),
     }
 }

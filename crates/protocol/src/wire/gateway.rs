@@ -100,7 +100,7 @@ tagged! {
         6 => Status(Status),
         /// One row for each agreement of the gateway.
         7 => Agreements(Bounded<AgreementRow, ROWS_MAX>),
-        /// The request failed.
+        /// The request failed, for a reason that is named.
         8 => Refused(Refused),
         /// Reasons of the placement about a provider.
         9 => Why(Why),
@@ -133,7 +133,7 @@ encoded! {
     Refused {
         /// Kind of the refusal.
         kind: Refusal,
-        /// What happened, why, and what to do next, for people.
+        /// Text for people: what happened, why, and what to do next.
         text: Bounded<u8, 1024>,
     }
 }
@@ -158,6 +158,7 @@ encoded! {
 }
 
 encoded! {
+    #[json]
     /// The state of a gateway.
     Status {
         /// Account of the gateway, which opens its agreements.
@@ -174,6 +175,7 @@ encoded! {
 }
 
 encoded! {
+    #[json]
     /// A provider that failed, and the repair of its shards.
     Fault {
         /// Account of the provider that failed.

@@ -10,7 +10,7 @@ use posync_protocol::{
     json::AnyRecord,
     limits::Parameters,
     operation::{Answer, EndedRead, StorageProof},
-    wire::gateway::{AgreementRow, File},
+    wire::gateway::{AgreementRow, Fault, File, Status},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -93,7 +93,7 @@ fn rows() -> Vec<(String, Value)> {
 }
 
 /// Rows of the gateway's answers to its users.
-fn of_the_gateway() -> [(String, Value); 2] {
+fn of_the_gateway() -> [(String, Value); 3] {
     let file = File {
         name: Bounded::new(b"a \xff b".to_vec()).expect("short"),
         bytes: 5,
@@ -111,7 +111,20 @@ fn of_the_gateway() -> [(String, Value); 2] {
         end_epoch: 5,
         voucher_reserve: Amount::sync(6),
     };
-    [("gateway/File".into(), json_of(&file)), ("gateway/AgreementRow".into(), json_of(&agreement))]
+    let fault =
+        Fault { provider: Account([7; 32]), found_by: 1, round: 9, shards_lost: 3, shards_repaired: 2 };
+    let status = Status {
+        account: Account([8; 32]),
+        height: 4,
+        files: 2,
+        repairs_open: 1,
+        faults: Bounded::new(vec![fault]).expect("one"),
+    };
+    [
+        ("gateway/File".into(), json_of(&file)),
+        ("gateway/AgreementRow".into(), json_of(&agreement)),
+        ("gateway/Status".into(), json_of(&status)),
+    ]
 }
 
 /// `CONFORMANCE=write` replaces the file: a deliberate change of what scripts read, not a repair.
