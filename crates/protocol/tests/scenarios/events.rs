@@ -1,6 +1,6 @@
 //! Events: a full value of each kind, and the promise that no byte of them changes by accident.
 
-use commonware_codec::{DecodeExt as _, Encode as _};
+use commonware_codec::{Copying, DecodeExt as _, Encode as _, Error};
 use posync_protocol::{
     Account, AgreementId, Amount, Code,
     block::sha256,
@@ -108,4 +108,14 @@ fn no_byte_of_an_event_changed() {
     let bytes: Vec<u8> = events().iter().flat_map(|event| event.encode().to_vec()).collect();
     let digest = sha256(&bytes);
     assert_eq!(digest[..8], [37, 5, 139, 37, 132, 105, 148, 217]);
+}
+
+/// The samples' bytes and JSON are recorded, so that an event without one would not be.
+#[test]
+fn every_event_has_a_sample() {
+    let sampled: Vec<u8> = events().iter().map(|event| event.encode()[0]).collect();
+    for tag in 0..=255 {
+        let exists = !matches!(Event::decode(Copying(&[tag])), Err(Error::InvalidEnum(_)));
+        assert_eq!(exists, sampled.contains(&tag), "event {tag}");
+    }
 }
