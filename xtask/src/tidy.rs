@@ -7,11 +7,12 @@ mod cited;
 mod language;
 mod lists;
 mod pure;
+mod rooms;
 mod sizes;
 
 use crate::tools::root;
 use language::Ratchet;
-use std::{fs, io, path::Path, process::ExitCode};
+use std::{collections::BTreeMap, fs, io, path::Path, process::ExitCode};
 
 /// Directories that hold the project's Rust files.
 const TREES: [&str; 4] = ["crates", "xtask", "fuzz", "mutants"];
@@ -100,9 +101,21 @@ fn problems(root: &Path) -> io::Result<(String, Vec<String>)> {
     found.extend(pure::check(&sources));
     found.extend(cited::check(&sources, &cited::defined(&rules), exists));
     found.extend(lists::check(&architecture, exists));
+    found.extend(rooms::check(&manifests(root)?, &fs::read_to_string(root.join("Cargo.lock"))?));
     let (counts, over) = language::check(&sources, &RATCHETS);
     found.extend(over);
     Ok((format!("tidy: {} files; {counts}", sources.len()), found))
+}
+
+/// The manifests of the project's crates, by package.
+fn manifests(root: &Path) -> io::Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(root.join("crates"))? {
+        let entry = entry?;
+        let name = format!("posync-{}", entry.file_name().to_string_lossy());
+        all.insert(name, fs::read_to_string(entry.path().join("Cargo.toml"))?);
+    }
+    Ok(all)
 }
 
 /// Appends every Rust file below `directory`, in the order of names, without build output.

@@ -52,7 +52,7 @@ fn of_kind<'a>(blocks: &'a [Value], kind: &'a str) -> impl Iterator<Item = (u64,
 
 #[test]
 fn auditors_raise_quality_and_look_like_consumers() {
-    let net = Net::logging("warn,posync_gateway=info,posync_provider::serve=trace");
+    let net = Net::logging("warn,posync_consumer=info,posync_provider::serve=trace");
     let source = file(net.directory.parent().expect("a home"), "source", 3_000_000, 5);
     net.ask(&["put", source.to_str().expect("UTF-8"), "file"]);
     let first = net.height() / EPOCH + 2;

@@ -39,7 +39,7 @@ const FILE_CONTEXT: &str = "posync gateway 2026-11 file key";
 const SHARD_CONTEXT: &str = "posync gateway 2026-11 shard key";
 
 /// A file's random name inside the gateway, from which its key is derived.
-pub type FileId = [u8; 16];
+pub use posync_consumer::catalogue::row::FileId;
 
 /// Key of a file, from which the keys of its shards are derived.
 #[derive(Clone)]

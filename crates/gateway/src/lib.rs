@@ -19,46 +19,36 @@
 //! 3. A crash at any point loses no acknowledged file and forgets no shard that is paid for.
 
 pub mod access;
-pub mod agreement;
-pub mod agreements;
-pub mod auditor;
 pub mod catalogue;
 pub mod coding;
-mod consumer;
-pub mod environment;
-pub mod expected;
-pub mod ledger;
 pub mod limits;
-pub mod meter;
-pub mod peer;
-pub mod peer_health;
 pub mod placement;
+mod renew;
 pub mod repair;
-pub mod sample;
 pub mod serve;
 pub mod shared;
 pub mod transfer;
 pub mod why;
 
-pub use agreements::Policy;
 pub use posync_alert::Alerts;
+pub use posync_consumer::Policy;
 
 use crate::{
     access::{Access, TooMany},
-    catalogue::Stopped,
-    consumer::{Consumer, Means},
-    peer::Dialer,
+    catalogue::{Catalogue, Files, Stopped},
     serve::Service,
+    shared::Shared,
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_macros::select;
-use commonware_runtime::{Clock, Metrics, Network, SinkOf, Spawner, Storage, StreamOf};
+use commonware_runtime::{Clock, Metrics, Network, Spawner, Storage};
 use posync_client::{
     channel::{self, Listen},
     connection::Endpoint,
     light::NetworkKey,
-    rpc::{self, Client, Gateway, Server},
+    rpc::{self, Gateway, Server},
 };
+use posync_consumer::{Consumer, Means, account, agreement, agreements, environment, expected, peer};
 use posync_protocol::{Account, Hash, limits::Parameters};
 use rand_core::CryptoRng;
 use std::{
@@ -139,7 +129,7 @@ where
 {
     let mut stopped = context.stopped();
     let network = Arc::new(network);
-    let account = Account::of(&config.key.public_key());
+    let own = Account::of(&config.key.public_key());
     let access = Access::new(config.owner, &config.users)?;
     let address = listening(config.listen, &config.users);
     let means = Means {
@@ -153,16 +143,18 @@ where
         policy: config.policy,
         alerts: config.alerts,
     };
-    let consumer = Consumer::open(&context, &network, means).await?;
-    consumer.start(None);
-    let Consumer { shared, heard, incomplete, disk, .. } = consumer;
+    let Consumer { shared, agreements, heard, contents, found, disk } =
+        Consumer::<Files>::open(&context, &network, means).await?;
+    let catalogue = Catalogue::of(shared.common.catalogue.clone(), contents);
+    let (shared, notices) = Shared::new(shared, catalogue, heard);
+    account::start(&agreements, None, Some(renew::drainer(&shared)));
     shared.common.environment.spawn(repair::reap(shared.clone()));
-    let repair = repair::start(shared.clone(), heard, incomplete);
-    let service = Arc::new(Service { shared, account, access });
+    let repair = repair::start(shared.clone(), notices, found.open);
+    let service = Arc::new(Service { shared, account: own, access });
     let server = Server::<Gateway, _>::new(move |call, ask| serve::handle(service.clone(), call, ask));
     let listen = Listen::new(config.key, <Gateway as rpc::Service>::NAMESPACE, address);
     let listening = server.listen(context.child("listen"), &*network, listen).await?;
-    tracing::info!(address = %listening.address, %account, owner = %config.owner, users = config.users.len(), "the gateway serves");
+    tracing::info!(address = %listening.address, account = %own, owner = %config.owner, users = config.users.len(), "the gateway serves");
     select! {
         _ = &mut stopped => Ok(()),
         ended = disk => match ended {
@@ -173,42 +165,6 @@ where
         // A gateway that accepts no connections is useless: it ends, and its supervisor restarts it.
         _ = listening.task => Err(Error::Deaf(listening.address)),
     }
-}
-
-/// A network that is shared by several owners.
-struct SharedNetwork<N>(Arc<N>);
-
-impl<N: Network> Network for SharedNetwork<N> {
-    type Listener = N::Listener;
-
-    async fn bind(&self, socket: SocketAddr) -> Result<Self::Listener, commonware_runtime::Error> {
-        self.0.bind(socket).await
-    }
-
-    async fn dial(
-        &self,
-        socket: SocketAddr,
-    ) -> Result<(SinkOf<Self>, StreamOf<Self>), commonware_runtime::Error> {
-        self.0.dial(socket).await
-    }
-}
-
-/// A dialer that opens connections of one service under this gateway's key.
-pub fn dialer<S, E, N>(context: &E, network: &Arc<N>, key: &PrivateKey) -> Dialer<S>
-where
-    S: rpc::Service,
-    E: Spawner + Clock + CryptoRng,
-    N: Network,
-{
-    let context = Arc::new(context.child("dialer"));
-    let (network, key) = (network.clone(), key.clone());
-    Arc::new(move |peer, address| {
-        let (context, network, key) = (context.child("connection"), network.clone(), key.clone());
-        Box::pin(async move {
-            let dialed = Client::dial(context, &*network, &key, peer, address).await;
-            dialed.map_err(|error| error.to_string())
-        })
-    })
 }
 
 #[cfg(test)]

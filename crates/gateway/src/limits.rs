@@ -1,5 +1,7 @@
-//! The gateway's bounds that several modules share, with their reasons. Compile-time assertions below
-//! check them against each other.
+//! The gateway's bounds that several modules share, beside those of its account, with their reasons.
+//! Compile-time assertions below check them against each other.
+
+pub use posync_consumer::limits::*;
 
 use crate::coding::{SEGMENT_BYTES, SHARDS};
 use posync_protocol::limits::{FRAME_BYTES_MAX, SHARD_BYTES_MAX};
@@ -33,35 +35,15 @@ pub const TRANSFERS_PER_ACCOUNT: usize = 256;
 pub const TAILS_MAX: usize = 4096;
 /// Shards rebuilt at once; each takes a segment of 12 MiB in memory.
 pub const REPAIRS_AT_ONCE: usize = 2;
-/// Entries that one signature adds, and as many that it removes: the intent row stays below 128 KiB.
-pub const SIGN_BATCH: usize = 1024;
 /// Holdings of a segment: eight in force and those that wait to be removed.
 pub const HOLDINGS_MAX: usize = 32;
-/// Versions of one agreement's data set that are signed and above the ledger's last: fewer than the 32
-/// that a provider keeps.
-pub const VERSIONS_AHEAD_MAX: u64 = 24;
-/// Versions above the ledger's last at which the newest is submitted at once, not at the next look.
-pub const VERSIONS_AHEAD: u64 = 8;
-/// Agreements that a gateway has at one time.
-pub const AGREEMENTS_MAX: usize = 4096;
-/// Agreement numbers that are assigned before those of gone agreements are used again: by then all work
-/// for the gone one is long over.
-pub const AGREEMENTS_FRESH: usize = 1024;
 /// Names of files in one gateway's catalogue.
 pub const FILES_MAX: usize = 1 << 22;
 /// Faults remembered; a new one replaces the oldest.
 pub const FAULTS_MAX: usize = 256;
-/// Bytes of one row of the catalogue.
-pub const ROW_BYTES_MAX: usize = 256 << 10;
-/// Messages that may wait for an actor.
-pub const MAILBOX: usize = 1024;
-/// Staged rows after which a group commit takes no further messages.
-pub const COMMIT_ROWS_MAX: usize = 4096;
 
 const _: () = assert!(ACKNOWLEDGE_SHARDS > crate::coding::DATA && ACKNOWLEDGE_SHARDS <= SHARDS);
-const _: () = assert!(VERSIONS_AHEAD < VERSIONS_AHEAD_MAX);
-const _: () = assert!(AGREEMENTS_FRESH < AGREEMENTS_MAX);
-const _: () = assert!(SIGN_BATCH * 96 < ROW_BYTES_MAX);
+const _: () = assert!(SEGMENT_BYTES / crate::coding::DATA == SHARD_BYTES);
 const _: () = assert!((SEGMENT_BYTES / crate::coding::DATA) as u64 <= SHARD_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES / crate::coding::DATA < FRAME_BYTES_MAX);
 const _: () = assert!(CODING_BYTES_MAX * ACCOUNT_PERCENT / 100 >= 3 * SEGMENT_BYTES);

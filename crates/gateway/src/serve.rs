@@ -153,9 +153,9 @@ async fn read(
     ask: Get,
 ) -> Result<Answer, Error> {
     let _place = share.gets.acquire().await.expect("the semaphore is never closed");
-    let file = shared.common.catalogue.file(Named(share.owner, ask.name.to_vec())).await?;
+    let file = shared.catalogue.file(Named(share.owner, ask.name.to_vec())).await?;
     let file = file.ok_or_else(|| Error::NoFile(text(&ask.name)))?;
-    let found = shared.common.catalogue.describe(file.clone()).await?;
+    let found = shared.catalogue.describe(file.clone()).await?;
     let mut pace = Pace::new(&shared.common.environment);
     let sent = pace.wait(call.send(&Answer::Found(found))).await;
     sent.ok_or(Error::SlowReader(SPAN, SPAN_BYTES))?.map_err(|_| Error::Gone)?;
@@ -180,7 +180,7 @@ async fn next(
 ) -> Result<Option<Vec<u8>>, Error> {
     let next = reader.next().await;
     if let Err(Error::Unreadable(..)) = &next {
-        let now = shared.common.catalogue.file(Named(share.owner, file.name.to_vec())).await?;
+        let now = shared.catalogue.file(Named(share.owner, file.name.to_vec())).await?;
         if now.is_none_or(|now| now.id != file.id) {
             return Err(Error::Changed);
         }
@@ -189,19 +189,19 @@ async fn next(
 }
 
 async fn remove(shared: &Shared, share: &Share, name: Name) -> Result<Answer, Error> {
-    match shared.common.catalogue.remove(Named(share.owner, name.to_vec())).await? {
+    match shared.catalogue.remove(Named(share.owner, name.to_vec())).await? {
         Some((file, ..)) => Ok(Answer::Removed(file)),
         None => Err(Error::NoFile(text(&name))),
     }
 }
 
 async fn list(shared: &Shared, share: &Share, from: Name) -> Result<Answer, Error> {
-    let files = shared.common.catalogue.list(Named(share.owner, from.to_vec())).await?;
+    let files = shared.catalogue.list(Named(share.owner, from.to_vec())).await?;
     Ok(Answer::Files(Bounded::new(files).expect("one page at most")))
 }
 
 async fn status(shared: &Shared, share: &Share, account: Account) -> Result<Answer, Error> {
-    let faults = shared.common.catalogue.faults().await?;
+    let faults = shared.catalogue.faults().await?;
     let faults = faults.into_iter().map(|(_, row)| Fault {
         provider: row.provider,
         found_by: row.found_by,
@@ -212,7 +212,7 @@ async fn status(shared: &Shared, share: &Share, account: Account) -> Result<Answ
     Ok(Answer::Status(Status {
         account,
         height: shared.height.load(Ordering::Relaxed),
-        files: shared.common.catalogue.files(share.owner).await?,
+        files: shared.catalogue.files(share.owner).await?,
         repairs_open: shared.repairs_open.load(Ordering::Relaxed),
         faults: Bounded::new(faults.collect()).expect("the ring holds fewer"),
     }))

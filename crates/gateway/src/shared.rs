@@ -1,16 +1,12 @@
-//! State that puts, gets and repair share: agreements, facts about providers, limits of memory.
+//! State that puts, gets and repair share, beside that of the account: files, suspects, limits of memory.
 
 use crate::{
-    agreement::{Common, OwnAgreement, Room, state::leaves},
-    agreements::{
-        policy::egress_cost,
-        state::{Stage, is_ended},
-    },
-    catalogue::row::Holding,
+    agreement::{OwnAgreement, Room, state::leaves},
+    agreements::state::Stage,
+    catalogue::{Catalogue, row::Holding},
     coding::{self, FileId, SHARDS},
-    expected::{Coming, Expected},
-    limits::{CODING_BYTES_MAX, SEGMENTS_MENDED_MAX, SEGMENTS_READ_MAX, TAILS_MAX},
-    peer::Heights,
+    expected::Coming,
+    limits::{CODING_BYTES_MAX, MAILBOX, SEGMENTS_MENDED_MAX, SEGMENTS_READ_MAX, TAILS_MAX},
     placement::{Candidate, choose},
     repair::{
         Notice,
@@ -19,45 +15,23 @@ use crate::{
     why::Recent,
 };
 use commonware_utils::channel::mpsc;
-use posync_protocol::{Account, limits::Parameters, wire::gateway::Why};
+use posync_consumer::shared as consumer;
+use posync_protocol::{Account, wire::gateway::Why};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicU32, AtomicU64, Ordering},
-    },
+    ops::Deref,
+    sync::{Arc, Mutex, MutexGuard, atomic::AtomicU32},
 };
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
-/// Assumed number of simultaneous reads under one agreement.
-const READS_AT_ONCE: u64 = 4;
-
-/// A provider's record on the ledger, and this gateway's experience with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
-    /// Index in the fee tree, by which operations name the provider.
-    pub index: u32,
-    /// Operator that the provider declared.
-    pub operator: Vec<u8>,
-    /// Name of the region that the provider declared.
-    pub region: Vec<u8>,
-    /// First address on the ledger that parses as one; `None` if none does.
-    pub address: Option<SocketAddr>,
-    /// True while it may get new shards: it answers, and its reads are found.
-    pub trusted: bool,
-    /// True while the ledger lets it take new agreements: it is neither suspended nor in jail.
-    pub takes: bool,
-    /// Sync score in parts per billion.
-    pub score: u64,
-    /// True once it was drawn for [`posync_protocol::limits::HISTORY`] reads, and so is no newcomer.
-    pub vetted: bool,
-}
+pub use consumer::Known;
 
 /// The state that the gateway's tasks share.
 pub struct Shared {
-    /// Runtime, catalogue and secrets, as agreements use them.
-    pub common: Common,
+    /// State of the gateway's account: agreements, facts about providers.
+    pub consumer: Arc<consumer::Shared>,
+    /// Durable record of files, shards and agreements.
+    pub catalogue: Catalogue,
     /// Memory, in KiB, for the segments that puts code and for their shards until a provider has them.
     pub coding: Arc<Semaphore>,
     /// Permits for segments that gets gather at once.
@@ -66,26 +40,24 @@ pub struct Shared {
     pub mending: Arc<Semaphore>,
     /// Permits for acknowledged segments whose last shards are still being sent.
     pub tails: Arc<Semaphore>,
-    /// Wakes puts that wait for agreements: one opened, or a provider's record changed.
-    pub opened: Notify,
-    /// Wakes the task that opens agreements: a put began that may need more room.
-    pub expecting: Notify,
     /// Number of segments that wait for repair or are being repaired.
     pub repairs_open: AtomicU32,
-    /// Greatest certified height seen, in blocks.
-    pub height: Arc<AtomicU64>,
     /// Providers that are suspected because they are silent.
     pub suspects: Suspects,
     /// Times for which a suspect may be silent before its shards are rebuilt.
     pub grace: Grace,
-    /// Parameters of the network, from the genesis.
-    parameters: Parameters,
     notices: mpsc::Sender<Notice>,
-    agreements: Mutex<BTreeMap<u32, Arc<OwnAgreement>>>,
-    known: Mutex<BTreeMap<Account, Known>>,
     putting: Mutex<BTreeSet<FileId>>,
     recent: Mutex<Recent>,
-    expected: Expected,
+}
+
+/// State of the account that holds the agreements.
+impl Deref for Shared {
+    type Target = consumer::Shared;
+
+    fn deref(&self) -> &Self::Target {
+        &self.consumer
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -93,90 +65,41 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    /// A core without agreements and without records of providers.
-    pub fn new(common: Common, notices: mpsc::Sender<Notice>, parameters: Parameters) -> Arc<Self> {
-        Arc::new(Self {
-            common,
+    /// The state of a gateway beside that of its account, and the notices for repair. Findings that are
+    /// `heard` about the account's shards become notices.
+    pub fn new(
+        consumer: Arc<consumer::Shared>,
+        catalogue: Catalogue,
+        mut heard: mpsc::Receiver<consumer::Notice>,
+    ) -> (Arc<Self>, mpsc::Receiver<Notice>) {
+        let (notices, receiver) = mpsc::channel(MAILBOX);
+        let sender = notices.clone();
+        consumer.common.environment.spawn(async move {
+            while let Some(finding) = heard.recv().await {
+                // This fails only when repair has ended with the gateway.
+                let _ = sender.send(finding.into()).await;
+            }
+        });
+        let shared = Self {
+            catalogue,
             coding: Arc::new(Semaphore::new(CODING_BYTES_MAX / 1024)),
             reads: Arc::new(Semaphore::new(SEGMENTS_READ_MAX)),
             mending: Arc::new(Semaphore::new(SEGMENTS_MENDED_MAX)),
             tails: Arc::new(Semaphore::new(TAILS_MAX)),
-            opened: Notify::new(),
-            expecting: Notify::new(),
             repairs_open: AtomicU32::new(0),
-            height: Arc::default(),
             suspects: Suspects::default(),
-            grace: Grace::of(&parameters),
-            parameters,
+            grace: Grace::of(&consumer.parameters),
             notices,
-            agreements: Mutex::default(),
-            known: Mutex::default(),
             putting: Mutex::default(),
             recent: Mutex::default(),
-            expected: Expected::default(),
-        })
-    }
-
-    /// Adds an agreement and wakes the puts that wait for one.
-    pub fn add_agreement(&self, agreement: Arc<OwnAgreement>) {
-        lock(&self.agreements).insert(agreement.number, agreement);
-        self.opened.notify_waiters();
-    }
-
-    /// Removes and returns the agreement with this number.
-    pub fn remove_agreement(&self, number: u32) -> Option<Arc<OwnAgreement>> {
-        lock(&self.agreements).remove(&number)
-    }
-
-    /// The agreement with this number.
-    pub fn agreement(&self, number: u32) -> Option<Arc<OwnAgreement>> {
-        lock(&self.agreements).get(&number).cloned()
-    }
-
-    /// All agreements, by number.
-    pub fn agreements(&self) -> Vec<Arc<OwnAgreement>> {
-        lock(&self.agreements).values().cloned().collect()
-    }
-
-    /// The agreements with a provider.
-    pub fn agreements_with(&self, provider: &Account) -> Vec<Arc<OwnAgreement>> {
-        self.agreements().into_iter().filter(|agreement| agreement.provider() == *provider).collect()
+            consumer,
+        };
+        (Arc::new(shared), receiver)
     }
 
     /// The agreement under which a shard is held, unless it is closed.
     pub fn holder(&self, holding: &Holding) -> Option<Arc<OwnAgreement>> {
         self.agreement(holding.agreement).filter(|agreement| !agreement.is_closed())
-    }
-
-    /// The record of a provider, if the ledger has shown one.
-    pub fn known(&self, provider: &Account) -> Option<Known> {
-        lock(&self.known).get(provider).cloned()
-    }
-
-    /// The records of all providers, by account.
-    pub fn all_known(&self) -> BTreeMap<Account, Known> {
-        lock(&self.known).clone()
-    }
-
-    /// Replaces the record of a provider, and passes its address on to its connections. The trust in a known
-    /// provider stays: repair takes it, and what regains it calls [`Self::trust`].
-    pub fn learn(&self, provider: Account, known: Known) {
-        if let Some(address) = known.address {
-            self.agreements_with(&provider).iter().for_each(|agreement| agreement.peer.set_address(address));
-        }
-        {
-            let mut all = lock(&self.known);
-            let trusted = all.get(&provider).map_or(known.trusted, |old| old.trusted);
-            all.insert(provider, Known { trusted, ..known });
-        }
-        self.opened.notify_waiters();
-    }
-
-    /// Sets whether a known provider may get new shards.
-    pub fn trust(&self, provider: &Account, trusted: bool) {
-        if let Some(known) = lock(&self.known).get_mut(provider) {
-            known.trusted = trusted;
-        }
     }
 
     fn candidate(account: &Account, known: &Known) -> Candidate {
@@ -198,7 +121,7 @@ impl Shared {
     /// provider without room counts as full. With `late`, providers that were late a moment ago are
     /// eligible, too.
     fn usable(&self, leaves: u64, late: bool) -> Vec<(Candidate, Arc<OwnAgreement>)> {
-        let known = lock(&self.known);
+        let known = self.all_known();
         let mut all: BTreeMap<Account, (Candidate, Arc<OwnAgreement>, bool)> = BTreeMap::new();
         for agreement in self.agreements() {
             let (Some(of), terms) = (known.get(&agreement.provider()), agreement.terms()) else { continue };
@@ -234,52 +157,6 @@ impl Shared {
         let coming = self.expected.more(all.saturating_mul(SHARDS as u64));
         self.expecting.notify_one();
         coming
-    }
-
-    /// Leaves that announced puts will bring to each of `providers`, on average.
-    pub fn demand(&self, providers: usize) -> u64 {
-        self.expected.leaves().div_ceil(providers.max(1) as u64)
-    }
-
-    /// The agreement under which to read `bytes` of a shard that `agreement` holds. It is `agreement` itself while that
-    /// is open and has enough egress left, else an open one with the same provider that has enough left, else
-    /// the one with most left.
-    pub async fn payer(&self, agreement: &Arc<OwnAgreement>, bytes: u64) -> Arc<OwnAgreement> {
-        // Other reads under the agreement may be running.
-        let enough = bytes.saturating_mul(READS_AT_ONCE);
-        let epoch = self.parameters.epoch(self.height.load(Ordering::Relaxed));
-        let is_open = |agreement: &OwnAgreement| Stage::of(&agreement.terms()) == Stage::Open;
-        let (mut most, mut payer) = ((false, 0), agreement.clone());
-        for other in [vec![agreement.clone()], self.agreements_with(&agreement.provider())].concat() {
-            let pays = matches!(Stage::of(&other.terms()), Stage::Open | Stage::Draining);
-            if !pays || other.is_closed() || is_ended(&other.terms(), epoch) {
-                continue;
-            }
-            let (left, sends) = other.unread().await;
-            let left = if sends { left } else { 0 };
-            let of = (is_open(&other) && left >= enough, left);
-            if of.0 && other.number == agreement.number {
-                return other;
-            }
-            if of > most {
-                (most, payer) = (of, other);
-            }
-        }
-        payer
-    }
-
-    /// True if this gateway can read `bytes` under an agreement: it runs, and its quota and voucher reserve
-    /// cover them.
-    pub async fn can_read(&self, agreement: &OwnAgreement, bytes: u64) -> bool {
-        let epoch = self.parameters.epoch(self.height.load(Ordering::Relaxed));
-        let (terms, (left, _)) = (agreement.terms(), agreement.unread().await);
-        let read = terms.quota_egress.saturating_sub(left);
-        let cost = egress_cost(terms.egress_price, read.saturating_add(bytes));
-        let runs = matches!(Stage::of(&terms), Stage::Open | Stage::Draining);
-        runs && !agreement.is_closed()
-            && !is_ended(&terms, epoch)
-            && left >= bytes
-            && cost.is_some_and(|cost| cost <= terms.voucher_reserve)
     }
 
     /// Number of operators that could take a shard of `leaves` now, including those that were late a moment
@@ -379,7 +256,7 @@ impl Shared {
     }
 
     fn describe(&self, accounts: &BTreeSet<Account>) -> Vec<Candidate> {
-        let known = lock(&self.known);
+        let known = self.all_known();
         let of = |account: &Account| known.get(account).map(|known| Self::candidate(account, known));
         accounts.iter().filter_map(of).collect()
     }
@@ -395,16 +272,6 @@ impl Shared {
     pub async fn notice_surely(&self, notice: Notice) {
         // This fails only when repair has ended with the gateway.
         let _ = self.notices.send(notice).await;
-    }
-
-    /// The ledger's time, for the connections to providers.
-    pub fn heights(&self) -> Heights {
-        Heights { height: self.height.clone(), epoch_blocks: self.parameters.epoch_blocks() }
-    }
-
-    /// Round of the greatest certified height seen.
-    pub fn round(&self) -> u64 {
-        self.parameters.round(self.height.load(Ordering::Relaxed))
     }
 
     /// Marks a file as being put: the reaper skips its job until the guard is dropped.
@@ -428,45 +295,5 @@ pub struct Putting {
 impl Drop for Putting {
     fn drop(&mut self) {
         lock(&self.shared.putting).remove(&self.file);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{catalogue, environment::Environment};
-    use commonware_runtime::{Runner as _, Supervisor as _, deterministic::Runner};
-
-    #[test]
-    fn what_the_ledger_shows_of_a_provider_leaves_the_trust_in_it_as_it_is() {
-        Runner::default().start(|context| async move {
-            let started = catalogue::start(context.child("catalogue"), "test", [9; 32]).await;
-            let (catalogue, _, _disk) = started.expect("opens");
-            let environment = Environment::new(&context);
-            let (chain, master) = ([1; 32], [9; 32]);
-            let common = Common { environment, catalogue, chain, master, signed: Default::default() };
-            let shared = Shared::new(common, mpsc::channel(8).0, Parameters::LOCAL);
-            let who = Account([7; 32]);
-            let shown = |score| Known {
-                index: 0,
-                operator: b"one".to_vec(),
-                region: b"here".to_vec(),
-                address: None,
-                trusted: true,
-                takes: true,
-                score,
-                vetted: false,
-            };
-            shared.learn(who, shown(1));
-            assert!(shared.known(&who).expect("it was learned").trusted, "a new one is trusted");
-            // A survey read the ledger before repair lost its trust, and passes it on afterwards.
-            shared.trust(&who, false);
-            shared.learn(who, shown(2));
-            let known = shared.known(&who).expect("it was learned");
-            assert_eq!((known.trusted, known.score), (false, 2));
-            shared.trust(&who, true);
-            shared.learn(who, shown(3));
-            assert!(shared.known(&who).expect("it was learned").trusted);
-        });
     }
 }

@@ -6,15 +6,17 @@ mod world;
 use commonware_runtime::{Clock as _, Runner as _, deterministic};
 use commonware_utils::channel::mpsc;
 use posync_client::rpc;
-use posync_gateway::{
+use posync_consumer::{
     agreements::policy::Quota,
-    coding::{SEGMENT_BYTES, shard_bytes},
-    repair::Notice,
     sample::{
         self, Found, Sample, Sampler,
         names::{Known, Named},
         state::moments,
     },
+};
+use posync_gateway::{
+    coding::{SEGMENT_BYTES, shard_bytes},
+    repair::Notice,
     transfer::Error,
 };
 use posync_protocol::{
@@ -70,7 +72,7 @@ fn odd_names_and_refusals() {
         for name in ["a b", "a/b/../c", "-", "\u{1f600}", "line\nbreak", &longest] {
             assert_eq!(world.get(name).await.expect("read"), name.as_bytes());
         }
-        let listed = world.shared.common.catalogue.list(vec![]).await.expect("runs");
+        let listed = world.shared.catalogue.list(vec![]).await.expect("runs");
         let names: Vec<_> = listed.iter().map(|file| file.name.to_vec()).collect();
         assert!(names.is_sorted() && names.len() == 6);
         assert!(matches!(world.put("", b"x").await, Err(Error::Name)));
@@ -96,10 +98,10 @@ fn the_same_name_and_the_same_content_twice() {
         assert!(world.get("name").await.expect("read") == second);
         assert!(world.get("other name").await.expect("read") == first);
         world.until("the old space comes back", async |w| w.leaves() < both).await;
-        world.shared.common.catalogue.remove(b"name".to_vec()).await.expect("runs").expect("there");
-        world.shared.common.catalogue.remove(b"other name".to_vec()).await.expect("runs").expect("there");
+        world.shared.catalogue.remove(b"name".to_vec()).await.expect("runs").expect("there");
+        world.shared.catalogue.remove(b"other name".to_vec()).await.expect("runs").expect("there");
         world.until("all space comes back", async |w| w.leaves() == 0).await;
-        let jobs = async |w: &World| w.shared.common.catalogue.jobs(0, 9).await.expect("runs").is_empty();
+        let jobs = async |w: &World| w.shared.catalogue.jobs(0, 9).await.expect("runs").is_empty();
         world.until("no job is left", jobs).await;
     });
 }
@@ -169,7 +171,7 @@ fn a_corrupted_provider_is_routed_around_and_repaired() {
             whole(w, "file").await && holders(w, "file", 0).await.iter().all(|(_, a, _)| *a != corrupted)
         };
         world.until("its shards have new holders", moved).await;
-        let faults = world.shared.common.catalogue.faults().await.expect("runs");
+        let faults = world.shared.catalogue.faults().await.expect("runs");
         assert!(faults.iter().all(|(_, fault)| fault.provider == corrupted && fault.lost == fault.repaired));
         assert!(faults.iter().map(|(_, fault)| fault.lost).sum::<u32>() >= 1);
         assert!(world.get("file").await.expect("read") == plain);
@@ -189,7 +191,7 @@ async fn lie(call: &rpc::Incoming<rpc::Provider>) {
 async fn sampled(context: &Context, world: &World, names: BTreeMap<Account, Known>) -> Vec<Sample> {
     let (tell, mut told) = mpsc::channel(64);
     let sampler = Sampler {
-        shared: world.shared.clone(),
+        shared: world.shared.consumer.clone(),
         ledger: unconnected(context, CHAIN),
         parameters: Parameters::LOCAL,
         secret: MASTER,
@@ -473,7 +475,7 @@ fn a_cancelled_put_gives_its_space_back() {
             world.shared.common.environment.within(Duration::from_millis(millis), put).await;
         }
         world.until("its space comes back", async |w| w.leaves() == 0).await;
-        let jobs = async |w: &World| w.shared.common.catalogue.jobs(0, 9).await.expect("runs").is_empty();
+        let jobs = async |w: &World| w.shared.catalogue.jobs(0, 9).await.expect("runs").is_empty();
         world.until("no job is left", jobs).await;
     });
 }
@@ -491,7 +493,7 @@ fn what_was_put_while_others_are_reaped_stays() {
                 world.put(&name, &plain).await.expect("stored");
                 environment.sleep(Duration::from_millis(turn * 7 % 60)).await;
                 assert_eq!(world.get(&name).await.expect("it was acknowledged"), plain, "{seed}: {name}");
-                world.shared.common.catalogue.remove(name.into_bytes()).await.expect("runs");
+                world.shared.catalogue.remove(name.into_bytes()).await.expect("runs");
                 environment.sleep(Duration::from_millis(turn * 37 % 520)).await;
             }
         });
@@ -522,9 +524,9 @@ fn a_power_cut_anywhere_loses_nothing_acknowledged() {
             world.put("third", &plain).await.expect("stored");
             for name in ["first", "third"] {
                 world.until("eight holders", async |w| whole(w, name).await).await;
-                world.shared.common.catalogue.remove(name.as_bytes().to_vec()).await.expect("runs");
+                world.shared.catalogue.remove(name.as_bytes().to_vec()).await.expect("runs");
             }
-            world.shared.common.catalogue.remove(b"second".to_vec()).await.expect("runs");
+            world.shared.catalogue.remove(b"second".to_vec()).await.expect("runs");
             world.until("all space comes back", async |w| w.leaves() == 0).await;
         });
     }

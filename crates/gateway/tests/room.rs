@@ -4,15 +4,17 @@
 mod world;
 
 use commonware_runtime::{Runner as _, Storage as _, Supervisor as _, deterministic};
-use posync_gateway::{
+use posync_consumer::{
     agreements::{Policy, policy::Quota},
+    peer::Parcel,
+};
+use posync_gateway::{
     catalogue::{
         self,
         row::{Added, Holding},
     },
     coding::SEGMENT_BYTES,
     limits::HOLDINGS_MAX,
-    peer::Parcel,
 };
 use posync_protocol::limits::Parameters;
 use std::{collections::BTreeSet, time::Duration};
@@ -113,7 +115,7 @@ fn a_full_segment_costs_one_addition_which_is_taken_out_again_and_stops_nobody()
         let plain = bytes(300_000, 3);
         world.put("file", &plain).await.expect("stored");
         world.until("eight holders", async |w| whole(w, "file").await).await;
-        let catalogue = &world.shared.common.catalogue;
+        let catalogue = &world.shared.catalogue;
         let file = catalogue.file(b"file".to_vec()).await.expect("runs").expect("there");
         let before = row(&world, "file", 0).await;
         // Copies that wait for removal under agreements whose providers do not answer.
@@ -143,7 +145,7 @@ fn a_full_segment_costs_one_addition_which_is_taken_out_again_and_stops_nobody()
         assert_eq!(row(&world, "file", 0).await, full, "what was in force is in force");
         assert!(agreement.with_state(|state| !state.is_live()), "it is to be taken out");
         world.until("it is out", async |_| agreement.with_state(|state| state.is_empty())).await;
-        let jobs = async |w: &World| w.shared.common.catalogue.jobs(0, 9).await.expect("runs").is_empty();
+        let jobs = async |w: &World| w.shared.catalogue.jobs(0, 9).await.expect("runs").is_empty();
         world.until("no job is left of it", jobs).await;
         assert!(world.get("file").await.expect("read") == plain);
         world.put("another", &plain).await.expect("the gateway goes on");

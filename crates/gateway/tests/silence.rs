@@ -4,8 +4,8 @@
 mod world;
 
 use commonware_runtime::{Clock as _, Runner as _, deterministic};
+use posync_consumer::agreements::policy::Quota;
 use posync_gateway::{
-    agreements::policy::Quota,
     coding::SEGMENT_BYTES,
     repair::{self, Notice},
 };
@@ -36,7 +36,7 @@ fn a_stopped_providers_shards_are_rebuilt_with_their_names() {
         world.shared.notice_surely(Notice::Late(stopped)).await;
         context.sleep(Duration::from_secs(100)).await;
         assert_eq!(holders(&world, "file", 0).await, before, "within the grace period it keeps them");
-        assert!(world.shared.common.catalogue.faults().await.expect("runs").is_empty());
+        assert!(world.shared.catalogue.faults().await.expect("runs").is_empty());
         let moved = async |w: &World| {
             whole(w, "file").await && holders(w, "file", 0).await.iter().all(|(_, a, _)| *a != stopped)
         };
@@ -49,7 +49,7 @@ fn a_stopped_providers_shards_are_rebuilt_with_their_names() {
         let held =
             world.providers[index_of(&world, &spare)].handler.parts().store.get(&name).await.expect("held");
         assert_eq!(*blake3::hash(&held).as_bytes(), name);
-        let faults = world.shared.common.catalogue.faults().await.expect("runs");
+        let faults = world.shared.catalogue.faults().await.expect("runs");
         assert_eq!(faults.len(), 1);
         assert_eq!((faults[0].1.provider, faults[0].1.found_by), (stopped, 0));
         assert_eq!(faults[0].1.lost, faults[0].1.repaired);
@@ -112,7 +112,7 @@ fn holders_that_pause_and_come_back_lose_nothing_and_nothing_is_rebuilt_for_them
             for (index, before) in before.iter().enumerate() {
                 assert!(kept(&world, index).is_superset(before), "provider {index} keeps what it had");
             }
-            assert!(world.shared.common.catalogue.faults().await.expect("runs").is_empty());
+            assert!(world.shared.catalogue.faults().await.expect("runs").is_empty());
         });
     }
 }
@@ -220,7 +220,7 @@ fn whom_we_cannot_read_from_for_a_reason_of_ours_is_neither_suspected_nor_replac
         }
         late.abort();
         assert_eq!(holders(&world, "file", 0).await, before, "it answers, and it is we who cannot read");
-        assert!(world.shared.common.catalogue.faults().await.expect("runs").is_empty());
+        assert!(world.shared.catalogue.faults().await.expect("runs").is_empty());
         world.open_more(paused, Quota { leaves: 0, egress: 1 << 30 }).await;
         world.until("it serves", async |w| silent(w, paused).is_none()).await;
         assert_eq!(holders(&world, "file", 0).await, before);
@@ -237,6 +237,6 @@ fn a_slow_answer_is_no_loss() {
         world.shared.notice_surely(Notice::Late(before[0].1)).await;
         context.sleep(Duration::from_secs(20)).await;
         assert_eq!(holders(&world, "file", 0).await, before, "it answers us: nothing moves");
-        assert!(world.shared.common.catalogue.faults().await.expect("runs").is_empty());
+        assert!(world.shared.catalogue.faults().await.expect("runs").is_empty());
     });
 }

@@ -45,7 +45,7 @@ async fn timed<T>(context: &Context, work: impl Future<Output = T>) -> (T, Durat
 }
 
 async fn whole(world: &World, name: &str) -> bool {
-    let catalogue = &world.shared.common.catalogue;
+    let catalogue = &world.shared.catalogue;
     let file = catalogue.file(name.as_bytes().to_vec()).await.expect("runs").expect("there");
     let file = catalogue.describe(file).await.expect("runs");
     file.shards_durable == file.shards
@@ -315,7 +315,7 @@ fn a_failed_put_leaves_nothing_to_repair() {
         assert_eq!(repairs, 0, "nothing of it is repaired");
         world.judge([0, 1, 2], |_| Verdict::Answers).await;
         world.until("its space comes back", async |w| w.leaves() == 0).await;
-        let jobs = async |w: &World| w.shared.common.catalogue.jobs(0, 9).await.expect("runs").is_empty();
+        let jobs = async |w: &World| w.shared.catalogue.jobs(0, 9).await.expect("runs").is_empty();
         world.until("no job is left", jobs).await;
     });
 }

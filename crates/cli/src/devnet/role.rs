@@ -20,7 +20,8 @@ use commonware_runtime::{
 };
 use posync_alert::Alerts;
 use posync_client::{connection::Endpoint, descriptors::MEMBER, directory_lock::hold};
-use posync_gateway::{Policy, auditor};
+use posync_consumer::auditor;
+use posync_gateway::Policy;
 use posync_node::{
     genesis::Genesis,
     run::{TokioServices, run_tokio, workers},

@@ -19,8 +19,7 @@ use std::{
 use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
 
 /// Default filter of a member: its own messages, and the engine's warnings.
-const MEMBER: &str =
-    "warn,posync_node=info,posync_provider=info,posync_gateway=info,posync_client=info,posync=info";
+const MEMBER: &str = "warn,posync_node=info,posync_provider=info,posync_consumer=info,posync_gateway=info,posync_client=info,posync=info";
 /// Default filter of a command.
 const COMMAND: &str = "error";
 

@@ -1,5 +1,5 @@
-//! The gateway's index: file name -> segments -> shards -> agreements that hold them. A change is durable
-//! before it is acknowledged.
+//! The gateway's files: file name -> segments -> shards -> agreements that hold them. They stand beside the
+//! agreements in one catalogue ([`posync_consumer::catalogue`]), and change together with them.
 //!
 //! ```text
 //!   put, repair, agreements ──messages──► actor ──► index (rows, names in memory) ──► store
@@ -19,35 +19,26 @@
 //! Memory: about 100 bytes plus the name for each file, 30 bytes for each row, and a page cache of 8 MiB.
 
 mod index;
-mod loaded;
 pub mod row;
 mod snapshot;
-mod store;
 #[cfg(test)]
 mod tests;
 
-pub use index::{Agreed, Index};
-pub use loaded::{Entry, Loaded, LoadedAgreement};
+pub(crate) use index::Files;
+pub use index::Found;
+pub use posync_consumer::catalogue::*;
 pub use snapshot::{Held, backup, restore};
-pub use store::{Error, partitions};
 
-use crate::{
-    coding::FileId,
-    limits::{COMMIT_ROWS_MAX, MAILBOX},
-};
+use crate::coding::FileId;
 use commonware_runtime::{Clock, Handle, Metrics, Spawner, Storage};
-use commonware_utils::channel::{mpsc, oneshot};
-use posync_protocol::{AgreementId, Hash, wire::gateway::File};
-use row::{Added, FaultRow, FileRow, Intent, JobRow, Named, OwnAgreementRow, Owner, PaidRow, SegmentRow};
+use index::Index;
+use posync_consumer::asks;
+use posync_protocol::{Hash, wire::gateway::File};
+use row::{Added, FaultRow, FileRow, JobRow, Named, Owner, SegmentRow};
+use std::{collections::BTreeMap, ops::Deref};
 
-/// The catalogue's actor has ended: the process is stopping or its disk failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the catalogue has stopped; see the log, then start the gateway again")]
-pub struct Stopped;
-
-type Reply<T> = oneshot::Sender<T>;
-
-enum Message {
+/// A request about files.
+pub(crate) enum Ask {
     File(Named, Reply<Option<FileRow>>),
     Describe(FileRow, Reply<File>),
     List(Named, Reply<Vec<File>>),
@@ -62,15 +53,6 @@ enum Message {
     Job(u32, Reply<Option<JobRow>>),
     JobDone(u32, JobRow, Reply<()>),
     ForgetSegment(FileId, u32, Reply<()>),
-    AddAgreement(OwnAgreementRow, Reply<Option<u32>>),
-    PutAgreement(u32, OwnAgreementRow, Reply<()>),
-    PutPaid(u32, AgreementId, PaidRow, Reply<bool>),
-    Intend(u32, Intent, Reply<()>),
-    Withdraw(u32, AgreementId, Reply<()>),
-    Agreed(Agreed, Reply<Option<Vec<Added>>>),
-    Drop(u32, AgreementId, Vec<Added>, Reply<()>),
-    Erase(u32, AgreementId, Vec<Added>, Reply<()>),
-    Settled(u32, AgreementId, u64, Reply<()>),
     AddFault(FaultRow, Reply<u64>),
     PutFault(u64, FaultRow, Reply<()>),
 }
@@ -79,16 +61,32 @@ enum Message {
 /// replaced. The error says which bound is reached.
 pub type Finished = Result<(File, Option<(u32, JobRow)>), &'static str>;
 
-/// Answers that are sent after the next commit.
-type Answers = Vec<Box<dyn FnOnce() + Send>>;
-
-fn later<T: Send + 'static>(answers: &mut Answers, reply: Reply<T>, value: T) {
-    answers.push(Box::new(move || drop(reply.send(value))));
+/// A handle to the catalogue's actor: its agreements and its files.
+#[derive(Clone)]
+pub struct Catalogue {
+    agreements: posync_consumer::catalogue::Catalogue,
+    files: Sender<Ask>,
 }
 
-/// A handle to the catalogue's actor.
-#[derive(Clone)]
-pub struct Catalogue(mpsc::Sender<Message>);
+/// Requests about agreements go to the same actor.
+impl Deref for Catalogue {
+    type Target = posync_consumer::catalogue::Catalogue;
+
+    fn deref(&self) -> &Self::Target {
+        &self.agreements
+    }
+}
+
+impl Catalogue {
+    /// The handle to an actor that runs.
+    pub(crate) const fn of(agreements: posync_consumer::catalogue::Catalogue, files: Sender<Ask>) -> Self {
+        Self { agreements, files }
+    }
+
+    async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T, Stopped> {
+        self.files.ask(ask).await
+    }
+}
 
 /// Opens the catalogue in `partition` and starts its actor. The handle ends when the actor fails, or when
 /// all senders are dropped.
@@ -99,41 +97,70 @@ pub async fn start<E>(
     context: E,
     partition: &str,
     secret: Hash,
-) -> Result<(Catalogue, Loaded, Handle<Result<(), Error>>), Error>
+) -> Result<(Catalogue, Loaded<Found>, Handle<Result<(), Error>>), Error>
 where
     E: Storage + Clock + Metrics + Spawner,
 {
-    let (index, loaded) = Index::open(context.child("store"), partition, secret).await?;
-    let (sender, receiver) = mpsc::channel(MAILBOX);
-    let handle = context.spawn(move |_| run(index, receiver));
-    Ok((Catalogue(sender), loaded, handle))
+    let started = posync_consumer::catalogue::start::<Files, E>(context, partition, secret).await?;
+    let Started { catalogue, contents, loaded, disk } = started;
+    Ok((Catalogue::of(catalogue, contents), loaded, disk))
 }
 
-async fn run<E>(mut index: Index<E>, mut receiver: mpsc::Receiver<Message>) -> Result<(), Error>
-where
-    E: Storage + Clock + Metrics + Spawner,
-{
-    let mut answers: Answers = Vec::new();
-    while let Some(first) = receiver.recv().await {
-        let mut next = Some(first);
-        while let Some(message) = next.take() {
-            handle(&mut index, message, &mut answers).await?;
-            if index.store.staged() < COMMIT_ROWS_MAX {
-                next = receiver.try_recv().ok();
-            }
-        }
-        index.store.commit().await?;
-        answers.drain(..).for_each(|answer| answer());
+impl Contents for Files {
+    type Ask = Ask;
+    type Found = Found;
+
+    async fn load<E: Storage + Clock + Metrics + Spawner>(
+        rows: &mut Rows<E>,
+        agreements: &mut BTreeMap<u32, LoadedAgreement>,
+    ) -> Result<(Self, Found), Error> {
+        let mut files = Self::default();
+        let found = Index { files: &mut files, rows }.load(agreements).await?;
+        Ok((files, found))
     }
-    Ok(())
+
+    async fn handle<E: Storage + Clock + Metrics + Spawner>(
+        &mut self,
+        rows: &mut Rows<E>,
+        ask: Ask,
+        answers: &mut Answers,
+    ) -> Result<(), Error> {
+        handle(&mut Index { files: self, rows }, ask, answers).await
+    }
+
+    async fn agreed<E: Storage + Clock + Metrics + Spawner>(
+        &mut self,
+        rows: &mut Rows<E>,
+        agreed: &Agreed,
+    ) -> Result<Vec<Added>, Error> {
+        Index { files: self, rows }.agreed(agreed).await
+    }
+
+    async fn dropped<E: Storage + Clock + Metrics + Spawner>(
+        &mut self,
+        rows: &mut Rows<E>,
+        agreement: u32,
+        entries: &[Added],
+    ) -> Result<(), Error> {
+        Index { files: self, rows }.drop_holdings(agreement, entries).await
+    }
+
+    async fn erased<E: Storage + Clock + Metrics + Spawner>(
+        &mut self,
+        rows: &mut Rows<E>,
+        agreement: u32,
+        entries: &[Added],
+    ) -> Result<(), Error> {
+        Index { files: self, rows }.erase_holdings(agreement, entries).await
+    }
 }
 
-async fn handle<E>(index: &mut Index<E>, message: Message, answers: &mut Answers) -> Result<(), Error>
+async fn handle<E>(index: &mut Index<'_, E>, ask: Ask, answers: &mut Answers) -> Result<(), Error>
 where
     E: Storage + Clock + Metrics + Spawner,
 {
-    use Message as M;
-    match message {
+    use Ask as M;
+    match ask {
         M::File(name, reply) => drop(reply.send(index.file(&name).await?)),
         M::Describe(row, reply) => drop(reply.send(index.describe(&row))),
         M::List(from, reply) => drop(reply.send(index.list(from).await?)),
@@ -163,72 +190,16 @@ where
         M::ForgetSegment(file, segment, reply) => {
             later(answers, reply, index.forget_segment(&file, segment));
         }
-        other => return handle_agreement(index, other, answers).await,
-    }
-    Ok(())
-}
-
-async fn handle_agreement<E>(
-    index: &mut Index<E>,
-    message: Message,
-    answers: &mut Answers,
-) -> Result<(), Error>
-where
-    E: Storage + Clock + Metrics + Spawner,
-{
-    use Message as M;
-    match message {
-        M::AddAgreement(row, reply) => {
-            let number = index.add_agreement(&row).ok();
-            later(answers, reply, number);
-        }
-        M::PutAgreement(number, row, reply) => later(answers, reply, index.put_agreement(number, &row)),
-        M::PutPaid(number, of, row, reply) => later(answers, reply, index.put_paid(number, &of, &row)),
-        M::Intend(agreement, intent, reply) => later(answers, reply, index.intend(agreement, &intent)),
-        M::Withdraw(agreement, of, reply) => later(answers, reply, index.withdraw(agreement, &of)),
-        M::Agreed(agreed, reply) => {
-            let orphans = index.agreed(&agreed).await?;
-            later(answers, reply, orphans);
-        }
-        M::Drop(agreement, of, entries, reply) => {
-            index.drop_holdings(agreement, &of, &entries).await?;
-            later(answers, reply, ());
-        }
-        M::Erase(agreement, of, entries, reply) => {
-            index.erase_holdings(agreement, &of, &entries).await?;
-            later(answers, reply, ());
-        }
-        M::Settled(agreement, of, version, reply) => {
-            index.settled(agreement, &of, version).await?;
-            later(answers, reply, ());
-        }
         M::AddFault(row, reply) => {
             let number = index.add_fault(&row);
             later(answers, reply, number);
         }
         M::PutFault(number, row, reply) => later(answers, reply, index.put_fault(number, &row)),
-        _ => unreachable!("the other messages are handled before"),
     }
     Ok(())
 }
 
-macro_rules! asks {
-    ($($(#[$meta:meta])* $name:ident($($argument:ident : $type:ty),*) -> $answer:ty = $message:ident;)*) => {
-        impl Catalogue {
-            $($(#[$meta])*
-            ///
-            /// # Errors
-            /// [`Stopped`].
-            pub async fn $name(&self, $($argument: $type),*) -> Result<$answer, Stopped> {
-                let (reply, answer) = oneshot::channel();
-                self.0.send(Message::$message($($argument.into(),)* reply)).await.map_err(|_| Stopped)?;
-                answer.await.map_err(|_| Stopped)
-            })*
-        }
-    };
-}
-
-asks! {
+asks! { Catalogue, Ask:
     /// The file with that name: an account's, or the gateway owner's if only a name is given.
     file(name: impl Into<Named>) -> Option<FileRow> = File;
     /// Describes a file as users see it.
@@ -257,26 +228,6 @@ asks! {
     job_done(number: u32, job: JobRow) -> () = JobDone;
     /// Removes the row of a segment without holders.
     forget_segment(file: FileId, segment: u32) -> () = ForgetSegment;
-    /// Adds an agreement and returns its number; `None` if there are too many.
-    add_agreement(row: OwnAgreementRow) -> Option<u32> = AddAgreement;
-    /// Writes an agreement's row; ignored if the number stands for another agreement.
-    put_agreement(number: u32, row: OwnAgreementRow) -> () = PutAgreement;
-    /// Writes the total that the next voucher signs for, before the voucher is sent. Returns false, and
-    /// writes nothing, if the number stands for another agreement.
-    put_paid(number: u32, agreement: AgreementId, row: PaidRow) -> bool = PutPaid;
-    /// Writes the change that is about to be sent to a provider for its signature.
-    intend(agreement: u32, intent: Intent) -> () = Intend;
-    /// Deletes an intent that the provider refused for good.
-    withdraw(number: u32, agreement: AgreementId) -> () = Withdraw;
-    /// Applies a change that both sides signed; returns the additions that no longer have a place.
-    /// `None`, with nothing written, if the number stands for another agreement.
-    agreed(agreed: Agreed) -> Option<Vec<Added>> = Agreed;
-    /// Marks holdings as dropped: they are lost or no longer wanted.
-    drop_holdings(number: u32, agreement: AgreementId, entries: Vec<Added>) -> () = Drop;
-    /// Deletes holdings that went with their agreement.
-    erase_holdings(number: u32, agreement: AgreementId, entries: Vec<Added>) -> () = Erase;
-    /// Deletes the waiting claim if the ledger knows its version, that is, `version` or an older one.
-    settled(number: u32, agreement: AgreementId, version: u64) -> () = Settled;
     /// Stores a fault and returns its number.
     add_fault(row: FaultRow) -> u64 = AddFault;
     /// Overwrites a fault that is still in the ring.

@@ -1,79 +1,23 @@
-//! The rows of the catalogue and their keys.
-//!
-//! A key is a kind byte and a place. Files, jobs, agreements and faults have dense numbers (a freed
-//! number is used again), so that a start finds all of them by counting; segments are stored under their
-//! file's id.
+//! The rows that a gateway keeps in its catalogue beside those of its agreements, and their keys. Segments
+//! are stored under their file's id.
 
-use super::store::Row;
-use crate::{
-    coding::{FileId, SHARDS},
-    limits::{HOLDINGS_MAX, SIGN_BATCH},
-};
+pub use posync_consumer::catalogue::row::*;
+
+use crate::{coding::SHARDS, limits::HOLDINGS_MAX};
 use commonware_codec::{Buf, EncodeSize, Read, Write};
-use posync_protocol::{
-    Account, AgreementId, Amount, Bounded, Hash, Signature, encoded, operation::DataSetClaim,
-    wire::gateway::Name,
-};
+use posync_consumer::rows;
+use posync_protocol::{Account, Bounded, Hash, encoded, wire::gateway::Name};
 
-/// The key of a row in the store.
-pub type Key = Vec<u8>;
-
-fn place(kind: u8, id: &[&[u8]]) -> Key {
-    let mut key = vec![kind];
-    id.iter().for_each(|part| key.extend_from_slice(part));
-    key
-}
-
-macro_rules! rows {
-    ($($kind:literal $name:ident ($($id:ident : $type:ty),*) [$($part:expr),*];)*) => {
-        $(impl $name {
-            /// The key under which this row is stored.
-            pub fn key($($id: $type),*) -> Key { place($kind, &[$(&$part[..]),*]) }
-        }
-        impl Row for $name {})*
-    };
+rows! {
+    1 FileRow (number: u32) [number.to_be_bytes()];
+    2 SegmentRow (file: &FileId, segment: u32) [file, segment.to_be_bytes()];
+    6 JobRow (number: u32) [number.to_be_bytes()];
+    7 FaultRow (number: u32) [number.to_be_bytes()];
 }
 
 /// The key of the mark that a restore is under way.
 pub(super) fn restoring() -> Key {
-    place(10, &[])
-}
-
-rows! {
-    0 Meta () [];
-    1 FileRow (number: u32) [number.to_be_bytes()];
-    2 SegmentRow (file: &FileId, segment: u32) [file, segment.to_be_bytes()];
-    3 OwnAgreementRow (agreement: u32) [agreement.to_be_bytes()];
-    4 Intent (agreement: u32) [agreement.to_be_bytes()];
-    5 Waiting (agreement: u32) [agreement.to_be_bytes()];
-    6 JobRow (number: u32) [number.to_be_bytes()];
-    7 FaultRow (number: u32) [number.to_be_bytes()];
-    8 SetRow (agreement: u32) [agreement.to_be_bytes()];
-    9 PaidRow (agreement: u32) [agreement.to_be_bytes()];
-}
-
-encoded! {
-    /// The counts of the dense numbers, and the secret.
-    #[derive(Copy, Default)]
-    Meta {
-        /// All file rows have lower numbers.
-        files: u32,
-        /// All job rows have lower numbers.
-        jobs: u32,
-        /// All agreements' rows have lower numbers.
-        agreements: u32,
-        /// Faults found so far; the last ones are kept in a ring.
-        faults: u64,
-        /// The gateway's secret: file, session and storage keys derive from it.
-        master: Hash,
-    }
-}
-
-impl Meta {
-    /// The key of its copy.
-    pub fn copy() -> Key {
-        place(0, &[&[0]])
-    }
+    place(RESTORING, &[])
 }
 
 /// The owner of a file: an account that the gateway's owner lists or, if `None`, the gateway's owner.
@@ -183,114 +127,6 @@ impl SegmentRow {
         let mut holdings = self.holdings.to_vec();
         change(&mut holdings);
         Some(Self { holdings: Bounded::new(holdings)?, ..self.clone() })
-    }
-}
-
-encoded! {
-    /// An agreement of this gateway: its terms. Fields that change often have rows of their own, so that
-    /// each row has one writer.
-    OwnAgreementRow {
-        /// Its identity on the ledger; `opened` is 0 until the ledger opened it.
-        id: AgreementId,
-        /// Its stage, as a number of [`crate::agreements::state::Stage`].
-        stage: u8,
-        /// The epoch in which it ends.
-        end_epoch: u64,
-        /// Leaves that may be stored under it at once.
-        quota_leaves: u64,
-        /// Egress bytes that may be read over its whole term.
-        quota_egress: u64,
-        /// Amount locked for vouchers so far.
-        voucher_reserve: Amount,
-        /// Egress price in grains per 2^20 bytes.
-        egress_price: u64,
-    }
-}
-
-encoded! {
-    /// The progress of an agreement's data set.
-    #[derive(Copy, Default)]
-    SetRow {
-        /// The last version that both sides signed.
-        version: u64,
-        /// The sequence number of the next shard.
-        sequence: u64,
-    }
-}
-
-encoded! {
-    /// The total that an agreement's vouchers sign for.
-    #[derive(Copy, Default)]
-    PaidRow {
-        /// Egress bytes; never more than was verified, and never lowered.
-        egress: u64,
-    }
-}
-
-encoded! {
-    /// A shard that is being added to a data set.
-    #[derive(Copy)]
-    Added {
-        /// The file that it belongs to.
-        file: FileId,
-        /// Number of its segment in the file.
-        segment: u32,
-        /// Its position in the segment, 0 to 7.
-        position: u8,
-        /// Its sequence number in the data set.
-        sequence: u64,
-        /// Its name: the BLAKE3 hash of its bytes.
-        name: Hash,
-        /// Its length in bytes.
-        bytes: u32,
-        /// It replaces the same shard under an older agreement.
-        moves: bool,
-    }
-}
-
-encoded! {
-    /// A shard that is being removed from a data set.
-    #[derive(Copy)]
-    Removed {
-        /// The file that it belongs to.
-        file: FileId,
-        /// Number of its segment in the file.
-        segment: u32,
-        /// Its sequence number in the data set.
-        sequence: u64,
-    }
-}
-
-encoded! {
-    /// A change that the provider may have signed already: it is sent again after a crash.
-    Intent {
-        /// The claim of the new data set.
-        claim: DataSetClaim,
-        /// Shards that are added, in order.
-        adds: Bounded<Added, SIGN_BATCH>,
-        /// Shards that are removed first, by ascending sequence number.
-        removes: Bounded<Removed, SIGN_BATCH>,
-    }
-}
-
-encoded! {
-    /// A claim of a data set that both sides signed.
-    #[derive(Copy)]
-    SignedClaim {
-        /// The claim of the data set.
-        claim: DataSetClaim,
-        /// The provider's signature over the claim.
-        signature: Signature,
-    }
-}
-
-encoded! {
-    /// The newest data set of an agreement, while the ledger does not have it. It covers the whole set,
-    /// so earlier ones need not get there (DS-1).
-    #[derive(Copy, Default)]
-    Waiting {
-        /// The signed claim; `None` if none waits.
-        claim: Option<SignedClaim>,
     }
 }
 

@@ -14,12 +14,9 @@
 //! 3. An agreement from a backup may lack changes that were signed since. It takes no new shards; its
 //!    data moves to a new agreement, and is read from there as soon as there is one.
 
-use super::{
-    row::{
-        FaultRow, FileRow, Intent, JobRow, Key, Meta, OwnAgreementRow, PaidRow, SegmentRow, SetRow, Waiting,
-        restoring,
-    },
-    store::{Error, Store},
+use super::row::{
+    FaultRow, FileRow, Intent, JobRow, Key, Meta, OwnAgreementRow, PaidRow, SegmentRow, SetRow, Waiting,
+    restoring,
 };
 use crate::{
     agreements::state::Stage,
@@ -30,6 +27,7 @@ use blake3::Hasher;
 use bytes::Bytes;
 use commonware_codec::{DecodeExt as _, Encode as _};
 use commonware_runtime::{Clock, Metrics, Spawner, Storage};
+use posync_consumer::catalogue::store::{Error, Store};
 use std::io::{Read, Write};
 
 const MAGIC: &[u8; 24] = b"posync catalogue 2026-11";

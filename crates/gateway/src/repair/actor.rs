@@ -40,8 +40,8 @@ pub async fn start(
     open: Vec<(FileId, u32)>,
 ) -> Result<(), Stopped> {
     let mut state = State::default();
-    for (number, row) in state.resume(shared.common.catalogue.faults().await?, open) {
-        shared.common.catalogue.put_fault(number, row).await?;
+    for (number, row) in state.resume(shared.catalogue.faults().await?, open) {
+        shared.catalogue.put_fault(number, row).await?;
     }
     let mut actor =
         Actor { shared: shared.clone(), state, examined: BTreeSet::new(), workers: FuturesUnordered::new() };
@@ -199,9 +199,9 @@ impl Actor {
 
     async fn write(&mut self, number: Option<u64>, row: FaultRow) -> Result<(), Stopped> {
         match number {
-            Some(number) => self.shared.common.catalogue.put_fault(number, row).await,
+            Some(number) => self.shared.catalogue.put_fault(number, row).await,
             None => {
-                let number = self.shared.common.catalogue.add_fault(row).await?;
+                let number = self.shared.catalogue.add_fault(row).await?;
                 self.state.numbered(&row.provider, number);
                 Ok(())
             }
@@ -223,7 +223,7 @@ async fn spared(shared: &Shared, agreement: &OwnAgreement, sequences: Vec<u64>) 
     let wanted: BTreeSet<u64> = sequences.into_iter().collect();
     let mut spared = Vec::new();
     for entry in live.into_iter().filter(|entry| wanted.contains(&entry.sequence)) {
-        let row = shared.common.catalogue.segment(entry.file, entry.segment).await?;
+        let row = shared.catalogue.segment(entry.file, entry.segment).await?;
         let suffices = row.is_none_or(|row| {
             let position = usize::from(entry.position);
             let is_it = row

@@ -91,7 +91,7 @@ pub(super) async fn suspected(shared: Arc<Shared>, provider: Account) {
     for agreement in agreements {
         for entry in agreement.with_state(|state| state.live()) {
             let task: Task = (entry.file, entry.segment);
-            let Ok(found) = shared.common.catalogue.segment(entry.file, entry.segment).await else { return };
+            let Ok(found) = shared.catalogue.segment(entry.file, entry.segment).await else { return };
             let Some(row) = found else { continue };
             let position = usize::from(entry.position);
             let ours = row.holder(position).is_some_and(|h| h.agreement == agreement.number);

@@ -74,3 +74,16 @@ pub enum Notice {
     /// The examination of a provider ended, so another one may begin.
     Examined(Account),
 }
+
+/// A finding about the shards of the gateway's account.
+impl From<posync_consumer::shared::Notice> for Notice {
+    fn from(finding: posync_consumer::shared::Notice) -> Self {
+        use posync_consumer::shared::Notice as Finding;
+        match finding {
+            Finding::Incomplete { file, segment } => Self::Incomplete { file, segment },
+            Finding::Late(provider) => Self::Late(provider),
+            Finding::Failed(provider) => Self::Failed(provider),
+            Finding::Bad(provider, names) => Self::Bad(provider, names),
+        }
+    }
+}

@@ -23,9 +23,9 @@ pub async fn reap(shared: Arc<Shared>) {
 
 async fn pass(shared: &Shared, from: &mut u32) -> Result<(), Stopped> {
     let is_putting = |file: &FileId| shared.is_putting(file);
-    for (number, job) in abandoned(&shared.common.catalogue, is_putting, from).await? {
+    for (number, job) in abandoned(&shared.catalogue, is_putting, from).await? {
         if clear(shared, &job).await? {
-            shared.common.catalogue.job_done(number, job).await?;
+            shared.catalogue.job_done(number, job).await?;
         }
     }
     Ok(())
@@ -65,9 +65,9 @@ async fn abandoned(
 async fn clear(shared: &Shared, job: &JobRow) -> Result<bool, Stopped> {
     let (mut gone, mut drops) = (true, BTreeMap::<u32, Vec<u64>>::new());
     for segment in 0..job.segments {
-        let Some(row) = shared.common.catalogue.segment(job.file, segment).await? else { continue };
+        let Some(row) = shared.catalogue.segment(job.file, segment).await? else { continue };
         if row.holdings.is_empty() {
-            shared.common.catalogue.forget_segment(job.file, segment).await?;
+            shared.catalogue.forget_segment(job.file, segment).await?;
             continue;
         }
         gone = false;

@@ -26,7 +26,7 @@ pub(super) async fn rebuild(
     (file, segment): Task,
     lost_by: BTreeSet<Account>,
 ) -> Result<Rebuilt, Stopped> {
-    let Some(row) = shared.common.catalogue.segment(file, segment).await? else {
+    let Some(row) = shared.catalogue.segment(file, segment).await? else {
         return Ok(Rebuilt { whole: true, positions: Vec::new() });
     };
     let missing = missing(&shared, &row);
@@ -68,7 +68,7 @@ pub(super) async fn rebuild(
 /// # Errors
 /// The reason why the shard cannot be rebuilt now.
 pub async fn restore(shared: &Arc<Shared>, entry: &Added) -> Result<Vec<u8>, String> {
-    let row = shared.common.catalogue.segment(entry.file, entry.segment).await;
+    let row = shared.catalogue.segment(entry.file, entry.segment).await;
     let row = row.map_err(|stopped| stopped.to_string())?.ok_or("its segment is gone")?;
     let mut held = gather(shared, entry.segment, &row).await.map_err(|error| error.to_string())?;
     let key = FileKey::derive(&shared.common.master, &entry.file);
@@ -94,7 +94,7 @@ async fn place(
     lost_by: &BTreeSet<Account>,
 ) -> bool {
     // Read again: earlier positions of this repair have new holders.
-    let Ok(Some(now)) = shared.common.catalogue.segment(file, segment).await else { return false };
+    let Ok(Some(now)) = shared.catalogue.segment(file, segment).await else { return false };
     let old = now.holder(usize::from(position)).copied();
     if !missing(shared, &now).contains(&usize::from(position)) {
         // Its holder answers again.

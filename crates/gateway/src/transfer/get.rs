@@ -160,7 +160,7 @@ async fn segment(shared: &Arc<Shared>, share: &Share, file: FileId, index: u32) 
     let environment = &shared.common.environment;
     let (mut waited, mut held) = (Duration::ZERO, Held::default());
     let (row, _place) = loop {
-        let row = shared.common.catalogue.segment(file, index).await?.ok_or(Error::Changed)?;
+        let row = shared.catalogue.segment(file, index).await?.ok_or(Error::Changed)?;
         // The time spent waiting for a place does not count against the holders.
         let place = share.reads(shared).await;
         let begun = environment.now();

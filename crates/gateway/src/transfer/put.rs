@@ -63,7 +63,7 @@ pub async fn put(
     let seed = shared.common.environment.random();
     let id: FileId = seed[..16].try_into().expect("sixteen of 32 bytes");
     let putting = shared.putting(id);
-    let job = shared.common.catalogue.begin(id, segments).await?;
+    let job = shared.catalogue.begin(id, segments).await?;
     let ending = Ending(Arc::new(Fate::new(shared.clone(), id)));
     let under_way = UnderWay { shared, share, id, length, coming: &coming, fate: &ending.0 };
     let blake3 = under_way.stream(&mut pieces).await?;
@@ -81,7 +81,7 @@ async fn finish(
     ending: Ending,
 ) -> Result<File, Error> {
     let (answer, finished) = oneshot::channel();
-    let catalogue = shared.common.catalogue.clone();
+    let catalogue = shared.catalogue.clone();
     shared.common.environment.spawn(async move {
         let done = catalogue.finish(job, row).await;
         if matches!(done, Ok(Ok(_))) {
@@ -284,16 +284,17 @@ mod tests {
             let environment = Environment::new(&context);
             let common = Common {
                 environment,
-                catalogue,
+                catalogue: (*catalogue).clone(),
                 chain: [1; 32],
                 master: [9; 32],
                 signed: Default::default(),
             };
-            let (notices, mut heard) = mpsc::channel(8);
-            let shared = Shared::new(common, notices, Parameters::LOCAL);
+            let (findings, none) = mpsc::channel(8);
+            let account = posync_consumer::shared::Shared::new(common, findings, Parameters::LOCAL);
+            let (shared, mut heard) = Shared::new(account, catalogue, none);
             let (id, name) = ([3; 16], Bounded::new(b"a file".to_vec()).expect("short"));
             let putting = shared.putting(id);
-            let job = shared.common.catalogue.begin(id, 1).await.expect("runs");
+            let job = shared.catalogue.begin(id, 1).await.expect("runs");
             let ending = Ending(Arc::new(Fate::new(shared.clone(), id)));
             ending.0.incomplete(0).await;
             let row =
@@ -307,7 +308,7 @@ mod tests {
                 matches!(notice, Some(Notice::Incomplete { file, segment: 0 }) if file == id),
                 "{notice:?}"
             );
-            assert!(shared.common.catalogue.file(b"a file".to_vec()).await.expect("runs").is_some());
+            assert!(shared.catalogue.file(b"a file".to_vec()).await.expect("runs").is_some());
             // The spawned task drops the guard by itself.
             while shared.is_putting(&id) {
                 shared.common.environment.sleep(Duration::from_millis(1)).await;

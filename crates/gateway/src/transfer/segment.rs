@@ -137,7 +137,7 @@ impl Task {
         drop((buffer, memory.split(DATA * self.bytes)));
         let names = Bounded::new(shards.iter().map(|shard| shard.name).collect()).expect("eight");
         let row = SegmentRow { plain: length, names, holdings: Bounded::default() };
-        self.shared.common.catalogue.place(self.file, self.segment, row).await?;
+        self.shared.catalogue.place(self.file, self.segment, row).await?;
         let under_way = UnderWay::new();
         for ((position, shard), room) in shards.into_iter().enumerate().zip(rooms) {
             let (name, parcel) = (shard.name, Parcel::new(shard.bytes));

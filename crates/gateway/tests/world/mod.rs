@@ -16,23 +16,26 @@ use posync_client::{
     light::{self, Light},
     rpc::{self, Incoming, Server, Service as _},
 };
-use posync_gateway::{
-    access::{Access, Share},
+use posync_consumer::{
     agreement::{Common, OwnAgreement, session_key, storage_key},
     agreements::{
         Policy,
         policy::Quota,
         state::{AgreementUsage, Stage},
     },
+    dialer,
+    environment::Environment,
+    ledger::Ledger,
+    peer::{Dialer, Peer},
+    shared,
+};
+use posync_gateway::{
+    access::{Access, Share},
     catalogue::{
         self, LoadedAgreement,
         row::{OwnAgreementRow, Owner, SegmentRow},
     },
-    dialer,
-    environment::Environment,
-    ledger::Ledger,
     limits::SHARE_BYTES_MAX,
-    peer::{Dialer, Peer},
     repair,
     serve::{self, Service},
     shared::{Known, Shared},
@@ -280,13 +283,14 @@ impl World {
         let (catalogue, mut loaded, _disk) = started.expect("opens");
         let common = Common {
             environment: environment.clone(),
-            catalogue,
+            catalogue: (*catalogue).clone(),
             chain: CHAIN,
             master: MASTER,
             signed: Arc::default(),
         };
-        let (notices, heard) = mpsc::channel(1024);
-        let shared = Shared::new(common.clone(), notices, Parameters::LOCAL);
+        let (findings, heard) = mpsc::channel(1024);
+        let consumer = shared::Shared::new(common.clone(), findings, Parameters::LOCAL);
+        let (shared, notices) = Shared::new(consumer, catalogue, heard);
         let network = Arc::new(context.child("network"));
         let dialer: Dialer<rpc::Provider> = dialer(context, &network, &gateway_key());
         if loaded.agreements.is_empty() {
@@ -306,7 +310,7 @@ impl World {
         environment.spawn({
             let shared = shared.clone();
             async move {
-                let _ = repair::start(shared, heard, loaded.open).await;
+                let _ = repair::start(shared, notices, loaded.contents.open).await;
             }
         });
         environment.spawn(repair::reap(shared.clone()));
@@ -360,7 +364,7 @@ impl World {
     }
 
     pub(crate) async fn get(&self, name: &str) -> Result<Vec<u8>, transfer::Error> {
-        let row = self.shared.common.catalogue.file(name.as_bytes().to_vec()).await?;
+        let row = self.shared.catalogue.file(name.as_bytes().to_vec()).await?;
         let row = row.ok_or_else(|| transfer::Error::NoFile(name.into()))?;
         let mut reader = Reader::open(&self.shared, &self.share, &row, 0, None)?;
         let mut bytes = Vec::new();
@@ -677,7 +681,7 @@ pub(crate) fn bytes(length: usize, seed: u64) -> Vec<u8> {
 
 /// The catalogue's row of a file's segment.
 pub(crate) async fn row(world: &World, name: &str, segment: u32) -> SegmentRow {
-    let catalogue = &world.shared.common.catalogue;
+    let catalogue = &world.shared.catalogue;
     let file = catalogue.file(name.as_bytes().to_vec()).await.expect("runs").expect("there");
     catalogue.segment(file.id, segment).await.expect("runs").expect("there")
 }
@@ -694,9 +698,8 @@ pub(crate) async fn holders(world: &World, name: &str, segment: u32) -> Vec<(usi
 
 /// True if all shards of a file have holders.
 pub(crate) async fn whole(world: &World, name: &str) -> bool {
-    let file =
-        world.shared.common.catalogue.file(name.as_bytes().to_vec()).await.expect("runs").expect("there");
-    let file = world.shared.common.catalogue.describe(file).await.expect("runs");
+    let file = world.shared.catalogue.file(name.as_bytes().to_vec()).await.expect("runs").expect("there");
+    let file = world.shared.catalogue.describe(file).await.expect("runs");
     file.shards_durable == file.shards
 }
 

@@ -12,14 +12,14 @@ mod alerts;
 mod opening;
 pub mod policy;
 mod reclaim;
-mod renew;
 mod settle;
 mod slots;
 pub mod state;
+mod successor;
 mod survey;
 mod upkeep;
 
-pub use actor::{Agreements, start};
+pub use actor::{Agreements, Drain, start};
 pub use policy::Policy;
-pub use renew::Moving;
+pub use successor::successor;
 pub use upkeep::Upkeep;

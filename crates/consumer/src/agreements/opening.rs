@@ -10,7 +10,7 @@ use crate::{
     agreement::{OwnAgreement, session_key, storage_key},
     catalogue::{LoadedAgreement, row::OwnAgreementRow},
     ledger::Error,
-    repair::Notice,
+    shared::Notice,
 };
 use commonware_cryptography::Signer as _;
 use futures::future::join_all;

@@ -1,7 +1,6 @@
 //! The catalogue's content as it is loaded at a start.
 
-use super::row::{Added, Intent, JobRow, OwnAgreementRow, PaidRow, SetRow, Waiting};
-use crate::coding::FileId;
+use super::row::{Added, Intent, OwnAgreementRow, PaidRow, SetRow, Waiting};
 use posync_protocol::Hash;
 use std::collections::BTreeMap;
 
@@ -43,22 +42,20 @@ impl LoadedAgreement {
 
 /// The catalogue's content at a start.
 #[derive(Debug, Default)]
-pub struct Loaded {
-    /// The gateway's secret, from which its keys derive.
+pub struct Loaded<T> {
+    /// The account's secret, from which its keys derive.
     pub master: Hash,
     /// Agreements in the order of their numbers.
     pub agreements: Vec<LoadedAgreement>,
-    /// Segments of files that lack a holder.
-    pub open: Vec<(FileId, u32)>,
-    /// Open jobs, each with its number.
-    pub jobs: Vec<(u32, JobRow)>,
+    /// The findings of the start beside the agreements.
+    pub contents: T,
     /// Rows that do not decode, as kind and number.
     pub aside: Vec<String>,
 }
 
-impl Loaded {
-    /// Returns true if a file, a segment or a job was set aside: any agreement of this start may then
-    /// hold shards that no other row names.
+impl<T> Loaded<T> {
+    /// Returns true if a row of another kind than an agreement's was set aside: any agreement of this start
+    /// may then hold shards that no other row names.
     pub fn hides_shards(&self) -> bool {
         self.aside.iter().any(|row| !row.starts_with("agreement"))
     }

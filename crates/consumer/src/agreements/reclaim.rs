@@ -87,9 +87,8 @@ impl Agreements {
 mod tests {
     use super::*;
     use crate::{
-        catalogue::LoadedAgreement,
-        catalogue::row::OwnAgreementRow,
-        consumer::{Consumer, Means},
+        account::{Consumer, Means},
+        catalogue::{LoadedAgreement, Nothing, row::OwnAgreementRow},
     };
     use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
     use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
@@ -121,7 +120,7 @@ mod tests {
     fn what_is_gone_from_the_ledger_is_kept_while_a_damaged_row_may_describe_its_shards() {
         deterministic::Runner::default().start(|context| async move {
             let network = Arc::new(context.child("network"));
-            let mut consumer = Consumer::open(&context, &network, means()).await.expect("opens");
+            let mut consumer = Consumer::<Nothing>::open(&context, &network, means()).await.expect("opens");
             let row = |slot| OwnAgreementRow {
                 id: AgreementId { provider: Account([7; 32]), slot, opened: 1 },
                 stage: Stage::Closing as u8,

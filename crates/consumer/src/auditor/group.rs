@@ -9,7 +9,14 @@ use super::{
     seat::Seat,
     state::{LEAD_EPOCHS, account_key, group_of, phase},
 };
-use crate::{agreements::Agreements, consumer::Consumer, ledger::Error, sample::Sample, shared::Shared};
+use crate::{
+    account::{self, Consumer},
+    agreements::Agreements,
+    catalogue::Nothing,
+    ledger::Error,
+    sample::Sample,
+    shared::Shared,
+};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock, Handle, Metrics, Network, Spawner, Storage};
 use commonware_utils::channel::{mpsc, oneshot};
@@ -205,10 +212,10 @@ where
         let (network, tell) = (self.network.clone(), self.tell.clone());
         let context = self.context.child("reading").with_attribute("group", group);
         let task = context.spawn(move |context| async move {
-            match Consumer::open(&context, &network, means).await {
+            match Consumer::<Nothing>::open(&context, &network, means).await {
                 Ok(consumer) => {
                     consumer.agreements.retired.store(!active, Ordering::Release);
-                    consumer.start(Some(tell));
+                    account::start(&consumer.agreements, Some(tell), None);
                     let Consumer { shared, agreements, mut heard, disk, .. } = consumer;
                     drop(opened.send((shared, agreements)));
                     // A reading account stores nothing, so it has nothing to repair.
@@ -246,6 +253,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue::{self, Started};
     use posync_protocol::operation::Operation;
 
     #[test]
@@ -254,9 +262,9 @@ mod tests {
         commonware_runtime::deterministic::Runner::default().start(|context| async move {
             for group in [3, 40] {
                 let partition = of_group("auditor", group);
-                let opened = crate::catalogue::start(context.child("account"), &partition, [1; 32]).await;
-                let (catalogue, _, disk) = opened.expect("opens");
-                drop(catalogue);
+                let opened = catalogue::start::<Nothing, _>(context.child("account"), &partition, [1; 32]);
+                let Started { catalogue, contents, disk, .. } = opened.await.expect("opens");
+                drop((catalogue, contents));
                 disk.await.expect("ends").expect("no disk error");
             }
             assert_eq!(left(&context, "auditor", 60).await, BTreeSet::from([3, 40]));

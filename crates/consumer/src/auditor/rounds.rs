@@ -1,7 +1,7 @@
 //! The auditor's commitments, written to disk before they are sent: after a restart they can be revealed,
 //! and no epoch is committed to twice.
 
-use crate::{Error, catalogue};
+use crate::catalogue::Error;
 use commonware_runtime::{Clock, Metrics, Storage};
 use commonware_storage::metadata::{Config, Metadata};
 use commonware_utils::sequence::U64;
@@ -30,7 +30,7 @@ encoded! {
 pub(super) struct Rounds<E: Storage + Clock + Metrics>(Option<Metadata<E, U64, Round>>);
 
 fn disk(error: impl std::fmt::Display) -> Error {
-    Error::Catalogue(catalogue::Error::Disk(error.to_string()))
+    Error::Disk(error.to_string())
 }
 
 impl<E: Storage + Clock + Metrics> Rounds<E> {

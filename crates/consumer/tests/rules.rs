@@ -1,11 +1,11 @@
-//! The gateway's operations, executed by the ledger's own rules.
+//! The operations of a consumer, executed by the ledger's own rules.
 
 #[allow(dead_code, reason = "scenarios of the protocol use the rest")]
 #[path = "../../protocol/tests/scenarios/world.rs"]
 mod chain;
 
 use chain::{World, account};
-use posync_gateway::{
+use posync_consumer::{
     agreements::{
         policy::{Policy, Posted},
         state::View,

@@ -1,4 +1,5 @@
-//! The holder of agreements under one account: the part that a gateway and an auditor share.
+//! The holder of agreements under one account: opens its catalogue, resumes its agreements, starts its
+//! tasks.
 //!
 //! A provider sees only the account, the terms that [`crate::agreements`] asks for, and the reads of
 //! [`crate::sample`] and of files.
@@ -6,15 +7,14 @@
 use crate::{
     Error, SharedNetwork,
     agreement::Common,
-    agreements::{self, Agreements, Policy, state::Stage},
-    catalogue::{self, LoadedAgreement},
+    agreements::{self, Agreements, Drain, Policy, state::Stage},
+    catalogue::{self, Contents, LoadedAgreement, Sender, Started},
     dialer,
     environment::Environment,
     ledger::Ledger,
     limits::MAILBOX,
-    repair::Notice,
     sample::{self, Sample, Sampler},
-    shared::Shared,
+    shared::{Notice, Shared},
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock, Handle, Metrics, Network, Spawner, Storage};
@@ -32,47 +32,49 @@ use std::{collections::BTreeSet, sync::Arc};
 
 /// Configuration of a consumer's account, nodes and agreements.
 #[derive(Clone)]
-pub(crate) struct Means {
+pub struct Means {
     /// Its key: account, node identity and payer. No other process may spend from this account.
-    pub(crate) key: PrivateKey,
+    pub key: PrivateKey,
     /// Prefix of its partitions in the runtime's storage.
-    pub(crate) partition: String,
+    pub partition: String,
     /// Nodes of the network, asked in turn.
-    pub(crate) nodes: Vec<Endpoint>,
+    pub nodes: Vec<Endpoint>,
     /// True if the newest proved height is kept across restarts.
-    pub(crate) keeps_floor: bool,
+    pub keeps_floor: bool,
     /// SHA-256 hash of the genesis.
-    pub(crate) chain: Hash,
+    pub chain: Hash,
     /// The key under which certificates verify.
-    pub(crate) network_key: NetworkKey,
+    pub network_key: NetworkKey,
     /// Parameters from the genesis.
-    pub(crate) parameters: Parameters,
+    pub parameters: Parameters,
     /// Decides which agreements to open.
-    pub(crate) policy: Policy,
+    pub policy: Policy,
     /// Receives the alerts about its agreements.
-    pub(crate) alerts: Alerts,
+    pub alerts: Alerts,
 }
 
 /// A consumer whose tasks have not started.
-pub(crate) struct Consumer {
+pub struct Consumer<C: Contents> {
     /// Its agreements, and its knowledge of providers.
-    pub(crate) shared: Arc<Shared>,
+    pub shared: Arc<Shared>,
     /// Opens, renews and closes the agreements.
-    pub(crate) agreements: Arc<Agreements>,
-    /// Notices of loss, for repair.
-    pub(crate) heard: mpsc::Receiver<Notice>,
-    /// Segments with fewer than eight holders.
-    pub(crate) incomplete: Vec<(crate::coding::FileId, u32)>,
+    pub agreements: Arc<Agreements>,
+    /// Findings about the shards that providers hold.
+    pub heard: mpsc::Receiver<Notice>,
+    /// The catalogue's rows beside those of agreements.
+    pub contents: Sender<C::Ask>,
+    /// The findings of the start in those rows.
+    pub found: C::Found,
     /// The catalogue's task; it ends when the catalogue fails or is no longer used.
-    pub(crate) disk: Handle<Result<(), catalogue::Error>>,
+    pub disk: Handle<Result<(), catalogue::Error>>,
 }
 
-impl Consumer {
+impl<C: Contents> Consumer<C> {
     /// Opens the catalogue and resumes the agreements in it.
     ///
     /// # Errors
     /// [`Error`].
-    pub(crate) async fn open<E, N>(context: &E, network: &Arc<N>, means: Means) -> Result<Self, Error>
+    pub async fn open<E, N>(context: &E, network: &Arc<N>, means: Means) -> Result<Self, Error>
     where
         E: Spawner + Clock + Storage + Metrics + CryptoRng,
         N: Network,
@@ -80,8 +82,9 @@ impl Consumer {
         let Means { key, partition, nodes, keeps_floor, chain, network_key, parameters, policy, alerts } =
             means;
         let environment = Environment::new(context);
-        let opened = catalogue::start(context.child("catalogue"), &partition, environment.random()).await;
-        let (catalogue, loaded, disk) = opened?;
+        let opened =
+            catalogue::start::<C, _>(context.child("catalogue"), &partition, environment.random()).await;
+        let Started { catalogue, contents, loaded, disk } = opened?;
         let common =
             Common { environment, catalogue, chain, master: loaded.master, signed: Default::default() };
         let (notices, heard) = mpsc::channel(MAILBOX);
@@ -116,26 +119,27 @@ impl Consumer {
             retired: Default::default(),
             needed: Default::default(),
             upkeep: Default::default(),
-            moving: Default::default(),
             reclaimed: Default::default(),
         });
         take_up(&agreements, loaded.agreements);
-        Ok(Self { shared, agreements, heard, incomplete: loaded.open, disk })
+        Ok(Self { shared, agreements, heard, contents, found: loaded.contents, disk })
     }
+}
 
-    /// Starts the upkeep of agreements and the sampling of their providers. A sender gets every sample.
-    pub(crate) fn start(&self, tell: Option<mpsc::Sender<Sample>>) {
-        let sampler = Sampler {
-            shared: self.shared.clone(),
-            ledger: self.agreements.ledger.clone(),
-            parameters: self.agreements.parameters,
-            secret: self.shared.common.master,
-            tell,
-            names: Default::default(),
-        };
-        self.shared.common.environment.spawn(agreements::start(self.agreements.clone()));
-        self.shared.common.environment.spawn(sample::start(Arc::new(sampler)));
-    }
+/// Starts the upkeep of agreements and the sampling of their providers. A sender gets every sample; `drain`
+/// moves the shards of agreements that end.
+pub fn start(agreements: &Arc<Agreements>, tell: Option<mpsc::Sender<Sample>>, drain: Option<Drain>) {
+    let shared = &agreements.shared;
+    let sampler = Sampler {
+        shared: shared.clone(),
+        ledger: agreements.ledger.clone(),
+        parameters: agreements.parameters,
+        secret: shared.common.master,
+        tell,
+        names: Default::default(),
+    };
+    shared.common.environment.spawn(agreements::start(agreements.clone(), drain));
+    shared.common.environment.spawn(sample::start(Arc::new(sampler)));
 }
 
 /// The numbers of agreements under which shards may be held.

@@ -1,7 +1,7 @@
 //! The auditor's part of service quality: reads like a consumer, commits, then reveals.
 //!
 //! ```text
-//!   group of 16 epochs ─► an account of its own ─► [`crate::consumer`]: agreements, samples
+//!   group of 16 epochs ─► an account of its own ─► [`crate::account`]: agreements, samples
 //!                              ▲ one fixed sum                      │
 //!   seat's account ────────────┘                                    ▼
 //!        ▲                                       state: what the samples of the drawn say
@@ -27,7 +27,7 @@ mod seat;
 pub mod state;
 
 use crate::{
-    Error, agreements::Policy, consumer::Means, ledger::Error as LedgerError, limits::MAILBOX, sample::Sample,
+    Error, account::Means, agreements::Policy, ledger::Error as LedgerError, limits::MAILBOX, sample::Sample,
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_macros::select;

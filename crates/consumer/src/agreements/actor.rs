@@ -5,12 +5,12 @@ use super::{
     alerts::alerts,
     opening::Asked,
     policy::{Policy, Posted, wanted},
-    renew::{self, Moving},
     settle::settle,
     state::{
         AgreementUsage, Around, Stage, Step, View, failed_since, is_late, is_late_in_term, is_old, next,
         passes,
     },
+    successor::{smallest, successor},
     survey::{Survey, details, posted, survey},
     upkeep::{Busy, Job, Upkeep, is_closed},
 };
@@ -19,8 +19,7 @@ use crate::{
     catalogue::{LoadedAgreement, row::OwnAgreementRow},
     ledger::{Error, Ledger},
     peer::{Dialer, Peer},
-    repair::Notice,
-    shared::{Known, Shared},
+    shared::{Known, Notice, Shared},
 };
 use posync_alert::{Alerts, Watch};
 use posync_client::rpc::Provider;
@@ -83,14 +82,17 @@ pub struct Agreements {
     pub needed: Mutex<BTreeSet<Account>>,
     /// Jobs under way, and their pauses.
     pub upkeep: Upkeep,
-    /// Shards that are moving to a successor.
-    pub moving: Moving,
     /// Number of the closed agreement that was handled last.
     pub reclaimed: AtomicU32,
 }
 
+/// Moves shards of agreements that drain, after each look at the ledger: given all agreements, the numbers
+/// of those whose shards move to other providers, and the epoch.
+pub type Drain = Box<dyn Fn(&[(Arc<OwnAgreement>, AgreementUsage)], &BTreeSet<u32>, u64) + Send + Sync>;
+
 #[derive(Default)]
 struct Seen {
+    drain: Option<Drain>,
     providers: BTreeMap<Account, (View, Known)>,
     drawn: BTreeMap<Account, u32>,
     late: BTreeMap<Account, u64>,
@@ -108,8 +110,8 @@ struct Seen {
 }
 
 /// Runs the task; it does not return.
-pub async fn start(agreements: Arc<Agreements>) {
-    let (mut seen, mut tick) = (Seen::default(), 0u64);
+pub async fn start(agreements: Arc<Agreements>, drain: Option<Drain>) {
+    let (mut seen, mut tick) = (Seen { drain, ..Seen::default() }, 0u64);
     agreements.resume();
     agreements.shared.common.environment.spawn(agreements.clone().bring());
     loop {
@@ -191,7 +193,7 @@ impl Agreements {
         }
     }
 
-    /// Notifies repair of providers that are late or failed a draw.
+    /// Reports providers that are late or failed a draw.
     async fn watch(&self, seen: &mut Seen) {
         let height = self.shared.height.load(Ordering::Relaxed);
         let ours: BTreeSet<Account> =
@@ -288,8 +290,9 @@ impl Agreements {
         let kept = rows.iter().filter(|usage| self.kept.contains(&usage.number));
         let now = alerts(&seen.ending, &self.aside, kept.map(|usage| usage.row.end_epoch).min());
         self.alerts.watch(&mut seen.watch, &self.account.to_string(), Some(self.height()), now);
-        let away = &seen.away;
-        renew::drain(&self.shared, &usages, away, &self.moving, self.epoch(), &self.parameters);
+        if let Some(drain) = &seen.drain {
+            drain(&usages, &seen.away, self.epoch());
+        }
         Ok(())
     }
 
@@ -308,10 +311,8 @@ impl Agreements {
         });
         let awaited = self.shared.demand(1) > 0;
         let old = is_old(&usage.row, epoch, &self.parameters);
-        let successor = || {
-            renew::successor(&self.shared, agreement, renew::smallest(agreement), epoch, &self.parameters)
-                .is_some()
-        };
+        let successor =
+            || successor(&self.shared, agreement, smallest(agreement), epoch, &self.parameters).is_some();
         let around = Around {
             successor: holds && old && successor(),
             idle: !awaited && self.policy.is_idle(usage, &mine, epoch, &self.parameters),

@@ -10,8 +10,6 @@ use crate::{
         state::{GROUP_EPOCHS, LEAD_EPOCHS},
     },
     catalogue::row::OwnAgreementRow,
-    coding::{self, SEGMENT_BYTES, SHARDS, shard_bytes},
-    limits::ACKNOWLEDGE_SHARDS,
     sample::state::SAMPLES,
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
@@ -27,6 +25,10 @@ use posync_protocol::{
 const P: Parameters = Parameters::LOCAL;
 const CHAIN: Hash = [7; 32];
 const MIB: u64 = 1 << 20;
+/// As a gateway stores a file: segments of 4 MiB in eight shards, of which six are waited for.
+const SEGMENT_BYTES: u64 = 4 << 20;
+const SHARDS: usize = 8;
+const ACKNOWLEDGE_SHARDS: usize = 6;
 
 fn posted() -> Posted {
     let pair = |price: u128| Pair { price: price as u64, slow: price as u64 };
@@ -344,8 +346,8 @@ impl Filling {
 
     /// Puts a file; agreements requested at one look are open at the next.
     fn put(&mut self, bytes: u64, policy: &Policy) {
-        let mut segments = coding::segments(bytes).expect("not too large");
-        let shard = leaves(shard_bytes(SEGMENT_BYTES) as u64);
+        let mut segments = u32::try_from(bytes.div_ceil(SEGMENT_BYTES)).expect("not too large");
+        let shard = leaves(SHARD_BYTES as u64);
         while segments > 0 {
             let demand = (u64::from(segments) * SHARDS as u64 * shard).div_ceil(10);
             let none = BTreeSet::new();

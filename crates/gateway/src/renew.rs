@@ -1,16 +1,20 @@
 //! Moves shards of draining agreements to agreements with the same provider that end later, or to other
 //! providers if this one leaves or has no room until late in the term.
 
-use super::state::{AgreementUsage, Stage, takes_over};
 use crate::{
-    agreement::{OwnAgreement, Room, state::leaves},
+    agreement::{OwnAgreement, Room},
+    agreements::{
+        Drain,
+        state::{AgreementUsage, Stage},
+        successor,
+    },
     catalogue::row::Added,
     coding::SHARDS,
     limits::HOLDINGS_MAX,
     repair::restore,
     shared::Shared,
 };
-use posync_protocol::{Account, limits::Parameters};
+use posync_protocol::Account;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
@@ -25,7 +29,7 @@ const SHIFT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Entries that are moving to a successor, by agreement and sequence number.
 #[derive(Clone, Default)]
-pub struct Moving(Arc<Mutex<BTreeSet<(u32, u64)>>>);
+struct Moving(Arc<Mutex<BTreeSet<(u32, u64)>>>);
 
 struct Moved(Moving, (u32, u64));
 
@@ -50,44 +54,23 @@ impl Drop for Moved {
     }
 }
 
-/// The agreement with the same provider that has room for `bytes` of the old one and ends last.
-pub(super) fn successor(
-    shared: &Shared,
-    old: &OwnAgreement,
-    bytes: u64,
-    epoch: u64,
-    p: &Parameters,
-) -> Option<Arc<OwnAgreement>> {
-    let terms = old.terms();
-    let takes = |agreement: &Arc<OwnAgreement>| {
-        let (new, load) = (agreement.terms(), agreement.with_state(|state| state.load()));
-        let has_room = load.saturating_add(leaves(bytes)) <= new.quota_leaves;
-        agreement.number != old.number
-            && !agreement.is_closed()
-            && takes_over(&new, &terms, epoch, p)
-            && (bytes == 0 || has_room)
-    };
-    let all = shared.agreements_with(&old.provider()).into_iter().filter(takes);
-    all.max_by_key(|agreement| (agreement.terms().end_epoch, agreement.number))
-}
-
-/// Bytes of the smallest shard in force under an agreement; 0 without one.
-pub(super) fn smallest(agreement: &OwnAgreement) -> u64 {
-    let live = agreement.with_state(|state| state.live());
-    live.iter().map(|entry| u64::from(entry.bytes)).min().unwrap_or(0)
+/// Moves shards of the gateway's draining agreements at each look.
+pub(crate) fn drainer(shared: &Arc<Shared>) -> Drain {
+    let (shared, moving) = (shared.clone(), Moving::default());
+    Box::new(move |usages, away, epoch| drain(&shared, usages, away, &moving, epoch))
 }
 
 /// Moves some entries, in the background. With each provider, the agreement that holds least goes first,
 /// so that it can be closed and its room used for the next. Entries of agreements in `away` move to other
 /// providers.
-pub(super) fn drain(
+fn drain(
     shared: &Arc<Shared>,
     usages: &[(Arc<OwnAgreement>, AgreementUsage)],
     away: &BTreeSet<u32>,
     moving: &Moving,
     epoch: u64,
-    p: &Parameters,
 ) {
+    let p = &shared.parameters;
     let mut draining: Vec<&(Arc<OwnAgreement>, AgreementUsage)> =
         usages.iter().filter(|(_, s)| Stage::of(&s.row) == Stage::Draining).collect();
     draining.sort_by_key(|(_, usage)| (usage.load, usage.number));
@@ -107,7 +90,7 @@ pub(super) fn drain(
             let Some(moved) = moving.take((old.number, entry.sequence)) else { continue };
             let bytes = u64::from(entry.bytes);
             let leaves = away.contains(&old.number);
-            let new = if leaves { None } else { successor(shared, old, bytes, epoch, p) };
+            let new = if leaves { None } else { successor(&shared.consumer, old, bytes, epoch, p) };
             let room = new.and_then(|new| new.reserve(bytes));
             if room.is_none() && !leaves {
                 continue;
@@ -128,7 +111,7 @@ pub(super) fn drain(
 
 /// Room for a shard at an operator that holds no other shard of its segment.
 async fn elsewhere(shared: &Shared, old: &OwnAgreement, entry: &Added) -> Result<Room, String> {
-    let found = shared.common.catalogue.segment(entry.file, entry.segment).await;
+    let found = shared.catalogue.segment(entry.file, entry.segment).await;
     let row = found.map_err(|stopped| stopped.to_string())?.ok_or("it is nobody's any more")?;
     let accounts = |dropped: bool| -> BTreeSet<Account> {
         let of = row.holdings.iter().filter(|holding| holding.dropped == dropped);
@@ -171,7 +154,7 @@ async fn shift(
     entry: Added,
     late: bool,
 ) -> Result<(), String> {
-    let row = shared.common.catalogue.segment(entry.file, entry.segment).await;
+    let row = shared.catalogue.segment(entry.file, entry.segment).await;
     let row = row.map_err(|stopped| stopped.to_string())?.ok_or("it is nobody's any more")?;
     if row.holdings.len() >= HOLDINGS_MAX - SHARDS {
         return Err("many copies of its segment wait to be taken out".into());

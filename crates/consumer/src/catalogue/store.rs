@@ -4,10 +4,10 @@
 //! The table is `commonware_storage::qmdb::store`: a log of updates with an index in memory (about 30
 //! bytes a row), atomic batches and one sync per commit; old space of the log is freed.
 
-use super::row::Key;
+use super::row::{Key, Row};
 use crate::limits::ROW_BYTES_MAX;
 use bytes::Bytes;
-use commonware_codec::{Decode, Encode, RangeCfg, Read};
+use commonware_codec::{Decode as _, RangeCfg};
 use commonware_runtime::{Clock, Metrics, Spawner, Storage, buffer::paged::CacheRef};
 use commonware_storage::{
     journal::contiguous::variable::Config as LogConfig,
@@ -19,9 +19,6 @@ use commonware_storage::{
 };
 use commonware_utils::{NZU16, NZU64, NZUsize};
 use std::collections::BTreeMap;
-
-/// A type that is stored as one row.
-pub(super) trait Row: Encode + Read<Cfg = ()> {}
 
 /// Reasons for which the catalogue fails.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +68,7 @@ type Table<E> = Db<E, Key, Vec<u8>, Translator>;
 const PRUNE_ITEMS: u64 = 8192;
 
 /// The durable rows, and changes that are not durable yet.
-pub(super) struct Store<E: Storage + Clock + Metrics> {
+pub struct Store<E: Storage + Clock + Metrics> {
     /// `None` only after a failed write; every later call fails.
     table: Option<Table<E>>,
     staged: BTreeMap<Key, Option<Vec<u8>>>,
@@ -82,7 +79,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
     ///
     /// # Errors
     /// [`Error::Disk`].
-    pub(super) async fn open(context: E, partition: &str) -> Result<Self, Error> {
+    pub async fn open(context: E, partition: &str) -> Result<Self, Error> {
         let config = Config {
             log: LogConfig {
                 partition: format!("{partition}-catalogue"),
@@ -109,7 +106,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
     ///
     /// # Errors
     /// A disk failure, or bytes that do not decode.
-    pub(super) async fn get<R: Row>(&self, key: &Key) -> Result<Option<R>, Error> {
+    pub async fn get<R: Row>(&self, key: &Key) -> Result<Option<R>, Error> {
         let bytes = self.raw(key).await?;
         bytes.map(|bytes| R::decode_cfg(Bytes::from(bytes), &()).map_err(Error::Damaged)).transpose()
     }
@@ -118,7 +115,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
     ///
     /// # Errors
     /// A disk failure.
-    pub(super) async fn raw(&self, key: &Key) -> Result<Option<Vec<u8>>, Error> {
+    pub async fn raw(&self, key: &Key) -> Result<Option<Vec<u8>>, Error> {
         match self.staged.get(key) {
             Some(staged) => Ok(staged.clone()),
             None => self.table()?.get(key).await.map_err(disk),
@@ -126,22 +123,22 @@ impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
     }
 
     /// Stages a row as encoded bytes.
-    pub(super) fn put_raw(&mut self, key: Key, bytes: Vec<u8>) {
+    pub fn put_raw(&mut self, key: Key, bytes: Vec<u8>) {
         self.staged.insert(key, Some(bytes));
     }
 
     /// Stages a row for the next commit.
-    pub(super) fn put<R: Row>(&mut self, key: Key, row: &R) {
+    pub fn put<R: Row>(&mut self, key: Key, row: &R) {
         self.staged.insert(key, Some(row.encode().to_vec()));
     }
 
     /// Stages the deletion of a row.
-    pub(super) fn delete(&mut self, key: Key) {
+    pub fn delete(&mut self, key: Key) {
         self.staged.insert(key, None);
     }
 
     /// Number of changes that are staged and not durable.
-    pub(super) fn staged(&self) -> usize {
+    pub fn staged(&self) -> usize {
         self.staged.len()
     }
 
@@ -149,7 +146,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
     ///
     /// # Errors
     /// A disk failure; every later call fails, too.
-    pub(super) async fn commit(&mut self) -> Result<(), Error> {
+    pub async fn commit(&mut self) -> Result<(), Error> {
         if self.staged.is_empty() {
             return Ok(());
         }

@@ -19,10 +19,7 @@
 //!    alone.
 
 use super::state::{AgreementUsage, Stage, View, is_old, passes, takes_over};
-use crate::{
-    agreement::state::leaves,
-    coding::{SEGMENT_BYTES, shard_bytes},
-};
+use crate::{agreement::state::leaves, limits::SHARD_BYTES};
 use posync_protocol::{
     Account, Amount,
     agreement::{Seen, check_offer, locked, terms},
@@ -366,7 +363,7 @@ fn is_live(usage: &AgreementUsage, epoch: u64, p: &Parameters) -> bool {
 /// Free leaves that shards of any size can use: whole multiples of the largest shard.
 fn room(usage: &AgreementUsage) -> u64 {
     let free = usage.row.quota_leaves.saturating_sub(usage.load);
-    free - free % leaves(shard_bytes(SEGMENT_BYTES) as u64).max(1)
+    free - free % leaves(SHARD_BYTES as u64)
 }
 
 /// Leaves under agreements that are over and for which their successors have no room.

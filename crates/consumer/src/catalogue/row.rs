@@ -1,0 +1,190 @@
+//! The rows of the catalogue and their keys.
+//!
+//! A key is a kind byte and a place. Agreements, and a gateway's files, jobs and faults, have dense numbers
+//! (a freed number is used again), so that a start finds all of them by counting.
+//!
+//! | kinds | rows |
+//! | --- | --- |
+//! | 0 | the counts of the dense numbers, and the secret |
+//! | 3, 4, 5, 8, 9 | agreements: here |
+//! | 1, 2, 6, 7 | files, segments, jobs, faults: the gateway's |
+//! | 10 | the mark of a restore that is under way |
+
+use crate::limits::SIGN_BATCH;
+use commonware_codec::{Encode, Read};
+use posync_protocol::{AgreementId, Amount, Bounded, Hash, Signature, encoded, operation::DataSetClaim};
+
+/// The key of a row in the store.
+pub type Key = Vec<u8>;
+
+/// A file's random name inside its gateway: where a shard in a data set belongs.
+pub type FileId = [u8; 16];
+
+/// Kind of the mark that a restore is under way.
+pub const RESTORING: u8 = 10;
+
+/// A type that is stored as one row.
+pub trait Row: Encode + Read<Cfg = ()> {}
+
+/// The key of the row of a kind at a place.
+pub fn place(kind: u8, id: &[&[u8]]) -> Key {
+    let mut key = vec![kind];
+    id.iter().for_each(|part| key.extend_from_slice(part));
+    key
+}
+
+/// Makes types rows of the catalogue: `kind Type (arguments) [the parts of its place];`.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! rows {
+    ($($kind:literal $name:ident ($($id:ident : $type:ty),*) [$($part:expr),*];)*) => {
+        $(impl $name {
+            /// The key under which this row is stored.
+            pub fn key($($id: $type),*) -> $crate::catalogue::row::Key {
+                $crate::catalogue::row::place($kind, &[$(&$part[..]),*])
+            }
+        }
+        impl $crate::catalogue::row::Row for $name {})*
+    };
+}
+
+rows! {
+    0 Meta () [];
+    3 OwnAgreementRow (agreement: u32) [agreement.to_be_bytes()];
+    4 Intent (agreement: u32) [agreement.to_be_bytes()];
+    5 Waiting (agreement: u32) [agreement.to_be_bytes()];
+    8 SetRow (agreement: u32) [agreement.to_be_bytes()];
+    9 PaidRow (agreement: u32) [agreement.to_be_bytes()];
+}
+
+encoded! {
+    /// The counts of the dense numbers, and the secret.
+    #[derive(Copy, Default)]
+    Meta {
+        /// All file rows have lower numbers.
+        files: u32,
+        /// All job rows have lower numbers.
+        jobs: u32,
+        /// All agreements' rows have lower numbers.
+        agreements: u32,
+        /// Faults found so far; the last ones are kept in a ring.
+        faults: u64,
+        /// The gateway's secret: file, session and storage keys derive from it.
+        master: Hash,
+    }
+}
+
+impl Meta {
+    /// The key of its copy.
+    pub fn copy() -> Key {
+        place(0, &[&[0]])
+    }
+}
+
+encoded! {
+    /// An agreement of this gateway: its terms. Fields that change often have rows of their own, so that
+    /// each row has one writer.
+    OwnAgreementRow {
+        /// Its identity on the ledger; `opened` is 0 until the ledger opened it.
+        id: AgreementId,
+        /// Its stage, as a number of [`crate::agreements::state::Stage`].
+        stage: u8,
+        /// The epoch in which it ends.
+        end_epoch: u64,
+        /// Leaves that may be stored under it at once.
+        quota_leaves: u64,
+        /// Egress bytes that may be read over its whole term.
+        quota_egress: u64,
+        /// Amount locked for vouchers so far.
+        voucher_reserve: Amount,
+        /// Egress price in grains per 2^20 bytes.
+        egress_price: u64,
+    }
+}
+
+encoded! {
+    /// The progress of an agreement's data set.
+    #[derive(Copy, Default)]
+    SetRow {
+        /// The last version that both sides signed.
+        version: u64,
+        /// The sequence number of the next shard.
+        sequence: u64,
+    }
+}
+
+encoded! {
+    /// The total that an agreement's vouchers sign for.
+    #[derive(Copy, Default)]
+    PaidRow {
+        /// Egress bytes; never more than was verified, and never lowered.
+        egress: u64,
+    }
+}
+
+encoded! {
+    /// A shard that is being added to a data set.
+    #[derive(Copy)]
+    Added {
+        /// The file that it belongs to.
+        file: FileId,
+        /// Number of its segment in the file.
+        segment: u32,
+        /// Its position in the segment, 0 to 7.
+        position: u8,
+        /// Its sequence number in the data set.
+        sequence: u64,
+        /// Its name: the BLAKE3 hash of its bytes.
+        name: Hash,
+        /// Its length in bytes.
+        bytes: u32,
+        /// It replaces the same shard under an older agreement.
+        moves: bool,
+    }
+}
+
+encoded! {
+    /// A shard that is being removed from a data set.
+    #[derive(Copy)]
+    Removed {
+        /// The file that it belongs to.
+        file: FileId,
+        /// Number of its segment in the file.
+        segment: u32,
+        /// Its sequence number in the data set.
+        sequence: u64,
+    }
+}
+
+encoded! {
+    /// A change that the provider may have signed already: it is sent again after a crash.
+    Intent {
+        /// The claim of the new data set.
+        claim: DataSetClaim,
+        /// Shards that are added, in order.
+        adds: Bounded<Added, SIGN_BATCH>,
+        /// Shards that are removed first, by ascending sequence number.
+        removes: Bounded<Removed, SIGN_BATCH>,
+    }
+}
+
+encoded! {
+    /// A claim of a data set that both sides signed.
+    #[derive(Copy)]
+    SignedClaim {
+        /// The claim of the data set.
+        claim: DataSetClaim,
+        /// The provider's signature over the claim.
+        signature: Signature,
+    }
+}
+
+encoded! {
+    /// The newest data set of an agreement, while the ledger does not have it. It covers the whole set,
+    /// so earlier ones need not get there (DS-1).
+    #[derive(Copy, Default)]
+    Waiting {
+        /// The signed claim; `None` if none waits.
+        claim: Option<SignedClaim>,
+    }
+}
