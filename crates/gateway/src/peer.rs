@@ -65,6 +65,9 @@ pub enum Error {
     /// The provider refused, for this reason and with this text.
     #[error("provider {0} refuses ({1:?}): {2}")]
     Refused(Account, Refusal, String),
+    /// The agreed rate lets the provider send no more before the next round: the gateway's own bound.
+    #[error("as much was read from provider {0} as the agreed rate allows in this round; the next one allows more")]
+    Paced(Account),
     /// The provider sent an unexpected answer, or bytes that do not verify.
     #[error("provider {0} gave a wrong answer: {1}")]
     Wrong(Account, &'static str),
@@ -83,7 +86,8 @@ impl Error {
 
     /// True if the same request may succeed later.
     pub const fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreachable(..) | Self::Slow(_) | Self::Refused(_, Refusal::Busy, _))
+        let passes = matches!(self, Self::Unreachable(..) | Self::Slow(_) | Self::Paced(_));
+        passes || matches!(self, Self::Refused(_, Refusal::Busy, _))
     }
 }
 
@@ -98,6 +102,23 @@ pub struct Heights {
     pub height: Arc<AtomicU64>,
     /// Length of an epoch, in blocks.
     pub epoch_blocks: u64,
+    /// Length of a round, in blocks.
+    pub round_blocks: u64,
+}
+
+impl Heights {
+    /// Round of the greatest certified height seen.
+    pub fn round(&self) -> u64 {
+        self.round_of(self.height.load(Ordering::Relaxed))
+    }
+
+    /// Round of a height.
+    pub const fn round_of(&self, height: u64) -> u64 {
+        match height.checked_div(self.round_blocks) {
+            Some(round) => round,
+            None => 0,
+        }
+    }
 }
 
 /// The bytes of a shard, shared by all offers of it.
@@ -255,6 +276,11 @@ impl Peer {
     /// Account of the provider.
     pub const fn account(&self) -> Account {
         self.account
+    }
+
+    /// The ledger's time, as the gateway has seen it.
+    pub const fn heights(&self) -> &Heights {
+        &self.heights
     }
 
     /// Greatest certified height seen, in blocks.

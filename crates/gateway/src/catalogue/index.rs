@@ -10,6 +10,7 @@ use super::{
         Removed, SegmentRow, SetRow, SignedClaim, Waiting,
     },
     store::{Error, Store},
+    usage::{Claim, Usage, UsageBook},
 };
 use crate::{
     agreements::state::Stage,
@@ -62,6 +63,7 @@ pub struct Index<E: Storage + Clock + Metrics> {
     durable: BTreeMap<FileId, u32>,
     /// Kind and number of each row that does not decode.
     aside: Vec<String>,
+    usage: UsageBook,
 }
 
 impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
@@ -100,6 +102,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
             identities: BTreeMap::new(),
             aside: Vec::new(),
             durable: BTreeMap::new(),
+            usage: UsageBook::default(),
         };
         let loaded = index.load().await?;
         Ok((index, loaded))
@@ -120,6 +123,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
                 Some(Some(file)) => {
                     self.load_segments(&file.id, file.segments, true, &mut agreements, &mut loaded.open)
                         .await?;
+                    self.usage.file(file.owner, file.bytes);
                     self.names.entry(file.owner).or_default().insert(file.name.to_vec(), number);
                 }
                 Some(None) => drop(self.free_files.insert(number)),
@@ -130,8 +134,10 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
             let found = self.store.get::<JobRow>(&JobRow::key(number)).await;
             match self.aside("job", number, found)? {
                 Some(Some(job)) => {
-                    self.load_segments(&job.file, job.segments, false, &mut agreements, &mut loaded.open)
+                    let left = self
+                        .load_segments(&job.file, job.segments, false, &mut agreements, &mut loaded.open)
                         .await?;
+                    self.usage.job(number, job.owner, left);
                     loaded.jobs.push((number, job));
                 }
                 Some(None) => drop(self.free_jobs.insert(number)),
@@ -173,6 +179,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
         }
     }
 
+    /// Loads the segments of a file or a job, and returns their plain bytes.
     async fn load_segments(
         &mut self,
         file: &FileId,
@@ -180,8 +187,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
         wanted: bool,
         agreements: &mut BTreeMap<u32, LoadedAgreement>,
         without: &mut Vec<(FileId, u32)>,
-    ) -> Result<(), Error> {
-        let mut durable = 0;
+    ) -> Result<u64, Error> {
+        let (mut durable, mut bytes) = (0, 0_u64);
         for segment in 0..segments {
             let found = self.store.get::<SegmentRow>(&SegmentRow::key(file, segment)).await;
             let found = found.and_then(|row| match row {
@@ -207,13 +214,14 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
                 }
             }
             let open = row.open_positions().count();
+            bytes = bytes.saturating_add(u64::from(row.plain));
             durable += (SHARDS - open) as u32;
             if wanted && (open > 0 || homeless) {
                 without.push((*file, segment));
             }
         }
         self.durable.insert(*file, durable);
-        Ok(())
+        Ok(bytes)
     }
 
     async fn need<R: super::store::Row>(&self, key: &super::row::Key) -> Result<R, Error> {
@@ -277,21 +285,41 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
         Ok(row.filter(SegmentRow::is_sound))
     }
 
-    fn add_job(&mut self, job: JobRow) -> u32 {
+    /// The files and bytes of each account that has any.
+    pub fn usages(&self) -> Vec<(Owner, Usage)> {
+        self.usage.all(&self.names)
+    }
+
+    /// Records the bytes of a job that are still to be removed.
+    pub fn left(&mut self, number: u32, bytes: u64) {
+        self.usage.left(number, bytes);
+    }
+
+    /// Adds a job, which counts `bytes` for its owner until it is done.
+    fn add_job(&mut self, job: JobRow, bytes: u64) -> u32 {
         let number = self.free_jobs.pop_first().unwrap_or(self.meta.jobs);
         if number == self.meta.jobs {
             self.meta.jobs += 1;
             self.put_meta();
         }
         self.store.put(JobRow::key(number), &job);
+        self.usage.job(number, job.owner, bytes);
         number
     }
 
-    /// Opens a put. Until it is finished, a crash leaves a job that cleans it up. Returns the job's
-    /// number.
-    pub fn begin(&mut self, file: FileId, segments: u32) -> u32 {
+    /// Opens a put and reserves its bytes. Until it is finished, a crash leaves a job that cleans it up.
+    /// Returns the job's number.
+    ///
+    /// # Errors
+    /// The present usage, if the bytes do not fit the quota.
+    pub fn begin(&mut self, file: FileId, segments: u32, claim: Claim) -> Result<u32, Usage> {
+        let Claim { owner, bytes, quota } = claim;
+        let used = self.usage.of(&owner);
+        if quota.is_some_and(|quota| used.bytes.saturating_add(bytes) > quota) {
+            return Err(used);
+        }
         self.durable.insert(file, 0);
-        self.add_job(JobRow { file, segments })
+        Ok(self.add_job(JobRow { file, segments, owner }, bytes))
     }
 
     /// Stores the names of a segment's shards, before any of them is signed for.
@@ -320,14 +348,18 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
         };
         let replaced = match known {
             Some(_) => self.known::<FileRow>(&FileRow::key(number)).await?.map(|old| {
-                let old = JobRow { file: old.id, segments: old.segments };
-                (self.add_job(old), old)
+                self.usage.no_file(old.owner, old.bytes);
+                let (bytes, old) =
+                    (old.bytes, JobRow { file: old.id, segments: old.segments, owner: old.owner });
+                (self.add_job(old, bytes), old)
             }),
             None => None,
         };
         self.store.put(FileRow::key(number), row);
         self.store.delete(JobRow::key(job));
         self.free_jobs.insert(job);
+        self.usage.no_job(job);
+        self.usage.file(row.owner, row.bytes);
         self.names.entry(row.owner).or_default().insert(row.name.to_vec(), number);
         Ok(replaced)
     }
@@ -339,8 +371,9 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
         let Some(row) = self.known::<FileRow>(&FileRow::key(number)).await? else { return Ok(None) };
         self.store.delete(FileRow::key(number));
         self.free_files.insert(number);
-        let job = JobRow { file: row.id, segments: row.segments };
-        Ok(Some((self.describe(&row), self.add_job(job), job)))
+        self.usage.no_file(row.owner, row.bytes);
+        let job = JobRow { file: row.id, segments: row.segments, owner: row.owner };
+        Ok(Some((self.describe(&row), self.add_job(job, row.bytes), job)))
     }
 
     /// At most `most` jobs numbered `from` or higher, lowest first. Jobs that do not decode are left out
@@ -365,6 +398,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
     pub fn job_done(&mut self, number: u32, job: &JobRow) {
         self.store.delete(JobRow::key(number));
         self.free_jobs.insert(number);
+        self.usage.no_job(number);
         self.durable.remove(&job.file);
     }
 
@@ -512,7 +546,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
             holdings: Bounded::new(vec![Holding { dropped: true, ..holding }]).expect("one"),
         };
         self.place(&add.file, add.segment, &row);
-        self.add_job(JobRow { file: add.file, segments: add.segment.saturating_add(1) });
+        let job = JobRow { file: add.file, segments: add.segment.saturating_add(1), ..JobRow::default() };
+        self.add_job(job, 0);
     }
 
     /// Changes the holdings of a segment. Returns false, with nothing changed, if the segment has no row

@@ -101,6 +101,31 @@ impl Read for Owner {
     }
 }
 
+/// The bytes that an agreement lets its provider send in each round since its opening (VO-2), together; not
+/// known if 0. Rows from before it was kept end where this field begins; they decode as 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RateCap(pub u64);
+
+impl Write for RateCap {
+    fn write(&self, buf: &mut impl bytes::BufMut) {
+        self.0.write(buf);
+    }
+}
+
+impl EncodeSize for RateCap {
+    fn encode_size(&self) -> usize {
+        self.0.encode_size()
+    }
+}
+
+impl Read for RateCap {
+    type Cfg = ();
+
+    fn read_cfg(buf: &mut impl Buf, (): &()) -> Result<Self, commonware_codec::Error> {
+        if buf.has_remaining() { Ok(Self(u64::read_cfg(buf, &())?)) } else { Ok(Self(0)) }
+    }
+}
+
 /// The key of a file for its users: each account has names of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named(pub Owner, pub Vec<u8>);
@@ -204,6 +229,8 @@ encoded! {
         voucher_reserve: Amount,
         /// Egress price in grains per 2^20 bytes.
         egress_price: u64,
+        /// Agreed rate cap of egress. Must stay the last field: see [`RateCap`].
+        rate_egress: RateCap,
     }
 }
 
@@ -296,12 +323,14 @@ encoded! {
 
 encoded! {
     /// Segments to be removed: those of an open or failed put, or of a removed or replaced file.
-    #[derive(Copy)]
+    #[derive(Copy, Default)]
     JobRow {
         /// The file whose segments are removed.
         file: FileId,
         /// Number of its segments.
         segments: u32,
+        /// The account for which the file counts until it is removed. Must stay the last field: see [`Owner`].
+        owner: Owner,
     }
 }
 
@@ -326,6 +355,35 @@ encoded! {
 mod tests {
     use super::*;
     use commonware_codec::{Decode as _, Encode as _};
+
+    #[test]
+    fn an_agreement_of_before_its_rate_was_kept_has_none() {
+        let row = OwnAgreementRow {
+            id: AgreementId { provider: Account([1; 32]), slot: 2, opened: 3 },
+            stage: 1,
+            end_epoch: 4,
+            quota_leaves: 5,
+            quota_egress: 6,
+            voucher_reserve: Amount::sync(7),
+            egress_price: 8,
+            rate_egress: RateCap(9),
+        };
+        let encoded = row.encode();
+        assert_eq!(OwnAgreementRow::decode_cfg(encoded.clone(), &()).expect("it decodes"), row);
+        let before = encoded.slice(..encoded.len() - 8);
+        let unknown = OwnAgreementRow { rate_egress: RateCap(0), ..row };
+        assert_eq!(OwnAgreementRow::decode_cfg(before, &()).expect("it decodes"), unknown);
+        assert!(OwnAgreementRow::decode_cfg(encoded.slice(..encoded.len() - 1), &()).is_err(), "cut in a rate");
+    }
+
+    #[test]
+    fn a_job_of_before_there_were_quotas_counts_for_the_owner() {
+        let before = [&[1; 16][..], &7_u32.encode()].concat();
+        let job = JobRow { file: [1; 16], segments: 7, owner: Owner::default() };
+        assert_eq!(JobRow::decode_cfg(bytes::Bytes::from(before), &()).expect("it decodes"), job);
+        let job = JobRow { owner: Owner(Some(Account([7; 32]))), ..job };
+        assert_eq!(JobRow::decode_cfg(job.encode(), &()).expect("it decodes"), job);
+    }
 
     #[test]
     fn a_file_of_before_there_were_users_is_the_owners() {

@@ -25,6 +25,7 @@ fn agreement_row(number: u32, stage: u8) -> OwnAgreementRow {
         quota_egress: 1 << 30,
         voucher_reserve: Amount::sync(28),
         egress_price: 1,
+        rate_egress: Default::default(),
     }
 }
 
@@ -63,7 +64,7 @@ async fn change(catalogue: &Catalogue, step: u64) -> Result<(), Stopped> {
     let round = step / 14;
     let id = |n: u64| -> FileId { std::array::from_fn(|i| if i < 8 { (round * 4 + n) as u8 } else { 0 }) };
     let job = || async {
-        let begun = catalogue.begin(id(step % 14), 1).await?;
+        let begun = catalogue.begin(id(step % 14), 1, Claim::default()).await?.expect("room");
         catalogue.place(id(step % 14), 0, segment_row()).await.map(|()| begun)
     };
     match step % 14 {
@@ -198,7 +199,7 @@ async fn fill(context: &commonware_runtime::deterministic::Context) {
         );
     }
     for file in 0..10u8 {
-        let job = catalogue.begin([file; 16], 1).await.expect("runs");
+        let job = catalogue.begin([file; 16], 1, Claim::default()).await.expect("runs").expect("room");
         catalogue.place([file; 16], 0, segment_row()).await.expect("runs");
         let adds = vec![added([file; 16], file % 8, file.into())];
         catalogue.agreed(agreed(u32::from(file) % 3, 1, adds, vec![])).await.expect("runs");
@@ -248,7 +249,7 @@ fn a_row_that_does_not_decode_costs_what_it_described_and_no_more() {
             // Operations on the damaged row go on, too, and its number is not used for anything else.
             catalogue.drop_holdings(1, agreement(1), vec![added([4; 16], 4, 4)]).await.expect("runs");
             catalogue.agreed(agreed(1, 2, vec![added([4; 16], 4, 70)], vec![])).await.expect("runs");
-            let job = catalogue.begin([20; 16], 0).await.expect("runs");
+            let job = catalogue.begin([20; 16], 0, Claim::default()).await.expect("runs").expect("room");
             let new = catalogue.finish(job, file_row("new", [20; 16])).await.expect("runs");
             assert!(new.is_ok() && catalogue.remove(b"file 4".to_vec()).await.is_ok(), "{what}");
             assert_eq!(catalogue.add_agreement(agreement_row(9, 1)).await.expect("runs"), Some(3), "{what}");
@@ -379,7 +380,7 @@ fn a_holding_above_what_a_segment_takes_is_kept_elsewhere_until_it_is_taken_out(
         let (catalogue, _, _disk) = started.expect("opens");
         catalogue.add_agreement(agreement_row(0, 1)).await.expect("runs");
         let id: FileId = [5; 16];
-        catalogue.begin(id, 1).await.expect("runs");
+        catalogue.begin(id, 1, Claim::default()).await.expect("runs").expect("room");
         catalogue.place(id, 0, segment_row()).await.expect("runs");
         for sequence in 0..HOLDINGS_MAX as u64 {
             let add = Added { moves: true, ..added(id, 0, sequence) };
@@ -425,7 +426,7 @@ fn a_segment_row_that_makes_no_sense_is_set_aside() {
             let started = start(context.child("catalogue"), "test", [9; 32]).await;
             let (catalogue, _, _disk) = started.expect("opens");
             catalogue.add_agreement(agreement_row(0, 1)).await.expect("runs");
-            catalogue.begin([5; 16], 2).await.expect("runs");
+            catalogue.begin([5; 16], 2, Claim::default()).await.expect("runs").expect("room");
             catalogue.place([5; 16], 0, row).await.expect("runs");
             catalogue.place([5; 16], 1, segment_row()).await.expect("runs");
             assert_eq!(
@@ -456,7 +457,7 @@ fn what_comes_late_for_a_number_that_is_used_again_is_not_written_and_says_so() 
             catalogue.add_agreement(agreement_row(9, 1)).await.expect("runs").expect("a number");
         }
         assert_eq!(catalogue.add_agreement(agreement_row(7, 1)).await.expect("runs"), Some(number));
-        let job = catalogue.begin([4; 16], 1).await.expect("runs");
+        let job = catalogue.begin([4; 16], 1, Claim::default()).await.expect("runs").expect("room");
         catalogue.place([4; 16], 0, segment_row()).await.expect("runs");
         let of = |it: u32, position| Agreed {
             agreement: number,

@@ -17,7 +17,7 @@ use posync_client::{
     rpc::{self, Incoming, Server, Service as _},
 };
 use posync_gateway::{
-    access::{Access, Share},
+    access::{Access, Share, User},
     agreement::{Common, OwnAgreement, session_key, storage_key},
     agreements::{
         Policy,
@@ -26,7 +26,7 @@ use posync_gateway::{
     },
     catalogue::{
         self, LoadedAgreement,
-        row::{OwnAgreementRow, Owner, SegmentRow},
+        row::{OwnAgreementRow, Owner, RateCap, SegmentRow},
     },
     dialer,
     environment::Environment,
@@ -102,12 +102,16 @@ fn provider_key(index: usize) -> PrivateKey {
     PrivateKey::from_seed(index as u64 + 1)
 }
 
+/// The agreed rate in most tests: more than is ever read.
+const RATE: u64 = 1 << 40;
+
 /// An agreement on the ledger: its number in the catalogue, and its quotas.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Opened {
     pub(crate) number: u32,
     pub(crate) leaves: u64,
     pub(crate) egress: u64,
+    pub(crate) rate: u64,
 }
 
 /// The agreements on the ledger, by provider and slot.
@@ -115,7 +119,7 @@ pub(crate) type Versions = Arc<Mutex<BTreeMap<(usize, u32), Opened>>>;
 
 pub(crate) fn terms(index: usize) -> Terms {
     let number = u32::try_from(index).expect("few");
-    terms_of(index, 0, Opened { number, leaves: 1 << 20, egress: 1 << 40 })
+    terms_of(index, 0, Opened { number, leaves: 1 << 20, egress: 1 << 40, rate: RATE })
 }
 
 fn terms_of(index: usize, slot: u32, opened: Opened) -> Terms {
@@ -135,7 +139,7 @@ fn terms_of(index: usize, slot: u32, opened: Opened) -> Terms {
         quota_leaves: opened.leaves,
         quota_egress: opened.egress,
         quota_gas: 0,
-        rate_egress: 1 << 40,
+        rate_egress: opened.rate,
         rate_gas: 0,
     };
     let usage = Usage { voucher_reserve: Amount::sync(100_000), ..Usage::default() };
@@ -266,7 +270,12 @@ impl World {
 
     /// As [`Self::start`], with first agreements of `leaves` leaves and `egress` bytes.
     pub(crate) async fn start_with(context: &Context, leaves: u64, egress: u64) -> Self {
-        let first = |index: usize| Opened { number: index as u32, leaves, egress };
+        Self::start_rated(context, leaves, egress, RATE).await
+    }
+
+    /// As [`Self::start_with`], with an agreed rate of `rate` bytes in each round.
+    pub(crate) async fn start_rated(context: &Context, leaves: u64, egress: u64, rate: u64) -> Self {
+        let first = |index: usize| Opened { number: index as u32, leaves, egress, rate };
         let versions: Versions =
             Arc::new(Mutex::new((0..10).map(|index| ((index, 0), first(index))).collect()));
         let agreement_row = |index| row_of(index, 0, first(index));
@@ -383,6 +392,12 @@ impl World {
 
     /// Starts the gateway's service for its owner and users.
     pub(crate) async fn serve(&self, context: &Context, owner: Account, users: &[Account]) -> Served {
+        let users: Vec<User> = users.iter().map(|user| (*user).into()).collect();
+        self.serve_users(context, owner, &users).await
+    }
+
+    /// As [`Self::serve`], for users with quotas.
+    pub(crate) async fn serve_users(&self, context: &Context, owner: Account, users: &[User]) -> Served {
         let access = Access::new(owner, users).expect("few");
         let service = Service { shared: self.shared.clone(), account: account(&gateway_key()), access };
         let service = Arc::new(service);
@@ -579,7 +594,7 @@ async fn usages(shared: &Shared, read: &mut BTreeMap<u32, u64>) -> Vec<Agreement
 /// Opens one more agreement with a provider, on the ledger and at the gateway.
 async fn open(shared: &Arc<Shared>, versions: &Versions, index: usize, quota: Quota) {
     let slot = versions.lock().expect("no panic").keys().filter(|(of, _)| *of == index).count() as u32;
-    let mut opened = Opened { number: 0, leaves: quota.leaves, egress: quota.egress };
+    let mut opened = Opened { number: 0, leaves: quota.leaves, egress: quota.egress, rate: RATE };
     let added = shared.common.catalogue.add_agreement(row_of(index, slot, opened)).await;
     opened.number = added.expect("runs").expect("room");
     versions.lock().expect("no panic").insert((index, slot), opened);
@@ -597,6 +612,7 @@ fn row_of(index: usize, slot: u32, opened: Opened) -> OwnAgreementRow {
         quota_egress: opened.egress,
         voucher_reserve: Amount::sync(100_000),
         egress_price: 1_000_000,
+        rate_egress: RateCap(opened.rate),
     }
 }
 
