@@ -66,7 +66,9 @@ pub enum Error {
     #[error("provider {0} refuses ({1:?}): {2}")]
     Refused(Account, Refusal, String),
     /// The agreed rate lets the provider send no more before the next round: the gateway's own bound.
-    #[error("as much was read from provider {0} as the agreed rate allows in this round; the next one allows more")]
+    #[error(
+        "as much was read from provider {0} as the agreed rate allows in this round; the next one allows more"
+    )]
     Paced(Account),
     /// The provider sent an unexpected answer, or bytes that do not verify.
     #[error("provider {0} gave a wrong answer: {1}")]
@@ -167,6 +169,8 @@ struct Doubt {
     /// Number of the open doubt, if one is open.
     open: Option<u64>,
     number: u64,
+    /// True if an offer was late since it began: then it ends only with an answer.
+    unanswered: bool,
     /// Number of doubts in a row that began with a late answer to an offer.
     late: u32,
 }
@@ -174,9 +178,11 @@ struct Doubt {
 impl Doubt {
     /// Opens a doubt and returns its number and duration; `None` while one is open.
     fn begin(&mut self, late: bool) -> Option<(u64, Duration)> {
+        self.unanswered |= late;
         if self.open.is_some() {
             return None;
         }
+        self.unanswered = late;
         let doubled = if late { self.late.min(DOUBT_DOUBLED_MAX) } else { 0 };
         self.late = self.late.saturating_add(u32::from(late));
         self.number += 1;
@@ -200,7 +206,7 @@ impl Doubt {
 
     /// Ends the doubt, since the provider answered an offer.
     const fn answered(&mut self) {
-        (self.open, self.late) = (None, 0);
+        (self.open, self.unanswered, self.late) = (None, false, 0);
     }
 }
 
@@ -516,7 +522,8 @@ impl Peer {
         self.environment.spawn(async move {
             loop {
                 peer.environment.sleep(time).await;
-                if !late || peer.probe(peer.height(), ASK_TIMEOUT).await {
+                let ends = !peer.doubts().unanswered;
+                if ends || peer.probe(peer.height(), ASK_TIMEOUT).await {
                     return peer.doubts().end(number);
                 }
                 match peer.doubts().prolong(number) {

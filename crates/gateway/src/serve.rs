@@ -118,7 +118,8 @@ impl Service {
             let Usage { files, bytes, pending } = usage.unwrap_or_default();
             UserRow { account, listed, quota, files, bytes, pending }
         };
-        let served = self.access.all().filter(|(_, of)| share.owner == Owner::default() || of.owner == share.owner);
+        let served =
+            self.access.all().filter(|(_, of)| share.owner == Owner::default() || of.owner == share.owner);
         let mut rows: Vec<UserRow> =
             served.map(|(account, of)| row(*account, true, of.quota, usages.remove(&of.owner))).collect();
         if share.owner == Owner::default() {
@@ -244,7 +245,6 @@ async fn list(shared: &Shared, share: &Share, from: Name) -> Result<Answer, Erro
     let files = shared.common.catalogue.list(Named(share.owner, from.to_vec())).await?;
     Ok(Answer::Files(Bounded::new(files).expect("one page at most")))
 }
-
 
 async fn agreements(shared: &Shared) -> Answer {
     let mut rows = Vec::new();

@@ -4,10 +4,7 @@
 mod world;
 
 use commonware_runtime::{Runner as _, deterministic};
-use std::{
-    sync::atomic::Ordering,
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 use world::{World, bytes, whole};
 
 /// Nobody is suspected, barred or asked last, and no provider refused a read.

@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     agreement::{OwnAgreement, session_key, storage_key},
-    catalogue::{LoadedAgreement, row::{OwnAgreementRow, RateCap}},
+    catalogue::{
+        LoadedAgreement,
+        row::{OwnAgreementRow, RateCap},
+    },
     ledger::Error,
     repair::Notice,
 };

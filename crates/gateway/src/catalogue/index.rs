@@ -7,8 +7,9 @@ use super::{
     loaded::{Entry, Loaded, LoadedAgreement},
     row::{
         Added, FaultRow, FileRow, Holding, Intent, JobRow, Meta, Named, OwnAgreementRow, Owner, PaidRow,
-        Removed, SegmentRow, SetRow, SignedClaim, Waiting,
+        Removed, SegmentRow, SetRow, SignedClaim, Waiting, damaged_pages,
     },
+    salvage,
     store::{Error, Store},
     usage::{Claim, Usage, UsageBook},
 };
@@ -72,7 +73,14 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
     /// # Errors
     /// [`Error`].
     pub async fn open(context: E, partition: &str, secret: Hash) -> Result<(Self, Loaded), Error> {
-        let mut store = Store::open(context, partition).await?;
+        salvage::resume(&context, partition).await?;
+        let mut store = match Store::open(context.child("table"), partition).await {
+            Err(Error::Page(why)) => {
+                salvage::mend(&context, partition, why).await?;
+                Store::open(context.child("mended"), partition).await?
+            }
+            opened => opened?,
+        };
         if store.raw(&super::row::restoring()).await?.is_some() {
             return Err(Error::Restoring);
         }
@@ -110,6 +118,9 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
 
     async fn load(&mut self) -> Result<Loaded, Error> {
         let mut loaded = Loaded { master: self.meta.master, ..Loaded::default() };
+        if self.store.raw(&damaged_pages()).await?.is_some() {
+            self.aside.push("pages".into());
+        }
         let mut agreements = BTreeMap::new();
         for number in 0..self.meta.agreements {
             if let Some(agreement) = self.aside("agreement", number, self.load_agreement(number).await)? {

@@ -12,7 +12,8 @@
 //!    one is one atomic commit, in which the old one becomes a job.
 //! 3. Every shard that a provider signed for is either a holding in a segment's row or part of an intent
 //!    that is sent again: no shard that is paid for is forgotten.
-//! 4. After a failed write the actor ends, and acknowledges nothing more.
+//! 4. After a failed write, and at a damaged page, the actor ends and acknowledges nothing more. At the next
+//!    start the page is set aside, and all else goes on (`salvage.rs`).
 //!
 //! Files belong to accounts ([`row::Owner`]): an account names, lists and removes only its own.
 //!
@@ -21,6 +22,7 @@
 mod index;
 mod loaded;
 pub mod row;
+mod salvage;
 mod snapshot;
 mod store;
 #[cfg(test)]

@@ -39,6 +39,11 @@ pub(super) fn restoring() -> Key {
     place(10, &[])
 }
 
+/// The key of the mark that pages were damaged, with the number of bytes that could not be read.
+pub(super) fn damaged_pages() -> Key {
+    place(11, &[])
+}
+
 rows! {
     0 Meta () [];
     1 FileRow (number: u32) [number.to_be_bytes()];
@@ -373,7 +378,10 @@ mod tests {
         let before = encoded.slice(..encoded.len() - 8);
         let unknown = OwnAgreementRow { rate_egress: RateCap(0), ..row };
         assert_eq!(OwnAgreementRow::decode_cfg(before, &()).expect("it decodes"), unknown);
-        assert!(OwnAgreementRow::decode_cfg(encoded.slice(..encoded.len() - 1), &()).is_err(), "cut in a rate");
+        assert!(
+            OwnAgreementRow::decode_cfg(encoded.slice(..encoded.len() - 1), &()).is_err(),
+            "cut in a rate"
+        );
     }
 
     #[test]

@@ -181,7 +181,7 @@ impl<R: Read> Reader<R> {
 }
 
 /// The row of an agreement as it is restored: it takes no shards, and those that it holds move on.
-fn drained(row: OwnAgreementRow) -> OwnAgreementRow {
+pub(super) fn drained(row: OwnAgreementRow) -> OwnAgreementRow {
     match Stage::of(&row) {
         Stage::Open | Stage::Draining => OwnAgreementRow { stage: Stage::Draining as u8, ..row },
         _ => row,

@@ -297,9 +297,14 @@ impl Task {
         let begun = self.shared.common.environment.now();
         let mut attempts = FuturesUnordered::new();
         let (mut refused, mut hedged) = (0, room.agreement().peer.is_on_trial());
-        attempts.push(self.attempt(room, added, parcel));
+        let mut offered = Vec::new();
+        let mut attempt = |room: Room| {
+            offered.push(room.agreement().peer.clone());
+            self.attempt(room, added, parcel)
+        };
+        attempts.push(attempt(room));
         if hedged {
-            attempts.extend(self.instead(false).map(|room| self.attempt(room, added, parcel)));
+            attempts.extend(self.instead(false).map(&mut attempt));
         }
         let late = self.late();
         tokio::pin!(late);
@@ -311,6 +316,9 @@ impl Task {
             match answer {
                 Some(Ok(given)) => {
                     self.note_stored(begun);
+                    // Another one was faster than these.
+                    let late = offered.iter().filter(|peer| peer.owes(HEDGE_BEYOND));
+                    late.filter(|peer| peer.account() != given.0.account()).for_each(Peer::late);
                     return Some(given);
                 }
                 Some(Err((provider, uses_none))) => {
@@ -318,12 +326,12 @@ impl Task {
                     refused += u32::from(!uses_none);
                     if attempts.is_empty() {
                         let room = if refused > SHARD_ATTEMPTS { None } else { self.elsewhere().await };
-                        attempts.push(self.attempt(room?, added, parcel));
+                        attempts.push(attempt(room?));
                     }
                 }
                 None => {
                     hedged = true;
-                    attempts.extend(self.instead(false).map(|room| self.attempt(room, added, parcel)));
+                    attempts.extend(self.instead(false).map(&mut attempt));
                 }
             }
         }

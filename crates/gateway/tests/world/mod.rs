@@ -2,6 +2,10 @@
 //! channels. Only consensus is missing: a small task plays the ledger, puts signed data sets in force,
 //! and holds the agreements.
 
+mod served;
+
+pub(crate) use served::{Served, User};
+
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{
     Blob as _, Handle, IoBufs, ReadOptions, Spawner as _, Storage, Supervisor as _, WriteOptions,
@@ -17,7 +21,7 @@ use posync_client::{
     rpc::{self, Incoming, Server, Service as _},
 };
 use posync_gateway::{
-    access::{Access, Share, User},
+    access::{self, Access, Share},
     agreement::{Common, OwnAgreement, session_key, storage_key},
     agreements::{
         Policy,
@@ -392,12 +396,17 @@ impl World {
 
     /// Starts the gateway's service for its owner and users.
     pub(crate) async fn serve(&self, context: &Context, owner: Account, users: &[Account]) -> Served {
-        let users: Vec<User> = users.iter().map(|user| (*user).into()).collect();
+        let users: Vec<access::User> = users.iter().map(|user| (*user).into()).collect();
         self.serve_users(context, owner, &users).await
     }
 
     /// As [`Self::serve`], for users with quotas.
-    pub(crate) async fn serve_users(&self, context: &Context, owner: Account, users: &[User]) -> Served {
+    pub(crate) async fn serve_users(
+        &self,
+        context: &Context,
+        owner: Account,
+        users: &[access::User],
+    ) -> Served {
         let access = Access::new(owner, users).expect("few");
         let service = Service { shared: self.shared.clone(), account: account(&gateway_key()), access };
         let service = Arc::new(service);
@@ -482,69 +491,6 @@ pub(crate) enum Verdict {
     Answers,
     Hangs,
     Refuses(Refusal, &'static str),
-}
-
-/// A gateway's listener for users.
-pub(crate) struct Served {
-    context: Context,
-    address: SocketAddr,
-}
-
-impl Served {
-    /// Connects to the gateway as the user with `key`.
-    pub(crate) async fn dial(&self, key: &PrivateKey) -> User {
-        let (context, network) = (self.context.child("user"), self.context.child("network"));
-        let dialed = rpc::Client::dial(context, &network, key, account(&gateway_key()), self.address).await;
-        User(dialed.expect("the gateway listens"))
-    }
-}
-
-/// A user that is connected to the gateway.
-pub(crate) struct User(pub(crate) rpc::Client<rpc::Gateway>);
-
-impl User {
-    pub(crate) async fn ask(&self, ask: gateway::Ask) -> gateway::Answer {
-        self.0.call(ask).await.expect("an answer")
-    }
-
-    /// Begins a put whose bytes are sent later.
-    pub(crate) async fn begin(&self, name: &str, length: usize) -> rpc::Call<rpc::Gateway> {
-        let put = gateway::Put { name: name_of(name), length: length as u64 };
-        self.0.open(gateway::Ask::Put(put)).await.expect("it is connected")
-    }
-
-    pub(crate) async fn put(&self, name: &str, bytes: &[u8]) -> gateway::Answer {
-        let mut call = self.begin(name, bytes.len()).await;
-        for piece in bytes.chunks(64 << 10) {
-            send(&call, piece).await;
-        }
-        call.recv().await.expect("an answer")
-    }
-
-    /// Begins a get. Returns the call and its first answer.
-    pub(crate) async fn open(&self, name: &str) -> (rpc::Call<rpc::Gateway>, gateway::Answer) {
-        let get = gateway::Get { name: name_of(name), offset: 0, length: None };
-        let mut call = self.0.open(gateway::Ask::Get(get)).await.expect("it is connected");
-        let answer = call.recv().await.expect("an answer");
-        (call, answer)
-    }
-
-    /// A file's bytes, or the text of the refusal.
-    pub(crate) async fn get(&self, name: &str) -> Result<Vec<u8>, String> {
-        let (mut call, found) = self.open(name).await;
-        if let gateway::Answer::Refused(text) = found {
-            return Err(String::from_utf8_lossy(&text).into_owned());
-        }
-        let mut bytes = Vec::new();
-        loop {
-            match call.recv().await.expect("an answer") {
-                gateway::Answer::Data(data) => bytes.extend_from_slice(&data),
-                gateway::Answer::End(_) => return Ok(bytes),
-                gateway::Answer::Refused(text) => return Err(String::from_utf8_lossy(&text).into_owned()),
-                other => panic!("{other:?}"),
-            }
-        }
-    }
 }
 
 /// Sends bytes of an open put; if the gateway has ended the call, its answer says why.

@@ -143,14 +143,8 @@ fn gateway_answers() -> Vec<gateway::Answer> {
     };
     let fault =
         gateway::Fault { provider: ACCOUNT, found_by: 1, round: 2, shards_lost: 3, shards_repaired: 4 };
-    let user = gateway::UserRow {
-        account: ACCOUNT,
-        listed: true,
-        quota: Some(8),
-        files: 9,
-        bytes: 10,
-        pending: 11,
-    };
+    let user =
+        gateway::UserRow { account: ACCOUNT, listed: true, quota: Some(8), files: 9, bytes: 10, pending: 11 };
     let status = gateway::Status {
         account: ACCOUNT,
         height: 5,
