@@ -38,6 +38,11 @@ impl Meter {
         self.signed
     }
 
+    /// Egress bytes that arrived and verified.
+    pub const fn verified(&self) -> u64 {
+        self.verified
+    }
+
     /// Egress bytes of `quota` that are not read yet.
     pub const fn left(&self, quota: u64) -> u64 {
         quota.saturating_sub(self.verified)

@@ -9,6 +9,8 @@
 //!    one must be noticed ([`crate::peer_health`]).
 //! 4. An offer that cannot be sent in time counts as one without an answer. If its caller goes before, a
 //!    small request finds out if the provider takes anything; at most one of them is under way.
+//! 5. A doubt that began with a late offer ends only with an answer: to an offer that is still open, or to a
+//!    small request after the doubt's time. So no put waits to find out whether a stopped provider is back.
 
 use crate::{environment::Environment, peer_health::PeerHealth};
 use bytes::BufMut;
@@ -24,12 +26,13 @@ use posync_protocol::{
     wire::provider::{Answer, Ask, Get, Refusal, Refused, Sign, Slice, Status},
 };
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
 
@@ -42,7 +45,8 @@ pub const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time for a connection, or for the answer to a short request.
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for which other providers are asked first after this one was late, unless it answers an offer
-/// meanwhile. It doubles each time in a row that an offer is late, up to [`DOUBT_DOUBLED_MAX`] times.
+/// meanwhile. It doubles each time in a row that an offer is late, or that the provider does not answer at the
+/// end of it, up to [`DOUBT_DOUBLED_MAX`] times.
 pub const DOUBT: Duration = Duration::from_secs(5);
 /// Maximum of doublings of [`DOUBT`]: 80 seconds.
 pub const DOUBT_DOUBLED_MAX: u32 = 4;
@@ -61,6 +65,11 @@ pub enum Error {
     /// The provider refused, for this reason and with this text.
     #[error("provider {0} refuses ({1:?}): {2}")]
     Refused(Account, Refusal, String),
+    /// The agreed rate lets the provider send no more before the next round: the gateway's own bound.
+    #[error(
+        "as much was read from provider {0} as the agreed rate allows in this round; the next one allows more"
+    )]
+    Paced(Account),
     /// The provider sent an unexpected answer, or bytes that do not verify.
     #[error("provider {0} gave a wrong answer: {1}")]
     Wrong(Account, &'static str),
@@ -79,7 +88,8 @@ impl Error {
 
     /// True if the same request may succeed later.
     pub const fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreachable(..) | Self::Slow(_) | Self::Refused(_, Refusal::Busy, _))
+        let passes = matches!(self, Self::Unreachable(..) | Self::Slow(_) | Self::Paced(_));
+        passes || matches!(self, Self::Refused(_, Refusal::Busy, _))
     }
 }
 
@@ -94,6 +104,23 @@ pub struct Heights {
     pub height: Arc<AtomicU64>,
     /// Length of an epoch, in blocks.
     pub epoch_blocks: u64,
+    /// Length of a round, in blocks.
+    pub round_blocks: u64,
+}
+
+impl Heights {
+    /// Round of the greatest certified height seen.
+    pub fn round(&self) -> u64 {
+        self.round_of(self.height.load(Ordering::Relaxed))
+    }
+
+    /// Round of a height.
+    pub const fn round_of(&self, height: u64) -> u64 {
+        match height.checked_div(self.round_blocks) {
+            Some(round) => round,
+            None => 0,
+        }
+    }
 }
 
 /// The bytes of a shard, shared by all offers of it.
@@ -142,6 +169,8 @@ struct Doubt {
     /// Number of the open doubt, if one is open.
     open: Option<u64>,
     number: u64,
+    /// True if an offer was late since it began: then it ends only with an answer.
+    unanswered: bool,
     /// Number of doubts in a row that began with a late answer to an offer.
     late: u32,
 }
@@ -149,9 +178,11 @@ struct Doubt {
 impl Doubt {
     /// Opens a doubt and returns its number and duration; `None` while one is open.
     fn begin(&mut self, late: bool) -> Option<(u64, Duration)> {
+        self.unanswered |= late;
         if self.open.is_some() {
             return None;
         }
+        self.unanswered = late;
         let doubled = if late { self.late.min(DOUBT_DOUBLED_MAX) } else { 0 };
         self.late = self.late.saturating_add(u32::from(late));
         self.number += 1;
@@ -163,9 +194,19 @@ impl Doubt {
         self.open.take_if(|open| *open == number);
     }
 
+    /// Prolongs an open doubt whose provider did not answer, and returns its further duration; `None` if it
+    /// is over.
+    fn prolong(&mut self, number: u64) -> Option<Duration> {
+        (self.open == Some(number)).then_some(())?;
+        self.open = None;
+        let (next, time) = self.begin(true)?;
+        (self.open, self.number) = (Some(number), next);
+        Some(time)
+    }
+
     /// Ends the doubt, since the provider answered an offer.
     const fn answered(&mut self) {
-        (self.open, self.late) = (None, 0);
+        (self.open, self.unanswered, self.late) = (None, false, 0);
     }
 }
 
@@ -190,6 +231,26 @@ pub struct Peer {
     heights: Heights,
     peer_health: Mutex<PeerHealth>,
     probing: AtomicBool,
+    offers: Mutex<Offers>,
+}
+
+/// The offers without an answer yet: the time of each, by its number.
+#[derive(Debug, Default)]
+struct Offers {
+    open: BTreeMap<u64, SystemTime>,
+    next: u64,
+}
+
+/// Guard of an offer without an answer yet; dropping it closes the offer.
+struct Owed {
+    peer: Arc<Peer>,
+    number: u64,
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        self.peer.offers().open.remove(&self.number);
+    }
 }
 
 impl Peer {
@@ -214,12 +275,18 @@ impl Peer {
             heights,
             peer_health: Mutex::default(),
             probing: AtomicBool::new(false),
+            offers: Mutex::default(),
         }
     }
 
     /// Account of the provider.
     pub const fn account(&self) -> Account {
         self.account
+    }
+
+    /// The ledger's time, as the gateway has seen it.
+    pub const fn heights(&self) -> &Heights {
+        &self.heights
     }
 
     /// Greatest certified height seen, in blocks.
@@ -291,14 +358,17 @@ impl Peer {
     ) -> Result<Answer, Error> {
         let (offered, peer) = (self.height(), self.clone());
         let (mut sender, receiver) = oneshot::channel();
+        let owed = self.owed();
         self.environment.spawn(async move {
+            let _owed = owed;
             let open =
                 async { peer.client().await?.open_as(&ask).await.map_err(|error| peer.unreachable(error)) };
             let opened = select! {
                 opened = peer.environment.within(patience, open) => opened,
                 () = sender.closed() => {
                     drop((ask, place));
-                    return peer.probe(offered, patience).await;
+                    peer.probe(offered, patience).await;
+                    return;
                 },
             };
             drop(ask);
@@ -317,15 +387,42 @@ impl Peer {
         receiver.await.unwrap_or_else(|_| Err(self.unreachable("this gateway is stopping")))
     }
 
-    /// Notices a provider that takes nothing, after the caller of an offer left before it was sent.
-    async fn probe(self: &Arc<Self>, offered: u64, patience: Duration) {
+    /// Notices a provider that takes nothing, with a small request. Returns true if it answers.
+    async fn probe(self: &Arc<Self>, offered: u64, patience: Duration) -> bool {
         if self.probing.swap(true, Ordering::AcqRel) {
-            return;
+            return false;
         }
-        if let Err(Error::Slow(_)) = self.call(Ask::Status(Default::default()), patience).await {
+        let answer = self.call(Ask::Status(Default::default()), patience).await;
+        if let Err(Error::Slow(_)) = answer {
             drop(self.heard(offered, None));
         }
         self.probing.store(false, Ordering::Release);
+        matches!(answer, Ok(_) | Err(Error::Refused(..)))
+    }
+
+    fn offers(&self) -> MutexGuard<'_, Offers> {
+        self.offers.lock().expect("no holder of this lock panics")
+    }
+
+    fn owed(self: &Arc<Self>) -> Owed {
+        let (now, mut offers) = (self.environment.now(), self.offers());
+        let number = offers.next;
+        offers.next += 1;
+        offers.open.insert(number, now);
+        Owed { peer: self.clone(), number }
+    }
+
+    /// True if the provider has left an offer unanswered for `time`.
+    pub fn owes(&self, time: Duration) -> bool {
+        let (now, offers) = (self.environment.now(), self.offers());
+        let first = offers.open.first_key_value();
+        first.is_some_and(|(_, since)| now.duration_since(*since).is_ok_and(|waited| waited >= time))
+    }
+
+    /// True if the last offers to the provider were late or had no answer: an offer to it is a trial, and goes
+    /// to another provider, too.
+    pub fn is_on_trial(&self) -> bool {
+        self.doubts().late > 0 || self.unanswered().0 > 0
     }
 
     /// Records the result of an offer. A stored shard does not end the provider's silence: only a signature
@@ -409,8 +506,8 @@ impl Peer {
         self.open_doubt(false);
     }
 
-    /// Opens a doubt because an offer is late; it lasts longer each time in a row. Late offers that are found
-    /// while one is open count once.
+    /// Opens a doubt because an offer is late; it lasts longer each time in a row, and until the provider
+    /// answers. Late offers that are found while one is open count once.
     pub fn late(self: &Arc<Self>) {
         self.open_doubt(true);
     }
@@ -421,10 +518,19 @@ impl Peer {
 
     fn open_doubt(self: &Arc<Self>, late: bool) {
         let Some((number, time)) = self.doubts().begin(late) else { return };
-        let (peer, pause) = (self.clone(), self.environment.sleep(time));
+        let (peer, mut time) = (self.clone(), time);
         self.environment.spawn(async move {
-            pause.await;
-            peer.doubts().end(number);
+            loop {
+                peer.environment.sleep(time).await;
+                let ends = !peer.doubts().unanswered;
+                if ends || peer.probe(peer.height(), ASK_TIMEOUT).await {
+                    return peer.doubts().end(number);
+                }
+                match peer.doubts().prolong(number) {
+                    Some(longer) => time = longer,
+                    None => return,
+                }
+            }
         });
     }
 

@@ -192,12 +192,12 @@ impl Shared {
         payer
     }
 
-    /// True if this gateway can read `bytes` under an agreement: it runs, and its quota and voucher reserve
-    /// cover them.
+    /// True if this gateway can read `bytes` under an agreement: it runs, and its quota, rate and voucher
+    /// reserve cover them.
     pub async fn can_read(&self, agreement: &OwnAgreement, bytes: u64) -> bool {
         let epoch = self.parameters.epoch(self.height.load(Ordering::Relaxed));
         let (terms, (left, _)) = (agreement.terms(), agreement.unread().await);
-        let read = terms.quota_egress.saturating_sub(left);
+        let read = agreement.verified().await;
         let cost = egress_cost(terms.egress_price, read.saturating_add(bytes));
         let runs = matches!(Stage::of(&terms), Stage::Open | Stage::Draining);
         runs && !agreement.is_closed()
@@ -221,7 +221,8 @@ impl Shared {
 
     /// The ledger's time, for the connections to providers.
     pub fn heights(&self) -> Heights {
-        Heights { height: self.height.clone(), epoch_blocks: self.parameters.epoch_blocks() }
+        let Parameters { round_blocks, .. } = self.parameters;
+        Heights { height: self.height.clone(), epoch_blocks: self.parameters.epoch_blocks(), round_blocks }
     }
 
     /// Round of the greatest certified height seen.

@@ -29,6 +29,21 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 )]
 pub struct TooMany(usize);
 
+/// An account that the owner lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The account.
+    pub account: Account,
+    /// Maximum of plain bytes that its files may have together; none without one.
+    pub quota: Option<u64>,
+}
+
+impl From<Account> for User {
+    fn from(account: Account) -> Self {
+        Self { account, quota: None }
+    }
+}
+
 /// The accounts that are served, with their shares.
 pub struct Access(BTreeMap<Account, Arc<Share>>);
 
@@ -36,6 +51,8 @@ pub struct Access(BTreeMap<Account, Arc<Share>>);
 pub struct Share {
     /// The owner of its files.
     pub owner: Owner,
+    /// Maximum of plain bytes that its files may have together; none without one.
+    pub quota: Option<u64>,
     /// Files being stored; further ones wait.
     pub puts: Semaphore,
     /// Files being read; further ones wait.
@@ -82,16 +99,24 @@ impl Access {
     ///
     /// # Errors
     /// [`TooMany`] above [`USERS_MAX`].
-    pub fn new(owner: Account, users: &[Account]) -> Result<Self, TooMany> {
+    pub fn new(owner: Account, users: &[User]) -> Result<Self, TooMany> {
         if users.len() > USERS_MAX {
             return Err(TooMany(users.len()));
         }
         let bytes = (BUFFERS_BYTES / (1 + users.len())).min(SHARE_BYTES_MAX);
-        let listed = users.iter().map(|user| (*user, Arc::new(Share::new(Owner(Some(*user)), bytes))));
+        let listed = users.iter().map(|User { account, quota }| {
+            let share = Share { quota: *quota, ..Share::new(Owner(Some(*account)), bytes) };
+            (*account, Arc::new(share))
+        });
         let mut all: BTreeMap<_, _> = listed.collect();
         // An owner that is also listed as a user stays the owner.
         all.insert(owner, Arc::new(Share::new(Owner::default(), bytes)));
         Ok(Self(all))
+    }
+
+    /// The accounts that are served, in order, each with its share.
+    pub fn all(&self) -> impl Iterator<Item = (&Account, &Arc<Share>)> {
+        self.0.iter()
     }
 
     /// The share of an account; `None` if it is not served.
@@ -105,6 +130,7 @@ impl Share {
     pub fn new(owner: Owner, bytes: usize) -> Self {
         Self {
             owner,
+            quota: None,
             puts: Semaphore::new(TRANSFERS_PER_ACCOUNT),
             gets: Semaphore::new(TRANSFERS_PER_ACCOUNT),
             incoming: Arc::new(Semaphore::new(bytes / 1024)),
@@ -154,7 +180,7 @@ mod tests {
     #[test]
     fn the_owner_and_the_listed_are_served_and_nobody_else() {
         let [owner, user, stranger] = [1, 2, 3].map(|byte| Account([byte; 32]));
-        let access = Access::new(owner, &[user, owner]).expect("few");
+        let access = Access::new(owner, &[user.into(), owner.into()]).expect("few");
         assert_eq!(access.of(&owner).expect("served").owner, Owner(None));
         assert_eq!(access.of(&user).expect("served").owner, Owner(Some(user)));
         assert!(access.of(&stranger).is_none());
@@ -163,13 +189,13 @@ mod tests {
     #[test]
     fn shares_are_bounded_together_and_each_holds_a_segment() {
         for users in [0, 1, 5, USERS_MAX] {
-            let listed: Vec<Account> = (0..users).map(|number| Account([number as u8; 32])).collect();
+            let listed: Vec<User> = (0..users).map(|number| Account([number as u8; 32]).into()).collect();
             let access = Access::new(Account([255; 32]), &listed).expect("few enough");
             let all: usize = access.0.values().map(|share| share.bytes).sum();
             assert!(all <= BUFFERS_BYTES, "{users}: {all}");
             assert!(access.0.values().all(|share| share.bytes >= SEGMENT_BYTES), "{users}");
         }
-        let listed = vec![Account([7; 32]); USERS_MAX + 1];
+        let listed = vec![User::from(Account([7; 32])); USERS_MAX + 1];
         assert_eq!(Access::new(Account([255; 32]), &listed).err(), Some(TooMany(USERS_MAX + 1)));
     }
 

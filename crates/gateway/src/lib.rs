@@ -34,7 +34,7 @@ pub use posync_alert::Alerts;
 pub use posync_consumer::Policy;
 
 use crate::{
-    access::{Access, TooMany},
+    access::{Access, TooMany, User},
     catalogue::{Catalogue, Files, Stopped},
     serve::Service,
     shared::Shared,
@@ -68,7 +68,7 @@ pub struct Config {
     /// The account that owns the gateway.
     pub owner: Account,
     /// Other accounts that may store files here, at most [`limits::USERS_MAX`].
-    pub users: Vec<Account>,
+    pub users: Vec<User>,
     /// Nodes of the network, asked in turn.
     pub nodes: Vec<Endpoint>,
     /// SHA-256 hash of the genesis.
@@ -105,7 +105,7 @@ pub enum Error {
 
 /// The address on which a gateway listens: the configured one, except that an unspecified address becomes
 /// the loopback address while the gateway serves its owner alone. A specific address is taken as given.
-pub fn listening(listen: SocketAddr, users: &[Account]) -> SocketAddr {
+pub fn listening(listen: SocketAddr, users: &[User]) -> SocketAddr {
     if !users.is_empty() || !listen.ip().is_unspecified() {
         return listen;
     }
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn every_address_is_loopback_until_users_are_listed() {
-        let user = [Account([1; 32])];
+        let user = [User::from(Account([1; 32]))];
         for (told, users, listens) in [
             ("0.0.0.0:7", &[][..], "127.0.0.1:7"),
             ("[::]:7", &[], "[::1]:7"),

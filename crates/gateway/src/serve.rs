@@ -9,7 +9,10 @@
 use crate::{
     access::{Access, Share},
     agreements::state::Stage,
-    catalogue::row::{FileRow, Named},
+    catalogue::{
+        Usage,
+        row::{FileRow, Named, Owner},
+    },
     environment::Environment,
     shared::Shared,
     transfer::{Error, Reader, put},
@@ -18,9 +21,10 @@ use futures::StreamExt as _;
 use posync_client::rpc::{Gateway, Incoming};
 use posync_protocol::{
     Account, Bounded,
-    wire::gateway::{AgreementRow, Answer, Ask, Fault, Get, Name, Put, ROWS_MAX, Refused, Status},
+    wire::gateway::{AgreementRow, Answer, Ask, Fault, Get, Name, Put, ROWS_MAX, Refused, Status, UserRow},
 };
 use std::{
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -76,11 +80,54 @@ impl Service {
             Ask::Get(ask) => read(shared, share, call, ask).await,
             Ask::Remove(name) => remove(shared, share, name).await,
             Ask::List(from) => list(shared, share, from).await,
-            Ask::Status(_) => status(shared, share, self.account).await,
+            Ask::Status(_) => self.status(share).await,
             Ask::Agreements(_) => Ok(agreements(shared).await),
             Ask::Why(provider) => Ok(Answer::Why(shared.why(&provider))),
             Ask::Data(_) | Ask::Cancel(_) => Err(Error::NoPut),
         }
+    }
+}
+
+impl Service {
+    async fn status(&self, share: &Share) -> Result<Answer, Error> {
+        let Self { shared, account, .. } = self;
+        let faults = shared.catalogue.faults().await?;
+        let faults = faults.into_iter().map(|(_, row)| Fault {
+            provider: row.provider,
+            found_by: row.found_by,
+            round: row.round,
+            shards_lost: row.lost,
+            shards_repaired: row.repaired,
+        });
+        Ok(Answer::Status(Status {
+            account: *account,
+            height: shared.height.load(Ordering::Relaxed),
+            files: shared.catalogue.files(share.owner).await?,
+            repairs_open: shared.repairs_open.load(Ordering::Relaxed),
+            faults: Bounded::new(faults.collect()).expect("the ring holds fewer"),
+            users: Bounded::new(self.users(share).await?).expect("taken to size"),
+        }))
+    }
+
+    /// The bytes that count for each account: for the gateway's owner all that are served or have files, for
+    /// others their own.
+    async fn users(&self, share: &Share) -> Result<Vec<UserRow>, Error> {
+        let mut usages: BTreeMap<Owner, Usage> = self.shared.catalogue.usages().await?.into_iter().collect();
+        let row = |account: Account, listed, quota, usage: Option<Usage>| {
+            let Usage { files, bytes, pending } = usage.unwrap_or_default();
+            UserRow { account, listed, quota, files, bytes, pending }
+        };
+        let served =
+            self.access.all().filter(|(_, of)| share.owner == Owner::default() || of.owner == share.owner);
+        let mut rows: Vec<UserRow> =
+            served.map(|(account, of)| row(*account, true, of.quota, usages.remove(&of.owner))).collect();
+        if share.owner == Owner::default() {
+            // Accounts that were taken off the list keep their files.
+            let others = usages.into_iter().filter_map(|(owner, usage)| Some((owner.0?, usage)));
+            rows.extend(others.map(|(account, usage)| row(account, false, None, Some(usage))));
+        }
+        rows.truncate(ROWS_MAX);
+        Ok(rows)
     }
 }
 
@@ -198,24 +245,6 @@ async fn remove(shared: &Shared, share: &Share, name: Name) -> Result<Answer, Er
 async fn list(shared: &Shared, share: &Share, from: Name) -> Result<Answer, Error> {
     let files = shared.catalogue.list(Named(share.owner, from.to_vec())).await?;
     Ok(Answer::Files(Bounded::new(files).expect("one page at most")))
-}
-
-async fn status(shared: &Shared, share: &Share, account: Account) -> Result<Answer, Error> {
-    let faults = shared.catalogue.faults().await?;
-    let faults = faults.into_iter().map(|(_, row)| Fault {
-        provider: row.provider,
-        found_by: row.found_by,
-        round: row.round,
-        shards_lost: row.lost,
-        shards_repaired: row.repaired,
-    });
-    Ok(Answer::Status(Status {
-        account,
-        height: shared.height.load(Ordering::Relaxed),
-        files: shared.catalogue.files(share.owner).await?,
-        repairs_open: shared.repairs_open.load(Ordering::Relaxed),
-        faults: Bounded::new(faults.collect()).expect("the ring holds fewer"),
-    }))
 }
 
 async fn agreements(shared: &Shared) -> Answer {

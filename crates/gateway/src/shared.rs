@@ -6,7 +6,9 @@ use crate::{
     catalogue::{Catalogue, row::Holding},
     coding::{self, FileId, SHARDS},
     expected::Coming,
-    limits::{CODING_BYTES_MAX, MAILBOX, SEGMENTS_MENDED_MAX, SEGMENTS_READ_MAX, TAILS_MAX},
+    limits::{
+        CODING_BYTES_MAX, MAILBOX, SEGMENTS_MENDED_MAX, SEGMENTS_READ_MAX, TAILS_MAX, VERSIONS_AHEAD_MAX,
+    },
     placement::{Candidate, choose},
     repair::{
         Notice,
@@ -118,8 +120,8 @@ impl Shared {
 
     /// For each provider, its first agreement with room for `leaves` more, and the load and capacity of all
     /// its agreements. One agreement is filled before the next is begun, so that few data sets change. A
-    /// provider without room counts as full. With `late`, providers that were late a moment ago are
-    /// eligible, too.
+    /// provider without room counts as full. With `late`, providers that were late a moment ago and agreements
+    /// that wait for the ledger are eligible, too.
     fn usable(&self, leaves: u64, late: bool) -> Vec<(Candidate, Arc<OwnAgreement>)> {
         let known = self.all_known();
         let mut all: BTreeMap<Account, (Candidate, Arc<OwnAgreement>, bool)> = BTreeMap::new();
@@ -132,7 +134,9 @@ impl Shared {
             let answers =
                 if late { agreement.peer.unanswered().1 == 0 } else { !agreement.peer.is_doubtful() };
             let eligible = of.trusted && of.takes && answers;
-            let has_room = load.saturating_add(leaves) <= capacity;
+            // One that can have nothing signed until the ledger goes on comes after those that can.
+            let signs = late || agreement.ahead() < VERSIONS_AHEAD_MAX;
+            let has_room = signs && load.saturating_add(leaves) <= capacity;
             let candidate = Candidate { eligible, ..Self::candidate(&agreement.provider(), of) };
             let one =
                 all.entry(agreement.provider()).or_insert_with(|| (candidate, agreement.clone(), false));

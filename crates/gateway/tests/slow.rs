@@ -203,6 +203,63 @@ fn nobody_waits_for_the_seventh_shard_and_the_file_is_whole_later() {
     }
 }
 
+/// Two providers store what they get and sign nothing for now, as when their data sets wait for the ledger.
+#[test]
+fn a_stopped_provider_holds_up_no_put_even_if_two_others_cannot_sign() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        world.judge([3], |_| Verdict::Hangs).await;
+        let full = |ask: &Ask| match ask {
+            Ask::Sign(_) => Verdict::Refuses(Refusal::Busy, "32 signed versions wait"),
+            _ => Verdict::Answers,
+        };
+        world.judge([5, 7], full).await;
+        for number in 0..200 {
+            let (stored, took) =
+                timed(&context, world.put(&format!("file {number}"), &bytes(4096, number))).await;
+            stored.expect("seven others sign");
+            assert!(took < Duration::from_millis(500), "{number}: {took:?}");
+            context.sleep(Duration::from_millis(100)).await;
+        }
+    });
+}
+
+#[test]
+fn a_stopped_provider_is_offered_no_shard_of_a_put_until_it_answers() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        let offers = Arc::new(AtomicU32::new(0));
+        let count = offers.clone();
+        let judge = move |ask: &Ask| {
+            count.fetch_add(u32::from(matches!(ask, Ask::Put(_))), Ordering::Relaxed);
+            Verdict::Hangs
+        };
+        world.judge([3], judge).await;
+        let mut before = 0;
+        for number in 0..300 {
+            world.put(&format!("file {number}"), &bytes(4096, number)).await.expect("nine others");
+            context.sleep(Duration::from_secs(1)).await;
+            if number == 10 {
+                before = offers.load(Ordering::Relaxed);
+            }
+        }
+        assert!(before > 0, "it was asked");
+        assert_eq!(offers.load(Ordering::Relaxed), before, "nine others can hold eight shards");
+        let held = |w: &World| {
+            w.shared.agreements_with(&w.providers[3].account)[0].with_state(|state| state.live().len())
+        };
+        let had = held(&world);
+        world.reconnect(3).await;
+        let mut number = 0;
+        let again = async |w: &World| {
+            number += 1;
+            w.put(&format!("again {number}"), &bytes(4096, number)).await.expect("ten");
+            held(w) > had
+        };
+        world.until("it is back, and is given shards again", again).await;
+    });
+}
+
 #[test]
 fn who_is_silent_is_remembered_and_asked_last() {
     run(|context| async move {

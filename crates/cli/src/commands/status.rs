@@ -87,6 +87,22 @@ fn seats_table(seats: &[(String, Seat)], epoch: u64) -> String {
     table(&["seat", "bond SYNC", "credits", "paid SYNC", "slashed", "jailed"], &rows)
 }
 
+/// The bytes of the accounts that the gateway serves, if they are more than the caller itself.
+fn users_table(users: &[Value]) -> String {
+    let row = |user: &Value| {
+        let quota = match (user["listed"] == true, user["quota"].as_u64()) {
+            (false, _) => "not listed".into(),
+            (true, None) => "none".into(),
+            (true, Some(quota)) => quota.to_string(),
+        };
+        let number = |name: &str| user[name].to_string();
+        let account = user["account"].as_str().unwrap_or_default().to_owned();
+        vec![account, number("files"), number("bytes"), number("pending"), quota]
+    };
+    let rows: Vec<Vec<String>> = users.iter().map(row).collect();
+    format!("\n\n{}", table(&["user of the gateway", "files", "bytes", "of them pending", "quota"], &rows))
+}
+
 fn to_text(value: &Value, system: &System, seats: &[(String, Seat)]) -> String {
     let empty = Vec::new();
     let members = value["members"].as_array().unwrap_or(&empty);
@@ -98,6 +114,9 @@ fn to_text(value: &Value, system: &System, seats: &[(String, Seat)]) -> String {
             vec![text("name"), running.into(), member["pid"].to_string(), text("address")]
         })
         .collect();
+    let users = value["gateway"]["users"].as_array().unwrap_or(&empty);
+    let has_quota = users.iter().any(|user| user["quota"].is_u64());
+    let users = if users.len() > 1 || has_quota { users_table(users) } else { String::new() };
     let gateway = match value["gateway"]["files"].as_u64() {
         Some(files) => format!(
             "{files} files, {} shards wait for repair, {} faults seen",
@@ -108,7 +127,7 @@ fn to_text(value: &Value, system: &System, seats: &[(String, Seat)]) -> String {
     };
     format!(
         "height    {} (round {}, epoch {})\nledger    {} providers, {} agreements\nmoney     {} SYNC with \
-         members, {} in pools, {} burned, {} reserve\ngateway   {gateway}\n\n{}\n\n{}",
+         members, {} in pools, {} burned, {} reserve\ngateway   {gateway}\n\n{}\n\n{}{users}",
         value["height"],
         value["round"],
         value["epoch"],

@@ -27,6 +27,7 @@ use crate::{
 use commonware_codec::Encode as _;
 use commonware_cryptography::Signer as _;
 use posync_client::{connection::Endpoint, directory_lock::hold};
+use posync_gateway::access::User;
 use posync_node::{
     config::{Config, Settings},
     genesis::{self, AuthoritySecret, Genesis},
@@ -71,6 +72,26 @@ pub(crate) struct NodeService {
     pub(crate) account: String,
 }
 
+/// An account under `users` of a gateway's role file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a user is an account, or {\"account\": ACCOUNT, \"bytes\": QUOTA}")]
+pub(crate) enum ListedUser {
+    /// An account without a quota.
+    Account(String),
+    /// An account with a quota.
+    Quota(UserQuota),
+}
+
+/// An account and the most bytes that its files may have together.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UserQuota {
+    /// The account.
+    account: String,
+    /// Maximum of bytes of its files.
+    bytes: u64,
+}
+
 /// The role of a member and its settings, as `run-role` reads them from `role.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,9 +115,9 @@ pub(crate) struct RoleFile {
     /// Account of a gateway's owner; without it, the user of the network whose directory it lies in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) owner: Option<String>,
-    /// Other accounts that may store files at the gateway.
+    /// Other accounts that may store files at the gateway, each with its quota if it has one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) users: Vec<String>,
+    pub(crate) users: Vec<ListedUser>,
     /// Most bytes that a provider's shards may take on its volume; without it, as many as it offers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) space_bytes: Option<u64>,
@@ -131,9 +152,15 @@ impl RoleFile {
         }
     }
 
-    /// Accounts that a gateway serves besides its owner.
-    pub(crate) fn users(&self) -> Outcome<Vec<Account>> {
-        self.users.iter().map(|user| account(user, "users")).collect()
+    /// Accounts that a gateway serves besides its owner, with their quotas.
+    pub(crate) fn users(&self) -> Outcome<Vec<User>> {
+        let user = |user: &ListedUser| match user {
+            ListedUser::Account(text) => Ok(User { account: account(text, "users")?, quota: None }),
+            ListedUser::Quota(of) => {
+                Ok(User { account: account(&of.account, "users")?, quota: Some(of.bytes) })
+            }
+        };
+        self.users.iter().map(user).collect()
     }
 
     /// The node services, as endpoints for the roles.
@@ -366,4 +393,29 @@ fn write_members(
 fn private(directory: &Path) -> Outcome {
     let made: io::Result<()> = DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(|error| Failure::file(directory, "make the directory", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_accounts_with_or_without_a_quota_and_anything_else_is_refused_with_what_is_expected() {
+        let user = Account([7; 32]);
+        let role = |users: &str| {
+            let text = format!(
+                r#"{{"role": "gateway", "listen": "127.0.0.1:1", "operator": null, "region": null, "nodes": [],
+                "users": {users}}}"#
+            );
+            serde_json::from_str::<RoleFile>(&text).map_err(|error| error.to_string())
+        };
+        let users = |users: String| role(&users).expect("it is a role").users().expect("accounts");
+        let found = users(format!(r#"["{user}", {{"account": "{user}", "bytes": 9}}]"#));
+        assert_eq!(found, [User { account: user, quota: None }, User { account: user, quota: Some(9) }]);
+        for wrong in ["[7]", r#"[{"account": "x"}]"#, r#"[{"account": "x", "bytes": 1, "files": 2}]"#] {
+            let error = role(wrong).expect_err("no user");
+            assert!(error.contains("a user is an account, or"), "{error}");
+        }
+        assert!(role(r#"[{"account": "x", "bytes": 1}]"#).expect("it is a role").users().is_err());
+    }
 }

@@ -18,6 +18,7 @@
 //!    arrived; otherwise the provider disputes it (BK-8). Only a crash forgets bytes that verified
 //!    and were not signed for yet: less than a credit window.
 
+mod pace;
 mod part;
 mod room;
 pub mod state;
@@ -237,12 +238,6 @@ impl OwnAgreement {
     /// Egress bytes that vouchers were signed for.
     pub async fn egress(&self) -> u64 {
         self.meter.lock().await.signed()
-    }
-
-    /// Egress bytes that the quota still pays for, and whether the provider sends them ([`Meter::bar`]).
-    pub async fn unread(&self) -> (u64, bool) {
-        let (quota, meter) = (self.terms().quota_egress, *self.meter.lock().await);
-        (meter.left(quota), !meter.is_barred())
     }
 
     /// The newest claim, if the ledger does not have it yet.
@@ -494,7 +489,11 @@ impl OwnAgreement {
     }
 
     async fn stream_and_pay(&self, part: &Part, progress: &watch::Sender<()>) -> Result<Arrived, Error> {
-        let arrived = self.stream(part, progress).await;
+        self.check_pace(part.bytes).await?;
+        let arrived = match self.stream(part, progress).await {
+            Err(error) => Err(self.own_reason(error, part.bytes).await),
+            arrived => arrived,
+        };
         let is_barred = matches!(arrived, Err(Error::Refused(_, Refusal::Credit, _)));
         if is_barred || arrived.is_ok() {
             self.meter.lock().await.bar(is_barred);

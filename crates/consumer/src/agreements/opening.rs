@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     agreement::{OwnAgreement, session_key, storage_key},
-    catalogue::{LoadedAgreement, row::OwnAgreementRow},
+    catalogue::{
+        LoadedAgreement,
+        row::{OwnAgreementRow, RateCap},
+    },
     ledger::Error,
     shared::Notice,
 };
@@ -70,6 +73,7 @@ impl Agreements {
                 quota_egress: open.quota_egress,
                 voucher_reserve: open.voucher_reserve,
                 egress_price: open.max_egress_price,
+                rate_egress: RateCap(self.policy.rate_egress),
             };
             let number = self.shared.common.catalogue.add_agreement(row.clone()).await;
             let Some(number) = number.map_err(|_| Error::Stopping)? else {
@@ -194,6 +198,7 @@ impl Agreements {
             id: found.id(row.id.provider, row.id.slot),
             stage: Stage::Open as u8,
             egress_price: found.egress_price,
+            rate_egress: RateCap(found.rate_egress),
             ..row
         };
         self.shared.common.catalogue.put_agreement(number, row.clone()).await.map_err(|_| Error::Stopping)?;

@@ -129,6 +129,7 @@ mod tests {
                 quota_egress: 64 << 30,
                 voucher_reserve: Amount::sync(28),
                 egress_price: 1,
+                rate_egress: Default::default(),
             };
             let catalogue = consumer.shared.common.catalogue.clone();
             let mut numbers = Vec::new();

@@ -16,7 +16,7 @@ use posync_protocol::{
     operation::{Body, DataSetClaim, SetDataSet},
     record::{Audit, DataSet, Usage},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// Settlements required between a growth in force and the next shrink (DS-3).
 const SHRINK_SETTLEMENTS: u32 = 2;
@@ -95,7 +95,13 @@ pub(super) async fn settle(
                 shared.common.signed.notify_one();
             }
         }
-        // The provider or a block was faster: the next look reads the new state.
+        // The provider was faster with it. While signatures wait for the ledger, so does a put: the new state is
+        // read with the next block.
+        Code::DataSetVersion if agreement.is_due() => {
+            shared.common.environment.sleep(Duration::from_millis(parameters.block_ms / 2)).await;
+            shared.common.signed.notify_one();
+        }
+        // A block was faster: the next look reads the new state.
         Code::DataSetShrinkEarly | Code::DataSetVersion | Code::GrowthJailed | Code::GrowthSuspended => {}
         // The claim is given up, but only after a final receipt, not on a node's word.
         Code::AgreementUnknown | Code::AgreementClosed | Code::AgreementEnded if is_final => {

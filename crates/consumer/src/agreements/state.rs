@@ -217,6 +217,7 @@ mod tests {
             quota_egress: 64 << 30,
             voucher_reserve: Amount::sync(28),
             egress_price: POSTED,
+            rate_egress: Default::default(),
         };
         AgreementUsage { number: 0, row, load: 0, egress: 0, pace: 0, empty: true, live: false, idle: 0 }
     }

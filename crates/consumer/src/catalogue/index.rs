@@ -5,7 +5,11 @@
 use super::{
     contents::{Agreed, Contents},
     loaded::{Loaded, LoadedAgreement},
-    row::{Added, Intent, Key, Meta, OwnAgreementRow, PaidRow, RESTORING, Row, SetRow, Waiting, place},
+    row::{
+        Added, DAMAGED_PAGES, Intent, Key, Meta, OwnAgreementRow, PaidRow, RESTORING, Row, SetRow, Waiting,
+        place,
+    },
+    salvage,
     store::{Error, Store},
 };
 use crate::{
@@ -33,7 +37,14 @@ impl<E: Storage + Clock + Metrics + Spawner> Rows<E> {
     /// # Errors
     /// [`Error`].
     async fn open(context: E, partition: &str, secret: Hash) -> Result<Self, Error> {
-        let mut store = Store::open(context, partition).await?;
+        salvage::resume(&context, partition).await?;
+        let mut store = match Store::open(context.child("table"), partition).await {
+            Err(Error::Page(why)) => {
+                salvage::mend(&context, partition, why).await?;
+                Store::open(context.child("mended"), partition).await?
+            }
+            opened => opened?,
+        };
         if store.raw(&place(RESTORING, &[])).await?.is_some() {
             return Err(Error::Restoring);
         }
@@ -53,7 +64,9 @@ impl<E: Storage + Clock + Metrics + Spawner> Rows<E> {
                 meta
             }
         };
-        Ok(Self { store, meta, aside: Vec::new() })
+        let damaged = store.raw(&place(DAMAGED_PAGES, &[])).await?;
+        let aside = damaged.map(|_| "pages".into()).into_iter().collect();
+        Ok(Self { store, meta, aside })
     }
 
     /// Sets a row aside that does not decode, and returns `None` for it. The row stays as it is, its

@@ -17,6 +17,7 @@ mod contents;
 mod index;
 mod loaded;
 pub mod row;
+mod salvage;
 pub mod store;
 
 pub use contents::{Agreed, Contents, Nothing};

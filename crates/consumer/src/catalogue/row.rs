@@ -9,9 +9,11 @@
 //! | 3, 4, 5, 8, 9 | agreements: here |
 //! | 1, 2, 6, 7 | files, segments, jobs, faults: the gateway's |
 //! | 10 | the mark of a restore that is under way |
+//! | 11 | the mark that pages were damaged |
 
-use crate::limits::SIGN_BATCH;
-use commonware_codec::{Encode, Read};
+use crate::{agreements::state::Stage, limits::SIGN_BATCH};
+use bytes::Buf as _;
+use commonware_codec::{Encode, EncodeSize, Read, Write};
 use posync_protocol::{AgreementId, Amount, Bounded, Hash, Signature, encoded, operation::DataSetClaim};
 
 /// The key of a row in the store.
@@ -20,8 +22,16 @@ pub type Key = Vec<u8>;
 /// A file's random name inside its gateway: where a shard in a data set belongs.
 pub type FileId = [u8; 16];
 
+/// Kind of a gateway's rows of files.
+pub const FILES: u8 = 1;
+/// Kind of the rows of agreements.
+pub const AGREEMENTS: u8 = 3;
+/// Kind of a gateway's rows of jobs.
+pub const JOBS: u8 = 6;
 /// Kind of the mark that a restore is under way.
 pub const RESTORING: u8 = 10;
+/// Kind of the mark that pages were damaged; it holds the number of bytes that could not be read.
+pub const DAMAGED_PAGES: u8 = 11;
 
 /// A type that is stored as one row.
 pub trait Row: Encode + Read<Cfg = ()> {}
@@ -81,6 +91,31 @@ impl Meta {
     }
 }
 
+/// The bytes that an agreement lets its provider send in each round since its opening (VO-2), together; not
+/// known if 0. Rows from before it was kept end where this field begins; they decode as 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RateCap(pub u64);
+
+impl Write for RateCap {
+    fn write(&self, buf: &mut impl bytes::BufMut) {
+        self.0.write(buf);
+    }
+}
+
+impl EncodeSize for RateCap {
+    fn encode_size(&self) -> usize {
+        self.0.encode_size()
+    }
+}
+
+impl Read for RateCap {
+    type Cfg = ();
+
+    fn read_cfg(buf: &mut impl commonware_codec::Buf, (): &()) -> Result<Self, commonware_codec::Error> {
+        if buf.has_remaining() { Ok(Self(u64::read_cfg(buf, &())?)) } else { Ok(Self(0)) }
+    }
+}
+
 encoded! {
     /// An agreement of this gateway: its terms. Fields that change often have rows of their own, so that
     /// each row has one writer.
@@ -99,6 +134,16 @@ encoded! {
         voucher_reserve: Amount,
         /// Egress price in grains per 2^20 bytes.
         egress_price: u64,
+        /// Agreed rate cap of egress. Must stay the last field: see [`RateCap`].
+        rate_egress: RateCap,
+    }
+}
+
+/// The row of an agreement as it is restored: it takes no shards, and those that it holds move on.
+pub fn drained(row: OwnAgreementRow) -> OwnAgreementRow {
+    match Stage::of(&row) {
+        Stage::Open | Stage::Draining => OwnAgreementRow { stage: Stage::Draining as u8, ..row },
+        _ => row,
     }
 }
 
@@ -186,5 +231,35 @@ encoded! {
     Waiting {
         /// The signed claim; `None` if none waits.
         claim: Option<SignedClaim>,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonware_codec::Decode as _;
+    use posync_protocol::Account;
+
+    #[test]
+    fn an_agreement_of_before_its_rate_was_kept_has_none() {
+        let row = OwnAgreementRow {
+            id: AgreementId { provider: Account([1; 32]), slot: 2, opened: 3 },
+            stage: 1,
+            end_epoch: 4,
+            quota_leaves: 5,
+            quota_egress: 6,
+            voucher_reserve: Amount::sync(7),
+            egress_price: 8,
+            rate_egress: RateCap(9),
+        };
+        let encoded = row.encode();
+        assert_eq!(OwnAgreementRow::decode_cfg(encoded.clone(), &()).expect("it decodes"), row);
+        let before = encoded.slice(..encoded.len() - 8);
+        let unknown = OwnAgreementRow { rate_egress: RateCap(0), ..row };
+        assert_eq!(OwnAgreementRow::decode_cfg(before, &()).expect("it decodes"), unknown);
+        assert!(
+            OwnAgreementRow::decode_cfg(encoded.slice(..encoded.len() - 1), &()).is_err(),
+            "cut in a rate"
+        );
     }
 }

@@ -28,9 +28,10 @@ pub enum Error {
     Disk(String),
     /// A page of the store is damaged.
     #[error(
-        "a page of the catalogue is damaged ({0}); stop the gateway, move its `storage` directory aside and \
-         bring back the last backup with `posync gateway restore FILE`: what it knows is read from the \
-         providers as before, files stored since then are not"
+        "a page of the catalogue is damaged ({0}); start the gateway again: it sets the page aside and goes on \
+         with what can be read. If it does not start, move its `storage` directory aside and bring back the last \
+         backup with `posync gateway restore FILE`: what it knows is read from the providers as before, files \
+         stored since then are not"
     )]
     Page(String),
     /// A row does not decode.
@@ -163,7 +164,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
     }
 }
 
-fn disk(error: impl std::fmt::Display) -> Error {
+pub(super) fn disk(error: impl std::fmt::Display) -> Error {
     let text = error.to_string();
     let damage = ["checksum", "corrupt", "mismatch"];
     let is_damage = damage.iter().any(|word| text.to_lowercase().contains(word));

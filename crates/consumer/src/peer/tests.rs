@@ -56,7 +56,7 @@ async fn silent(context: &deterministic::Context, answers: Arc<AtomicBool>) -> (
             dialed.map_err(|error| error.to_string())
         })
     });
-    let heights = Heights { height: Arc::default(), epoch_blocks: 40 };
+    let heights = Heights { height: Arc::default(), epoch_blocks: 40, round_blocks: 8 };
     let account = Account::of(&key.public_key());
     let peer = Peer::new(account, dialer, Environment::new(context), heights.clone());
     peer.set_address(address);

@@ -109,6 +109,10 @@ impl Sampler {
             let result = result.unwrap_or(Err((first.0, Error::Slow(provider))));
             if let Err((named, error)) = &result {
                 tracing::debug!(%error, "a sample failed");
+                // The gateway's own bound says nothing about the provider.
+                if matches!(error, Error::Paced(_)) {
+                    return None;
+                }
                 agreement.peer.doubt();
                 if error.says_loss() && !self.is_owed(&provider, named).await {
                     let forget = |known: &mut Known| known.shards.retain(|old| old.root != named.root);

@@ -3,7 +3,10 @@
 //! In memory are the names, in order and with their row's number, and for each file the number of its
 //! shards that have a holder. All else is read on demand.
 
-use super::row::{Added, FaultRow, FileRow, Holding, JobRow, Named, Owner, SegmentRow};
+use super::{
+    row::{Added, FaultRow, FileRow, Holding, JobRow, Named, Owner, SegmentRow},
+    usage::{Claim, Usage, UsageBook},
+};
 use crate::{
     coding::{DATA, FileId, SHARDS},
     limits::{FAULTS_MAX, FILES_MAX},
@@ -33,6 +36,7 @@ pub(crate) struct Files {
     free_files: BTreeSet<u32>,
     free_jobs: BTreeSet<u32>,
     durable: BTreeMap<FileId, u32>,
+    usage: UsageBook,
 }
 
 /// The findings of a start, for repair and the reaper.
@@ -62,6 +66,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
             match self.rows.aside("file", number, read)? {
                 Some(Some(file)) => {
                     self.load_segments(&file.id, file.segments, true, agreements, &mut found.open).await?;
+                    self.files.usage.file(file.owner, file.bytes);
                     self.files.names.entry(file.owner).or_default().insert(file.name.to_vec(), number);
                 }
                 Some(None) => drop(self.files.free_files.insert(number)),
@@ -72,7 +77,10 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
             let read = self.rows.store.get::<JobRow>(&JobRow::key(number)).await;
             match self.rows.aside("job", number, read)? {
                 Some(Some(job)) => {
-                    self.load_segments(&job.file, job.segments, false, agreements, &mut found.open).await?;
+                    let left = self
+                        .load_segments(&job.file, job.segments, false, agreements, &mut found.open)
+                        .await?;
+                    self.files.usage.job(number, job.owner, left);
                     found.jobs.push((number, job));
                 }
                 Some(None) => drop(self.files.free_jobs.insert(number)),
@@ -134,6 +142,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
         Ok(())
     }
 
+    /// Loads the segments of a file or a job, and returns their plain bytes.
     async fn load_segments(
         &mut self,
         file: &FileId,
@@ -141,8 +150,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
         wanted: bool,
         agreements: &mut BTreeMap<u32, LoadedAgreement>,
         without: &mut Vec<(FileId, u32)>,
-    ) -> Result<(), Error> {
-        let mut durable = 0;
+    ) -> Result<u64, Error> {
+        let (mut durable, mut bytes) = (0, 0_u64);
         for segment in 0..segments {
             let found = self.rows.store.get::<SegmentRow>(&SegmentRow::key(file, segment)).await;
             let found = found.and_then(|row| match row {
@@ -168,13 +177,14 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
                 }
             }
             let open = row.open_positions().count();
+            bytes = bytes.saturating_add(u64::from(row.plain));
             durable += (SHARDS - open) as u32;
             if wanted && (open > 0 || homeless) {
                 without.push((*file, segment));
             }
         }
         self.files.durable.insert(*file, durable);
-        Ok(())
+        Ok(bytes)
     }
 
     /// The row of the file with that name.
@@ -217,21 +227,41 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
         Ok(row.filter(SegmentRow::is_sound))
     }
 
-    fn add_job(&mut self, job: JobRow) -> u32 {
+    /// The files and bytes of each account that has any.
+    pub(super) fn usages(&self) -> Vec<(Owner, Usage)> {
+        self.files.usage.all(&self.files.names)
+    }
+
+    /// Records the bytes of a job that are still to be removed.
+    pub(super) fn left(&mut self, number: u32, bytes: u64) {
+        self.files.usage.left(number, bytes);
+    }
+
+    /// Adds a job, which counts `bytes` for its owner until it is done.
+    fn add_job(&mut self, job: JobRow, bytes: u64) -> u32 {
         let number = self.files.free_jobs.pop_first().unwrap_or(self.rows.meta.jobs);
         if number == self.rows.meta.jobs {
             self.rows.meta.jobs += 1;
             self.rows.put_meta();
         }
         self.rows.store.put(JobRow::key(number), &job);
+        self.files.usage.job(number, job.owner, bytes);
         number
     }
 
-    /// Opens a put. Until it is finished, a crash leaves a job that cleans it up. Returns the job's
-    /// number.
-    pub(super) fn begin(&mut self, file: FileId, segments: u32) -> u32 {
+    /// Opens a put and reserves its bytes. Until it is finished, a crash leaves a job that cleans it up.
+    /// Returns the job's number.
+    ///
+    /// # Errors
+    /// The present usage, if the bytes do not fit the quota.
+    pub(super) fn begin(&mut self, file: FileId, segments: u32, claim: Claim) -> Result<u32, Usage> {
+        let Claim { owner, bytes, quota } = claim;
+        let used = self.files.usage.of(&owner);
+        if quota.is_some_and(|quota| used.bytes.saturating_add(bytes) > quota) {
+            return Err(used);
+        }
         self.files.durable.insert(file, 0);
-        self.add_job(JobRow { file, segments })
+        Ok(self.add_job(JobRow { file, segments, owner }, bytes))
     }
 
     /// Stores the names of a segment's shards, before any of them is signed for.
@@ -262,14 +292,18 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
         };
         let replaced = match known {
             Some(_) => self.rows.known::<FileRow>(&FileRow::key(number)).await?.map(|old| {
-                let old = JobRow { file: old.id, segments: old.segments };
-                (self.add_job(old), old)
+                self.files.usage.no_file(old.owner, old.bytes);
+                let (bytes, old) =
+                    (old.bytes, JobRow { file: old.id, segments: old.segments, owner: old.owner });
+                (self.add_job(old, bytes), old)
             }),
             None => None,
         };
         self.rows.store.put(FileRow::key(number), row);
         self.rows.store.delete(JobRow::key(job));
         self.files.free_jobs.insert(job);
+        self.files.usage.no_job(job);
+        self.files.usage.file(row.owner, row.bytes);
         self.files.names.entry(row.owner).or_default().insert(row.name.to_vec(), number);
         Ok(replaced)
     }
@@ -284,8 +318,9 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
         let Some(row) = self.rows.known::<FileRow>(&FileRow::key(number)).await? else { return Ok(None) };
         self.rows.store.delete(FileRow::key(number));
         self.files.free_files.insert(number);
-        let job = JobRow { file: row.id, segments: row.segments };
-        Ok(Some((self.describe(&row), self.add_job(job), job)))
+        self.files.usage.no_file(row.owner, row.bytes);
+        let job = JobRow { file: row.id, segments: row.segments, owner: row.owner };
+        Ok(Some((self.describe(&row), self.add_job(job, row.bytes), job)))
     }
 
     /// At most `most` jobs numbered `from` or higher, lowest first. Jobs that do not decode are left out
@@ -310,6 +345,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
     pub(super) fn job_done(&mut self, number: u32, job: &JobRow) {
         self.rows.store.delete(JobRow::key(number));
         self.files.free_jobs.insert(number);
+        self.files.usage.no_job(number);
         self.files.durable.remove(&job.file);
     }
 
@@ -358,7 +394,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
             holdings: Bounded::new(vec![Holding { dropped: true, ..holding }]).expect("one"),
         };
         self.place(&add.file, add.segment, &row);
-        self.add_job(JobRow { file: add.file, segments: add.segment.saturating_add(1) });
+        let job = JobRow { file: add.file, segments: add.segment.saturating_add(1), ..JobRow::default() };
+        self.add_job(job, 0);
     }
 
     /// Changes the holdings of a segment. Returns false, with nothing changed, if the segment has no row

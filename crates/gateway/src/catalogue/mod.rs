@@ -12,7 +12,8 @@
 //!    one is one atomic commit, in which the old one becomes a job.
 //! 3. Every shard that a provider signed for is either a holding in a segment's row or part of an intent
 //!    that is sent again: no shard that is paid for is forgotten.
-//! 4. After a failed write the actor ends, and acknowledges nothing more.
+//! 4. After a failed write, and at a damaged page, the actor ends and acknowledges nothing more. At the next
+//!    start the page is set aside, and all else goes on (`salvage.rs`).
 //!
 //! Files belong to accounts ([`row::Owner`]): an account names, lists and removes only its own.
 //!
@@ -23,11 +24,13 @@ pub mod row;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub(crate) use index::Files;
 pub use index::Found;
 pub use posync_consumer::catalogue::*;
 pub use snapshot::{Held, backup, restore};
+pub use usage::{Claim, Usage};
 
 use crate::coding::FileId;
 use commonware_runtime::{Clock, Handle, Metrics, Spawner, Storage};
@@ -45,12 +48,14 @@ pub(crate) enum Ask {
     Files(Owner, Reply<u64>),
     Segment(FileId, u32, Reply<Option<SegmentRow>>),
     Faults(Reply<Vec<(u64, FaultRow)>>),
-    Begin(FileId, u32, Reply<u32>),
+    Usages(Reply<Vec<(Owner, Usage)>>),
+    Begin(FileId, u32, Claim, Reply<Result<u32, Usage>>),
     Place(FileId, u32, SegmentRow, Reply<()>),
     Finish(u32, FileRow, Reply<Finished>),
     Remove(Named, Reply<Option<(File, u32, JobRow)>>),
     Jobs(u32, usize, Reply<Vec<(u32, JobRow)>>),
     Job(u32, Reply<Option<JobRow>>),
+    Left(u32, u64, Reply<()>),
     JobDone(u32, JobRow, Reply<()>),
     ForgetSegment(FileId, u32, Reply<()>),
     AddFault(FaultRow, Reply<u64>),
@@ -167,8 +172,9 @@ where
         M::Files(owner, reply) => drop(reply.send(index.files(&owner))),
         M::Segment(file, segment, reply) => drop(reply.send(index.segment(&file, segment).await?)),
         M::Faults(reply) => drop(reply.send(index.faults().await?)),
-        M::Begin(file, segments, reply) => {
-            let job = index.begin(file, segments);
+        M::Usages(reply) => drop(reply.send(index.usages())),
+        M::Begin(file, segments, claim, reply) => {
+            let job = index.begin(file, segments, claim);
             later(answers, reply, job);
         }
         M::Place(file, segment, row, reply) => later(answers, reply, index.place(&file, segment, &row)),
@@ -186,6 +192,7 @@ where
         }
         M::Jobs(from, most, reply) => drop(reply.send(index.jobs(from, most).await?)),
         M::Job(number, reply) => drop(reply.send(index.job(number).await?)),
+        M::Left(number, bytes, reply) => drop(reply.send(index.left(number, bytes))),
         M::JobDone(number, job, reply) => later(answers, reply, index.job_done(number, &job)),
         M::ForgetSegment(file, segment, reply) => {
             later(answers, reply, index.forget_segment(&file, segment));
@@ -212,8 +219,11 @@ asks! { Catalogue, Ask:
     segment(file: FileId, segment: u32) -> Option<SegmentRow> = Segment;
     /// Faults, oldest first, with their numbers.
     faults() -> Vec<(u64, FaultRow)> = Faults;
-    /// Opens a put of `segments` segments; returns the job that cleans it up if it never finishes.
-    begin(file: FileId, segments: u32) -> u32 = Begin;
+    /// The files and bytes of each account that has any.
+    usages() -> Vec<(Owner, Usage)> = Usages;
+    /// Opens a put of `segments` segments and reserves its bytes; returns the job that cleans it up if it
+    /// never finishes. The error is the present usage: the bytes do not fit the quota.
+    begin(file: FileId, segments: u32, claim: Claim) -> Result<u32, Usage> = Begin;
     /// Stores a segment's row, before any of its shards is signed for.
     place(file: FileId, segment: u32, row: SegmentRow) -> () = Place;
     /// Completes the put of that job: its name points to the new file.
@@ -224,6 +234,8 @@ asks! { Catalogue, Ask:
     jobs(from: u32, most: usize) -> Vec<(u32, JobRow)> = Jobs;
     /// The job with that number, if it is there.
     job(number: u32) -> Option<JobRow> = Job;
+    /// Records the bytes of a job that are still to be removed.
+    left(number: u32, bytes: u64) -> () = Left;
     /// Completes a job: none of its segments has a row any more.
     job_done(number: u32, job: JobRow) -> () = JobDone;
     /// Removes the row of a segment without holders.

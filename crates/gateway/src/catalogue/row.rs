@@ -132,12 +132,14 @@ impl SegmentRow {
 
 encoded! {
     /// Segments to be removed: those of an open or failed put, or of a removed or replaced file.
-    #[derive(Copy)]
+    #[derive(Copy, Default)]
     JobRow {
         /// The file whose segments are removed.
         file: FileId,
         /// Number of its segments.
         segments: u32,
+        /// The account for which the file counts until it is removed. Must stay the last field: see [`Owner`].
+        owner: Owner,
     }
 }
 
@@ -162,6 +164,15 @@ encoded! {
 mod tests {
     use super::*;
     use commonware_codec::{Decode as _, Encode as _};
+
+    #[test]
+    fn a_job_of_before_there_were_quotas_counts_for_the_owner() {
+        let before = [&[1; 16][..], &7_u32.encode()].concat();
+        let job = JobRow { file: [1; 16], segments: 7, owner: Owner::default() };
+        assert_eq!(JobRow::decode_cfg(bytes::Bytes::from(before), &()).expect("it decodes"), job);
+        let job = JobRow { owner: Owner(Some(Account([7; 32]))), ..job };
+        assert_eq!(JobRow::decode_cfg(job.encode(), &()).expect("it decodes"), job);
+    }
 
     #[test]
     fn a_file_of_before_there_were_users_is_the_owners() {

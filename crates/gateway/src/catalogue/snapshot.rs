@@ -19,7 +19,6 @@ use super::row::{
     restoring,
 };
 use crate::{
-    agreements::state::Stage,
     coding::FileId,
     limits::{AGREEMENTS_MAX, COMMIT_ROWS_MAX, FAULTS_MAX, FILES_MAX, ROW_BYTES_MAX},
 };
@@ -178,14 +177,6 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// The row of an agreement as it is restored: it takes no shards, and those that it holds move on.
-fn drained(row: OwnAgreementRow) -> OwnAgreementRow {
-    match Stage::of(&row) {
-        Stage::Open | Stage::Draining => OwnAgreementRow { stage: Stage::Draining as u8, ..row },
-        _ => row,
-    }
-}
-
 /// Checks a whole backup.
 ///
 /// # Errors
@@ -245,7 +236,7 @@ where
             && let Ok(row) = OwnAgreementRow::decode(Bytes::from(value.clone()))
         {
             held.agreements += 1;
-            store.put_raw(key, drained(row).encode().to_vec());
+            store.put_raw(key, super::row::drained(row).encode().to_vec());
         } else {
             store.put_raw(key, value);
         }

@@ -25,6 +25,7 @@ fn agreement_row(number: u32, stage: u8) -> OwnAgreementRow {
         quota_egress: 1 << 30,
         voucher_reserve: Amount::sync(28),
         egress_price: 1,
+        rate_egress: Default::default(),
     }
 }
 
@@ -63,7 +64,7 @@ async fn change(catalogue: &Catalogue, step: u64) -> Result<(), Stopped> {
     let round = step / 14;
     let id = |n: u64| -> FileId { std::array::from_fn(|i| if i < 8 { (round * 4 + n) as u8 } else { 0 }) };
     let job = || async {
-        let begun = catalogue.begin(id(step % 14), 1).await?;
+        let begun = catalogue.begin(id(step % 14), 1, Claim::default()).await?.expect("room");
         catalogue.place(id(step % 14), 0, segment_row()).await.map(|()| begun)
     };
     match step % 14 {
@@ -190,6 +191,11 @@ fn every_cut_keeps_what_was_acknowledged() {
 
 /// Ten files of one segment each under three agreements, and a fault.
 async fn fill(context: &commonware_runtime::deterministic::Context) {
+    fill_with(context, 10).await;
+}
+
+/// As [`fill`], with `files` files.
+async fn fill_with(context: &commonware_runtime::deterministic::Context, files: u8) {
     let (catalogue, _, handle) = start(context.child("fill"), "test", [9; 32]).await.expect("opens");
     for agreement in 0..3 {
         assert_eq!(
@@ -197,8 +203,8 @@ async fn fill(context: &commonware_runtime::deterministic::Context) {
             Some(agreement)
         );
     }
-    for file in 0..10u8 {
-        let job = catalogue.begin([file; 16], 1).await.expect("runs");
+    for file in 0..files {
+        let job = catalogue.begin([file; 16], 1, Claim::default()).await.expect("runs").expect("room");
         catalogue.place([file; 16], 0, segment_row()).await.expect("runs");
         let adds = vec![added([file; 16], file % 8, file.into())];
         catalogue.agreed(agreed(u32::from(file) % 3, 1, adds, vec![])).await.expect("runs");
@@ -248,7 +254,7 @@ fn a_row_that_does_not_decode_costs_what_it_described_and_no_more() {
             // Operations on the damaged row go on, too, and its number is not used for anything else.
             catalogue.drop_holdings(1, agreement(1), vec![added([4; 16], 4, 4)]).await.expect("runs");
             catalogue.agreed(agreed(1, 2, vec![added([4; 16], 4, 70)], vec![])).await.expect("runs");
-            let job = catalogue.begin([20; 16], 0).await.expect("runs");
+            let job = catalogue.begin([20; 16], 0, Claim::default()).await.expect("runs").expect("room");
             let new = catalogue.finish(job, file_row("new", [20; 16])).await.expect("runs");
             assert!(new.is_ok() && catalogue.remove(b"file 4".to_vec()).await.is_ok(), "{what}");
             assert_eq!(catalogue.add_agreement(agreement_row(9, 1)).await.expect("runs"), Some(3), "{what}");
@@ -286,10 +292,11 @@ fn a_damaged_page_is_told_from_a_full_disk_and_the_way_out_works() {
     });
     Runner::from(checkpoint).start(|context| async move {
         let started = start(context.child("damaged"), "test", [7; 32]).await;
-        let Err(error) = started else { panic!("it starts with a damaged page") };
-        let text = error.to_string();
-        assert!(text.contains("damaged") && text.contains("posync gateway restore"), "{text}");
-        // As the message advises: move it aside, and restore the backup.
+        let (catalogue, loaded, handle) = started.expect("what can be read goes on");
+        assert_eq!((loaded.master, &loaded.aside[..]), ([9; 32], &["pages".to_string()][..]));
+        drop(catalogue);
+        handle.await.expect("ends").expect("no disk error");
+        // As the alert advises: move it aside, and restore the backup.
         for partition in partitions("test") {
             let _ = context.remove(&partition, None).await;
         }
@@ -311,6 +318,69 @@ fn a_damaged_page_is_told_from_a_full_disk_and_the_way_out_works() {
         let expected: Vec<String> = (0..10).map(|file| format!("file {file}")).collect();
         assert_eq!(names(&catalogue.list(vec![]).await.expect("runs")), expected);
     });
+}
+
+/// Flips a byte of the rows' file, at a part of its length.
+async fn flip(context: &commonware_runtime::deterministic::Context, part: u64, of: u64) {
+    use commonware_runtime::{Blob as _, IoBufs, ReadOptions, WriteOptions};
+    let [data, ..] = partitions("test");
+    let names = context.scan(&data).await.expect("a catalogue has files");
+    let (blob, size) = context.open(&data, names.last().expect("one")).await.expect("opens");
+    let at = size * part / of;
+    let byte = blob.read_at(at, 1, ReadOptions::default()).await.expect("reads").coalesce();
+    let flipped = vec![byte.as_ref()[0] ^ 1];
+    blob.write_at(at, IoBufs::from(flipped), WriteOptions::SYNC).await.expect("writes");
+}
+
+#[test]
+fn a_flipped_bit_costs_the_rows_of_its_page_and_everything_else_goes_on() {
+    const FILES: u8 = 200;
+    const PARTS: u64 = 12;
+    let mut hurt = 0;
+    for part in 0..PARTS {
+        let ((), checkpoint) = Runner::default().start_and_recover(|context| async move {
+            fill_with(&context, FILES).await;
+            flip(&context, part, PARTS).await;
+        });
+        let ((aside, left), checkpoint) = Runner::from(checkpoint).start_and_recover(|context| async move {
+            let started = start(context.child("damaged"), "test", [7; 32]).await;
+            let (catalogue, loaded, handle) = started.unwrap_or_else(|error| panic!("{part}: {error}"));
+            assert_eq!(loaded.master, [9; 32], "{part}: the secret of all files");
+            let all = catalogue.list(vec![]).await.expect("runs");
+            assert!(all.len() >= usize::from(FILES) - 30, "{part}: {} files are left", all.len());
+            let mut read = 0;
+            for file in &all {
+                let row = catalogue.file(file.name.to_vec()).await.expect("runs").expect("it is listed");
+                read += usize::from(catalogue.segment(row.id, 0).await.expect("runs").is_some());
+            }
+            assert!(read + 30 >= all.len(), "{part}: {read} segments are left");
+            let is_hurt = !loaded.aside.is_empty();
+            if is_hurt {
+                assert!(
+                    loaded.hides_shards() && loaded.contents.jobs.is_empty(),
+                    "{part}: nothing is removed"
+                );
+                let stages = loaded.agreements.iter().map(|agreement| agreement.row.stage);
+                assert!(stages.into_iter().all(|stage| stage == 2), "{part}: they take no new shards");
+            } else {
+                assert_eq!((all.len(), read), (FILES.into(), FILES.into()), "{part}: nothing was hit");
+            }
+            let job = catalogue.begin([250; 16], 0, Claim::default()).await.expect("runs").expect("room");
+            let new = catalogue.finish(job, file_row("new", [250; 16])).await.expect("runs");
+            new.expect("there is room");
+            drop(catalogue);
+            handle.await.expect("ends").expect("no disk error");
+            (loaded.aside, all.len() + 1)
+        });
+        hurt += u64::from(!aside.is_empty());
+        Runner::from(checkpoint).start(|context| async move {
+            let (catalogue, loaded, _handle) =
+                start(context.child("again"), "test", [7; 32]).await.expect("opens");
+            assert_eq!(loaded.aside, aside, "{part}: it is reported until the owner restores a backup");
+            assert_eq!(catalogue.list(vec![]).await.expect("runs").len(), left, "{part}");
+        });
+    }
+    assert!(hurt >= PARTS / 2, "{hurt} of {PARTS} hit rows that count");
 }
 
 #[test]
@@ -379,7 +449,7 @@ fn a_holding_above_what_a_segment_takes_is_kept_elsewhere_until_it_is_taken_out(
         let (catalogue, _, _disk) = started.expect("opens");
         catalogue.add_agreement(agreement_row(0, 1)).await.expect("runs");
         let id: FileId = [5; 16];
-        catalogue.begin(id, 1).await.expect("runs");
+        catalogue.begin(id, 1, Claim::default()).await.expect("runs").expect("room");
         catalogue.place(id, 0, segment_row()).await.expect("runs");
         for sequence in 0..HOLDINGS_MAX as u64 {
             let add = Added { moves: true, ..added(id, 0, sequence) };
@@ -425,7 +495,7 @@ fn a_segment_row_that_makes_no_sense_is_set_aside() {
             let started = start(context.child("catalogue"), "test", [9; 32]).await;
             let (catalogue, _, _disk) = started.expect("opens");
             catalogue.add_agreement(agreement_row(0, 1)).await.expect("runs");
-            catalogue.begin([5; 16], 2).await.expect("runs");
+            catalogue.begin([5; 16], 2, Claim::default()).await.expect("runs").expect("room");
             catalogue.place([5; 16], 0, row).await.expect("runs");
             catalogue.place([5; 16], 1, segment_row()).await.expect("runs");
             assert_eq!(
@@ -456,7 +526,7 @@ fn what_comes_late_for_a_number_that_is_used_again_is_not_written_and_says_so() 
             catalogue.add_agreement(agreement_row(9, 1)).await.expect("runs").expect("a number");
         }
         assert_eq!(catalogue.add_agreement(agreement_row(7, 1)).await.expect("runs"), Some(number));
-        let job = catalogue.begin([4; 16], 1).await.expect("runs");
+        let job = catalogue.begin([4; 16], 1, Claim::default()).await.expect("runs").expect("room");
         catalogue.place([4; 16], 0, segment_row()).await.expect("runs");
         let of = |it: u32, position| Agreed {
             agreement: number,

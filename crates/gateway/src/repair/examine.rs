@@ -53,6 +53,7 @@ async fn look(shared: &Arc<Shared>, provider: &Account) -> Shown {
     match payer.read(part).await {
         Ok(_) => Shown::Serves,
         Err(error) if error.shows_loss() => Shown::Lost(agreement.clone(), entry.sequence),
+        Err(crate::peer::Error::Paced(_)) => Shown::Ours,
         Err(error) => {
             tracing::debug!(%error, "a provider answers and does not serve what it holds");
             Shown::Silent

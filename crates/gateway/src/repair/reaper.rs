@@ -24,8 +24,9 @@ pub async fn reap(shared: Arc<Shared>) {
 async fn pass(shared: &Shared, from: &mut u32) -> Result<(), Stopped> {
     let is_putting = |file: &FileId| shared.is_putting(file);
     for (number, job) in abandoned(&shared.catalogue, is_putting, from).await? {
-        if clear(shared, &job).await? {
-            shared.catalogue.job_done(number, job).await?;
+        match clear(shared, &job).await? {
+            None => shared.catalogue.job_done(number, job).await?,
+            Some(left) => shared.catalogue.left(number, left).await?,
         }
     }
     Ok(())
@@ -61,16 +62,17 @@ async fn abandoned(
     Ok(abandoned)
 }
 
-/// Marks the shards of a job's segments for removal. True if no segment had shards left.
-async fn clear(shared: &Shared, job: &JobRow) -> Result<bool, Stopped> {
-    let (mut gone, mut drops) = (true, BTreeMap::<u32, Vec<u64>>::new());
+/// Marks the shards of a job's segments for removal. Returns the plain bytes of the segments that had shards
+/// left, or `None` if there were no such segments.
+async fn clear(shared: &Shared, job: &JobRow) -> Result<Option<u64>, Stopped> {
+    let (mut left, mut drops) = (None, BTreeMap::<u32, Vec<u64>>::new());
     for segment in 0..job.segments {
         let Some(row) = shared.catalogue.segment(job.file, segment).await? else { continue };
         if row.holdings.is_empty() {
             shared.catalogue.forget_segment(job.file, segment).await?;
             continue;
         }
-        gone = false;
+        left = Some(left.unwrap_or(0_u64).saturating_add(u64::from(row.plain)));
         for holding in row.holdings.iter() {
             drops.entry(holding.agreement).or_default().push(holding.sequence);
         }
@@ -80,7 +82,7 @@ async fn clear(shared: &Shared, job: &JobRow) -> Result<bool, Stopped> {
             agreement.drop_entries(sequences).await?;
         }
     }
-    Ok(gone)
+    Ok(left)
 }
 
 #[cfg(test)]
@@ -95,7 +97,7 @@ mod tests {
             let started = catalogue::start(context.child("work"), "test", [9; 32]).await;
             let (catalogue, _, _disk) = started.expect("opens");
             for file in 0..200u8 {
-                catalogue.begin([file; 16], 1).await.expect("runs");
+                catalogue.begin([file; 16], 1, Default::default()).await.expect("runs").expect("room");
             }
             // The first 70 are running puts; none of the others can be finished.
             let (mut from, mut seen) = (0, Vec::new());

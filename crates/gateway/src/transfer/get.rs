@@ -158,15 +158,18 @@ impl Reader {
 async fn segment(shared: &Arc<Shared>, share: &Share, file: FileId, index: u32) -> Result<Vec<u8>, Error> {
     let unreadable = |error| Error::Unreadable(index, error);
     let environment = &shared.common.environment;
-    let (mut waited, mut held) = (Duration::ZERO, Held::default());
+    let (mut waited, mut held, mut paced) = (Duration::ZERO, Held::default(), false);
     let (row, _place) = loop {
         let row = shared.catalogue.segment(file, index).await?.ok_or(Error::Changed)?;
         // The time spent waiting for a place does not count against the holders.
         let place = share.reads(shared).await;
         let begun = environment.now();
-        let gathered = gather_rest(shared, index, &row, &mut held);
+        let gathered = gather_rest(shared, index, &row, &mut held, &mut paced);
         let gathered = environment.within(PATIENCE.saturating_sub(waited), gathered).await;
-        waited += environment.now().duration_since(begun).unwrap_or_default() + AGAIN;
+        // The next round allows more: the holders are not the reason.
+        if !std::mem::take(&mut paced) {
+            waited += environment.now().duration_since(begun).unwrap_or_default() + AGAIN;
+        }
         let few = || coding::Error::TooFew(held.iter().flatten().count());
         match gathered.unwrap_or_else(|| Err(few())) {
             Ok(()) => break (row, place),
@@ -217,16 +220,18 @@ fn sources(shared: &Shared, row: &SegmentRow) -> VecDeque<Source> {
 /// [`coding::Error::TooFew`].
 pub async fn gather(shared: &Arc<Shared>, index: u32, row: &SegmentRow) -> Result<Held, coding::Error> {
     let mut held = Held::default();
-    gather_rest(shared, index, row, &mut held).await?;
+    gather_rest(shared, index, row, &mut held, &mut false).await?;
     Ok(held)
 }
 
-/// Adds shards to `held` until there are four. Shards that arrived stay there, even on an error.
+/// Adds shards to `held` until there are four. Shards that arrived stay there, even on an error. Sets `paced` if
+/// a holder was left out because the agreed rate allows no more in this round.
 async fn gather_rest(
     shared: &Arc<Shared>,
     index: u32,
     row: &SegmentRow,
     held: &mut Held,
+    paced: &mut bool,
 ) -> Result<(), coding::Error> {
     let mut rest = sources(shared, row);
     rest.retain(|source| held[source.position].is_none());
@@ -256,12 +261,16 @@ async fn gather_rest(
                 count += 1;
                 continue;
             }
+            Some((_, Err(peer::Error::Paced(_)))) => *paced = true,
             Some((source, Err(error))) => failed(shared, index, &source, &error),
             None => {}
         }
         under_way.extend(rest.pop_front().map(&mut ask));
     }
     drop(under_way);
+    if *paced {
+        return Ok(());
+    }
     // Four others were faster than these, including those asked later.
     asked
         .iter()

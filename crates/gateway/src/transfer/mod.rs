@@ -7,7 +7,10 @@ mod segment;
 pub use get::{Reader, gather};
 pub use put::put;
 
-use crate::{catalogue::Stopped, coding};
+use crate::{
+    catalogue::{Claim, Stopped, Usage},
+    coding,
+};
 use posync_protocol::{Account, wire::gateway::Refusal};
 use std::time::Duration;
 
@@ -62,6 +65,14 @@ pub enum Error {
     /// The file was removed or replaced while it was read.
     #[error("the file was removed or replaced while it was read; read it again")]
     Changed,
+    /// The account would have more bytes here than its quota: bytes of the file, those that count for the
+    /// account, those among them that are pending, and the quota.
+    #[error(
+        "a file of {0} bytes does not fit: {1} of the {3} bytes that your account may have here are used, {2} \
+         of them by files under way or removed and not freed yet; remove files with `posync rm`, wait until \
+         their space is freed, or ask the gateway's owner to raise \"bytes\" of your account in its role.json"
+    )]
+    Quota(u64, u64, u64, u64),
     /// Too few operators have room: those that do, those needed, and what hinders the others.
     #[error(
         "{0} operators can take a shard now and a file needs {1} ({2}); try again in a minute, or see `posync providers`"
@@ -88,7 +99,7 @@ impl Error {
             Self::Stranger(_) => Refusal::NotServed,
             Self::Name | Self::Length(_) | Self::Range(..) | Self::NoPiece | Self::NoPut => Refusal::Request,
             Self::Operators(..) | Self::Unsigned(..) | Self::Unreadable(..) => Refusal::Providers,
-            Self::Full(_) => Refusal::Full,
+            Self::Full(_) | Self::Quota(..) => Refusal::Full,
             Self::Incomplete(..)
             | Self::Cancelled
             | Self::Gone
@@ -97,5 +108,10 @@ impl Error {
             | Self::Changed => Refusal::Interrupted,
             Self::Stopped(_) => Refusal::Stopping,
         }
+    }
+
+    /// The refusal of a put that does not fit its account's quota.
+    fn quota(claim: &Claim, used: &Usage) -> Self {
+        Self::Quota(claim.bytes, used.bytes, used.pending, claim.quota.unwrap_or(u64::MAX))
     }
 }

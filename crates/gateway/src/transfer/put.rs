@@ -12,14 +12,15 @@
 //!    for them, and the catalogue has this on disk. A put waits for no block and no seventh shard.
 //! 2. Dropping the future while segments are stored leaves a job that frees the space again, and repair
 //!    is notified of no segment of the file. Once the file is being recorded, the put completes.
-//! 3. Arriving bytes are kept in the caller's share of memory. Memory that all puts have in common
+//! 3. A put reserves its bytes of its account's quota before anything else; one that fails gives them back.
+//! 4. Arriving bytes are kept in the caller's share of memory. Memory that all puts have in common
 //!    ([`crate::limits::CODING_BYTES_MAX`]) is taken when a segment is whole, never while the put waits
 //!    for its caller.
 
 use super::{Error, segment};
 use crate::{
     access::{Buffer, Share},
-    catalogue::{Stopped, row::FileRow},
+    catalogue::{Claim, Stopped, row::FileRow},
     coding::{self, FileId, FileKey},
     expected::Coming,
     limits::{ACKNOWLEDGE_SHARDS, SEGMENTS_UNSIGNED_MAX},
@@ -58,13 +59,15 @@ pub async fn put(
         return Err(Error::Name);
     }
     let segments = coding::segments(length).ok_or(Error::Length(length))?;
-    let coming = shared.expect(length);
-    ready(shared, segments).await?;
     let seed = shared.common.environment.random();
     let id: FileId = seed[..16].try_into().expect("sixteen of 32 bytes");
     let putting = shared.putting(id);
-    let job = shared.catalogue.begin(id, segments).await?;
+    let claim = Claim { owner: share.owner, bytes: length, quota: share.quota };
+    let job = shared.catalogue.begin(id, segments, claim).await?;
+    let job = job.map_err(|used| Error::quota(&claim, &used))?;
     let ending = Ending(Arc::new(Fate::new(shared.clone(), id)));
+    let coming = shared.expect(length);
+    ready(shared, segments).await?;
     let under_way = UnderWay { shared, share, id, length, coming: &coming, fate: &ending.0 };
     let blake3 = under_way.stream(&mut pieces).await?;
     let row = FileRow { name, id, bytes: length, blake3, segments, owner: share.owner };
@@ -294,7 +297,8 @@ mod tests {
             let (shared, mut heard) = Shared::new(account, catalogue, none);
             let (id, name) = ([3; 16], Bounded::new(b"a file".to_vec()).expect("short"));
             let putting = shared.putting(id);
-            let job = shared.catalogue.begin(id, 1).await.expect("runs");
+            let job = shared.catalogue.begin(id, 1, Claim::default()).await;
+            let job = job.expect("runs").expect("room");
             let ending = Ending(Arc::new(Fate::new(shared.clone(), id)));
             ending.0.incomplete(0).await;
             let row =

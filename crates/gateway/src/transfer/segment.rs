@@ -9,9 +9,11 @@
 //! 1. The segment's row is on disk before a shard leaves: every signed shard has its place there, and
 //!    after a crash repair finds the missing shards.
 //! 2. A put does not wait for the seventh shard, and no single provider decides whether it succeeds.
-//! 3. A refusal because the provider is busy or the agreement full ([`Refusal::Busy`],
+//! 3. A provider that was late or silent gets a shard only beside another provider, or where there are too few
+//!    others.
+//! 4. A refusal because the provider is busy or the agreement full ([`Refusal::Busy`],
 //!    [`Refusal::Space`]) uses up no attempt; the provider may be asked again.
-//! 4. All attempts share a shard's bytes, which are freed as soon as one provider has them.
+//! 5. All attempts share a shard's bytes, which are freed as soon as one provider has them.
 
 use super::{Error, put::Fate};
 use crate::{
@@ -37,9 +39,9 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 /// Time for which a segment waits for room at enough operators: agreements fill up while others open.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(20);
@@ -47,10 +49,16 @@ const ROOM_TIMEOUT: Duration = Duration::from_secs(20);
 const ROOM_PAUSE: Duration = Duration::from_millis(500);
 /// Maximum of other places that are tried for a refused shard.
 const SHARD_ATTEMPTS: u32 = 4;
-/// Time after which a second provider is offered a shard that the first has not stored.
+/// Maximum of the time after which a second provider is offered a shard that the first has not stored.
 const HEDGE: Duration = Duration::from_secs(1);
-/// Time after the sixth signature within which the others must arrive, or their providers count as slow.
-const LINGER: Duration = Duration::from_secs(2);
+/// Time for which a shard may be later than the others of its segment, beyond the time that half of them
+/// took, before it is offered to a second provider.
+const HEDGE_BEYOND: Duration = Duration::from_millis(200);
+/// Bounds of the time after the sixth signature within which the other providers must answer, or they count
+/// as slow. Between them it is [`LINGER_TIMES`] as long as the six took.
+const LINGER: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)];
+/// See [`LINGER`].
+const LINGER_TIMES: u32 = 4;
 /// Time for which a put waits for its next signature. It is long because a provider stops signing while
 /// signed data sets wait for the ledger, and because a provider that pauses comes back.
 const SIGNED_TIMEOUT: Duration = Duration::from_secs(180);
@@ -73,6 +81,9 @@ pub(super) struct Task {
     /// The segment's name in placement: file and number.
     place: Vec<u8>,
     signed: AtomicUsize,
+    stored: AtomicUsize,
+    /// Time that the first half of the shards took to be stored, once they are.
+    half: watch::Sender<Option<Duration>>,
     /// Providers that hold a shard of the segment, or are asked to.
     used: Mutex<BTreeSet<Account>>,
     /// Providers that have not answered yet, by the number of the question.
@@ -113,6 +124,8 @@ impl Task {
             bytes: coding::shard_bytes(plain),
             place: [&file[..], &segment.to_be_bytes()].concat(),
             signed: AtomicUsize::new(0),
+            stored: AtomicUsize::new(0),
+            half: watch::Sender::new(None),
             used: Mutex::default(),
             asked: Mutex::default(),
             questions: AtomicU64::new(0),
@@ -198,6 +211,7 @@ impl Task {
     /// Waits for six signatures; the other shards are sent in the background.
     async fn collect(self: &Arc<Self>, mut under_way: UnderWay) -> Result<(), Error> {
         let environment = &self.shared.common.environment;
+        let begun = environment.now();
         while self.signed() < ACKNOWLEDGE_SHARDS {
             let possible = self.signed() + under_way.len() >= ACKNOWLEDGE_SHARDS;
             let next = environment.within(SIGNED_TIMEOUT, under_way.next());
@@ -207,21 +221,29 @@ impl Task {
         }
         if self.signed() < SHARDS {
             let place = self.shared.tails.clone().try_acquire_owned().ok();
-            environment.spawn(self.clone().go_on(under_way, place));
+            let took = environment.now().duration_since(begun).unwrap_or_default();
+            let linger = took.saturating_mul(LINGER_TIMES).clamp(LINGER[0], LINGER[1]);
+            environment.spawn(self.clone().go_on(under_way, place, linger));
         }
         Ok(())
     }
 
     /// Sends the last shards of a segment that is durable. Without a `place` too many segments are at that
-    /// point, and repair completes this one.
-    async fn go_on(self: Arc<Self>, mut under_way: UnderWay, place: Option<OwnedSemaphorePermit>) {
+    /// point, and repair completes this one. A provider that leaves an offer unanswered for `linger` counts as
+    /// slow; one whose signature waits for the ledger does not.
+    async fn go_on(
+        self: Arc<Self>,
+        mut under_way: UnderWay,
+        place: Option<OwnedSemaphorePermit>,
+        linger: Duration,
+    ) {
         let environment = &self.shared.common.environment;
         if place.is_some() {
             let rest = async { while under_way.next().await.is_some() {} };
             let patient = async {
                 tokio::pin!(rest);
-                if environment.within(LINGER, &mut rest).await.is_none() {
-                    lock(&self.asked).values().for_each(Peer::late);
+                if environment.within(linger, &mut rest).await.is_none() {
+                    lock(&self.asked).values().filter(|peer| peer.owes(linger)).for_each(Peer::late);
                     environment.within(SIGNED_TIMEOUT, rest).await;
                 }
             };
@@ -251,36 +273,65 @@ impl Task {
         }
     }
 
-    /// Has one provider store a shard: the one with `room`, or the faster of two when that one is late.
-    async fn give(&self, room: Room, added: Added, parcel: &Parcel) -> Option<(Arc<Peer>, Unsigned)> {
+    /// Completes when a shard is later than those of its segment that are stored, and after [`HEDGE`].
+    async fn late(&self) {
         let environment = &self.shared.common.environment;
+        let behind = async {
+            let mut half = self.half.subscribe();
+            let took = half.wait_for(Option::is_some).await.ok().and_then(|half| *half);
+            environment.sleep(took.unwrap_or(HEDGE) + HEDGE_BEYOND).await;
+        };
+        environment.within(HEDGE, behind).await;
+    }
+
+    fn note_stored(&self, begun: SystemTime) {
+        if self.stored.fetch_add(1, Ordering::AcqRel) + 1 == DATA {
+            let took = self.shared.common.environment.now().duration_since(begun).unwrap_or_default();
+            self.half.send_replace(Some(took));
+        }
+    }
+
+    /// Has one provider store a shard: the one with `room`, or the faster of two when that one is late or on
+    /// trial.
+    async fn give(&self, room: Room, added: Added, parcel: &Parcel) -> Option<(Arc<Peer>, Unsigned)> {
+        let begun = self.shared.common.environment.now();
         let mut attempts = FuturesUnordered::new();
-        let (mut refused, mut hedged) = (0, false);
-        attempts.push(self.attempt(room, added, parcel));
+        let (mut refused, mut hedged) = (0, room.agreement().peer.is_on_trial());
+        let mut offered = Vec::new();
+        let mut attempt = |room: Room| {
+            offered.push(room.agreement().peer.clone());
+            self.attempt(room, added, parcel)
+        };
+        attempts.push(attempt(room));
+        if hedged {
+            attempts.extend(self.instead(false).map(&mut attempt));
+        }
+        let late = self.late();
+        tokio::pin!(late);
         loop {
-            let late = async {
-                match hedged {
-                    true => pending().await,
-                    false => environment.sleep(HEDGE).await,
-                }
-            };
             let answer = select! {
                 answer = attempts.next() => Some(answer?),
-                () = late => None,
+                () = async { if hedged { pending().await } else { (&mut late).await } } => None,
             };
             match answer {
-                Some(Ok(given)) => return Some(given),
+                Some(Ok(given)) => {
+                    self.note_stored(begun);
+                    // Another one was faster than these.
+                    let late = offered.iter().filter(|peer| peer.owes(HEDGE_BEYOND));
+                    late.filter(|peer| peer.account() != given.0.account()).for_each(Peer::late);
+                    return Some(given);
+                }
                 Some(Err((provider, uses_none))) => {
                     lock(&self.used).remove(&provider);
                     refused += u32::from(!uses_none);
                     if attempts.is_empty() {
                         let room = if refused > SHARD_ATTEMPTS { None } else { self.elsewhere().await };
-                        attempts.push(self.attempt(room?, added, parcel));
+                        attempts.push(attempt(room?));
                     }
                 }
                 None => {
                     hedged = true;
-                    attempts.extend(self.instead(false).map(|room| self.attempt(room, added, parcel)));
+                    attempts.extend(self.instead(false).map(&mut attempt));
                 }
             }
         }

@@ -2,6 +2,10 @@
 //! channels. Only consensus is missing: a small task plays the ledger, puts signed data sets in force,
 //! and holds the agreements.
 
+mod served;
+
+pub(crate) use served::Served;
+
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{
     Blob as _, Handle, IoBufs, ReadOptions, Spawner as _, Storage, Supervisor as _, WriteOptions,
@@ -30,10 +34,10 @@ use posync_consumer::{
     shared,
 };
 use posync_gateway::{
-    access::{Access, Share},
+    access::{self, Access, Share},
     catalogue::{
         self, LoadedAgreement,
-        row::{OwnAgreementRow, Owner, SegmentRow},
+        row::{OwnAgreementRow, Owner, RateCap, SegmentRow},
     },
     limits::SHARE_BYTES_MAX,
     repair,
@@ -105,12 +109,16 @@ fn provider_key(index: usize) -> PrivateKey {
     PrivateKey::from_seed(index as u64 + 1)
 }
 
+/// The agreed rate in most tests: more than is ever read.
+const RATE: u64 = 1 << 40;
+
 /// An agreement on the ledger: its number in the catalogue, and its quotas.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Opened {
     pub(crate) number: u32,
     pub(crate) leaves: u64,
     pub(crate) egress: u64,
+    pub(crate) rate: u64,
 }
 
 /// The agreements on the ledger, by provider and slot.
@@ -118,7 +126,7 @@ pub(crate) type Versions = Arc<Mutex<BTreeMap<(usize, u32), Opened>>>;
 
 pub(crate) fn terms(index: usize) -> Terms {
     let number = u32::try_from(index).expect("few");
-    terms_of(index, 0, Opened { number, leaves: 1 << 20, egress: 1 << 40 })
+    terms_of(index, 0, Opened { number, leaves: 1 << 20, egress: 1 << 40, rate: RATE })
 }
 
 fn terms_of(index: usize, slot: u32, opened: Opened) -> Terms {
@@ -138,7 +146,7 @@ fn terms_of(index: usize, slot: u32, opened: Opened) -> Terms {
         quota_leaves: opened.leaves,
         quota_egress: opened.egress,
         quota_gas: 0,
-        rate_egress: 1 << 40,
+        rate_egress: opened.rate,
         rate_gas: 0,
     };
     let usage = Usage { voucher_reserve: Amount::sync(100_000), ..Usage::default() };
@@ -269,7 +277,12 @@ impl World {
 
     /// As [`Self::start`], with first agreements of `leaves` leaves and `egress` bytes.
     pub(crate) async fn start_with(context: &Context, leaves: u64, egress: u64) -> Self {
-        let first = |index: usize| Opened { number: index as u32, leaves, egress };
+        Self::start_rated(context, leaves, egress, RATE).await
+    }
+
+    /// As [`Self::start_with`], with an agreed rate of `rate` bytes in each round.
+    pub(crate) async fn start_rated(context: &Context, leaves: u64, egress: u64, rate: u64) -> Self {
+        let first = |index: usize| Opened { number: index as u32, leaves, egress, rate };
         let versions: Versions =
             Arc::new(Mutex::new((0..10).map(|index| ((index, 0), first(index))).collect()));
         let agreement_row = |index| row_of(index, 0, first(index));
@@ -387,6 +400,17 @@ impl World {
 
     /// Starts the gateway's service for its owner and users.
     pub(crate) async fn serve(&self, context: &Context, owner: Account, users: &[Account]) -> Served {
+        let users: Vec<access::User> = users.iter().map(|user| (*user).into()).collect();
+        self.serve_users(context, owner, &users).await
+    }
+
+    /// As [`Self::serve`], for users with quotas.
+    pub(crate) async fn serve_users(
+        &self,
+        context: &Context,
+        owner: Account,
+        users: &[access::User],
+    ) -> Served {
         let access = Access::new(owner, users).expect("few");
         let service = Service { shared: self.shared.clone(), account: account(&gateway_key()), access };
         let service = Arc::new(service);
@@ -473,69 +497,6 @@ pub(crate) enum Verdict {
     Refuses(Refusal, &'static str),
 }
 
-/// A gateway's listener for users.
-pub(crate) struct Served {
-    context: Context,
-    address: SocketAddr,
-}
-
-impl Served {
-    /// Connects to the gateway as the user with `key`.
-    pub(crate) async fn dial(&self, key: &PrivateKey) -> User {
-        let (context, network) = (self.context.child("user"), self.context.child("network"));
-        let dialed = rpc::Client::dial(context, &network, key, account(&gateway_key()), self.address).await;
-        User(dialed.expect("the gateway listens"))
-    }
-}
-
-/// A user that is connected to the gateway.
-pub(crate) struct User(pub(crate) rpc::Client<rpc::Gateway>);
-
-impl User {
-    pub(crate) async fn ask(&self, ask: gateway::Ask) -> gateway::Answer {
-        self.0.call(ask).await.expect("an answer")
-    }
-
-    /// Begins a put whose bytes are sent later.
-    pub(crate) async fn begin(&self, name: &str, length: usize) -> rpc::Call<rpc::Gateway> {
-        let put = gateway::Put { name: name_of(name), length: length as u64 };
-        self.0.open(gateway::Ask::Put(put)).await.expect("it is connected")
-    }
-
-    pub(crate) async fn put(&self, name: &str, bytes: &[u8]) -> gateway::Answer {
-        let mut call = self.begin(name, bytes.len()).await;
-        for piece in bytes.chunks(64 << 10) {
-            send(&call, piece).await;
-        }
-        call.recv().await.expect("an answer")
-    }
-
-    /// Begins a get. Returns the call and its first answer.
-    pub(crate) async fn open(&self, name: &str) -> (rpc::Call<rpc::Gateway>, gateway::Answer) {
-        let get = gateway::Get { name: name_of(name), offset: 0, length: None };
-        let mut call = self.0.open(gateway::Ask::Get(get)).await.expect("it is connected");
-        let answer = call.recv().await.expect("an answer");
-        (call, answer)
-    }
-
-    /// A file's bytes, or the text of the refusal.
-    pub(crate) async fn get(&self, name: &str) -> Result<Vec<u8>, String> {
-        let (mut call, found) = self.open(name).await;
-        if matches!(found, gateway::Answer::Refused(_)) {
-            return Err(refusal(&found));
-        }
-        let mut bytes = Vec::new();
-        loop {
-            match call.recv().await.expect("an answer") {
-                gateway::Answer::Data(data) => bytes.extend_from_slice(&data),
-                gateway::Answer::End(_) => return Ok(bytes),
-                refused @ gateway::Answer::Refused(_) => return Err(refusal(&refused)),
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-}
-
 /// Sends bytes of an open put; if the gateway has ended the call, its answer says why.
 pub(crate) async fn send(call: &rpc::Call<rpc::Gateway>, piece: &[u8]) {
     let data = Bounded::new(piece.to_vec()).expect("a piece");
@@ -583,7 +544,7 @@ async fn usages(shared: &Shared, read: &mut BTreeMap<u32, u64>) -> Vec<Agreement
 /// Opens one more agreement with a provider, on the ledger and at the gateway.
 async fn open(shared: &Arc<Shared>, versions: &Versions, index: usize, quota: Quota) {
     let slot = versions.lock().expect("no panic").keys().filter(|(of, _)| *of == index).count() as u32;
-    let mut opened = Opened { number: 0, leaves: quota.leaves, egress: quota.egress };
+    let mut opened = Opened { number: 0, leaves: quota.leaves, egress: quota.egress, rate: RATE };
     let added = shared.common.catalogue.add_agreement(row_of(index, slot, opened)).await;
     opened.number = added.expect("runs").expect("room");
     versions.lock().expect("no panic").insert((index, slot), opened);
@@ -601,6 +562,7 @@ fn row_of(index: usize, slot: u32, opened: Opened) -> OwnAgreementRow {
         quota_egress: opened.egress,
         voucher_reserve: Amount::sync(100_000),
         egress_price: 1_000_000,
+        rate_egress: RateCap(opened.rate),
     }
 }
 

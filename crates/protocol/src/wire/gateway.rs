@@ -171,6 +171,27 @@ encoded! {
         repairs_open: u32,
         /// Faults found so far, oldest first.
         faults: Bounded<Fault, ROWS_MAX>,
+        /// Bytes of each account that the gateway serves or served; for others than its owner, only their own.
+        users: Bounded<UserRow, ROWS_MAX>,
+    }
+}
+
+encoded! {
+    #[json]
+    /// The bytes of one account at a gateway.
+    UserRow {
+        /// The account.
+        account: Account,
+        /// True if the gateway serves it now.
+        listed: bool,
+        /// Maximum of plain bytes that its files may have together; none without one.
+        quota: Option<u64>,
+        /// Number of its files.
+        files: u64,
+        /// Plain bytes of its files, and those that are pending.
+        bytes: u64,
+        /// Bytes of puts under way, and of removed files whose space is not freed yet.
+        pending: u64,
     }
 }
 

@@ -143,8 +143,16 @@ fn gateway_answers() -> Vec<gateway::Answer> {
     };
     let fault =
         gateway::Fault { provider: ACCOUNT, found_by: 1, round: 2, shards_lost: 3, shards_repaired: 4 };
-    let status =
-        gateway::Status { account: ACCOUNT, height: 5, files: 6, repairs_open: 7, faults: few(vec![fault]) };
+    let user =
+        gateway::UserRow { account: ACCOUNT, listed: true, quota: Some(8), files: 9, bytes: 10, pending: 11 };
+    let status = gateway::Status {
+        account: ACCOUNT,
+        height: 5,
+        files: 6,
+        repairs_open: 7,
+        faults: few(vec![fault]),
+        users: few(vec![user]),
+    };
     let row = gateway::AgreementRow {
         agreement: id(),
         shards: 1,

@@ -184,7 +184,11 @@ fn a_full_volume_refuses_puts_goes_on_reading_and_takes_them_again_when_there_is
             assert!(matches!(refused, Err(StoreError::NoSpace(_))), "{refused:?}");
             assert!(store.full().is_some() && store.holds(&agreement(), &before[0].0));
             assert_eq!(missing(&store, &before).await, [0; 0], "reading goes on");
+            let looked = store.look().await;
+            assert!(matches!(looked, Err(StoreError::NoSpace(_))) && store.full().is_some(), "{looked:?}");
             fuse.set_full(false);
+            store.look().await.expect("there is room");
+            assert_eq!(store.full(), None, "it is noticed without a put");
             let after = fill(&store, 100 * (round + 1)..100 * (round + 1) + 20).await;
             assert_eq!((missing(&store, &after).await, store.full()), (vec![], None));
         }

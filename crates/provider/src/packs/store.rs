@@ -221,6 +221,16 @@ impl<E: Context> Writer<E> {
         taken
     }
 
+    /// Checks that the volume has its reserve again; the next write shows whether it accepts any.
+    ///
+    /// # Errors
+    /// `NoSpace`.
+    pub(super) fn check_room(&self) -> Result<(), StoreError> {
+        self.config.volume.takes(0).map_err(|(free, reserve)| {
+            self.note_full(format!("{free} bytes are free on the volume, of which {reserve} stay free"))
+        })
+    }
+
     async fn maintain_log(&mut self, at_start: bool) -> Result<(), StoreError> {
         let long = {
             let state = self.shared.lock();

@@ -65,6 +65,7 @@ fn usage_of(provider: u8, number: u32, leaves: u64, load: u64) -> AgreementUsage
         quota_egress: 4 * LEAF_BYTES * leaves,
         voucher_reserve: Amount::sync(1),
         egress_price: P.price_egress as u64,
+        rate_egress: Default::default(),
     };
     AgreementUsage { number, row, load, egress: 0, pace: 0, empty: load == 0, live: load > 0, idle: 0 }
 }

@@ -1,0 +1,355 @@
+//! Reads a catalogue with damaged pages, and puts what can be read in its place.
+//!
+//! ```text
+//!   a page is damaged ──► every row on whole pages, to the last commit
+//!     ──► the files as they are in `-damaged`, synced ──► the rows in `-salvage`, synced
+//!     ──► the files go ──► a new catalogue of these rows, synced ──► `-salvage` goes
+//! ```
+//!
+//! A damaged page may have held newer rows than those that are found: what is found may be as old as a backup.
+//! So it is treated like one: agreements take no new shards, and their data moves to new ones. No segment is
+//! removed on the word of a job that may have been completed: jobs are left out.
+//!
+//! Invariants
+//! 1. Nothing is removed before all that can be read of it is durable elsewhere. A crash at any point is
+//!    followed by the same work again.
+//! 2. A row is taken only if it decodes and begins where the row before it ends, or from where on all rows
+//!    decode up to the next damage.
+
+use super::{
+    row::{AGREEMENTS, DAMAGED_PAGES, FILES, JOBS, Key, Meta, OwnAgreementRow, RESTORING, drained, place},
+    store::{Error, Store, disk, partitions},
+};
+use crate::limits::{COMMIT_ROWS_MAX, ROW_BYTES_MAX};
+use bytes::Bytes;
+use commonware_codec::{Decode as _, DecodeExt as _, Encode as _, RangeCfg, ReadExt as _, varint::UInt};
+use commonware_cryptography::Crc32;
+use commonware_runtime::{
+    Blob as _, Clock, Error as RuntimeError, IoBufs, Metrics, ReadOptions, Spawner, Storage, WriteOptions,
+};
+use commonware_storage::{
+    mmr,
+    qmdb::any::unordered::{Update, variable::Operation},
+};
+use std::{collections::BTreeMap, ops::Range};
+
+/// Bytes of a page without and with its checksums.
+const PAGE: usize = 4096;
+const SUMS: usize = 12;
+/// Bytes that are read and written at once.
+const PART: usize = 1 << 20;
+/// Maximum bytes of a change's length prefix.
+const PREFIX_BYTES: usize = 5;
+/// Name of the file with the rows.
+const ROWS: &[u8] = b"rows";
+
+type Rows = BTreeMap<Key, Vec<u8>>;
+type Change = Operation<mmr::Family, Key, Vec<u8>>;
+
+/// The rows that could be read, and the bytes that could not.
+#[derive(Default)]
+struct Found {
+    rows: Rows,
+    lost: usize,
+}
+
+fn salvage(partition: &str) -> String {
+    format!("{partition}-catalogue-salvage")
+}
+
+async fn names<E: Storage>(context: &E, partition: &str) -> Result<Vec<Vec<u8>>, Error> {
+    match context.scan(partition).await {
+        Err(RuntimeError::PartitionMissing(_)) => Ok(Vec::new()),
+        Err(error) => Err(disk(error)),
+        Ok(mut names) => {
+            names.sort();
+            Ok(names)
+        }
+    }
+}
+
+async fn remove<E: Storage>(context: &E, partition: &str) -> Result<(), Error> {
+    if names(context, partition).await?.is_empty() {
+        return Ok(());
+    }
+    context.remove(partition, None).await.map_err(disk)
+}
+
+/// Bytes of a file; those that cannot be read are zero.
+async fn read<E: Storage>(context: &E, partition: &str, name: &[u8]) -> Result<Vec<u8>, Error> {
+    let (blob, size) = match context.open(partition, name).await {
+        Err(RuntimeError::BlobCorrupt(..)) => return Ok(Vec::new()),
+        opened => opened.map_err(disk)?,
+    };
+    let size = usize::try_from(size).map_err(disk)?;
+    let mut bytes = Vec::new();
+    while bytes.len() < size {
+        let part = PART.min(size - bytes.len());
+        match blob.read_at(bytes.len() as u64, part, ReadOptions::default()).await {
+            Ok(read) => bytes.extend_from_slice(read.coalesce().as_ref()),
+            Err(_) => bytes.resize(bytes.len() + part, 0),
+        }
+    }
+    Ok(bytes)
+}
+
+async fn write<E: Storage>(context: &E, partition: &str, name: &[u8], bytes: &[u8]) -> Result<(), Error> {
+    let (blob, _) = context.open(partition, name).await.map_err(disk)?;
+    blob.resize(0).await.map_err(disk)?;
+    for (place, part) in bytes.chunks(PART).enumerate() {
+        let part = IoBufs::from(part.to_vec());
+        blob.write_at((place * PART) as u64, part, WriteOptions::default()).await.map_err(disk)?;
+    }
+    blob.sync().await.map_err(disk)
+}
+
+/// The bytes at the start of a page that one of its checksums covers, and true if both hold. The older of the
+/// two covers what was there before the last write.
+fn covered(page: &[u8]) -> (usize, bool) {
+    let Some((body, sums)) = page.split_last_chunk::<SUMS>() else { return (0, false) };
+    let holds = |at: usize| {
+        let length = usize::from(u16::from_be_bytes([sums[at], sums[at + 1]]));
+        let sum = [sums[at + 2], sums[at + 3], sums[at + 4], sums[at + 5]];
+        let part = body.get(..length).filter(|part| !part.is_empty())?;
+        (Crc32::checksum(part).to_be_bytes() == sum).then_some(length)
+    };
+    let (one, two) = (holds(0), holds(6));
+    (one.max(two).unwrap_or(0), one.is_some() && two.is_some())
+}
+
+/// The bytes of a file without its checksums, and the ranges of them that are damaged. The last page may hold
+/// less; if one of its checksums does not hold, its end counts as damaged.
+fn content(bytes: &[u8]) -> (Vec<u8>, Vec<Range<usize>>) {
+    let (mut content, mut holes) = (Vec::with_capacity(bytes.len()), Vec::<Range<usize>>::new());
+    let mut pages = bytes.chunks(PAGE + SUMS).peekable();
+    while let Some(page) = pages.next() {
+        let ((length, both), is_last) = (covered(page), pages.peek().is_none());
+        let end = content.len() + PAGE.min(page.len());
+        content.extend_from_slice(&page[..length]);
+        if length == PAGE || is_last && both {
+            continue;
+        }
+        let start = content.len();
+        content.resize(end, 0);
+        match holes.last_mut() {
+            Some(hole) if hole.end == start => hole.end = end,
+            _ => holes.push(start..end),
+        }
+    }
+    (content, holes)
+}
+
+/// The change at the start of these bytes, and its length with its prefix.
+fn change(bytes: &[u8]) -> Option<(Change, usize)> {
+    let mut prefix = Bytes::copy_from_slice(&bytes[..bytes.len().min(PREFIX_BYTES)]);
+    let before = prefix.len();
+    let length = UInt::<u32>::read(&mut prefix).ok()?.0 as usize;
+    let start = before - prefix.len();
+    let item = bytes[start..].get(..length)?;
+    let config = ((RangeCfg::new(0..=64), ()), (RangeCfg::new(0..=ROW_BYTES_MAX), ()));
+    let change = Change::decode_cfg(Bytes::copy_from_slice(item), &config).ok()?;
+    Some((change, start + length))
+}
+
+/// The changes that follow each other from the start of these bytes, and the bytes that they take.
+fn changes(bytes: &[u8]) -> (Vec<Change>, usize) {
+    let (mut all, mut at) = (Vec::new(), 0);
+    while let Some((next, length)) = change(&bytes[at..]) {
+        all.push(next);
+        at += length;
+    }
+    (all, at)
+}
+
+/// The changes from the first place from which on they follow each other to the end of these bytes, or to a
+/// last one that is cut.
+fn found_again(bytes: &[u8]) -> (Vec<Change>, usize) {
+    for start in 0..bytes.len().min(ROW_BYTES_MAX + PAGE) {
+        let (all, length) = changes(&bytes[start..]);
+        let is_sure = start + length == bytes.len() || all.len() > 2;
+        if !all.is_empty() && is_sure {
+            return (all, start);
+        }
+    }
+    (Vec::new(), bytes.len())
+}
+
+/// Changes that wait for their commit.
+#[derive(Default)]
+struct Replay {
+    found: Found,
+    waiting: Vec<Change>,
+}
+
+impl Replay {
+    fn take(&mut self, all: Vec<Change>) {
+        for next in all {
+            if matches!(next, Operation::CommitFloor(..)) {
+                self.commit();
+            } else {
+                self.waiting.push(next);
+            }
+        }
+    }
+
+    fn commit(&mut self) {
+        for change in self.waiting.drain(..) {
+            match change {
+                Operation::Update(Update(key, value)) => drop(self.found.rows.insert(key, value)),
+                Operation::Delete(key) => drop(self.found.rows.remove(&key)),
+                Operation::CommitFloor(..) => {}
+            }
+        }
+    }
+
+    fn file(&mut self, bytes: &[u8]) {
+        let (content, holes) = content(bytes);
+        let ends = holes.iter().map(|hole| hole.start).chain([content.len()]);
+        let starts = [0].into_iter().chain(holes.iter().map(|hole| hole.end));
+        for (place, (start, end)) in starts.zip(ends).enumerate() {
+            let part = &content[start..end];
+            if place == 0 {
+                let (all, length) = changes(part);
+                self.take(all);
+                self.found.lost += if holes.is_empty() { 0 } else { part.len() - length };
+            } else {
+                let (all, skipped) = found_again(part);
+                self.found.lost += skipped;
+                self.take(all);
+            }
+        }
+        self.found.lost += holes.iter().map(ExactSizeIterator::len).sum::<usize>();
+        // A later commit may have been in the hole: what was before it is kept.
+        if !holes.is_empty() {
+            self.commit();
+        }
+    }
+}
+
+/// The counts of dense numbers cover every row that was found, whatever version of them was.
+fn counted(mut meta: Meta, rows: &Rows) -> Meta {
+    for key in rows.keys() {
+        let number = key.get(1..5).and_then(|number| number.try_into().ok()).map(u32::from_be_bytes);
+        let (Some(number), 5) = (number, key.len()) else { continue };
+        let count = match key[0] {
+            FILES => &mut meta.files,
+            JOBS => &mut meta.jobs,
+            AGREEMENTS => &mut meta.agreements,
+            _ => continue,
+        };
+        *count = (*count).max(number.saturating_add(1));
+    }
+    meta
+}
+
+/// The rows of a new catalogue; `None` without the secret of all files.
+fn renewed(Found { mut rows, lost }: Found) -> Option<Rows> {
+    let meta = |key: &Key| rows.get(key).and_then(|row| Meta::decode(Bytes::from(row.clone())).ok());
+    let meta = counted(meta(&Meta::key()).or_else(|| meta(&Meta::copy()))?, &rows);
+    rows.insert(Meta::key(), meta.encode().to_vec());
+    rows.insert(Meta::copy(), meta.encode().to_vec());
+    if lost == 0 {
+        return Some(rows);
+    }
+    rows.retain(|key, _| key[0] != JOBS);
+    for (_, row) in rows.iter_mut().filter(|(key, _)| key[0] == AGREEMENTS) {
+        if let Ok(found) = OwnAgreementRow::decode(Bytes::from(row.clone())) {
+            *row = drained(found).encode().to_vec();
+        }
+    }
+    rows.insert(place(DAMAGED_PAGES, &[]), (lost as u64).encode().to_vec());
+    Some(rows)
+}
+
+fn encode(rows: &Rows) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for part in rows.iter().flat_map(|(key, value)| [key, value]) {
+        bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(part);
+    }
+    let sum = *blake3::hash(&bytes).as_bytes();
+    bytes.extend_from_slice(&sum);
+    bytes
+}
+
+/// The rows of [`encode`]; `None` if they are not whole.
+fn decode(bytes: &[u8]) -> Option<Rows> {
+    let (mut rest, sum) = bytes.split_last_chunk::<32>()?;
+    if blake3::hash(rest).as_bytes() != sum {
+        return None;
+    }
+    let mut next = || {
+        let (length, after) = rest.split_first_chunk::<8>()?;
+        let (part, after) = after.split_at_checked(usize::try_from(u64::from_be_bytes(*length)).ok()?)?;
+        rest = after;
+        Some(part.to_vec())
+    };
+    let mut rows = Rows::new();
+    while let Some(key) = next() {
+        rows.insert(key, next()?);
+    }
+    Some(rows)
+}
+
+/// Replaces a catalogue with damaged pages by what can be read of it; `why` is the error that it did not open
+/// with, and is returned if the secret of all files cannot be read.
+///
+/// # Errors
+/// [`Error::Page`], or a disk failure.
+pub(super) async fn mend<E>(context: &E, partition: &str, why: String) -> Result<(), Error>
+where
+    E: Storage + Clock + Metrics + Spawner,
+{
+    let [data, ..] = partitions(partition);
+    let mut replay = Replay::default();
+    for name in names(context, &data).await? {
+        replay.file(&read(context, &data, &name).await?);
+    }
+    let lost = replay.found.lost;
+    let rows = renewed(replay.found).ok_or(Error::Page(why))?;
+    for partition in partitions(partition) {
+        for name in names(context, &partition).await? {
+            let bytes = read(context, &partition, &name).await?;
+            write(context, &format!("{partition}-damaged"), &name, &bytes).await?;
+        }
+    }
+    write(context, &salvage(partition), ROWS, &encode(&rows)).await?;
+    tracing::error!(
+        lost,
+        rows = rows.len(),
+        "pages of the catalogue are damaged; they are set aside, and all else goes on: agreements are renewed, \
+         and files whose rows were lost are missing. A copy of the damaged files is kept beside the catalogue"
+    );
+    resume(context, partition).await
+}
+
+/// Puts the rows of a salvage in the catalogue's place, if one was not completed.
+///
+/// # Errors
+/// A disk failure.
+pub(super) async fn resume<E>(context: &E, partition: &str) -> Result<(), Error>
+where
+    E: Storage + Clock + Metrics + Spawner,
+{
+    let kept = salvage(partition);
+    if names(context, &kept).await?.is_empty() {
+        return Ok(());
+    }
+    // One that is not whole was cut before anything was removed.
+    if let Some(rows) = decode(&read(context, &kept, ROWS).await?) {
+        for partition in partitions(partition) {
+            remove(context, &partition).await?;
+        }
+        let mut store = Store::open(context.child("salvage"), partition).await?;
+        store.put_raw(place(RESTORING, &[]), vec![1]);
+        for (key, row) in rows {
+            store.put_raw(key, row);
+            if store.staged() >= COMMIT_ROWS_MAX {
+                store.commit().await?;
+            }
+        }
+        store.delete(place(RESTORING, &[]));
+        store.commit().await?;
+    }
+    remove(context, &kept).await
+}
