@@ -13,7 +13,10 @@ use posync_protocol::wire::{
     node::Nothing,
 };
 use std::time::Duration;
-use world::{Context, Served, User, World, account, bytes, name_of, refusal, send};
+use world::{
+    Context, World, account, bytes, name_of, refusal, send,
+    served::{Served, User},
+};
 
 const KB: usize = 1_000;
 

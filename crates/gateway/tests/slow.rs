@@ -19,7 +19,7 @@ use std::{
     },
     time::Duration,
 };
-use world::{Context, Served, Verdict, World, account, bytes, refusal, send};
+use world::{Context, Verdict, World, account, bytes, refusal, send, served::Served};
 
 fn runner(seconds: u64) -> deterministic::Runner {
     let limit = Some(Duration::from_secs(seconds));

@@ -13,7 +13,7 @@ use posync_protocol::{
     },
 };
 use std::time::Duration;
-use world::{Context, User, World, account, bytes, name_of, refusal};
+use world::{Context, World, account, bytes, name_of, refusal, served::User};
 
 fn run<Fut: Future<Output = ()>>(work: impl FnOnce(Context) -> Fut) {
     let config = deterministic::Config::default().with_seed(1).with_timeout(Some(Duration::from_secs(900)));

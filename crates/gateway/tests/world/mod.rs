@@ -2,9 +2,7 @@
 //! channels. Only consensus is missing: a small task plays the ledger, puts signed data sets in force,
 //! and holds the agreements.
 
-mod served;
-
-pub(crate) use served::Served;
+pub(crate) mod served;
 
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{
@@ -63,6 +61,7 @@ use posync_provider::{
     view::View,
     vouchers::Vouchers,
 };
+use served::Served;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
