@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Net, POSYNC, bytes, grains, key, signal, text};
+use common::{Net, POSYNC, bytes, digits, grains, key, signal, text};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Runner as _, Supervisor as _, tokio};
 use posync_client::{
@@ -238,11 +238,14 @@ const MONEY: [&str; 32] = [
     "voucher_reserve",
 ];
 
+/// Names of fields that hold a price in grains: a string of digits.
+const PRICES: [&str; 2] = ["price", "slow_price"];
+
 /// Objects in which such a name stands for something else: shares of a fee in parts per billion.
 const SHARES: [&str; 1] = ["parameters"];
 
-/// Counts the amounts of money in an answer. Fails on one that is not in both units, and on a number that
-/// a reader of JSON would round.
+/// Counts the amounts of money and the prices in an answer. Fails on an amount that is not in both units, on a
+/// price that is not digits, and on a number that a reader of JSON would round.
 fn check_money(at: &str, value: &Value) -> usize {
     match value {
         Value::Object(fields) => fields
@@ -253,7 +256,11 @@ fn check_money(at: &str, value: &Value) -> usize {
                 if is_money {
                     grains(field);
                 }
-                usize::from(is_money) + check_money(&format!("{at} {name}"), field)
+                let is_price = PRICES.contains(&name.as_str());
+                if is_price {
+                    digits(field);
+                }
+                usize::from(is_money || is_price) + check_money(&format!("{at} {name}"), field)
             })
             .sum(),
         Value::Array(all) => all.iter().map(|one| check_money(at, one)).sum(),
