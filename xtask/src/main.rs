@@ -72,8 +72,9 @@ const STEPS: &[Step] = &[
             "profile.dev.package.ruint.opt-level=3",
             "--config",
             "profile.dev.package.ruint.debug-assertions=false",
-            "--package",
-            "posync-protocol",
+            // As the tests above choose features: alone, the rules would choose others, and build their
+            // dependencies again.
+            "--workspace",
             "--test",
             "scenarios",
             "no_byte_changed",
@@ -87,11 +88,11 @@ const USAGE: &str = "usage: cargo xtask test | tidy | campaign --seeds A..B [--j
                         idle [--minutes N] [--program FILE] | trials [NAME...] [--program FILE]
 
   test      every check: format, tidy, the rules built alone, lint, all tests with real processes, a
-            history of the ledger with the settings of a release, 6 seeds of the campaign, and a
+            history of the ledger with the settings of a release, 40 seeds of the campaign, and a
             minute of each fuzz target where a nightly toolchain is installed
   tidy      the text of the sources: lengths, headers, impure words in the rules, citations, tics of language
   campaign  whole networks with faults drawn from seeds, each run twice: is anything lost? Also
-            --only KINDS, --without KINDS, --show
+            --again N (twice only every N-th seed), --only KINDS, --without KINDS, --show
   fuzz      runs each fuzz target of fuzz/ for N seconds (60); needs a nightly toolchain and c++
   mutants   N wrong versions (300) of the rules, chosen by seed S (1): which does no test notice?
   idle      a local network of a release build (or of FILE) for N minutes (30): descriptors, files, memory, disk and

@@ -6,10 +6,17 @@
 
 use std::{
     env, fs,
-    path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
-    time::SystemTime,
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Command, ExitCode, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, SystemTime},
 };
+
+/// Time for which a test with a bug may run. Without one each takes seconds. A test that takes longer would
+/// hold up the gate, so it counts as failed.
+const TEST_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// Environment variable that names the bug for the wrapper.
 const BUG: &str = "POSYNC_PLANTED";
@@ -94,50 +101,111 @@ pub(crate) fn run(names: &[&str]) -> ExitCode {
 
 /// True if the bug's test fails, as it must.
 fn is_found(bug: &Bug) -> bool {
-    let passes = test(bug);
-    match &passes {
-        Ok(true) => println!("{}: NOT FOUND by {}", bug.name, bug.test),
-        Ok(false) => println!("{}: found by {}", bug.name, bug.test),
-        Err(reason) => println!("{}: {reason}", bug.name),
+    let verdict = test(bug);
+    let Bug { name, test, .. } = bug;
+    match &verdict {
+        Ok(Verdict::Passed) => println!("{name}: NOT FOUND by {test}"),
+        Ok(Verdict::Failed) => println!("{name}: found by {test}"),
+        Ok(Verdict::Outlived) => {
+            println!("{name}: found by {test}, which did not end within {} s", TEST_TIME_MAX.as_secs());
+        }
+        Err(reason) => println!("{name}: {reason}"),
     }
-    passes == Ok(false)
+    matches!(verdict, Ok(Verdict::Failed | Verdict::Outlived))
 }
 
-/// Runs the test with the bug; true if it passes, an error if it was not built or did not run.
-fn test(bug: &Bug) -> Result<bool, String> {
-    let directory = bug.file.split('/').next().unwrap_or_default();
-    let (package, unit) =
-        (format!("posync-{directory}"), if directory == "cli" { "--bins" } else { "--lib" });
-    let path = root().join("crates").join(bug.file);
+/// The result of a test.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Passed,
+    Failed,
+    /// The test did not end within its time, and was ended with every process that it had started.
+    Outlived,
+}
+
+/// Builds and runs the test with the bug; an error if it was not built or did not run.
+fn test(bug: &Bug) -> Result<Verdict, String> {
+    let path = crate::tools::root().join("crates").join(bug.file);
     // Cargo does not see the switch: the file is marked as modified while the bug is built.
     let file = fs::File::options().append(true).open(&path);
     let file = file.map_err(|error| format!("{}: {error}", path.display()))?;
     let before = file.metadata().and_then(|about| about.modified()).map_err(|error| error.to_string())?;
     file.set_modified(SystemTime::now()).map_err(|error| error.to_string())?;
     let this = env::current_exe().map_err(|error| error.to_string())?;
+    let verdict = build_and_run(bug, &this);
+    file.set_modified(before).map_err(|error| error.to_string())?;
+    verdict
+}
+
+fn build_and_run(bug: &Bug, wrapper: &Path) -> Result<Verdict, String> {
+    let directory = bug.file.split('/').next().unwrap_or_default();
+    let (package, unit) =
+        (format!("posync-{directory}"), if directory == "cli" { "--bins" } else { "--lib" });
     let krate = if directory == "cli" { "posync".into() } else { package.replace('-', "_") };
     let cargo = |last: &str| {
-        Command::new(crate::cargo_path())
-            .args(["test", "--quiet", "--locked", "--package", &package, unit, last])
-            .env("RUSTC_WORKSPACE_WRAPPER", &this)
-            .env(BUG, bug.name)
-            .env(CRATE, &krate)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| format!("cargo did not start: {error}"))
+        let mut cargo = Command::new(crate::cargo_path());
+        cargo.args(["test", "--quiet", "--locked", "--package", &package, unit, last]);
+        cargo.env("RUSTC_WORKSPACE_WRAPPER", wrapper).env(BUG, bug.name).env(CRATE, &krate);
+        cargo.stdin(Stdio::null());
+        cargo
     };
-    let built = cargo("--no-run")?;
+    let did_not_start = |error| format!("cargo did not start: {error}");
+    let built = cargo("--no-run").output().map_err(did_not_start)?;
     if !built.status.success() {
         return Err(format!("it does not build: {}", String::from_utf8_lossy(&built.stderr)));
     }
-    let ran = cargo(bug.test)?;
-    file.set_modified(before).map_err(|error| error.to_string())?;
-    if !String::from_utf8_lossy(&ran.stdout).contains("running 1 test") {
+    let (output, in_time) = within(TEST_TIME_MAX, cargo(bug.test)).map_err(did_not_start)?;
+    if !String::from_utf8_lossy(&output.stdout).contains("running 1 test") {
         return Err(format!("there is no test {}", bug.test));
     }
-    Ok(ran.status.success())
+    Ok(match in_time {
+        false => Verdict::Outlived,
+        true if output.status.success() => Verdict::Passed,
+        true => Verdict::Failed,
+    })
 }
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+/// Runs a command in a process group of its own. If it does not end in time, ends the whole group and
+/// returns false beside its output so far.
+fn within(time: Duration, mut command: Command) -> std::io::Result<(Output, bool)> {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn()?;
+    let group = format!("-{}", child.id());
+    let (sender, ended) = mpsc::channel();
+    // Ends when the child has, and every process that inherited its output.
+    thread::spawn(move || sender.send(child.wait_with_output()));
+    let gone = || std::io::Error::other("the thread that waits for it is gone");
+    match ended.recv_timeout(time) {
+        Ok(output) => Ok((output?, true)),
+        Err(_) => {
+            Command::new("kill").args(["-s", "KILL", "--", &group]).status()?;
+            Ok((ended.recv().map_err(|_| gone())??, false))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]);
+        shell
+    }
+
+    #[test]
+    fn a_test_that_ends_in_time_keeps_its_result_and_its_output() {
+        let (output, in_time) = within(TEST_TIME_MAX, shell("echo running 1 test; exit 3")).expect("starts");
+        assert!(in_time);
+        assert_eq!(output.status.code(), Some(3));
+        assert_eq!(output.stdout, b"running 1 test\n");
+    }
+
+    /// The output ends only when its last writer does, so a process that is left would hold this test up.
+    #[test]
+    fn a_test_that_does_not_end_is_ended_with_every_process_it_started() {
+        let script = "sleep 86400 & sleep 86400";
+        let (output, in_time) = within(Duration::from_secs(1), shell(script)).expect("starts");
+        assert!(!in_time && !output.status.success());
+    }
 }

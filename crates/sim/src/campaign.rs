@@ -1,4 +1,4 @@
-//! Many drawn plans, each run twice: reports every loss with the seed that repeats it.
+//! Many drawn plans, run once or twice each: reports every loss with the seed that repeats it.
 
 use crate::{
     drawn::Kind,
@@ -17,7 +17,9 @@ use std::{
 pub struct Seed {
     /// Seed that the plan was drawn from.
     pub seed: u64,
-    /// The report of both runs, or the failure.
+    /// True if the seed was run twice.
+    pub twice: bool,
+    /// The report of every run, or the failure.
     pub result: Result<Box<Report>, String>,
 }
 
@@ -26,6 +28,8 @@ pub struct Seed {
 pub struct Totals {
     /// Number of seeds that were run.
     pub seeds: u64,
+    /// Number of them that were run twice.
+    pub twice: u64,
     /// Number of blocks, counting one run of each seed that held.
     pub blocks: u64,
     /// Number of faults by kind, counting one run of each seed that held.
@@ -39,6 +43,7 @@ pub struct Totals {
 impl Totals {
     fn add(&mut self, seed: Seed) {
         self.seeds += 1;
+        self.twice += u64::from(seed.twice);
         match seed.result {
             Ok(report) => {
                 self.blocks += report.height;
@@ -57,19 +62,20 @@ impl Totals {
     }
 }
 
-/// Runs the plan of a seed twice; both runs must have the same result.
-pub fn twice(seed: u64, kinds: &[Kind]) -> Seed {
+/// Runs the plan of a seed once, or twice: then both runs must have the same result.
+pub fn judge(seed: u64, kinds: &[Kind], twice: bool) -> Seed {
     let once = || {
         let run = catch_unwind(AssertUnwindSafe(|| run(Plan::drawn_of(seed, kinds))));
         let result = run.map_err(|panic| format!("a process panicked: {}", message(&*panic)))?;
         result.map_err(|failure| failure.to_string())
     };
-    let result = once().and_then(|first| match once() {
-        Ok(second) if second == first => Ok(Box::new(first)),
-        Ok(_) => Err("two runs of this seed differ".into()),
-        Err(reason) => Err(format!("only the second run failed: {reason}")),
+    let result = once().and_then(|first| match twice.then(once) {
+        None => Ok(Box::new(first)),
+        Some(Ok(second)) if second == first => Ok(Box::new(first)),
+        Some(Ok(_)) => Err("two runs of this seed differ".into()),
+        Some(Err(reason)) => Err(format!("only the second run failed: {reason}")),
     });
-    Seed { seed, result }
+    Seed { seed, twice, result }
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> String {
@@ -77,11 +83,18 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
 }
 
-/// Runs every seed on `jobs` threads. The callback gets each result as it becomes available.
+/// Runs every seed on `jobs` threads, and every `again`-th one twice. The callback gets each result as it becomes
+/// available.
 ///
 /// # Panics
-/// If the callback panics.
-pub fn campaign(seeds: Range<u64>, jobs: usize, kinds: &[Kind], tell: impl Fn(&Seed) + Sync) -> Totals {
+/// If the callback panics, or if `again` is 0.
+pub fn campaign(
+    seeds: Range<u64>,
+    jobs: usize,
+    kinds: &[Kind],
+    again: u64,
+    tell: impl Fn(&Seed) + Sync,
+) -> Totals {
     let (left, totals) = (Mutex::new(seeds), Mutex::new(Totals::default()));
     std::thread::scope(|scope| {
         for _ in 0..jobs.max(1) {
@@ -89,7 +102,7 @@ pub fn campaign(seeds: Range<u64>, jobs: usize, kinds: &[Kind], tell: impl Fn(&S
                 loop {
                     let next = left.lock().expect("no holder panics").next();
                     let Some(seed) = next else { return };
-                    let seed = twice(seed, kinds);
+                    let seed = judge(seed, kinds, seed % again == 0);
                     tell(&seed);
                     totals.lock().expect("no holder panics").add(seed);
                 }

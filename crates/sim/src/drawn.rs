@@ -2,7 +2,7 @@
 //! check that the network kept every promise.
 //!
 //! Each plan has two episodes. The first one's kind cycles with the seed, so that any seven
-//! consecutive seeds cover every kind.
+//! consecutive seeds cover every kind. Its variant cycles too, so that forty seeds cover every variant.
 
 use crate::{
     machine::Damage,
@@ -19,6 +19,9 @@ pub const BLOCKS_MIN: u64 = 150;
 /// Number of authorities, and of providers ([`PROVIDERS`]), in a drawn network.
 const AUTHORITIES: u8 = 4;
 const PROVIDERS: u8 = 10;
+/// Least and most seconds of a pause that is longer than every timeout: the longest one is the gateway's
+/// for the signatures of a put, 180 s.
+const LONG_PAUSE_S: (u64, u64) = (190, 260);
 /// Height by which a new network has an agreement with every provider.
 const READY_BY: u64 = 240;
 /// Names of files, in the order in which they are stored.
@@ -31,7 +34,7 @@ pub enum Kind {
     Lagging,
     /// All processes lose power and restart in any order.
     AnyOrder,
-    /// A process pauses for longer than a timeout, and resumes.
+    /// Processes pause, some of them for longer than every timeout, and resume.
     Paused,
     /// More than half of every segment's holders are away for a while.
     Majority,
@@ -74,13 +77,15 @@ impl Plan {
     /// If `kinds` is empty.
     pub fn drawn_of(seed: u64, kinds: &[Kind]) -> Self {
         let first = kinds[(seed % kinds.len() as u64) as usize];
-        let mut draw = Draw { rng: TestRng::new(seed), steps: Vec::new(), files: 0 };
+        let variant = Some(seed / kinds.len() as u64);
+        let mut draw = Draw { rng: TestRng::new(seed), steps: Vec::new(), files: 0, variant };
         let second = kinds[draw.below(kinds.len() as u64) as usize];
         let behind = draw.prelude(first);
         draw.steps.push(Step::Until(ready, READY_BY));
         let file = draw.file();
         draw.steps.extend([Step::Put(file), Step::Get(file), Step::Send]);
         draw.episode(first, behind);
+        draw.variant = None;
         draw.episode(second, None);
         let last = draw.file();
         draw.steps.extend([Step::Try(last), Step::Reach(BLOCKS_MIN), Step::Promises]);
@@ -97,6 +102,8 @@ struct Draw {
     rng: TestRng,
     steps: Vec<Step>,
     files: usize,
+    /// Decides the variant of the first episode; that of the second one is random.
+    variant: Option<u64>,
 }
 
 impl Draw {
@@ -106,6 +113,11 @@ impl Draw {
 
     fn between(&mut self, least: u64, most: u64) -> u64 {
         least + self.below(most - least + 1)
+    }
+
+    /// Number of the episode's variant, which cycles or is random.
+    fn variant(&mut self) -> u64 {
+        self.variant.take().unwrap_or_else(|| self.rng.next_u64() >> 1)
     }
 
     /// Authority 0, which clients ask first, with a chance of a half; else any authority.
@@ -209,7 +221,8 @@ impl Draw {
     }
 
     fn paused(&mut self) {
-        let whom = match self.below(4) {
+        let variant = self.variant();
+        let whom = match variant % 4 {
             0 => vec![Process::Gateway(0)],
             1 => vec![Process::Authority(self.authority())],
             _ => {
@@ -217,6 +230,9 @@ impl Draw {
                 all[..self.between(1, 2) as usize].to_vec()
             }
         };
+        if variant.is_multiple_of(2) {
+            return self.paused_long(&whom);
+        }
         let (blocks, file) = (self.between(60, 300), self.file());
         self.steps.extend(whom.iter().map(|process| Step::Pause(*process)));
         if !whom.contains(&Process::Gateway(0)) {
@@ -224,6 +240,21 @@ impl Draw {
         }
         self.steps.push(Step::Pass(blocks));
         self.steps.extend(whom.iter().map(|process| Step::Resume(*process)));
+        self.steps.push(Step::Pass(8));
+    }
+
+    /// No block becomes final meanwhile: two of four authorities are cut off. So the time costs few blocks.
+    fn paused_long(&mut self, whom: &[Process]) {
+        let cut = self.shuffled((0..AUTHORITIES).map(Process::Authority).collect())[..2].to_vec();
+        let (file, seconds) = (self.file(), self.between(LONG_PAUSE_S.0, LONG_PAUSE_S.1));
+        self.steps.extend(whom.iter().map(|process| Step::Pause(*process)));
+        self.steps.extend(cut.iter().map(|process| Step::Isolate(*process)));
+        if !whom.contains(&Process::Gateway(0)) {
+            self.steps.push(Step::Try(file));
+        }
+        self.steps.push(Step::Wait(Duration::from_secs(seconds)));
+        self.steps.extend(whom.iter().map(|process| Step::Resume(*process)));
+        self.steps.extend(cut.iter().map(|process| Step::Rejoin(*process)));
         self.steps.push(Step::Pass(8));
     }
 
@@ -245,25 +276,29 @@ impl Draw {
     }
 
     fn lying(&mut self) {
-        let liar = self.authority();
-        let lie = [Lie::Withhold, Lie::StandStill, Lie::Deny][self.below(3) as usize];
+        let (variant, liar) = (self.variant(), self.authority());
+        let lie = [Lie::Withhold, Lie::StandStill, Lie::Deny][(variant % 3) as usize];
+        let says = |lie| match variant.is_multiple_of(2) {
+            true => Step::LieEach(lie),
+            false => Step::Lie(liar, lie),
+        };
         let (file, provider) = (self.file(), Process::Provider(self.provider()));
         self.steps.extend([
-            Step::Lie(liar, lie),
+            says(lie),
             Step::Send,
             Step::Try(file),
             Step::Crash(provider),
             Step::Restart(provider),
             Step::Send,
             Step::Pass(8),
-            Step::Lie(liar, Lie::Nothing),
+            says(Lie::Nothing),
         ]);
     }
 
     fn disk(&mut self) {
         let provider = self.provider();
         let file = self.file();
-        match self.below(4) {
+        match self.variant() % 4 {
             0 => {
                 self.steps.extend([Step::Fill(provider), Step::Try(file), Step::Pass(16)]);
                 self.steps.push(Step::Empty(provider));

@@ -145,6 +145,8 @@ pub enum Step {
     CatchUp(u8),
     /// The service of an authority lies to all its clients.
     Lie(u8, Lie),
+    /// Each client has one node that lies to it; other clients have other ones.
+    LieEach(Lie),
     /// The next sector that a provider reads from its store is damaged permanently.
     Damage(u8, Damage),
     /// The volume of a provider becomes full.

@@ -3,7 +3,8 @@
 use posync_protocol::ledger::{AgreementChange, Event};
 use posync_sim::{
     drawn::{BLOCKS_MIN, Kind},
-    plan::{Plan, Process, Sample, Step},
+    machine::Damage,
+    plan::{Lie, Plan, Process, Sample, Step},
     world::{Failure, run},
 };
 
@@ -65,8 +66,37 @@ fn any_seven_seeds_in_a_row_meet_every_kind() {
         assert_eq!(behind, matches!(kind, Kind::Lagging | Kind::AnyOrder), "seed {seed}");
         let slow = Plan::drawn(seed).steps.iter().any(|step| matches!(step, Step::Loiter(_)));
         assert!(slow || kind != Kind::Slow, "seed {seed}");
-        let lies = Plan::drawn(seed).steps.iter().any(|step| matches!(step, Step::Lie(..)));
+        let lies =
+            Plan::drawn(seed).steps.iter().any(|step| matches!(step, Step::Lie(..) | Step::LieEach(_)));
         assert!(lies || kind != Kind::Lying, "seed {seed}");
     };
     (0..70).for_each(first);
+}
+
+/// Forty seeds are what every change must pass: `GATE` in `xtask/src/campaign.rs`.
+#[test]
+fn forty_seeds_draw_every_variant_of_every_fault() {
+    let steps: Vec<Step> = (0..40).flat_map(|seed| Plan::drawn(seed).steps).collect();
+    let count = |name, least, is: fn(&Step) -> bool| {
+        let found = steps.iter().filter(|step| is(step)).count();
+        assert!(found >= least, "{name}: drawn {found} times");
+    };
+    count("lagging node", 5, |step| matches!(step, Step::Lag(_)));
+    count("power cut, any order", 5, |step| matches!(step, Step::Blackout));
+    count("paused gateway", 1, |step| matches!(step, Step::Pause(Process::Gateway(_))));
+    count("paused authority", 1, |step| matches!(step, Step::Pause(Process::Authority(_))));
+    count("paused provider", 5, |step| matches!(step, Step::Pause(Process::Provider(_))));
+    count("longer than every timeout", 3, |step| matches!(step, Step::Wait(time) if time.as_secs() > 180));
+    count("cut off", 5, |step| matches!(step, Step::Isolate(Process::Provider(_))));
+    for lie in [Lie::Withhold, Lie::StandStill, Lie::Deny] {
+        let told = |step: &&Step| matches!(step, Step::Lie(_, said) | Step::LieEach(said) if *said == lie);
+        assert!(steps.iter().filter(told).count() >= 2, "{lie:?}");
+    }
+    count("one liar", 2, |step| matches!(step, Step::Lie(..)));
+    count("a liar for each client", 2, |step| matches!(step, Step::LieEach(_)));
+    count("torn writes", 2, |step| matches!(step, Step::PowerCut));
+    count("full disk", 1, |step| matches!(step, Step::Fill(_)));
+    count("unreadable sector", 1, |step| matches!(step, Step::Damage(_, Damage::Unreadable)));
+    count("flipped bit", 1, |step| matches!(step, Step::Damage(_, Damage::FlippedBit)));
+    count("slow users", 5, |step| matches!(step, Step::Loiter(_)));
 }

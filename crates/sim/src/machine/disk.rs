@@ -27,6 +27,8 @@ struct State {
     /// Damage that strikes the next read of a partition whose name has this ending.
     armed: Option<(&'static str, Damage)>,
     places: Vec<Place>,
+    /// Damage that struck so far, also where a write has repaired it.
+    struck: Vec<Damage>,
     full: bool,
 }
 
@@ -47,6 +49,11 @@ impl Disk {
     /// Sets whether every write fails because the disk is full.
     pub fn fill(&self, full: bool) {
         self.0.lock().expect("no holder panics").full = full;
+    }
+
+    /// Damage that struck so far, also where a write has repaired it.
+    pub fn struck(&self) -> Vec<Damage> {
+        self.0.lock().expect("no holder panics").struck.clone()
     }
 
     /// Number of damaged places.
@@ -72,6 +79,7 @@ impl MachineBlob {
             && length > 0
         {
             state.armed = None;
+            state.struck.push(damage);
             let (partition, name) = (self.partition.clone(), self.name.clone());
             state.places.push(Place { partition, name, offset: offset + length as u64 / 2, damage });
         }

@@ -1,10 +1,14 @@
 //! Faults that a drawn plan inflicts on the network, and their end. Each is counted by its kind.
 
 use super::{Failure, World, users::name};
-use crate::plan::{Lie, Loiterers, Process, Step};
+use crate::{
+    machine::{Damage, Disk},
+    plan::{Lie, Loiterers, Process, Step},
+};
 use commonware_macros::select;
 use commonware_runtime::{Clock as _, Spawner as _, Supervisor as _, deterministic::Context};
 use posync_client::rpc::{Client, Gateway};
+use posync_gateway::coding::SHARDS;
 use posync_protocol::{
     Bounded,
     wire::gateway::{Ask, Get, Put},
@@ -20,8 +24,9 @@ const SLOW_FILE: u64 = 1 << 20;
 const SLOW_PART: usize = 1_000;
 
 impl World<'_> {
-    /// Counts a fault by its kind.
+    /// Counts a fault by its kind. Damage counts when it strikes: see [`World::struck`].
     pub(super) fn count(&mut self, step: &Step) {
+        self.count_away(step);
         let kind = match step {
             Step::PowerCut => "power cut",
             Step::Blackout => "power cut, started in any order",
@@ -29,9 +34,9 @@ impl World<'_> {
             Step::Isolate(_) => "cut off",
             Step::Pause(_) => "pause",
             Step::Lag(_) => "lagging node",
-            Step::Lie(_, Lie::Nothing) => return,
+            Step::Lie(_, Lie::Nothing) | Step::LieEach(Lie::Nothing) => return,
             Step::Lie(..) => "lying node",
-            Step::Damage(..) => "damaged sector",
+            Step::LieEach(..) => "lying node for each client",
             Step::Fill(_) => "full disk",
             Step::Storage(_) => "torn writes",
             Step::Loiter(loiterers) => {
@@ -42,6 +47,36 @@ impl World<'_> {
             _ => return,
         };
         *self.lasting.faults.entry(kind).or_default() += 1;
+    }
+
+    /// Counts a fault when so many providers are away that every segment lacks more than half of its holders.
+    fn count_away(&mut self, step: &Step) {
+        let changed = match step {
+            Step::Pause(process) | Step::Isolate(process) | Step::Crash(process) => {
+                matches!(process, Process::Provider(_)) && self.away.insert(*process)
+            }
+            Step::Resume(process) | Step::Rejoin(process) | Step::Restart(process) => {
+                self.away.remove(process);
+                false
+            }
+            _ => false,
+        };
+        // The others hold fewer than half of the shards of any segment.
+        let others = usize::from(self.lasting.plan.providers).saturating_sub(self.away.len());
+        if changed && others + 1 == SHARDS.div_ceil(2) {
+            *self.lasting.faults.entry("more than half of the holders away").or_default() += 1;
+        }
+    }
+
+    /// Adds the damage that struck to the faults.
+    pub(super) fn struck(&mut self) {
+        for damage in self.lasting.disks.values().flat_map(Disk::struck) {
+            let kind = match damage {
+                Damage::Unreadable => "unreadable sector",
+                Damage::FlippedBit => "flipped bit",
+            };
+            *self.lasting.faults.entry(kind).or_default() += 1;
+        }
     }
 
     pub(super) async fn fault(&mut self, step: &Step) -> Result<(), Failure> {
@@ -63,7 +98,13 @@ impl World<'_> {
             Step::Resume(process) => self.resume(*process).await,
             Step::Lag(index) => self.link((*index).into(), None).await,
             Step::CatchUp(index) => self.link((*index).into(), Some(self.gossip)).await,
-            Step::Lie(index, lie) => self.lasting.fronts[usize::from(*index)].say(*lie),
+            Step::Lie(index, lie) => self.lasting.fronts[usize::from(*index)].say(*lie, None),
+            Step::LieEach(lie) => {
+                let of = self.lasting.plan.authorities;
+                (0..of)
+                    .zip(&self.lasting.fronts)
+                    .for_each(|(index, front)| front.say(*lie, Some((index, of))));
+            }
             Step::Damage(index, damage) => {
                 let disk = self.lasting.disks.entry(Process::Provider(*index)).or_default();
                 disk.damage("-segments", *damage);

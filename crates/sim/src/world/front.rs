@@ -38,28 +38,32 @@ pub(super) struct Front(Arc<Mutex<Said>>);
 #[derive(Default)]
 struct Said {
     lie: Lie,
+    /// With `(index, of)`, the front lies only to the clients of that share: each client is in one of `of`.
+    share: Option<(u8, u8)>,
     first: BTreeMap<Vec<u8>, Bytes>,
     running: Option<commonware_runtime::Handle<()>>,
 }
 
 impl Front {
-    pub(super) fn say(&self, lie: Lie) {
-        self.0.lock().expect("no holder panics").lie = lie;
+    /// Lies from now on, to all clients or to a share of them.
+    pub(super) fn say(&self, lie: Lie, share: Option<(u8, u8)>) {
+        let mut said = self.0.lock().expect("no holder panics");
+        (said.lie, said.share) = (lie, share);
     }
 
-    fn lie(&self) -> Lie {
-        self.0.lock().expect("no holder panics").lie
+    fn lie(&self, peer: &Account) -> Lie {
+        self.0.lock().expect("no holder panics").lie(peer)
     }
 
     /// While the front stands still, the first answer to this question; else `answer`, which is remembered.
-    fn first(&self, ask: &Ask, answer: Answer) -> Answer {
+    fn first(&self, peer: &Account, ask: &Ask, answer: Answer) -> Answer {
         if !matches!(answer, Answer::Read(_) | Answer::Info(_)) {
             return answer;
         }
         let mut said = self.0.lock().expect("no holder panics");
         let key = ask.encode().to_vec();
         match said.first.get(&key) {
-            Some(first) if said.lie == Lie::StandStill => {
+            Some(first) if said.lie(peer) == Lie::StandStill => {
                 commonware_codec::DecodeExt::decode(first.clone()).expect("it was encoded here")
             }
             None if said.first.len() < REMEMBERED_MAX => {
@@ -67,6 +71,15 @@ impl Front {
                 answer
             }
             _ => answer,
+        }
+    }
+}
+
+impl Said {
+    fn lie(&self, peer: &Account) -> Lie {
+        match self.share {
+            Some((index, of)) if peer.0[0] % of != index => Lie::Nothing,
+            _ => self.lie,
         }
     }
 }
@@ -98,7 +111,8 @@ impl Behind {
 }
 
 async fn answer(front: Front, behind: Arc<Behind>, call: Incoming<Node>, ask: Ask) {
-    match (front.lie(), &ask) {
+    let peer = call.peer();
+    match (front.lie(&peer), &ask) {
         (Lie::Withhold, _) | (Lie::StandStill, Ask::Follow(_)) => return std::future::pending().await,
         (Lie::Deny, Ask::Receipt(_)) => {
             let _ = call.finish(&Answer::Receipt(None)).await;
@@ -111,7 +125,7 @@ async fn answer(front: Front, behind: Arc<Behind>, call: Incoming<Node>, ask: As
     let mut last = None;
     while let Some(next) = inner.recv().await {
         // If the caller has gone, this ends with the next answer.
-        if let Some(answer) = last.replace(front.first(&ask, next))
+        if let Some(answer) = last.replace(front.first(&peer, &ask, next))
             && call.send(&answer).await.is_err()
         {
             return;
@@ -119,7 +133,7 @@ async fn answer(front: Front, behind: Arc<Behind>, call: Incoming<Node>, ask: As
         if let Ask::Follow(_) = ask
             && let Some(answer) = last.take()
         {
-            while front.lie() == Lie::StandStill {
+            while front.lie(&peer) == Lie::StandStill {
                 behind.context.sleep(AGAIN).await;
             }
             if call.send(&answer).await.is_err() {
@@ -128,7 +142,7 @@ async fn answer(front: Front, behind: Arc<Behind>, call: Incoming<Node>, ask: As
         }
     }
     let Some(last) = last else { return };
-    let last = match (front.lie(), &ask) {
+    let last = match (front.lie(&peer), &ask) {
         (Lie::Deny, Ask::Submit(_)) => Answer::Refused(Code::NonceOld),
         _ => last,
     };

@@ -109,6 +109,7 @@ impl World<'_> {
 
     /// Compares the store of every running authority with the judge's state, record by record.
     pub(super) async fn report(&mut self) -> Result<Report, Failure> {
+        self.struck();
         let mut state_root = [0; 32];
         for (index, handle) in self.handles() {
             state_root = self.compare(index, &handle).await?;

@@ -175,6 +175,8 @@ struct World<'a> {
     ended: Arc<Mutex<Vec<String>>>,
     gossip: Gossip,
     paused: BTreeMap<Process, Gate>,
+    /// Providers that are paused, cut off or down.
+    away: BTreeSet<Process>,
     loiterers: Vec<Task<()>>,
     lasting: &'a mut Lasting,
 }

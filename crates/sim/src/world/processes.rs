@@ -21,7 +21,13 @@ use posync_node::{
 };
 use posync_protocol::{Account, Amount};
 use posync_provider::config::{GRACE_LOCAL, LOOSE, SCRUB_LOCAL};
-use std::{collections::BTreeMap, fmt::Display, future::Future, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    future::Future,
+    net::SocketAddr,
+    sync::Arc,
+};
 
 /// Egress that a simulated provider offers, in bytes a second. It is low because every byte is simulated.
 const EGRESS_RATE: u64 = 256 << 10;
@@ -65,8 +71,8 @@ impl<'a> World<'a> {
         drop(network.start());
         let gossip = lasting.plan.gossip;
         let (running, ended) = (BTreeMap::new(), Arc::default());
-        let (paused, loiterers) = (BTreeMap::new(), Vec::new());
-        let mut world = Self { context, oracle, running, ended, gossip, paused, loiterers, lasting };
+        let (paused, away, loiterers) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+        let mut world = Self { context, oracle, running, ended, gossip, paused, away, loiterers, lasting };
         world.link_all(gossip).await;
         for process in world.lasting.up.clone() {
             world.start_process(process);
