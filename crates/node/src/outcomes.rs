@@ -125,3 +125,35 @@ impl<E: Runtime> Outcomes<E> {
         slot.as_ref().and_then(|archive| archive.last_index()).unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonware_cryptography::{Hasher as _, Sha256};
+    use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
+    use commonware_utils::NZUsize;
+
+    #[test]
+    fn an_outcome_from_memory_is_the_one_on_disk() {
+        deterministic::Runner::default().start(|context| async move {
+            let outcome = |height: u64| BlockOutcome {
+                receipts: vec![([height as u8; 32], Code::Done)],
+                events: vec![],
+            };
+            let files = Files::open(&context, "node".into(), NZUsize!(64), false).await;
+            let outcomes = Outcomes::open(context.child("outcomes"), &files, false).await;
+            let count = 3 * REMEMBERED_MAX as u64;
+            for height in 1..=count {
+                outcomes.put(height, Sha256::hash(&[&height.to_be_bytes()]), &outcome(height)).await;
+                assert_eq!(outcomes.clone().get(height).await, Some(outcome(height)), "from memory");
+            }
+            assert_eq!(outcomes.newest.lock().expect("no one panics").len(), REMEMBERED_MAX);
+            drop(outcomes);
+            let outcomes = Outcomes::open(context.child("again"), &files, false).await;
+            for height in 1..=count {
+                assert_eq!(outcomes.get(height).await, Some(outcome(height)), "from the disk");
+            }
+            assert_eq!(outcomes.get(count + 1).await, None);
+        });
+    }
+}

@@ -227,8 +227,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             let step = match self.ledger.above(height).await {
                 Ok(next) => {
                     height = next;
-                    self.handler.parts().view.advance(height);
-                    if self.rests(height) { Ok(()) } else { self.step().await }
+                    self.reached(height).await
                 }
                 Err(error) => Err(error.into()),
             };
@@ -249,6 +248,12 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
                 Err(fatal) => return Err(fatal),
             }
         }
+    }
+
+    /// Takes a new height, and performs the duties unless nothing can be due.
+    async fn reached(&mut self, height: u64) -> Result<(), ReconcilerError> {
+        self.handler.parts().view.advance(height);
+        if self.rests(height) { Ok(()) } else { self.step().await }
     }
 
     /// True if nothing can be due at this height: the provider stores nothing and nothing is asked of it, and

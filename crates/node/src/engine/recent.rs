@@ -163,3 +163,86 @@ impl<A: Blocks<Block = Arc<Block>>> Blocks for Recent<A, Arc<Block>> {
         self.archive.last_index()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::{Files, PrivateKey},
+        genesis::{Genesis, deal},
+    };
+    use commonware_cryptography::{Digestible as _, Signer as _};
+    use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
+    use commonware_storage::{archive::prunable, translator::EightCap};
+    use commonware_utils::{NZUsize, TestRng};
+    use posync_protocol::{
+        Amount, Bounded,
+        block::{BlockBody, Header},
+        limits::Parameters,
+    };
+
+    type Archive = prunable::Archive<EightCap, deterministic::Context, Digest, Arc<Block>>;
+    type Stored = Recent<Archive, Arc<Block>>;
+
+    fn genesis() -> Genesis {
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 9_000));
+        let dealt = deal(&[address], Parameters::LOCAL, Amount::sync(10_000), Vec::new(), TestRng::new(1));
+        dealt.expect("valid").0
+    }
+
+    /// A block at this height, which differs by its time.
+    fn block(genesis: &Genesis, height: u64, time_ms: u64) -> Arc<Block> {
+        let first = genesis.block::<deterministic::Context>();
+        let header = Header { height, time_ms, ..first.header().clone() };
+        let (draws, operations, dkg) = (Bounded::default(), Bounded::default(), Bounded::default());
+        let body = BlockBody { draws, operations, dkg };
+        Arc::new(Block::sign(header, body, None, &PrivateKey::from_seed(1)))
+    }
+
+    async fn archive(context: &deterministic::Context, name: &'static str) -> Archive {
+        let files = Files::open(context, "node".into(), NZUsize!(64), false).await;
+        Archive::init(context.child(name), files.archive("blocks")).await.expect("opens")
+    }
+
+    async fn expect_all<S>(store: &S, blocks: &[Arc<Block>])
+    where
+        S: Blocks<Block = Arc<Block>>,
+    {
+        for block in blocks {
+            let (height, digest) = (block.header().height, block.digest());
+            for id in [Identifier::Index(height), Identifier::Key(&digest)] {
+                let found = store.get(id).await.expect("reads").expect("stored");
+                assert_eq!(found.digest(), digest, "height {height}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_from_memory_is_the_one_that_the_archive_holds() {
+        deterministic::Runner::default().start(|context| async move {
+            let genesis = genesis();
+            let count = 3 * REMEMBERED_MAX as u64;
+            let mut blocks: Vec<_> = (1..=count).map(|height| block(&genesis, height, 1)).collect();
+            // A gap that is filled late, far below the newest.
+            let late = blocks.remove(4);
+            blocks.push(late.clone());
+            let mut stored = Stored::new(archive(&context, "blocks").await);
+            for block in &blocks {
+                stored = stored.put(block.digest(), block).await.expect("writes");
+            }
+            assert_eq!(stored.newest.len(), REMEMBERED_MAX);
+            assert!(stored.remembered(&Identifier::Index(count)).is_some());
+            assert!(stored.remembered(&Identifier::Key(&late.digest())).is_none(), "it is not new");
+            // The archive ignores a second block of a height, and so does the memory.
+            for height in [1, count] {
+                let second = block(&genesis, height, 2);
+                stored = stored.put(second.digest(), &second).await.expect("writes");
+                assert!(stored.get(Identifier::Key(&second.digest())).await.expect("reads").is_none());
+            }
+            expect_all(&stored, &blocks).await;
+            assert!(stored.get(Identifier::Index(count + 1)).await.expect("reads").is_none());
+            drop(stored.sync().await.expect("writes"));
+            expect_all(&archive(&context, "again").await, &blocks).await;
+        });
+    }
+}
