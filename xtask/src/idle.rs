@@ -1,5 +1,8 @@
-//! Measures an idle network: starts one from a release build, samples every process each minute, and
+//! Measures an idle network: starts one from a release build, samples every process each few seconds, and
 //! compares the last minute with the one at a third of the time.
+//!
+//! The figures of a minute are the highest of its samples: an authority opens files as a term begins and
+//! removes them as it ends, so two single samples would compare two places in a term.
 //!
 //! It reads `/proc`, so it runs on Linux only.
 
@@ -17,8 +20,10 @@ use std::{
 const GROWTH_MAX: u64 = 10;
 /// Minutes that are measured without `--minutes`.
 const MINUTES_USUAL: usize = 30;
-/// Time between two samples of the processes.
-const EVERY: Duration = Duration::from_secs(60);
+/// Time of which the highest figures are kept.
+const MINUTE: Duration = Duration::from_secs(60);
+/// Time between two samples of the processes: a fraction of a local term, which takes about ten seconds.
+const EVERY: Duration = Duration::from_secs(4);
 
 /// Resources of one process at one moment.
 #[derive(Clone, Copy, Default)]
@@ -79,10 +84,10 @@ fn measure(minutes: usize, program: Option<PathBuf>) -> Result<bool, String> {
     let (mut samples, mut busy) = (vec![sample(&net)?], Vec::new());
     let mut since = Instant::now();
     for minute in 1..=minutes {
-        thread::sleep(EVERY.saturating_sub(since.elapsed()));
+        let highest = highest_of(&net, since + MINUTE)?;
         let seconds = since.elapsed().as_secs_f64();
         since = Instant::now();
-        samples.push(sample(&net)?);
+        samples.push(highest);
         let cores = cores(&samples[minute - 1], &samples[minute], hertz) / seconds;
         busy.push(cores);
         let sums =
@@ -92,6 +97,30 @@ fn measure(minutes: usize, program: Option<PathBuf>) -> Result<bool, String> {
     drop(net);
     let mean = busy.iter().sum::<f64>() / busy.len() as f64;
     Ok(judge(&samples, minutes, mean))
+}
+
+/// Samples the network until `end`, and returns the highest figures of each process that runs then.
+fn highest_of(net: &Net, end: Instant) -> Result<BTreeMap<String, Sample>, String> {
+    let mut highest = BTreeMap::new();
+    loop {
+        thread::sleep(EVERY.min(end.saturating_duration_since(Instant::now())));
+        highest = raised(&highest, sample(net)?);
+        if Instant::now() >= end {
+            return Ok(highest);
+        }
+    }
+}
+
+/// The processes of `now`, each with the higher of both figures and with its processor time of now.
+fn raised(before: &BTreeMap<String, Sample>, mut now: BTreeMap<String, Sample>) -> BTreeMap<String, Sample> {
+    for (name, sample) in &mut now {
+        let Some(before) = before.get(name) else { continue };
+        sample.descriptors = sample.descriptors.max(before.descriptors);
+        sample.files = sample.files.max(before.files);
+        sample.resident = sample.resident.max(before.resident);
+        sample.disk = sample.disk.max(before.disk);
+    }
+    now
 }
 
 /// Prints the table and the verdict; true if no judged figure grew.
@@ -219,6 +248,21 @@ mod tests {
     #[test]
     fn only_what_is_more_than_a_tenth_larger_grew() {
         assert!(!grows(100, 110) && grows(100, 111) && !grows(100, 3) && grows(0, 1) && !grows(0, 0));
+    }
+
+    #[test]
+    fn a_minute_counts_with_its_highest_figures_and_only_what_still_runs() {
+        let one =
+            |descriptors, ticks| Sample { descriptors, ticks, files: 200 - descriptors, ..Sample::default() };
+        let map = |samples: &[(&str, Sample)]| {
+            samples.iter().map(|(name, sample)| ((*name).to_owned(), *sample)).collect::<BTreeMap<_, _>>()
+        };
+        let before = map(&[("a", one(120, 5)), ("gone", one(1, 1))]);
+        let highest = raised(&before, map(&[("a", one(90, 9)), ("new", one(2, 2))]));
+        assert_eq!(highest.len(), 2, "{:?}", highest.keys());
+        let a = highest["a"];
+        assert_eq!((a.descriptors, a.files, a.ticks), (120, 110, 9));
+        assert_eq!(highest["new"].descriptors, 2);
     }
 
     #[test]

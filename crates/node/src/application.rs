@@ -320,9 +320,12 @@ impl<E: Runtime> Application<E> {
             return header.parent_view == 0;
         };
         let round = Round::new(Epoch::new(header.term), View::new(header.parent_view));
+        // A seed in the table comes from a certificate that consensus verified.
+        let known = self.0.setup.seeds.peek(round).is_some_and(|seed| seed.encode() == beacon[..]);
         header.parent_view != 0
-            && commonware_codec::DecodeExt::decode(Copying(&beacon))
-                .is_ok_and(|signature| Seed::new(round, signature).verify(&self.0.setup.verifier))
+            && (known
+                || commonware_codec::DecodeExt::decode(Copying(&beacon))
+                    .is_ok_and(|signature| Seed::new(round, signature).verify(&self.0.setup.verifier)))
     }
 
     async fn parent(&self, block: &Block, ancestry: &mut impl Ancestry<Block>) -> Option<Header> {

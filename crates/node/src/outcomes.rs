@@ -17,12 +17,17 @@ use posync_protocol::{
     ledger::Event,
     limits::{BLOCKS_KEPT, OPERATIONS_MAX},
 };
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
 
 /// Upper bound on the events of a block when decoding, against damage. No block can cause as many.
 const EVENTS_MAX: usize = 1 << 20;
 /// Blocks between two prunings of the archive.
 const PRUNE_EVERY: u64 = 256;
+/// Outcomes that stay in memory: the feed and the services read each one right after its block.
+const REMEMBERED_MAX: usize = 4;
 
 /// Receipts and events of one block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,12 +67,13 @@ type Archive<E> = prunable::Archive<EightCap, E, Digest, BlockOutcome>;
 /// The outcomes of the kept blocks; clones share the archive.
 pub struct Outcomes<E: Runtime> {
     archive: Arc<AsyncMutex<Option<Archive<E>>>>,
+    newest: Arc<Mutex<VecDeque<(u64, BlockOutcome)>>>,
     prunes: bool,
 }
 
 impl<E: Runtime> Clone for Outcomes<E> {
     fn clone(&self) -> Self {
-        Self { archive: self.archive.clone(), prunes: self.prunes }
+        Self { archive: self.archive.clone(), newest: self.newest.clone(), prunes: self.prunes }
     }
 }
 
@@ -77,7 +83,7 @@ impl<E: Runtime> Outcomes<E> {
         let config = files.archive("outcomes");
         let archive =
             Archive::init(context, config).await.expect("a node that cannot read its disk must stop");
-        Self { archive: Arc::new(AsyncMutex::new(Some(archive))), prunes: !all }
+        Self { archive: Arc::new(AsyncMutex::new(Some(archive))), newest: Arc::default(), prunes: !all }
     }
 
     /// Stores the outcome of the block at `height`; it is durable on return.
@@ -91,18 +97,63 @@ impl<E: Runtime> Outcomes<E> {
             archive = pruned.expect("a node that cannot write must stop");
         }
         *slot = Some(archive);
+        let mut newest = self.newest.lock().expect("no holder panics");
+        if newest.len() == REMEMBERED_MAX {
+            newest.pop_front();
+        }
+        newest.push_back((height, outcome.clone()));
     }
 
     /// The outcome of the block at `height`, if it is kept.
     pub async fn get(&self, height: u64) -> Option<BlockOutcome> {
+        if let Some(outcome) = self.remembered(height) {
+            return Some(outcome);
+        }
         let slot = self.archive.lock().await;
         let archive = slot.as_ref()?;
         archive.get(Identifier::Index(height)).await.expect("a node that cannot read its disk must stop")
+    }
+
+    fn remembered(&self, height: u64) -> Option<BlockOutcome> {
+        let newest = self.newest.lock().expect("no holder panics");
+        newest.iter().find(|(known, _)| *known == height).map(|(_, outcome)| outcome.clone())
     }
 
     /// The highest block whose outcome is kept; 0 before the first.
     pub async fn last(&self) -> u64 {
         let slot = self.archive.lock().await;
         slot.as_ref().and_then(|archive| archive.last_index()).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonware_cryptography::{Hasher as _, Sha256};
+    use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
+    use commonware_utils::NZUsize;
+
+    #[test]
+    fn an_outcome_from_memory_is_the_one_on_disk() {
+        deterministic::Runner::default().start(|context| async move {
+            let outcome = |height: u64| BlockOutcome {
+                receipts: vec![([height as u8; 32], Code::Done)],
+                events: vec![],
+            };
+            let files = Files::open(&context, "node".into(), NZUsize!(64), false).await;
+            let outcomes = Outcomes::open(context.child("outcomes"), &files, false).await;
+            let count = 3 * REMEMBERED_MAX as u64;
+            for height in 1..=count {
+                outcomes.put(height, Sha256::hash(&[&height.to_be_bytes()]), &outcome(height)).await;
+                assert_eq!(outcomes.clone().get(height).await, Some(outcome(height)), "from memory");
+            }
+            assert_eq!(outcomes.newest.lock().expect("no one panics").len(), REMEMBERED_MAX);
+            drop(outcomes);
+            let outcomes = Outcomes::open(context.child("again"), &files, false).await;
+            for height in 1..=count {
+                assert_eq!(outcomes.get(height).await, Some(outcome(height)), "from the disk");
+            }
+            assert_eq!(outcomes.get(count + 1).await, None);
+        });
     }
 }

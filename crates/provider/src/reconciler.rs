@@ -60,6 +60,9 @@ use std::{
 
 /// Blocks after which an unanswered challenge is answered again.
 const RETRY_BLOCKS: u64 = 3;
+/// Blocks between two reads of its own records by a provider that stores nothing: half of the time in which a
+/// challenge is answered on a local network.
+const EMPTY_BLOCKS: u64 = 4;
 /// Blocks between attempts to register.
 const REGISTER_BLOCKS: u64 = 16;
 /// Number of slots whose three records fit one proven read.
@@ -115,6 +118,10 @@ pub struct Reconciler<E: Spawner + Context, B, L> {
     /// The newest height at which the provider's own records were proved.
     own_at: u64,
     is_registered: bool,
+    /// True if the records proved last hold no challenge and no read that is asked again.
+    is_unasked: bool,
+    /// The height at which the duties were performed last.
+    stepped: u64,
     registered_at: Option<u64>,
     /// The challenge answered last, and the height of the answer.
     answered: Option<(u64, u64)>,
@@ -186,6 +193,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             told: Told::default(),
             own_at: 0,
             is_registered: false,
+            is_unasked: false,
+            stepped: 0,
             registered_at: None,
             answered: None,
             refreshed: None,
@@ -218,8 +227,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             let step = match self.ledger.above(height).await {
                 Ok(next) => {
                     height = next;
-                    self.handler.parts().view.advance(height);
-                    self.step().await
+                    self.reached(height).await
                 }
                 Err(error) => Err(error.into()),
             };
@@ -242,6 +250,19 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         }
     }
 
+    /// Takes a new height, and performs the duties unless nothing can be due.
+    async fn reached(&mut self, height: u64) -> Result<(), ReconcilerError> {
+        self.handler.parts().view.advance(height);
+        if self.rests(height) { Ok(()) } else { self.step().await }
+    }
+
+    /// True if nothing can be due at this height: the provider stores nothing and nothing is asked of it, and
+    /// its records were read a moment ago.
+    fn rests(&self, height: u64) -> bool {
+        let stores = self.handler.parts().store.totals().leaves > 0;
+        self.is_registered && self.is_unasked && !stores && height < self.stepped + EMPTY_BLOCKS
+    }
+
     /// Performs the duties at the view's height.
     ///
     /// # Errors
@@ -250,6 +271,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         // A full disk that blocks a note must not delay an answer.
         let judged = self.judge_gone().await;
         self.duties().await?;
+        self.stepped = self.handler.parts().view.height();
         judged
     }
 
@@ -261,6 +283,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             return if at < self.ender.ends.floor() { Ok(()) } else { self.register(height).await };
         };
         self.is_registered = true;
+        self.is_unasked = case.audit.challenge.is_none() && case.audit.missing.is_empty();
         self.look(&case);
         self.keep_asked(&case, at).await?;
         self.own_at = self.own_at.max(at);

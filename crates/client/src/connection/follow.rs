@@ -1,4 +1,8 @@
 //! Follows the chain: certified headers in order, each once, from whichever node answers.
+//!
+//! A reader that is behind finds several answers waiting. Their headers are linked by hashes, so the last
+//! certificate proves them all, and it is the only one that is checked. If anything in such a run is wrong,
+//! the whole run is refused and the node is left; another node is asked for the same headers.
 
 use super::{
     Connection, Error,
@@ -10,10 +14,12 @@ use crate::{
     rpc::{self, Call},
 };
 use commonware_macros::select;
+use futures::FutureExt as _;
 use posync_protocol::{
+    Bounded,
     block::{BlockBody, Header},
-    limits::ASK_ATTEMPTS,
-    wire::node::{Answer, Ask},
+    limits::{ASK_ATTEMPTS, HEADERS_MAX},
+    wire::node::{Answer, Ask, Certified},
 };
 use std::{collections::VecDeque, pin::pin, time::Duration};
 
@@ -26,6 +32,8 @@ const QUIETS_MAX: u32 = 4;
 pub struct Follow {
     connection: Connection,
     call: Option<(At, Call<rpc::Node>)>,
+    /// An answer that arrived behind a run and does not belong to it.
+    behind: Option<Answer>,
     ready: VecDeque<Header>,
     last: Option<Header>,
     from: u64,
@@ -33,7 +41,7 @@ pub struct Follow {
 
 impl Follow {
     pub(super) const fn new(connection: Connection, from: u64) -> Self {
-        Self { connection, call: None, ready: VecDeque::new(), last: None, from }
+        Self { connection, call: None, behind: None, ready: VecDeque::new(), last: None, from }
     }
 
     /// The next header. The future may be dropped and the call repeated.
@@ -45,7 +53,7 @@ impl Follow {
         let mut attempt = 0;
         while self.ready.is_empty() {
             if let Err(failed) = self.fill().await {
-                self.call = None;
+                (self.call, self.behind) = (None, None);
                 let error = self.connection.after(failed, attempt).await?;
                 attempt += 1;
                 if attempt == ASK_ATTEMPTS {
@@ -67,13 +75,17 @@ impl Follow {
         }
         let (at, call) = self.call.as_mut().expect("just opened");
         let at = *at;
-        let answer = heard(&self.connection, at, call, wanted).await;
+        let answer = match self.behind.take() {
+            Some(answer) => Ok(Some(answer)),
+            None => heard(&self.connection, at, call, wanted).await,
+        };
         answer.and_then(|answer| self.take(answer)).map_err(|error| Failed { at, error })
     }
 
     fn take(&mut self, answer: Option<Answer>) -> Result<(), Error> {
         match answer {
             Some(Answer::Certified(certified)) => {
+                let certified = self.run(certified);
                 self.connection.light().certified(&certified)?;
                 let first = certified.headers.first().expect("a verified answer has one");
                 if self.wanted() != 0 && first.height != self.wanted() {
@@ -91,6 +103,27 @@ impl Follow {
             Some(other) => unexpected(&other),
             None => Err(Error::Unreachable("the connection ended".into())),
         }
+    }
+
+    /// Joins an answer with those that have arrived behind it, up to [`HEADERS_MAX`] headers: all their
+    /// headers, and the certificate of the last. Nothing of it is verified yet.
+    fn run(&mut self, first: Certified) -> Certified {
+        let (mut headers, mut finalization) = (first.headers.into_inner(), first.finalization);
+        while let Some((_, call)) = self.call.as_mut()
+            && let Some(Some(answer)) = call.recv().now_or_never()
+        {
+            match answer {
+                Answer::Certified(next) if headers.len() + next.headers.len() <= HEADERS_MAX => {
+                    headers.extend(next.headers.into_inner());
+                    finalization = next.finalization;
+                }
+                other => {
+                    self.behind = Some(other);
+                    break;
+                }
+            }
+        }
+        Certified { headers: Bounded::new(headers).expect("the bound was compared"), finalization }
     }
 }
 

@@ -19,6 +19,8 @@
 mod error;
 mod follow;
 mod pool;
+#[cfg(test)]
+mod tests;
 
 pub use error::Error;
 pub use follow::{Follow, FollowBodies};

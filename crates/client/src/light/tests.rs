@@ -32,16 +32,16 @@ use posync_protocol::{
 type Database =
     fixed::Db<Family, deterministic::Context, sha256::Digest, Slot, Sha256, EightCap, 32, Sequential>;
 
-const CHAIN: Hash = [7; 32];
+pub(crate) const CHAIN: Hash = [7; 32];
 
 /// Four authorities that share a network key.
-struct Committee {
-    network_key: NetworkKey,
+pub(crate) struct Committee {
+    pub(crate) network_key: NetworkKey,
     schemes: Vec<Scheme>,
 }
 
 impl Committee {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let players = Set::from_iter_dedup((0..4).map(|i| ed25519::PrivateKey::from_seed(i).public_key()));
         let (output, shares) =
             deal::<MinSig, _, N3f1>(TestRng::new(seed), Mode::NonZeroCounter, players.clone())
@@ -56,7 +56,7 @@ impl Committee {
         Self { network_key, schemes }
     }
 
-    fn finalize(&self, header: &Header) -> Bounded<u8, 256> {
+    pub(crate) fn finalize(&self, header: &Header) -> Bounded<u8, 256> {
         self.finalize_in(header, header.term, (header.view, header.parent_view))
     }
 
@@ -137,7 +137,7 @@ async fn store(context: &deterministic::Context) -> Database {
     database
 }
 
-fn header(height: u64, parent: Hash, state_root: Hash) -> Header {
+pub(crate) fn header(height: u64, parent: Hash, state_root: Hash) -> Header {
     let key = ed25519::PrivateKey::from_seed(1);
     let mut header = Header {
         version: 1,
@@ -404,4 +404,64 @@ fn a_network_key_survives_its_bytes() {
     let key = Committee::new(1).network_key;
     assert_eq!(network_key(&network_key_bytes(&key)), Ok(key));
     assert!(network_key(&[0; 96]).is_err());
+}
+
+/// A light client with the memory of another one, and a key under which nothing verifies: what it believes,
+/// it remembers.
+fn only_memory(light: &Light) -> Light {
+    let other = Light::new(CHAIN, Committee::new(2).network_key);
+    Light { scheme: other.scheme, ..light.clone() }
+}
+
+#[test]
+fn a_certificate_is_checked_once_and_no_other_passes_for_it() {
+    let committee = Committee::new(1);
+    let light = Light::new(CHAIN, committee.network_key);
+    let answer = certified(&committee, [8; 32], 3);
+    assert_eq!(only_memory(&light).certified(&answer), Err(Error::Certificate), "it was not checked before");
+    light.certified(&answer).expect("believed");
+    only_memory(&light).certified(&answer).expect("remembered");
+    // The same certificate does not stand for other headers, nor another certificate for these.
+    let shorter =
+        Certified { headers: Bounded::new(answer.headers[..2].to_vec()).expect("two"), ..answer.clone() };
+    assert_eq!(light.certified(&shorter), Err(Error::Certificate));
+    let mut changed = answer.headers.to_vec();
+    changed[2].time_ms += 1;
+    let changed = Certified { headers: Bounded::new(changed).expect("three"), ..answer.clone() };
+    assert_eq!(light.certified(&changed), Err(Error::Certificate));
+    let mut linked = answer.headers.to_vec();
+    linked[0].state_root = [0; 32];
+    let linked = Certified { headers: Bounded::new(linked).expect("three"), ..answer.clone() };
+    assert_eq!(light.certified(&linked), Err(Error::Headers), "a known end does not prove another beginning");
+    for bit in 0..8 * answer.finalization.len() {
+        let mut bytes = answer.finalization.to_vec();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let finalization = Bounded::new(bytes).expect("as long");
+        assert!(light.certified(&Certified { finalization, ..answer.clone() }).is_err(), "bit {bit}");
+    }
+    let mut longer = answer.finalization.to_vec();
+    longer.push(0);
+    let finalization = Bounded::new(longer).expect("fits");
+    assert!(light.certified(&Certified { finalization, ..answer.clone() }).is_err());
+}
+
+#[test]
+fn the_memory_of_certificates_is_bounded_and_loses_the_oldest() {
+    let committee = Committee::new(1);
+    let light = Light::new(CHAIN, committee.network_key);
+    let answers: Vec<_> = (1..=REMEMBERED_MAX as u64 + 1)
+        .map(|height| {
+            let header = header(height, [1; 32], [8; 32]);
+            let finalization = committee.finalize(&header);
+            Certified { headers: Bounded::new(vec![header]).expect("one"), finalization }
+        })
+        .collect();
+    for answer in &answers {
+        light.certified(answer).expect("believed");
+        light.certified(answer).expect("believed again");
+    }
+    let memory = only_memory(&light);
+    assert_eq!(memory.certified(&answers[0]), Err(Error::Certificate), "the oldest is forgotten");
+    assert!(answers[1..].iter().all(|answer| memory.certified(answer).is_ok()));
+    assert_eq!(light.remembered.0.lock().expect("no one panics").len(), REMEMBERED_MAX);
 }

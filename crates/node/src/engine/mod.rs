@@ -19,6 +19,7 @@
 mod block;
 mod gate;
 mod pacer;
+mod recent;
 mod sizes;
 mod terms;
 mod wiring;

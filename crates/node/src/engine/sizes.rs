@@ -131,7 +131,7 @@ pub(crate) struct Files {
 impl Files {
     /// Uses partitions that start with `prefix`, and a cache of `pages`. An archive has large files, unless
     /// its directory already has small ones, whose size is fixed.
-    pub(super) async fn open<E: Storage>(
+    pub(crate) async fn open<E: Storage>(
         context: &E,
         prefix: String,
         pages: NonZeroUsize,

@@ -4,9 +4,10 @@
 //! partitions that start with the node's prefix and uses one channel of the transport.
 
 use super::{
-    AUTHORITIES_MAX, Block, Database, Digest, Marshal, Pacer, PrivateKey, PublicKey, Runtime, Scheme, Seeds,
-    StoreOperation, Taking, Variant,
+    AUTHORITIES_MAX, Block, Database, Digest, Finalization, Marshal, Pacer, PrivateKey, PublicKey, Runtime,
+    Scheme, Seeds, StoreOperation, Taking, Variant,
     gate::Gated,
+    recent::Recent,
     sizes::{
         BUFFER, FETCH_RETRY, FETCH_TIMEOUT, Files, ITEMS_PER_SECTION, MAILBOX, PENDING_ACKS,
         RESHARE_NAMESPACE, SYNC_BATCH, VIEWS_KEPT, prune_config, sync_config,
@@ -105,10 +106,17 @@ pub struct Running {
 }
 
 type Verifiers = ConstantProvider<Scheme, Epoch>;
-type Certificates<E> = prunable::Archive<EightCap, E, Digest, super::Finalization>;
+type Certificates<E> = prunable::Archive<EightCap, E, Digest, Finalization>;
 type Blocks<E> = prunable::Archive<EightCap, E, Digest, Arc<Block>>;
-type MarshalStore<E> =
-    MarshalActor<E, Standard<Block>, Verifiers, Certificates<E>, Blocks<E>, FixedEpocher, Sequential>;
+type MarshalStore<E> = MarshalActor<
+    E,
+    Standard<Block>,
+    Verifiers,
+    Recent<Certificates<E>, Finalization>,
+    Recent<Blocks<E>, Arc<Block>>,
+    FixedEpocher,
+    Sequential,
+>;
 type Sync<E> = SyncPlan<E, Scheme, Standard<Block>>;
 type Synced = StateSync<Scheme, Digest, Variant, Directory>;
 type ReshareSync = StateSyncPlan<Scheme, Digest, Variant, Directory>;
@@ -360,6 +368,7 @@ where
         };
         let certificates = certificates.await.expect("a node that cannot read its disk must stop");
         let blocks = blocks.await.expect("a node that cannot read its disk must stop");
+        let (certificates, blocks) = (Recent::new(certificates), Recent::new(blocks));
         MarshalActor::init(self.context.child("marshal"), certificates, blocks, config).await
     }
 

@@ -319,6 +319,42 @@ where
     deterministic::Runner::timed(Duration::from_secs(7_200)).start(work);
 }
 
+impl Bench {
+    /// Runs blocks; returns at how many of them the duties were performed, and all events.
+    async fn reach(&mut self, blocks: u64) -> (u64, Vec<Event>) {
+        let (mut performed, mut all) = (0, vec![]);
+        for _ in 0..blocks {
+            all.extend(self.ledger.block());
+            let height = self.ledger.world.lock().height;
+            self.reconciler.reached(height).await.expect("nothing fails");
+            performed += u64::from(self.reconciler.stepped == height);
+            reschedule().await;
+        }
+        (performed, all)
+    }
+}
+
+#[test]
+fn a_provider_reads_its_records_less_often_only_while_it_stores_nothing() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        bench.reach(10).await;
+        assert!(bench.reconciler.is_registered, "it does not rest before that");
+        let (performed, _) = bench.reach(40).await;
+        assert_eq!(performed, 40 / EMPTY_BLOCKS);
+        // Data that it lost may still be asked for.
+        bench.reconciler.is_unasked = false;
+        assert_eq!(bench.reach(1).await.0, 1);
+        let id = bench.open(100);
+        bench.set(id, 1, &[], &[data(1, 100_000), data(2, 5)]).await;
+        bench.ledger.world.lock().draws = true;
+        let (performed, events) = bench.reach(80).await;
+        assert_eq!(performed, 80, "with data it reads them at each block");
+        let (good, bad) = audited(&events);
+        assert!(good > 15 && bad == 0, "{good} answered, {bad} not");
+    });
+}
+
 #[test]
 fn it_registers_itself_and_answers_every_draw_across_restarts() {
     run(|context| async move {
