@@ -4,7 +4,9 @@
 
 mod served;
 
-pub(crate) use served::{Served, User};
+pub(crate) use served::Served;
+#[allow(unused_imports, reason = "not every test has users")]
+pub(crate) use served::User;
 
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{
