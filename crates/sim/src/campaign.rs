@@ -5,11 +5,11 @@ use crate::{
     plan::Plan,
     world::{Report, run},
 };
+use commonware_utils::sync::Mutex;
 use std::{
     collections::BTreeMap,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Mutex,
 };
 
 /// The result of one seed.
@@ -87,11 +87,11 @@ pub fn campaign(seeds: Range<u64>, jobs: usize, kinds: &[Kind], tell: impl Fn(&S
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
                 loop {
-                    let next = left.lock().expect("no holder panics").next();
+                    let next = left.lock().next();
                     let Some(seed) = next else { return };
                     let seed = twice(seed, kinds);
                     tell(&seed);
-                    totals.lock().expect("no holder panics").add(seed);
+                    totals.lock().add(seed);
                 }
             });
         }

@@ -1,8 +1,6 @@
 //! Access to a gateway: for its owner and the accounts that it lists, each to its own files.
 
-#[allow(dead_code, reason = "other tests use the rest")]
-mod world;
-
+use super::world::{Context, User, World, account, bytes, name_of, refusal};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Runner as _, deterministic};
 use posync_protocol::{
@@ -13,7 +11,6 @@ use posync_protocol::{
     },
 };
 use std::time::Duration;
-use world::{Context, User, World, account, bytes, name_of, refusal};
 
 fn run<Fut: Future<Output = ()>>(work: impl FnOnce(Context) -> Fut) {
     let config = deterministic::Config::default().with_seed(1).with_timeout(Some(Duration::from_secs(900)));
