@@ -6,9 +6,11 @@
 mod cited;
 mod language;
 mod lists;
+mod map;
 mod pure;
 mod rooms;
 mod sizes;
+mod surface;
 
 use crate::tools::root;
 use language::Ratchet;
@@ -101,6 +103,8 @@ fn problems(root: &Path) -> io::Result<(String, Vec<String>)> {
     found.extend(pure::check(&sources));
     found.extend(cited::check(&sources, &cited::defined(&rules), exists));
     found.extend(lists::check(&architecture, exists));
+    found.extend(map::check(&sources, &architecture));
+    found.extend(surface::check(&sources));
     found.extend(rooms::check(&manifests(root)?, &fs::read_to_string(root.join("Cargo.lock"))?));
     let (counts, over) = language::check(&sources, &RATCHETS);
     found.extend(over);

@@ -6,6 +6,8 @@
 //!              full: dropped and logged  \--else--> pause 1, 2, 4 .. 60 s, at most 8 times
 //! ```
 
+#![expect(clippy::disallowed_types, reason = "a thread waits on a condition, without the engine's crates")]
+
 use crate::{Alert, Kind, Signal, State, Watch, trust};
 use std::{
     fmt,

@@ -1,6 +1,7 @@
 //! A typed client of posync's services that accepts only proved answers.
 
 pub mod account;
+mod backoff;
 pub mod channel;
 pub mod connection;
 pub mod descriptors;
@@ -10,3 +11,5 @@ pub mod light;
 pub mod rpc;
 pub mod volume;
 pub mod watch;
+
+pub use backoff::Backoff;

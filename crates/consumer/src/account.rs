@@ -5,7 +5,7 @@
 //! [`crate::sample`] and of files.
 
 use crate::{
-    Error, SharedNetwork,
+    Error,
     agreement::Common,
     agreements::{self, Agreements, Drain, Policy, state::Stage},
     catalogue::{self, Contents, LoadedAgreement, Sender, Started},
@@ -22,6 +22,7 @@ use commonware_utils::channel::mpsc;
 use posync_alert::Alerts;
 use posync_client::{
     account::Submitter,
+    channel::SharedNetwork,
     connection::{Connection, Endpoint},
     floor,
     light::{Light, NetworkKey},
@@ -74,7 +75,7 @@ impl<C: Contents> Consumer<C> {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn open<E, N>(context: &E, network: &Arc<N>, means: Means) -> Result<Self, Error>
+    pub async fn open<E, N>(context: &E, network: &SharedNetwork<N>, means: Means) -> Result<Self, Error>
     where
         E: Spawner + Clock + Storage + Metrics + CryptoRng,
         N: Network,
@@ -94,10 +95,9 @@ impl<C: Contents> Consumer<C> {
         // Starts at an arbitrary node, and at the one after it: absence is confirmed by a second node.
         let first = usize::from(key.public_key().as_ref()[0]);
         let connection =
-            Connection::new(dialing, SharedNetwork(network.clone()), key.clone(), nodes, light.clone())
-                .beginning_at(first);
-        let second = Connection::new(asking, SharedNetwork(network.clone()), key.clone(), others, light)
-            .beginning_at(first + 1);
+            Connection::new(dialing, network.clone(), key.clone(), nodes, light.clone()).beginning_at(first);
+        let second =
+            Connection::new(asking, network.clone(), key.clone(), others, light).beginning_at(first + 1);
         if keeps_floor {
             floor::keep(context.child("floor"), &connection, &format!("{partition}-floor")).await;
         }
@@ -155,7 +155,7 @@ fn take_up(agreements: &Agreements, all: Vec<LoadedAgreement>) {
         match Stage::of(&loaded.row) {
             Stage::Gone => {}
             Stage::Opening => {
-                agreements.opening.lock().expect("no holder of this lock panics").push(loaded);
+                agreements.opening.lock().push(loaded);
             }
             _ => agreements.add(loaded),
         }

@@ -3,11 +3,12 @@
 
 use commonware_macros::select;
 use commonware_runtime::{Clock, Handle, Spawner};
+use commonware_utils::sync::Mutex;
 use rand_core::CryptoRng;
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -33,7 +34,7 @@ impl Environment {
             spawn: Arc::new(move |task| spawner.child("task").spawn(|_| task)),
             random: Arc::new(move || {
                 let mut bytes = [0; 32];
-                random.lock().expect("no holder of this lock panics").fill_bytes(&mut bytes);
+                random.lock().fill_bytes(&mut bytes);
                 bytes
             }),
             now: Arc::new(move || clock.current()),

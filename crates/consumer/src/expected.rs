@@ -7,18 +7,18 @@ use std::sync::{
 
 /// The number of unplaced leaves over all running puts.
 #[derive(Clone, Debug, Default)]
-pub struct Expected(Arc<AtomicU64>);
+pub(crate) struct Expected(Arc<AtomicU64>);
 
 impl Expected {
     /// Adds `leaves` to the demand, until they are [`Coming::placed`] or dropped.
-    pub fn more(&self, leaves: u64) -> Coming {
+    pub(crate) fn more(&self, leaves: u64) -> Coming {
         // Bounded: each put adds less than 2^53, and puts are few.
         self.0.fetch_add(leaves, Ordering::AcqRel);
         Coming { all: self.clone(), left: AtomicU64::new(leaves) }
     }
 
     /// Leaves that all puts still have to place.
-    pub fn leaves(&self) -> u64 {
+    pub(crate) fn leaves(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 }

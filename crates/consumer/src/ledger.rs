@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// Most operations in flight without a receipt.
-pub const IN_FLIGHT_MAX: usize = 32;
+pub(crate) const IN_FLIGHT_MAX: usize = 32;
 
 /// Reasons for a failed read or operation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,7 +78,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error::Unreachable`].
-    pub async fn is_absent<R: Record>(
+    pub(crate) async fn is_absent<R: Record>(
         &self,
         key: Key,
         floor: u64,
@@ -128,7 +128,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn execute(&self, body: Body) -> Result<Code, Error> {
+    pub(crate) async fn execute(&self, body: Body) -> Result<Code, Error> {
         Ok(self.ask(body).await?.0)
     }
 

@@ -41,31 +41,16 @@ pub use catalogue::Error;
 
 use crate::peer::Dialer;
 use commonware_cryptography::ed25519::PrivateKey;
-use commonware_runtime::{Clock, Network, SinkOf, Spawner, StreamOf};
-use posync_client::rpc::{self, Client};
+use commonware_runtime::{Clock, Network, Spawner};
+use posync_client::{
+    channel::SharedNetwork,
+    rpc::{self, Client},
+};
 use rand_core::CryptoRng;
-use std::{net::SocketAddr, sync::Arc};
-
-/// A network that is shared by several owners.
-struct SharedNetwork<N>(Arc<N>);
-
-impl<N: Network> Network for SharedNetwork<N> {
-    type Listener = N::Listener;
-
-    async fn bind(&self, socket: SocketAddr) -> Result<Self::Listener, commonware_runtime::Error> {
-        self.0.bind(socket).await
-    }
-
-    async fn dial(
-        &self,
-        socket: SocketAddr,
-    ) -> Result<(SinkOf<Self>, StreamOf<Self>), commonware_runtime::Error> {
-        self.0.dial(socket).await
-    }
-}
+use std::sync::Arc;
 
 /// A dialer that opens connections of one service under an account's key.
-pub fn dialer<S, E, N>(context: &E, network: &Arc<N>, key: &PrivateKey) -> Dialer<S>
+pub fn dialer<S, E, N>(context: &E, network: &SharedNetwork<N>, key: &PrivateKey) -> Dialer<S>
 where
     S: rpc::Service,
     E: Spawner + Clock + CryptoRng,
@@ -76,7 +61,7 @@ where
     Arc::new(move |peer, address| {
         let (context, network, key) = (context.child("connection"), network.clone(), key.clone());
         Box::pin(async move {
-            let dialed = Client::dial(context, &*network, &key, peer, address).await;
+            let dialed = Client::dial(context, &network, &key, peer, address).await;
             dialed.map_err(|error| error.to_string())
         })
     })

@@ -2,12 +2,12 @@
 //! them against each other.
 
 /// Entries that one signature adds, and as many that it removes: the intent row stays below 128 KiB.
-pub const SIGN_BATCH: usize = 1024;
+pub(crate) const SIGN_BATCH: usize = 1024;
 /// Versions of one agreement's data set that are signed and above the ledger's last: fewer than the 32
 /// that a provider keeps.
 pub const VERSIONS_AHEAD_MAX: u64 = 24;
 /// Versions above the ledger's last at which the newest is submitted at once, not at the next look.
-pub const VERSIONS_AHEAD: u64 = 8;
+pub(crate) const VERSIONS_AHEAD: u64 = 8;
 /// Agreements that an account has at one time.
 pub const AGREEMENTS_MAX: usize = 4096;
 /// Agreement numbers that are assigned before those of gone agreements are used again: by then all work

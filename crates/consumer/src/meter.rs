@@ -10,7 +10,7 @@ use posync_protocol::agreement::credit_window;
 
 /// The meter of one agreement, in bytes of egress since it opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Meter {
+pub(crate) struct Meter {
     verified: u64,
     signed: u64,
     acknowledged: u64,
@@ -19,55 +19,55 @@ pub struct Meter {
 
 impl Meter {
     /// The meter after a start: signed bytes count as verified; bytes verified and not signed are forgotten.
-    pub const fn resumed(signed: u64) -> Self {
+    pub(crate) const fn resumed(signed: u64) -> Self {
         Self { verified: signed, signed, acknowledged: 0, barred: false }
     }
 
     /// True if a signed voucher may not have reached the provider.
-    pub const fn is_unacknowledged(&self) -> bool {
+    pub(crate) const fn is_unacknowledged(&self) -> bool {
         self.acknowledged < self.signed
     }
 
     /// Records that the provider has a voucher over `egress` bytes.
-    pub fn acknowledge(&mut self, egress: u64) {
+    pub(crate) fn acknowledge(&mut self, egress: u64) {
         self.acknowledged = self.acknowledged.max(egress);
     }
 
     /// Egress bytes that vouchers were signed for.
-    pub const fn signed(&self) -> u64 {
+    pub(crate) const fn signed(&self) -> u64 {
         self.signed
     }
 
     /// Egress bytes that arrived and verified.
-    pub const fn verified(&self) -> u64 {
+    pub(crate) const fn verified(&self) -> u64 {
         self.verified
     }
 
     /// Egress bytes of `quota` that are not read yet.
-    pub const fn left(&self, quota: u64) -> u64 {
+    pub(crate) const fn left(&self, quota: u64) -> u64 {
         quota.saturating_sub(self.verified)
     }
 
     /// Records whether the provider refuses to send on credit. Bytes that a broken connection lost stay owed,
     /// and beyond a bound the provider sends no more until they are paid (VO-8). This gateway never pays
     /// them.
-    pub const fn bar(&mut self, barred: bool) {
+    pub(crate) const fn bar(&mut self, barred: bool) {
         self.barred = barred;
     }
 
     /// True while the provider refuses to send on credit ([`Self::bar`]).
-    pub const fn is_barred(&self) -> bool {
+    pub(crate) const fn is_barred(&self) -> bool {
         self.barred
     }
 
     /// Counts `bytes` that arrived and verified.
-    pub const fn verify(&mut self, bytes: u64) {
+    pub(crate) const fn verify(&mut self, bytes: u64) {
         self.verified = self.verified.saturating_add(bytes);
     }
 
     /// The cumulative bytes, at most `most`, that the next voucher should name, if one is due. With `all`, it
     /// is due as soon as a byte is unpaid. `trust` is the agreement's trust (BK-9), in parts per billion.
-    pub fn due(&self, all: bool, most: u64, trust: u64) -> Option<u64> {
+    pub(crate) fn due(&self, all: bool, most: u64, trust: u64) -> Option<u64> {
         let target = self.verified.min(most);
         let unpaid = target.checked_sub(self.signed)?;
         (unpaid > 0 && (all || unpaid >= credit_window(self.signed, 0, trust) / 2)).then_some(target)
@@ -77,7 +77,7 @@ impl Meter {
     ///
     /// # Panics
     /// If `target` is below the signed or above the verified bytes: a bug of the caller.
-    pub fn sign(&mut self, target: u64) {
+    pub(crate) fn sign(&mut self, target: u64) {
         assert!(self.signed <= target && target <= self.verified, "a voucher only follows what verified");
         self.signed = target;
     }

@@ -17,6 +17,7 @@ use bytes::BufMut;
 use commonware_codec::{EncodeSize, Write};
 use commonware_macros::select;
 use commonware_utils::channel::oneshot;
+use commonware_utils::sync::{Mutex, MutexGuard};
 use futures::future::BoxFuture;
 use posync_client::rpc::{Call, Client, Provider};
 use posync_protocol::{
@@ -29,7 +30,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
@@ -37,21 +38,21 @@ use std::{
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
 
 /// Shards on their way to one provider: 16 MiB of 1 MiB shards.
-pub const PUTS_IN_FLIGHT: usize = 16;
+pub(crate) const PUTS_IN_FLIGHT: usize = 16;
 /// Time for a shard to arrive and become durable.
-pub const PUT_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const PUT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time for a signature over a data set to arrive.
-pub const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time for a connection, or for the answer to a short request.
-pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for which other providers are asked first after this one was late, unless it answers an offer
 /// meanwhile. It doubles each time in a row that an offer is late, or that the provider does not answer at the
 /// end of it, up to [`DOUBT_DOUBLED_MAX`] times.
-pub const DOUBT: Duration = Duration::from_secs(5);
+pub(crate) const DOUBT: Duration = Duration::from_secs(5);
 /// Maximum of doublings of [`DOUBT`]: 80 seconds.
-pub const DOUBT_DOUBLED_MAX: u32 = 4;
+pub(crate) const DOUBT_DOUBLED_MAX: u32 = 4;
 /// Pause after a failed dial before the next one.
-pub const DIAL_PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const DIAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a request to a provider failed.
 #[derive(Debug, thiserror::Error)]
@@ -82,12 +83,12 @@ impl Error {
     }
 
     /// True if the provider says that it cannot serve the shard. It may no longer have to.
-    pub const fn says_loss(&self) -> bool {
+    pub(crate) const fn says_loss(&self) -> bool {
         matches!(self, Self::Refused(_, Refusal::Unknown | Refusal::Damaged, _))
     }
 
     /// True if the same request may succeed later.
-    pub const fn may_pass(&self) -> bool {
+    pub(crate) const fn may_pass(&self) -> bool {
         let passes = matches!(self, Self::Unreachable(..) | Self::Slow(_) | Self::Paced(_));
         passes || matches!(self, Self::Refused(_, Refusal::Busy, _))
     }
@@ -296,7 +297,7 @@ impl Peer {
 
     /// Sets the address that is dialed from now on.
     pub fn set_address(&self, address: SocketAddr) {
-        *self.address.lock().expect("no holder of this lock panics") = Some(address);
+        *self.address.lock() = Some(address);
     }
 
     fn unreachable(&self, why: impl ToString) -> Error {
@@ -330,7 +331,7 @@ impl Peer {
     }
 
     async fn dial(&self) -> Result<Client<Provider>, String> {
-        let address = *self.address.lock().expect("no holder of this lock panics");
+        let address = *self.address.lock();
         let address = address.ok_or("the ledger names no address that parses")?;
         (self.dialer)(self.account, address).await
     }
@@ -401,7 +402,7 @@ impl Peer {
     }
 
     fn offers(&self) -> MutexGuard<'_, Offers> {
-        self.offers.lock().expect("no holder of this lock panics")
+        self.offers.lock()
     }
 
     fn owed(self: &Arc<Self>) -> Owed {
@@ -453,7 +454,7 @@ impl Peer {
     }
 
     fn peer_health(&self) -> MutexGuard<'_, PeerHealth> {
-        self.peer_health.lock().expect("no holder of this lock panics")
+        self.peer_health.lock()
     }
 
     /// Number of offers in a row without an answer, and blocks for which placement leaves the provider out.
@@ -464,21 +465,21 @@ impl Peer {
 
     fn refused(&self, refused: Refused) -> Error {
         let text = String::from_utf8_lossy(&refused.text).into_owned();
-        *self.last_refusal.lock().expect("no holder of this lock panics") = Some(text.clone());
+        *self.last_refusal.lock() = Some(text.clone());
         if refused.signed.is_some() {
-            *self.refusal.lock().expect("no holder of this lock panics") = refused.signed;
+            *self.refusal.lock() = refused.signed;
         }
         Error::Refused(self.account, refused.reason, text)
     }
 
     /// Takes the last signed refusal of a placement, to be submitted to the ledger.
-    pub fn take_refusal(&self) -> Option<RefusedPlacement> {
-        self.refusal.lock().expect("no holder of this lock panics").take()
+    pub(crate) fn take_refusal(&self) -> Option<RefusedPlacement> {
+        self.refusal.lock().take()
     }
 
     /// Text of the provider's last refusal.
     pub fn last_refusal(&self) -> Option<String> {
-        self.last_refusal.lock().expect("no holder of this lock panics").clone()
+        self.last_refusal.lock().clone()
     }
 
     const fn wrong(&self, what: &'static str) -> Error {
@@ -513,7 +514,7 @@ impl Peer {
     }
 
     fn doubts(&self) -> MutexGuard<'_, Doubt> {
-        self.doubt.lock().expect("no holder of this lock panics")
+        self.doubt.lock()
     }
 
     fn open_doubt(self: &Arc<Self>, late: bool) {
@@ -601,7 +602,7 @@ impl Peer {
     ///
     /// # Errors
     /// [`Error::Unreachable`].
-    pub async fn get(&self, get: Get) -> Result<Slices<'_>, Error> {
+    pub(crate) async fn get(&self, get: Get) -> Result<Slices<'_>, Error> {
         let client = self.client().await?;
         let call = client.open(Ask::Get(get)).await.map_err(|error| self.unreachable(error))?;
         Ok(Slices { peer: self, call })
@@ -609,7 +610,7 @@ impl Peer {
 }
 
 /// A stream of slices, which are not verified yet.
-pub struct Slices<'a> {
+pub(crate) struct Slices<'a> {
     peer: &'a Peer,
     call: Call<Provider>,
 }
@@ -619,7 +620,7 @@ impl Slices<'_> {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn next(&mut self) -> Result<Slice, Error> {
+    pub(crate) async fn next(&mut self) -> Result<Slice, Error> {
         match self.call.recv().await {
             Some(Answer::Slice(slice)) => Ok(slice),
             Some(Answer::Refused(refused)) => Err(self.peer.refused(refused)),
@@ -632,7 +633,7 @@ impl Slices<'_> {
     ///
     /// # Errors
     /// [`Error::Unreachable`].
-    pub async fn pay(&self, voucher: Voucher) -> Result<(), Error> {
+    pub(crate) async fn pay(&self, voucher: Voucher) -> Result<(), Error> {
         self.call.send(&Ask::Pay(voucher)).await.map_err(|error| self.peer.unreachable(error))
     }
 }

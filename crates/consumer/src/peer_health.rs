@@ -15,9 +15,9 @@
 //! 3. One answer forgives all unanswered offers, also those under way with it.
 
 /// Number of unanswered offers in a row after which a provider is left out.
-pub const OFFERS: u32 = 3;
+pub(crate) const OFFERS: u32 = 3;
 /// Maximum of epochs for which a provider is left out at a time.
-pub const EPOCHS_MAX: u64 = 64;
+pub(crate) const EPOCHS_MAX: u64 = 64;
 
 /// The record of the offers that one provider left unanswered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,16 +7,17 @@ use crate::{
         state::{Stage, is_ended},
     },
     catalogue::row::FileId,
-    expected::Expected,
+    expected::{Coming, Expected},
     peer::Heights,
 };
 use commonware_utils::channel::mpsc;
+use commonware_utils::sync::Mutex;
 use posync_protocol::{Account, Hash, limits::Parameters};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -71,20 +72,16 @@ pub struct Shared {
     /// Wakes puts that wait for agreements: one opened, or a provider's record changed.
     pub opened: Notify,
     /// Wakes the task that opens agreements: a put began that may need more room.
-    pub expecting: Notify,
+    pub(crate) expecting: Notify,
     /// Greatest certified height seen, in blocks.
     pub height: Arc<AtomicU64>,
     /// Leaves that will need room soon.
-    pub expected: Expected,
+    pub(crate) expected: Expected,
     /// Parameters of the network, from the genesis.
     pub parameters: Parameters,
     notices: mpsc::Sender<Notice>,
     agreements: Mutex<BTreeMap<u32, Arc<OwnAgreement>>>,
     known: Mutex<BTreeMap<Account, Known>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no holder of this lock panics")
 }
 
 impl Shared {
@@ -105,23 +102,23 @@ impl Shared {
 
     /// Adds an agreement and wakes the puts that wait for one.
     pub fn add_agreement(&self, agreement: Arc<OwnAgreement>) {
-        lock(&self.agreements).insert(agreement.number, agreement);
+        self.agreements.lock().insert(agreement.number, agreement);
         self.opened.notify_waiters();
     }
 
     /// Removes and returns the agreement with this number.
-    pub fn remove_agreement(&self, number: u32) -> Option<Arc<OwnAgreement>> {
-        lock(&self.agreements).remove(&number)
+    pub(crate) fn remove_agreement(&self, number: u32) -> Option<Arc<OwnAgreement>> {
+        self.agreements.lock().remove(&number)
     }
 
     /// The agreement with this number.
     pub fn agreement(&self, number: u32) -> Option<Arc<OwnAgreement>> {
-        lock(&self.agreements).get(&number).cloned()
+        self.agreements.lock().get(&number).cloned()
     }
 
     /// All agreements, by number.
     pub fn agreements(&self) -> Vec<Arc<OwnAgreement>> {
-        lock(&self.agreements).values().cloned().collect()
+        self.agreements.lock().values().cloned().collect()
     }
 
     /// The agreements with a provider.
@@ -131,12 +128,12 @@ impl Shared {
 
     /// The record of a provider, if the ledger has shown one.
     pub fn known(&self, provider: &Account) -> Option<Known> {
-        lock(&self.known).get(provider).cloned()
+        self.known.lock().get(provider).cloned()
     }
 
     /// The records of all providers, by account.
     pub fn all_known(&self) -> BTreeMap<Account, Known> {
-        lock(&self.known).clone()
+        self.known.lock().clone()
     }
 
     /// Replaces the record of a provider, and passes its address on to its connections. The trust in a known
@@ -146,7 +143,7 @@ impl Shared {
             self.agreements_with(&provider).iter().for_each(|agreement| agreement.peer.set_address(address));
         }
         {
-            let mut all = lock(&self.known);
+            let mut all = self.known.lock();
             let trusted = all.get(&provider).map_or(known.trusted, |old| old.trusted);
             all.insert(provider, Known { trusted, ..known });
         }
@@ -155,9 +152,16 @@ impl Shared {
 
     /// Sets whether a known provider may get new shards.
     pub fn trust(&self, provider: &Account, trusted: bool) {
-        if let Some(known) = lock(&self.known).get_mut(provider) {
+        if let Some(known) = self.known.lock().get_mut(provider) {
             known.trusted = trusted;
         }
+    }
+
+    /// Announces a put that will need room for `leaves`, so that agreements are opened if room is short.
+    pub fn announce(&self, leaves: u64) -> Coming {
+        let coming = self.expected.more(leaves);
+        self.expecting.notify_one();
+        coming
     }
 
     /// Leaves that announced puts will bring to each of `providers`, on average.

@@ -45,10 +45,10 @@ impl From<Account> for User {
 }
 
 /// The accounts that are served, with their shares.
-pub struct Access(BTreeMap<Account, Arc<Share>>);
+pub(crate) struct Access(BTreeMap<Account, Arc<Share>>);
 
 /// The resources that one account may use at once.
-pub struct Share {
+pub(crate) struct Share {
     /// The owner of its files.
     pub owner: Owner,
     /// Maximum of plain bytes that its files may have together; none without one.
@@ -66,7 +66,7 @@ pub struct Share {
 
 /// Memory or a place, taken from an account's own share and from the common pool; both are released on
 /// drop.
-pub struct Part {
+pub(crate) struct Part {
     own: OwnedSemaphorePermit,
     common: OwnedSemaphorePermit,
 }
@@ -80,7 +80,7 @@ impl Part {
     }
 
     /// Splits off memory for `bytes`, or all that is left if that is less.
-    pub fn split(&mut self, bytes: usize) -> Self {
+    pub(crate) fn split(&mut self, bytes: usize) -> Self {
         let permits = self.own.num_permits().min(kib(bytes) as usize);
         let few = "no more than there are";
         Self { own: self.own.split(permits).expect(few), common: self.common.split(permits).expect(few) }
@@ -88,7 +88,7 @@ impl Part {
 }
 
 /// Memory for a segment's plain bytes, released on drop.
-pub type Buffer = OwnedSemaphorePermit;
+pub(crate) type Buffer = OwnedSemaphorePermit;
 
 fn kib(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1024)).expect("a segment is 4 MiB")
@@ -99,7 +99,7 @@ impl Access {
     ///
     /// # Errors
     /// [`TooMany`] above [`USERS_MAX`].
-    pub fn new(owner: Account, users: &[User]) -> Result<Self, TooMany> {
+    pub(crate) fn new(owner: Account, users: &[User]) -> Result<Self, TooMany> {
         if users.len() > USERS_MAX {
             return Err(TooMany(users.len()));
         }
@@ -115,19 +115,19 @@ impl Access {
     }
 
     /// The accounts that are served, in order, each with its share.
-    pub fn all(&self) -> impl Iterator<Item = (&Account, &Arc<Share>)> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&Account, &Arc<Share>)> {
         self.0.iter()
     }
 
     /// The share of an account; `None` if it is not served.
-    pub fn of(&self, account: &Account) -> Option<Arc<Share>> {
+    pub(crate) fn of(&self, account: &Account) -> Option<Arc<Share>> {
         self.0.get(account).cloned()
     }
 }
 
 impl Share {
     /// A share of `bytes` in each direction.
-    pub fn new(owner: Owner, bytes: usize) -> Self {
+    pub(crate) fn new(owner: Owner, bytes: usize) -> Self {
         Self {
             owner,
             quota: None,
@@ -142,30 +142,30 @@ impl Share {
     }
 
     /// Waits for memory for `bytes` of a segment and of its shards.
-    pub async fn coding(&self, shared: &Shared, bytes: usize) -> Part {
+    pub(crate) async fn coding(&self, shared: &Shared, bytes: usize) -> Part {
         Part::take(&self.coding, &shared.coding, kib(bytes)).await
     }
 
     /// Waits for a place to gather a segment.
-    pub async fn reads(&self, shared: &Shared) -> Part {
+    pub(crate) async fn reads(&self, shared: &Shared) -> Part {
         Part::take(&self.reads, &shared.reads, 1).await
     }
 
     /// Waits for memory for a segment of `bytes` on its way in.
-    pub async fn incoming(&self, bytes: usize) -> Buffer {
+    pub(crate) async fn incoming(&self, bytes: usize) -> Buffer {
         let buffer = self.incoming.clone().acquire_many_owned(kib(bytes));
         buffer.await.expect("the semaphore is never closed")
     }
 
     /// Waits for memory for a segment of `bytes` on its way out.
-    pub async fn outgoing(&self, bytes: usize) -> Buffer {
+    pub(crate) async fn outgoing(&self, bytes: usize) -> Buffer {
         let buffer = self.outgoing.clone().acquire_many_owned(kib(bytes));
         buffer.await.expect("the semaphore is never closed")
     }
 
     /// Memory for a segment that is read ahead. `None` once half of the share is taken, so that slow
     /// readers leave room for each other.
-    pub fn ahead(&self, bytes: usize) -> Option<Buffer> {
+    pub(crate) fn ahead(&self, bytes: usize) -> Option<Buffer> {
         let is_free = self.outgoing.available_permits() * 1024 >= self.bytes / 2 + bytes;
         is_free.then(|| self.outgoing.clone().try_acquire_many_owned(kib(bytes)).ok()).flatten()
     }

@@ -27,11 +27,11 @@ use reed_solomon_simd::{ReedSolomonDecoder, ReedSolomonEncoder};
 use std::cell::RefCell;
 
 /// Data shards of a segment, and the number of shards that restore it.
-pub const DATA: usize = 4;
+pub(crate) const DATA: usize = 4;
 /// Shards of a segment, data and parity.
 pub const SHARDS: usize = 8;
 /// Plain bytes of a full segment.
-pub const SEGMENT_BYTES: usize = 4 << 20;
+pub(crate) const SEGMENT_BYTES: usize = 4 << 20;
 /// A shard's length is a multiple of this, the block of the Reed-Solomon code's inner loops.
 const BLOCK_BYTES: usize = 64;
 
@@ -39,15 +39,15 @@ const FILE_CONTEXT: &str = "posync gateway 2026-11 file key";
 const SHARD_CONTEXT: &str = "posync gateway 2026-11 shard key";
 
 /// A file's random name inside the gateway, from which its key is derived.
-pub use posync_consumer::catalogue::row::FileId;
+pub(crate) use posync_consumer::catalogue::row::FileId;
 
 /// Key of a file, from which the keys of its shards are derived.
 #[derive(Clone)]
-pub struct FileKey([u8; 32]);
+pub(crate) struct FileKey([u8; 32]);
 
 impl FileKey {
     /// Derives the key of `file` from the gateway's master secret.
-    pub fn derive(master: &[u8; 32], file: &FileId) -> Self {
+    pub(crate) fn derive(master: &[u8; 32], file: &FileId) -> Self {
         Self(*Hasher::new_derive_key(FILE_CONTEXT).update(master).update(file).finalize().as_bytes())
     }
 
@@ -61,7 +61,7 @@ impl FileKey {
 
 /// An encrypted shard and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shard {
+pub(crate) struct Shard {
     /// BLAKE3 hash of the bytes, without a key.
     pub name: Hash,
     /// Ciphertext of [`shard_bytes`] bytes.
@@ -69,11 +69,11 @@ pub struct Shard {
 }
 
 /// The encrypted shards that are available, by position.
-pub type Held = [Option<Vec<u8>>; SHARDS];
+pub(crate) type Held = [Option<Vec<u8>>; SHARDS];
 
 /// Why a segment cannot be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Fewer than [`DATA`] shards are available.
     #[error("{0} of {DATA} shards are at hand; more holders must answer")]
     TooFew(usize),
@@ -83,23 +83,23 @@ pub enum Error {
 }
 
 /// Number of segments of a file of `bytes` bytes, 0 for an empty one; `None` if they exceed a `u32`.
-pub fn segments(bytes: u64) -> Option<u32> {
+pub(crate) fn segments(bytes: u64) -> Option<u32> {
     u32::try_from(bytes.div_ceil(SEGMENT_BYTES as u64)).ok()
 }
 
 /// Plain bytes of segment `segment` of a file of `bytes` bytes.
-pub fn segment_bytes(bytes: u64, segment: u32) -> usize {
+pub(crate) fn segment_bytes(bytes: u64, segment: u32) -> usize {
     let left = bytes.saturating_sub(u64::from(segment) * SEGMENT_BYTES as u64);
     usize::try_from(left).map_or(SEGMENT_BYTES, |left| left.min(SEGMENT_BYTES))
 }
 
 /// Bytes of each shard of a segment of `plain` bytes.
-pub const fn shard_bytes(plain: usize) -> usize {
+pub(crate) const fn shard_bytes(plain: usize) -> usize {
     plain.div_ceil(DATA).next_multiple_of(BLOCK_BYTES)
 }
 
 /// Codes, encrypts and names a segment of 1 to [`SEGMENT_BYTES`] bytes.
-pub fn encode(key: &FileKey, segment: u32, plain: &[u8]) -> [Shard; SHARDS] {
+pub(crate) fn encode(key: &FileKey, segment: u32, plain: &[u8]) -> [Shard; SHARDS] {
     let size = shard_bytes(plain.len());
     let mut data: [Vec<u8>; DATA] = std::array::from_fn(|position| {
         let start = (position * size).min(plain.len());
@@ -121,7 +121,7 @@ pub fn encode(key: &FileKey, segment: u32, plain: &[u8]) -> [Shard; SHARDS] {
 ///
 /// # Errors
 /// [`Error`], before a shard is taken.
-pub fn decode(key: &FileKey, segment: u32, plain: usize, held: &mut Held) -> Result<Vec<u8>, Error> {
+pub(crate) fn decode(key: &FileKey, segment: u32, plain: usize, held: &mut Held) -> Result<Vec<u8>, Error> {
     let data = open(key, segment, plain, held)?;
     let mut bytes = Vec::with_capacity(DATA * shard_bytes(plain));
     for shard in data {
@@ -135,7 +135,12 @@ pub fn decode(key: &FileKey, segment: u32, plain: usize, held: &mut Held) -> Res
 ///
 /// # Errors
 /// [`Error`], before a shard is taken.
-pub fn rebuild(key: &FileKey, segment: u32, plain: usize, held: &mut Held) -> Result<[Shard; SHARDS], Error> {
+pub(crate) fn rebuild(
+    key: &FileKey,
+    segment: u32,
+    plain: usize,
+    held: &mut Held,
+) -> Result<[Shard; SHARDS], Error> {
     Ok(encode(key, segment, &decode(key, segment, plain, held)?))
 }
 

@@ -18,23 +18,28 @@
 //! 2. Only verified bytes are paid; a signature is on disk before it is sent.
 //! 3. A crash at any point loses no acknowledged file and forgets no shard that is paid for.
 
-pub mod access;
-pub mod catalogue;
-pub mod coding;
-pub mod limits;
-pub mod placement;
+mod access;
+mod catalogue;
+mod coding;
+mod limits;
+mod placement;
 mod renew;
-pub mod repair;
-pub mod serve;
-pub mod shared;
-pub mod transfer;
-pub mod why;
+mod repair;
+mod serve;
+mod shared;
+#[cfg(test)]
+mod tests;
+mod transfer;
+mod why;
 
+pub use access::{TooMany, User};
+pub use catalogue::{Held, backup, partitions, restore};
+pub use coding::SHARDS;
 pub use posync_alert::Alerts;
 pub use posync_consumer::Policy;
 
 use crate::{
-    access::{Access, TooMany, User},
+    access::Access,
     catalogue::{Catalogue, Files, Stopped},
     serve::Service,
     shared::Shared,
@@ -43,7 +48,7 @@ use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_macros::select;
 use commonware_runtime::{Clock, Metrics, Network, Spawner, Storage};
 use posync_client::{
-    channel::{self, Listen},
+    channel::{self, Listen, SharedNetwork},
     connection::Endpoint,
     light::NetworkKey,
     rpc::{self, Gateway, Server},
@@ -128,7 +133,7 @@ where
     N: Network,
 {
     let mut stopped = context.stopped();
-    let network = Arc::new(network);
+    let network = SharedNetwork::new(network);
     let own = Account::of(&config.key.public_key());
     let access = Access::new(config.owner, &config.users)?;
     let address = listening(config.listen, &config.users);
@@ -153,7 +158,7 @@ where
     let service = Arc::new(Service { shared, account: own, access });
     let server = Server::<Gateway, _>::new(move |call, ask| serve::handle(service.clone(), call, ask));
     let listen = Listen::new(config.key, <Gateway as rpc::Service>::NAMESPACE, address);
-    let listening = server.listen(context.child("listen"), &*network, listen).await?;
+    let listening = server.listen(context.child("listen"), &network, listen).await?;
     tracing::info!(address = %listening.address, account = %own, owner = %config.owner, users = config.users.len(), "the gateway serves");
     select! {
         _ = &mut stopped => Ok(()),
@@ -168,7 +173,7 @@ where
 }
 
 #[cfg(test)]
-mod tests {
+mod addresses {
     use super::*;
 
     #[test]

@@ -24,13 +24,13 @@ use posync_protocol::Account;
 use std::{cmp::Ordering, net::SocketAddr};
 
 /// Maximum of shards of one segment in one region, while other regions have room.
-pub const PER_REGION_MAX: usize = 2;
+pub(crate) const PER_REGION_MAX: usize = 2;
 /// One in this many placements goes to a newcomer first.
-pub const NEWCOMER_EVERY: u64 = 20;
+pub(crate) const NEWCOMER_EVERY: u64 = 20;
 
 /// A provider that could hold a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// Account of the provider.
     pub account: Account,
     /// Operator that the provider declared.
@@ -54,7 +54,7 @@ pub struct Candidate {
 /// Why a candidate was chosen or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// Chosen by rank and load.
     Chosen = 0,
     /// Chosen first, as a newcomer.
@@ -77,7 +77,7 @@ pub enum Reason {
 
 impl Reason {
     /// True for the reasons with which a candidate gets a shard.
-    pub const fn is_chosen(self) -> bool {
+    pub(crate) const fn is_chosen(self) -> bool {
         matches!(self, Self::Chosen | Self::Newcomer | Self::GaveWay)
     }
 }
@@ -139,7 +139,7 @@ const PASSES: [Rules; 3] =
 
 /// Chooses up to `wanted` candidates with room for `leaves` more for shards of `segment`, beside the `kept`
 /// ones that hold other shards of it. Returns indices into `candidates`, in the order of positions.
-pub fn choose(
+pub(crate) fn choose(
     segment: &[u8],
     wanted: usize,
     leaves: u64,
@@ -153,7 +153,7 @@ pub fn choose(
 }
 
 /// For every candidate, in order, the reason why it gets a shard of the segment or not.
-pub fn explain(
+pub(crate) fn explain(
     segment: &[u8],
     wanted: usize,
     leaves: u64,

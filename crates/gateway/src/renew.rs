@@ -14,10 +14,11 @@ use crate::{
     repair::restore,
     shared::Shared,
 };
+use commonware_utils::sync::Mutex;
 use posync_protocol::Account;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -35,22 +36,18 @@ struct Moved(Moving, (u32, u64));
 
 impl Moving {
     fn take(&self, entry: (u32, u64)) -> Option<Moved> {
-        let mut all = self.0.lock().expect("no holder of this lock panics");
+        let mut all = self.0.lock();
         all.insert(entry).then(|| Moved(self.clone(), entry))
     }
 
     fn of(&self, agreement: u32) -> usize {
-        self.0
-            .lock()
-            .expect("no holder of this lock panics")
-            .range((agreement, 0)..=(agreement, u64::MAX))
-            .count()
+        self.0.lock().range((agreement, 0)..=(agreement, u64::MAX)).count()
     }
 }
 
 impl Drop for Moved {
     fn drop(&mut self) {
-        self.0.0.lock().expect("no holder of this lock panics").remove(&self.1);
+        self.0.0.lock().remove(&self.1);
     }
 }
 

@@ -40,7 +40,7 @@ const SPAN_BYTES: usize = 64 << 10;
 const LAST: Duration = Duration::from_secs(60);
 
 /// The state of the gateway service.
-pub struct Service {
+pub(crate) struct Service {
     /// State shared with repair and renewal: agreements, catalogue, memory.
     pub shared: Arc<Shared>,
     /// The gateway's own account.
@@ -50,7 +50,7 @@ pub struct Service {
 }
 
 /// Answers one call, with a refusal if the caller is not served or the request fails.
-pub async fn handle(service: Arc<Service>, mut call: Incoming<Gateway>, ask: Ask) {
+pub(crate) async fn handle(service: Arc<Service>, mut call: Incoming<Gateway>, ask: Ask) {
     let peer = call.peer();
     let answer = match service.access.of(&peer) {
         Some(share) => service.answer(&share, &mut call, ask).await,

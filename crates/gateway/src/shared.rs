@@ -17,19 +17,20 @@ use crate::{
     why::Recent,
 };
 use commonware_utils::channel::mpsc;
+use commonware_utils::sync::Mutex;
 use posync_consumer::shared as consumer;
 use posync_protocol::{Account, wire::gateway::Why};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, atomic::AtomicU32},
+    sync::{Arc, atomic::AtomicU32},
 };
 use tokio::sync::Semaphore;
 
-pub use consumer::Known;
+pub(crate) use consumer::Known;
 
 /// The state that the gateway's tasks share.
-pub struct Shared {
+pub(crate) struct Shared {
     /// State of the gateway's account: agreements, facts about providers.
     pub consumer: Arc<consumer::Shared>,
     /// Durable record of files, shards and agreements.
@@ -62,14 +63,10 @@ impl Deref for Shared {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no holder of this lock panics")
-}
-
 impl Shared {
     /// The state of a gateway beside that of its account, and the notices for repair. Findings that are
     /// `heard` about the account's shards become notices.
-    pub fn new(
+    pub(crate) fn new(
         consumer: Arc<consumer::Shared>,
         catalogue: Catalogue,
         mut heard: mpsc::Receiver<consumer::Notice>,
@@ -100,7 +97,7 @@ impl Shared {
     }
 
     /// The agreement under which a shard is held, unless it is closed.
-    pub fn holder(&self, holding: &Holding) -> Option<Arc<OwnAgreement>> {
+    pub(crate) fn holder(&self, holding: &Holding) -> Option<Arc<OwnAgreement>> {
         self.agreement(holding.agreement).filter(|agreement| !agreement.is_closed())
     }
 
@@ -153,19 +150,17 @@ impl Shared {
     }
 
     /// Announces a put of `length` bytes, so that agreements are opened for it if room is short.
-    pub fn expect(&self, length: u64) -> Coming {
+    pub(crate) fn expect(&self, length: u64) -> Coming {
         let segments = coding::segments(length).unwrap_or(0);
         let of = |segment| leaves(coding::shard_bytes(coding::segment_bytes(length, segment)) as u64);
         let (full, last) = if segments == 0 { (0, 0) } else { (of(0), of(segments - 1)) };
         let all = full.saturating_mul(u64::from(segments.saturating_sub(1))).saturating_add(last);
-        let coming = self.expected.more(all.saturating_mul(SHARDS as u64));
-        self.expecting.notify_one();
-        coming
+        self.announce(all.saturating_mul(SHARDS as u64))
     }
 
     /// Number of operators that could take a shard of `leaves` now, including those that were late a moment
     /// ago.
-    pub fn operators(&self, leaves: u64) -> usize {
+    pub(crate) fn operators(&self, leaves: u64) -> usize {
         let usable = self.usable(leaves, true);
         let fits = |c: &Candidate| c.eligible && c.load.saturating_add(leaves) <= c.capacity;
         let eligible = usable.iter().filter(|(c, _)| fits(c));
@@ -173,7 +168,7 @@ impl Shared {
     }
 
     /// Why the other providers cannot take a shard of `leaves`: the number of providers for each reason.
-    pub fn hindrances(&self, leaves: u64) -> String {
+    pub(crate) fn hindrances(&self, leaves: u64) -> String {
         let usable: BTreeMap<Account, Candidate> =
             self.usable(leaves, true).into_iter().map(|(c, _)| (c.account, c)).collect();
         let mut counts = BTreeMap::<&str, usize>::new();
@@ -201,7 +196,7 @@ impl Shared {
 
     /// Reserves room for `wanted` shards of `bytes` of a segment, beside those that `kept` providers hold
     /// and away from the `avoided` ones. Returns fewer when too few operators have room.
-    pub fn rooms(
+    pub(crate) fn rooms(
         &self,
         place: &[u8],
         wanted: usize,
@@ -214,7 +209,13 @@ impl Shared {
 
     /// As [`Self::rooms`]; where too few operators have room, those that were late a moment ago follow at
     /// the end.
-    pub fn all_rooms(&self, place: &[u8], wanted: usize, bytes: u64, kept: &BTreeSet<Account>) -> Vec<Room> {
+    pub(crate) fn all_rooms(
+        &self,
+        place: &[u8],
+        wanted: usize,
+        bytes: u64,
+        kept: &BTreeSet<Account>,
+    ) -> Vec<Room> {
         let nobody = BTreeSet::new();
         let mut rooms = self.rooms(place, wanted, bytes, kept, &nobody);
         if rooms.len() < wanted {
@@ -243,7 +244,7 @@ impl Shared {
             }
         }
         if kept.is_empty() && avoided.is_empty() {
-            lock(&self.recent).note(place, leaves);
+            self.recent.lock().note(place, leaves);
         }
         let kept: Vec<Candidate> = self.describe(kept);
         let chosen = choose(place, wanted, leaves, &candidates, &kept);
@@ -251,12 +252,12 @@ impl Shared {
     }
 
     /// Explains why recent segments would or would not place a shard with a provider now.
-    pub fn why(&self, provider: &Account) -> Why {
+    pub(crate) fn why(&self, provider: &Account) -> Why {
         let candidates: Vec<Candidate> =
             self.usable(1, false).into_iter().map(|(candidate, _)| candidate).collect();
         let peer_health =
             self.agreements_with(provider).first().map_or((0, 0), |agreement| agreement.peer.unanswered());
-        lock(&self.recent).why(provider, self.known(provider).as_ref(), peer_health, &candidates)
+        self.recent.lock().why(provider, self.known(provider).as_ref(), peer_health, &candidates)
     }
 
     fn describe(&self, accounts: &BTreeSet<Account>) -> Vec<Candidate> {
@@ -266,38 +267,38 @@ impl Shared {
     }
 
     /// Notifies repair. A full mailbox drops the notice: the next draw, read or scrub finds the same.
-    pub fn notice(&self, notice: Notice) {
+    pub(crate) fn notice(&self, notice: Notice) {
         if self.notices.try_send(notice).is_err() {
             tracing::debug!("repair is busy; a notice is dropped");
         }
     }
 
     /// Notifies repair, and waits for room in its mailbox.
-    pub async fn notice_surely(&self, notice: Notice) {
+    pub(crate) async fn notice_surely(&self, notice: Notice) {
         // This fails only when repair has ended with the gateway.
         let _ = self.notices.send(notice).await;
     }
 
     /// Marks a file as being put: the reaper skips its job until the guard is dropped.
-    pub fn putting(self: &Arc<Self>, file: FileId) -> Putting {
-        lock(&self.putting).insert(file);
+    pub(crate) fn putting(self: &Arc<Self>, file: FileId) -> Putting {
+        self.putting.lock().insert(file);
         Putting { shared: self.clone(), file }
     }
 
     /// True while a put of this file is running.
-    pub fn is_putting(&self, file: &FileId) -> bool {
-        lock(&self.putting).contains(file)
+    pub(crate) fn is_putting(&self, file: &FileId) -> bool {
+        self.putting.lock().contains(file)
     }
 }
 
 /// Guard of a running put; dropping it lets the reaper have the file's job.
-pub struct Putting {
+pub(crate) struct Putting {
     shared: Arc<Shared>,
     file: FileId,
 }
 
 impl Drop for Putting {
     fn drop(&mut self) {
-        lock(&self.shared.putting).remove(&self.file);
+        self.shared.putting.lock().remove(&self.file);
     }
 }

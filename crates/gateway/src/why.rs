@@ -24,11 +24,11 @@ const SILENT: u8 = 10;
 
 /// The names and leaves per shard of the last placed segments, newest first.
 #[derive(Debug, Default)]
-pub struct Recent(VecDeque<(Vec<u8>, u64)>);
+pub(crate) struct Recent(VecDeque<(Vec<u8>, u64)>);
 
 impl Recent {
     /// Records that a segment with shards of `leaves` was placed.
-    pub fn note(&mut self, segment: &[u8], leaves: u64) {
+    pub(crate) fn note(&mut self, segment: &[u8], leaves: u64) {
         self.0.truncate(PLACEMENTS_MAX - 1);
         self.0.push_front((segment.to_vec(), leaves));
     }
@@ -44,7 +44,7 @@ impl Recent {
 
     /// Explains how placement among `candidates` treats `provider`. `peer_health` holds the offers in a row that
     /// it left unanswered, and the blocks for which it is left out.
-    pub fn why(
+    pub(crate) fn why(
         &self,
         provider: &Account,
         known: Option<&Known>,

@@ -6,11 +6,12 @@
 //! header.
 
 use crate::handle::{Handle, ReadError};
+use commonware_utils::sync::Mutex;
 use posync_client::watch;
 use posync_protocol::{Code, Hash, wire::node::Receipt};
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 /// Upper bound on the receipts in memory: 16 MiB.
@@ -57,7 +58,7 @@ impl Default for Feed {
 impl Feed {
     /// The receipt of an operation that is final and not too old.
     pub fn receipt(&self, id: &Hash) -> Option<Receipt> {
-        self.recent.lock().expect("no holder panics").by_id.get(id).copied()
+        self.recent.lock().by_id.get(id).copied()
     }
 
     /// Waits for the receipt of an operation; the caller sets a time limit.
@@ -92,7 +93,7 @@ impl Feed {
     }
 
     fn add(&self, height: u64, rows: &[(Hash, Code)], span: u64) {
-        self.recent.lock().expect("no holder panics").add(height, rows, height.saturating_sub(span));
+        self.recent.lock().add(height, rows, height.saturating_sub(span));
         self.height.send_replace(height);
     }
 }

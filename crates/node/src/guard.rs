@@ -10,11 +10,11 @@
 //! 2. Only an operation that was found to panic is remembered. Others that a block left out can be in
 //!    the next one.
 
+use commonware_utils::sync::Mutex;
 use posync_protocol::{Hash, Operation};
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Mutex, PoisonError},
 };
 
 /// Operations that one proposal finds by halving. After the last of them it leaves out all others, too.
@@ -78,7 +78,7 @@ pub(crate) struct Condemned(Mutex<VecDeque<Hash>>);
 impl Condemned {
     /// Remembers left-out operations, and logs an error for each.
     pub(crate) fn add(&self, height: u64, spared: &[(Operation, String)]) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         for (operation, cause) in spared {
             let id = operation.id();
             tracing::error!(
@@ -98,7 +98,7 @@ impl Condemned {
 
     /// Removes the operations that are known to panic.
     pub(crate) fn filter(&self, operations: &mut Vec<Operation>) {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.0.lock();
         if !known.is_empty() {
             operations.retain(|operation| !known.contains(&operation.id()));
         }

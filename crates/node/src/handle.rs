@@ -27,6 +27,7 @@ use commonware_consensus::{marshal::Identifier, types::Height};
 use commonware_cryptography::Digested;
 use commonware_glue::stateful::db::Shared;
 use commonware_utils::sync::{AsyncMutex, AsyncMutexGuard};
+use commonware_utils::sync::{Mutex, MutexGuard};
 use futures::{FutureExt as _, future::BoxFuture};
 use posync_client::watch;
 use posync_protocol::{
@@ -37,7 +38,7 @@ use posync_protocol::{
 };
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
 };
 use thiserror::Error;
 
@@ -163,7 +164,7 @@ struct Known {
 
 impl Headers {
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().expect("no holder panics")
+        self.known.lock()
     }
 
     fn header(&self, height: u64) -> Option<Header> {

@@ -25,6 +25,7 @@ use commonware_stream::{
     cups::{self, Cups},
     sake::{self, Sake},
 };
+use commonware_utils::sync::Mutex;
 use commonware_utils::{NZU32, NZUsize};
 use futures::{
     FutureExt as _,
@@ -40,7 +41,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use thiserror::Error;
@@ -181,11 +182,11 @@ struct Start {
 
 impl Start {
     fn has_services(&self) -> bool {
-        self.services.lock().is_ok_and(|services| services.is_some())
+        self.services.lock().is_some()
     }
 
     fn has_progressed(&self) -> bool {
-        let applied = self.applied.lock().expect("no holder panics");
+        let applied = self.applied.lock();
         applied.as_ref().is_some_and(|(before, now)| *now.borrow() > *before)
     }
 }
@@ -217,8 +218,8 @@ async fn serve(
     let mut running = engine::start(steady.child("engine"), parts, transport).await;
     repair.started()?;
     let handle = running.handle;
-    *start.applied.lock().expect("no holder panics") = Some((handle.applied(), handle.heights()));
-    let services = start.services.lock().expect("no holder panics").take();
+    *start.applied.lock() = Some((handle.applied(), handle.heights()));
+    let services = start.services.lock().take();
     let services = services.expect("the state becomes readable once");
     let (directory, watched) = (config.directory.clone(), handle.clone());
     let room = context.child("room").spawn(move |context| watch_room(context, directory, watched));

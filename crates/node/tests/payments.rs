@@ -10,6 +10,7 @@ use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{
     Clock as _, Listener as _, Network as _, Runner as _, Spawner as _, Supervisor as _, deterministic,
 };
+use commonware_utils::sync::Mutex;
 use posync_client::{
     account::{Final, Submitter},
     channel::Listen,
@@ -24,12 +25,7 @@ use posync_protocol::{
     record::{AccountState, System},
     wire::node::{Answer, Ask, Unavailable},
 };
-use std::{
-    collections::BTreeSet,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 fn key(seed: u64) -> PrivateKey {
     PrivateKey::from_seed(seed)
@@ -127,7 +123,7 @@ async fn twist(
             Some(Answer::Unavailable(Unavailable::Pruned))
         }
         (Way::Withholds, Ask::Read(_)) => {
-            let mut first = first.lock().expect("not poisoned");
+            let mut first = first.lock();
             Some(first.get_or_insert(answer?).clone())
         }
         _ => answer,

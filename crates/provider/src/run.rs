@@ -14,7 +14,7 @@ use crate::{
     data_sets::{DataSets, DataSetsError, Held},
     node::{Confirmers, Node},
     packs::{Store, StoreError},
-    probe::{Prober, Shared},
+    probe::Prober,
     reconciler::{Ends, Finds, Journals, Patience, Reconciler, ReconcilerError, answer_questions},
     scrub::{self, Unreadable},
     serve::{Handler, Parts},
@@ -25,7 +25,7 @@ use commonware_cryptography::Signer as _;
 use commonware_macros::select;
 use commonware_runtime::{Clock, Metrics, Network, Spawner, Storage};
 use posync_client::{
-    channel::{self, Listen},
+    channel::{self, Listen, SharedNetwork},
     connection::Connection,
     floor,
     light::Light,
@@ -98,7 +98,7 @@ where
     let handler = open(&context, handler);
     let mut listening = listen(&context, &network, &config, handler.clone()).await?;
     let registration = config.registration(listening.address)?;
-    let network = Shared::new(network);
+    let network = SharedNetwork::new(network);
     let node = follow(&context, &network, &config).await;
     let asked = node.clone();
     context.child("questions").spawn(move |_| answer_questions(asked, asking, questions));
@@ -153,7 +153,7 @@ fn open<E: Spawner + Clock, B: commonware_runtime::Blob>(
 }
 
 /// Starts measuring egress in every epoch.
-fn measure<E, N>(context: &E, network: Shared<N>, config: &Config, view: View, node: Node)
+fn measure<E, N>(context: &E, network: SharedNetwork<N>, config: &Config, view: View, node: Node)
 where
     E: Spawner + Clock + CryptoRng,
     N: Network,
@@ -174,7 +174,7 @@ where
 }
 
 /// Follows the chain over a light connection to one node at a time; two nodes must prove an absence.
-async fn follow<E, N>(context: &E, network: &Shared<N>, config: &Config) -> Node
+async fn follow<E, N>(context: &E, network: &SharedNetwork<N>, config: &Config) -> Node
 where
     E: Spawner + Clock + Storage + Metrics + CryptoRng,
     N: Network,

@@ -5,11 +5,11 @@ use crate::{
     plan::Plan,
     world::{Report, run},
 };
+use commonware_utils::sync::Mutex;
 use std::{
     collections::BTreeMap,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Mutex,
 };
 
 /// The result of one seed.
@@ -100,16 +100,16 @@ pub fn campaign(
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
                 loop {
-                    let next = left.lock().expect("no holder panics").next();
+                    let next = left.lock().next();
                     let Some(seed) = next else { return };
                     let seed = judge(seed, kinds, seed % again == 0);
                     tell(&seed);
-                    totals.lock().expect("no holder panics").add(seed);
+                    totals.lock().add(seed);
                 }
             });
         }
     });
-    let mut totals = totals.into_inner().expect("no holder panics");
+    let mut totals = totals.into_inner();
     totals.open.sort();
     totals
 }

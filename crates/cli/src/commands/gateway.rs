@@ -9,7 +9,7 @@ use commonware_runtime::{
     Runner as _, Supervisor as _,
     tokio::{Config, Runner},
 };
-use posync_gateway::catalogue::{self, Held};
+use posync_gateway::{self as catalogue, Held};
 use serde_json::json;
 use std::{
     collections::BTreeMap,

@@ -3,8 +3,9 @@
 use crate::{failure::Outcome, ledger::Ledger, network::Network, tally::Tally};
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Spawner as _, Supervisor as _, tokio::Context};
+use commonware_utils::sync::Mutex;
 use std::{
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -30,7 +31,7 @@ impl Watch {
         let mut blocks = ledger.follow();
         context.child("watch").spawn(move |_| async move {
             while let Ok(header) = blocks.next().await {
-                times.lock().expect("no holder panics").push(age_ms(header.time_ms));
+                times.lock().push(age_ms(header.time_ms));
             }
         });
         Ok(watch)
@@ -49,7 +50,7 @@ impl Watch {
 
     /// Milliseconds from each block's time to the arrival of its certificate.
     pub(crate) fn finality_ms(&self) -> Vec<u64> {
-        self.times.lock().expect("no holder panics").clone()
+        self.times.lock().clone()
     }
 }
 

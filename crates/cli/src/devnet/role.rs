@@ -15,11 +15,13 @@ use crate::{
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{
-    Clock as _, ListenerOf, Network, Runner as _, SinkOf, Spawner as _, StreamOf, Supervisor as _,
+    Clock as _, Runner as _, Spawner as _, Supervisor as _,
     tokio::{Config, Context, Runner},
 };
 use posync_alert::Alerts;
-use posync_client::{connection::Endpoint, descriptors::MEMBER, directory_lock::hold};
+use posync_client::{
+    channel::SharedNetwork, connection::Endpoint, descriptors::MEMBER, directory_lock::hold,
+};
 use posync_consumer::auditor;
 use posync_gateway::Policy;
 use posync_node::{
@@ -35,11 +37,8 @@ use rustix::fs::{FileType, fstat};
 use std::{
     fs,
     io::{self, Read as _},
-    net::SocketAddr,
     path::{Path, PathBuf},
-    process,
-    sync::Arc,
-    thread,
+    process, thread,
 };
 
 /// Capacity that each provider of a local network offers: 8 GiB.
@@ -170,7 +169,7 @@ async fn audit(context: Context, config: auditor::Config) {
     let mut restarts = Restarts::default();
     loop {
         let started = context.current();
-        let sockets = Sockets(Arc::new(context.child("auditor_sockets")));
+        let sockets = SharedNetwork::new(context.child("auditor_sockets"));
         let run = config.clone();
         let auditing = context.child("auditor").spawn(|context| auditor::run(context, sockets, run));
         let why = match auditing.await {
@@ -280,27 +279,8 @@ fn provider(directory: &Path, role: &RoleFile) -> Outcome {
     let _lock = config::lock(directory).map_err(|error| ended(directory, error))?;
     runner(directory)
         .start(async |context| {
-            let sockets = Sockets(Arc::new(context.child("sockets")));
+            let sockets = SharedNetwork::new(context.child("sockets"));
             posync_provider::run(context.child("provider"), sockets, config, |_| ()).await
         })
         .map_err(|error| ended(directory, error))
-}
-
-/// The runtime's sockets, in a form that can be cloned and passed on.
-#[derive(Clone)]
-struct Sockets(Arc<Context>);
-
-impl Network for Sockets {
-    type Listener = ListenerOf<Context>;
-
-    async fn bind(&self, address: SocketAddr) -> Result<Self::Listener, commonware_runtime::Error> {
-        self.0.bind(address).await
-    }
-
-    async fn dial(
-        &self,
-        address: SocketAddr,
-    ) -> Result<(SinkOf<Self>, StreamOf<Self>), commonware_runtime::Error> {
-        self.0.dial(address).await
-    }
 }

@@ -5,11 +5,12 @@
 //! the object they name (a shard, a segment, a height). It is over when that place was silent for a
 //! minute. Only warnings and errors are conditions; alerts have a beginning and an end of their own.
 
+use commonware_utils::sync::Mutex;
 use std::{
     collections::{HashMap, HashSet, hash_map::DefaultHasher},
     fmt::{self, Write as _},
     hash::{Hash as _, Hasher as _},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -134,7 +135,7 @@ impl Repeats {
         thread::spawn(move || {
             loop {
                 thread::sleep(LOOK_EVERY);
-                let over = conditions.lock().unwrap_or_else(PoisonError::into_inner).over(Instant::now());
+                let over = conditions.lock().over(Instant::now());
                 for Over { what, hidden, lasted } in over {
                     let seconds = lasted.as_secs();
                     tracing::info!(repeated = hidden, seconds, "over: {}", what.trim());
@@ -152,7 +153,7 @@ impl Repeats {
         }
         let mut line = Line::default();
         event.record(&mut line);
-        let mut conditions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut conditions = self.0.lock();
         conditions.note(about.callsite(), &line, Instant::now())
     }
 }
@@ -186,7 +187,7 @@ mod tests {
 
     impl Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("no panic").write(bytes)
+            self.0.lock().write(bytes)
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -200,8 +201,8 @@ mod tests {
         let made = lines.clone();
         let format = tracing_subscriber::fmt().with_ansi(false).event_format(Told(repeats.clone()));
         tracing::subscriber::with_default(format.with_writer(move || made.clone()).finish(), say);
-        let text = String::from_utf8(lines.0.lock().expect("no panic").clone()).expect("text");
-        let mut conditions = repeats.0.lock().expect("no panic");
+        let text = String::from_utf8(lines.0.lock().clone()).expect("text");
+        let mut conditions = repeats.0.lock();
         assert_eq!(conditions.over(Instant::now()), [], "nothing is over yet");
         let over = conditions.over(Instant::now() + SILENT_FOR);
         assert!(conditions.0.is_empty(), "what is over is forgotten");

@@ -4,12 +4,13 @@
 //! writes without them. Here standard error follows to the new file, so that a panic or a message of the
 //! allocator is never written to a deleted file.
 
+use commonware_utils::sync::Mutex;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -87,7 +88,7 @@ impl Open {
 
 impl Write for Rotating {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.0.lock();
         if open.length > 0 && open.length.saturating_add(line.len() as u64) > open.most {
             // If the directory takes no new file, the next attempt is after as many bytes again; until then
             // the lines go to the old file.
@@ -105,7 +106,7 @@ impl Write for Rotating {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).file.flush()
+        self.0.lock().file.flush()
     }
 }
 

@@ -34,6 +34,7 @@ pub use nonce_lock::beside;
 use crate::connection::{Connection, Error, Proved};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_macros::select;
+use commonware_utils::sync::Mutex as Lock;
 use fate::Fate;
 use fee::FEE_MARGIN;
 use nonce_lock::Turn;
@@ -46,11 +47,7 @@ use posync_protocol::{
     record::{AccountState, System},
     wire::node::Receipt,
 };
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex as Lock},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::Mutex;
 
 /// The highest fee is raised at random by up to one part in this many: too little to replace another
@@ -245,8 +242,8 @@ impl Submitter {
         Err(Error::Expired)
     }
 
-    fn next(&self) -> std::sync::MutexGuard<'_, Option<u64>> {
-        self.0.next.lock().expect("no holder of this lock panics")
+    fn next(&self) -> commonware_utils::sync::MutexGuard<'_, Option<u64>> {
+        self.0.next.lock()
     }
 
     async fn seen(&self) -> Result<Seen, Error> {

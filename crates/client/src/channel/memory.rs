@@ -14,11 +14,12 @@
 
 use super::places::{Calls, Origin};
 use commonware_runtime::{Clock, Error as RuntimeError, IoBufs, Stream};
+use commonware_utils::sync::{Mutex, MutexGuard};
 use futures::{FutureExt as _, future::BoxFuture};
 use posync_protocol::{Account, limits::CALL_MEMORY_MS_MAX};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 use tokio::sync::Notify;
@@ -65,7 +66,7 @@ impl Budget {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().expect("no holder of this lock panics")
+        self.table.lock()
     }
 
     /// Takes memory for a message if this holder's share allows it now.
@@ -164,7 +165,7 @@ impl Gate {
 
     /// Takes the memory of the message that was read last.
     pub(super) fn taken(&self) -> Option<Held> {
-        self.last.lock().expect("no holder of this lock panics").take()
+        self.last.lock().take()
     }
 
     /// Waits for memory for a message; takes none before the key is proved.
@@ -196,7 +197,7 @@ impl<I: Stream> Stream for Metered<I> {
             && let Some(gate) = &self.gate
         {
             let held = gate.take(length).await?;
-            *gate.last.lock().expect("no holder of this lock panics") = held;
+            *gate.last.lock() = held;
         }
         self.stream.recv(length).await
     }

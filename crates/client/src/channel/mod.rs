@@ -24,12 +24,15 @@
 mod cipher;
 pub(crate) mod memory;
 mod places;
+mod shared;
 #[cfg(test)]
 mod tests;
 
 pub use cipher::Aes256Gcm;
 pub use places::{HANDSHAKES_MAX, HANDSHAKES_PER_ORIGIN, KEY_CONNECTIONS_MAX};
+pub use shared::SharedNetwork;
 
+use crate::Backoff;
 use bytes::Bytes;
 use commonware_cryptography::{ed25519::PrivateKey, handshake::sake::Error as Handshake};
 use commonware_macros::select;
@@ -306,21 +309,21 @@ where
 {
     let places = Places::default();
     let (reads, writes) = (Budget::new(READ_BYTES_MAX), Budget::new(WRITE_BYTES_MAX));
-    let mut failures = 0_u32;
+    let pauses = Backoff::new(ACCEPT_PAUSE, ACCEPT_PAUSE_MAX);
+    let (mut failures, mut backoff) = (0_u32, pauses);
     loop {
         let (address, sink, stream) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 tell_accept_error(config.address, failures, &error);
-                let pause = ACCEPT_PAUSE * 2_u32.pow(failures.min(5));
                 failures = failures.saturating_add(1);
-                context.sleep(pause.min(ACCEPT_PAUSE_MAX)).await;
+                context.sleep(backoff.next().unwrap_or(ACCEPT_PAUSE_MAX)).await;
                 continue;
             }
         };
         if failures > 0 {
             tracing::warn!(failures, "the listener on {} accepts connections again", config.address);
-            failures = 0;
+            (failures, backoff) = (0, pauses);
         }
         let origin = Origin::of(address.ip());
         let (place, cut) = places.arrive(origin);

@@ -15,12 +15,13 @@
 //!    origin (then of a key) that holds at least two more than the newcomer's. Otherwise it refuses
 //!    the newcomer.
 
+use commonware_utils::sync::{Mutex, MutexGuard};
 use posync_protocol::Account;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -148,7 +149,7 @@ pub(super) type Cut = oneshot::Receiver<()>;
 
 impl Places {
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.0.lock()
     }
 
     /// Registers an accepted connection; an older handshake is ended if there are too many.

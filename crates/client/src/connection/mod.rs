@@ -27,11 +27,13 @@ pub use follow::{Follow, FollowBodies};
 use pool::{At, Failed, Pool};
 
 use crate::{
+    Backoff,
     light::{self, Light, SYNC_PROOF_BYTES_MAX, Subject, SyncProof, network_key_bytes},
     rpc::{self, Call, Client},
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Clock, Network, Spawner};
+use commonware_utils::sync::Mutex;
 use futures::{
     FutureExt as _,
     future::{Either, join_all, select as either},
@@ -49,7 +51,7 @@ use std::{
     net::SocketAddr,
     pin::pin,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
@@ -127,7 +129,7 @@ impl Connection {
         N: Network,
     {
         let random = Mutex::new(context.child("random"));
-        let random = move || random.lock().expect("no holder of this lock panics").next_u64();
+        let random = move || random.lock().next_u64();
         let start = random() as usize;
         let (dialing, network) = (Arc::new(context), Arc::new(network));
         let (sleeping, clock) = (dialing.clone(), dialing.clone());
@@ -472,7 +474,7 @@ impl Connection {
     async fn stands_still(&self, at: At, height: u64) -> bool {
         let now = (self.0.now)();
         let is_due = {
-            let mut moved = self.0.moved.lock().expect("no holder of this lock panics");
+            let mut moved = self.0.moved.lock();
             let since = *moved.get_or_insert(now);
             let is_due = now.duration_since(since).map_or(true, |still| still >= STILL);
             if is_due {
@@ -494,7 +496,7 @@ impl Connection {
     pub(crate) fn saw(&self, height: u64) {
         if self.0.height.fetch_max(height, Ordering::AcqRel) < height {
             let now = (self.0.now)();
-            *self.0.moved.lock().expect("no holder of this lock panics") = Some(now);
+            *self.0.moved.lock() = Some(now);
         }
     }
 
@@ -554,8 +556,8 @@ impl Connection {
 
     async fn pause(&self, error: Error, attempt: u32) -> Result<Error, Error> {
         if attempt + 1 < ASK_ATTEMPTS {
-            let pause = Duration::from_millis(ASK_PAUSE_MS) * 2_u32.saturating_pow(attempt);
-            self.sleep(pause.min(PAUSE_MAX)).await;
+            let pause = Backoff::new(Duration::from_millis(ASK_PAUSE_MS), PAUSE_MAX).nth(attempt as usize);
+            self.sleep(pause.unwrap_or(PAUSE_MAX)).await;
         }
         Ok(error)
     }

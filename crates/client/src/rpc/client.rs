@@ -9,6 +9,7 @@ use commonware_codec::{EncodeSize, Write};
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_macros::select;
 use commonware_runtime::{Clock, Network, Sink, Spawner, Stream};
+use commonware_utils::sync::Mutex;
 use posync_protocol::{Account, limits::CALLS_MAX};
 use rand_core::CryptoRng;
 use std::{
@@ -39,7 +40,7 @@ impl<S: Service> Clone for Client<S> {
 struct Inner<S: Service> {
     shared: Arc<Shared<S::Answer>>,
     calls: Arc<Semaphore>,
-    next: std::sync::Mutex<u64>,
+    next: Mutex<u64>,
     gone: Arc<AtomicBool>,
 }
 
@@ -103,7 +104,7 @@ impl<S: Service> Client<S> {
             }
         });
         let calls = Arc::new(Semaphore::new(CALLS_MAX));
-        Self { inner: Arc::new(Inner { shared, calls, next: std::sync::Mutex::new(0), gone }) }
+        Self { inner: Arc::new(Inner { shared, calls, next: Mutex::new(0), gone }) }
     }
 
     /// True once the connection has ended.
@@ -143,7 +144,7 @@ impl<S: Service> Client<S> {
         let (slot, inbox) = Slot::new(true);
         let credit = slot.credit.clone();
         // Held until the frame is queued, so that ids reach the queue in order.
-        let mut next = self.inner.next.lock().expect("no holder of this lock panics");
+        let mut next = self.inner.next.lock();
         let id = *next;
         let bytes = frame(&Frame::Open(()), id, ask)?;
         *next += 1;

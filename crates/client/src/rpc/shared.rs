@@ -9,11 +9,12 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use commonware_codec::{DecodeExt as _, EncodeSize, Read, Write};
 use commonware_macros::select;
 use commonware_runtime::{Clock, Handle, Sink, Stream};
+use commonware_utils::sync::{Mutex, MutexGuard};
 use posync_protocol::limits::{CALL_WINDOW, CALLS_MAX, FRAME_BYTES_MAX, FRAMES_QUEUED_MAX, KEEP_ALIVE_MS};
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, Weak,
+        Arc, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -159,7 +160,7 @@ impl<T> Shared<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<BTreeMap<u64, Slot<T>>>> {
-        self.slots.lock().expect("no holder of this lock panics")
+        self.slots.lock()
     }
 
     /// Applies `work` to the table; `None` once the connection is gone.

@@ -25,7 +25,8 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 
-pub use part::{Arrived, Part};
+pub use part::Arrived;
+pub use part::Part;
 pub use room::{Room, Unsigned};
 
 use crate::{
@@ -42,6 +43,7 @@ use commonware_codec::DecodeExt;
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_macros::select;
 use commonware_utils::channel::oneshot;
+use commonware_utils::sync::Mutex;
 use posync_client::watch;
 use posync_protocol::{
     Account, AgreementId, Hash, Signature,
@@ -56,7 +58,7 @@ use state::{Damaged, State};
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -64,7 +66,7 @@ use std::{
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 /// Time within which a reader expects the next slice of a stream.
-pub const SLICE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const SLICE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time within which a late slice is still verified and paid, although its reader has given up.
 const SLICE_LATE: Duration = Duration::from_secs(60);
 /// Time without a slice after which a voucher is sent: the provider may be waiting for money, because
@@ -160,10 +162,6 @@ pub struct OwnAgreement {
     common: Common,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no holder of this lock panics")
-}
-
 impl OwnAgreement {
     /// Resumes an agreement from its catalogue rows and starts its signer and its payer.
     ///
@@ -208,22 +206,22 @@ impl OwnAgreement {
     }
 
     /// Account of the key that signs this agreement's data sets.
-    pub fn storage_account(&self) -> Account {
+    pub(crate) fn storage_account(&self) -> Account {
         Account::of(&self.storage.public_key())
     }
 
     /// A copy of the agreement's terms: stage, quotas, prices and end.
     pub fn terms(&self) -> OwnAgreementRow {
-        lock(&self.terms).clone()
+        self.terms.lock().clone()
     }
 
     /// Changes the terms in memory and then on disk.
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn set_terms(&self, change: impl FnOnce(&mut OwnAgreementRow)) -> Result<(), Stopped> {
+    pub(crate) async fn set_terms(&self, change: impl FnOnce(&mut OwnAgreementRow)) -> Result<(), Stopped> {
         let row = {
-            let mut terms = lock(&self.terms);
+            let mut terms = self.terms.lock();
             change(&mut terms);
             terms.clone()
         };
@@ -232,7 +230,7 @@ impl OwnAgreement {
 
     /// Calls `read` with the data set's state, under its lock.
     pub fn with_state<T>(&self, read: impl FnOnce(&mut State) -> T) -> T {
-        read(&mut lock(&self.state))
+        read(&mut self.state.lock())
     }
 
     /// Egress bytes that vouchers were signed for.
@@ -242,7 +240,7 @@ impl OwnAgreement {
 
     /// The newest claim, if the ledger does not have it yet.
     pub fn waiting(&self) -> Option<SignedClaim> {
-        *lock(&self.waiting)
+        *self.waiting.lock()
     }
 
     /// Guard for the task that submits a claim to the ledger; `None` while another task holds it.
@@ -257,7 +255,7 @@ impl OwnAgreement {
     }
 
     /// True if the newest claim should be submitted at once, without waiting for the next look at the ledger.
-    pub fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         self.ahead() >= VERSIONS_AHEAD
     }
 
@@ -272,19 +270,19 @@ impl OwnAgreement {
             self.signed([0; 64]).await?;
         }
         self.settled(last.version).await?;
-        lock(&self.looks).at(height);
+        self.looks.lock().at(height);
         self.wake.notify_one();
         Ok(())
     }
 
     /// True once provider and gateway disagree on the data set, as after a restored backup: the provider
     /// will sign no more under this agreement.
-    pub fn disagrees(&self) -> bool {
+    pub(crate) fn disagrees(&self) -> bool {
         self.refusals.load(Ordering::Acquire) >= REFUSALS
     }
 
     /// True if the ledger has, or may come to have, a version of this agreement's data set.
-    pub fn is_used(&self) -> bool {
+    pub(crate) fn is_used(&self) -> bool {
         self.with_state(|state| state.version() > 0 || state.intended().is_some())
     }
 
@@ -296,7 +294,7 @@ impl OwnAgreement {
         let is_there = |signed: &SignedClaim| signed.claim.version <= version;
         if self.waiting().is_some_and(|signed| is_there(&signed)) {
             self.common.catalogue.settled(self.number, self.id, version).await?;
-            lock(&self.waiting).take_if(|signed| is_there(signed));
+            self.waiting.lock().take_if(|signed| is_there(signed));
         }
         if self.on_ledger.fetch_max(version, Ordering::AcqRel) < version {
             self.wake.notify_one();
@@ -305,7 +303,7 @@ impl OwnAgreement {
     }
 
     /// Sets the trust that the ledger grants the gateway under this agreement, in parts per billion.
-    pub fn set_trust(&self, trust: u64) {
+    pub(crate) fn set_trust(&self, trust: u64) {
         self.trust.store(trust, Ordering::Release);
     }
 
@@ -323,7 +321,7 @@ impl OwnAgreement {
         self.closed.store(true, Ordering::Release);
         self.wake.notify_one();
         self.owing.notify_one();
-        lock(&self.waiters).clear();
+        self.waiters.lock().clear();
         self.with_state(State::clear)
     }
 
@@ -400,16 +398,16 @@ impl OwnAgreement {
         }
         let tries = self.tries.fetch_add(1, Ordering::AcqRel);
         if tries == 0 {
-            *lock(&self.looks) = Looks { height: self.peer.height(), count: 0 };
+            *self.looks.lock() = Looks { height: self.peer.height(), count: 0 };
         }
         self.common.signed.notify_one();
-        let unseen = lock(&self.looks).count < 2;
+        let unseen = self.looks.lock().count < 2;
         let many = self.with_state(|state| state.version()) >= VERSIONS_AHEAD_MAX;
         unseen || many && tries < CLAIM_TRIES
     }
 
     /// Signs a claim with the storage key, as the consumer.
-    pub fn sign_claim(&self, claim: &DataSetClaim) -> Signature {
+    pub(crate) fn sign_claim(&self, claim: &DataSetClaim) -> Signature {
         sign(&self.storage, DATA_SET_NAMESPACE, &with_chain(&self.common.chain, claim))
     }
 
@@ -434,7 +432,7 @@ impl OwnAgreement {
             adds.iter().for_each(|add| self.answer(&add.name, false));
             return Ok(());
         };
-        *lock(&self.waiting) = Some(claim);
+        *self.waiting.lock() = Some(claim);
         if self.is_due() {
             self.common.signed.notify_one();
         }
@@ -448,7 +446,7 @@ impl OwnAgreement {
 
     fn answer(&self, name: &Hash, signed: bool) {
         // The caller may have given up: the entry is then an orphan and is removed again.
-        let _ = lock(&self.waiters).remove(name).map(|waiter| waiter.send(signed));
+        let _ = self.waiters.lock().remove(name).map(|waiter| waiter.send(signed));
     }
 
     /// Reads a whole shard, verifying and paying slice by slice.

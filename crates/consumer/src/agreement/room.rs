@@ -1,6 +1,6 @@
 //! A shard's way into a data set, from the reserved room to the provider's signature.
 
-use super::{OwnAgreement, lock, state::State};
+use super::{OwnAgreement, state::State};
 use crate::{
     catalogue::row::Added,
     peer::{Error, Parcel},
@@ -60,7 +60,7 @@ impl Room {
         self.kept = true;
         let (agreement, name) = (self.agreement.clone(), added.name);
         let (waiter, answer) = oneshot::channel();
-        lock(&agreement.waiters).insert(name, waiter);
+        agreement.waiters.lock().insert(name, waiter);
         agreement.with_state(|state| state.queue(added));
         agreement.wake.notify_one();
         Ok(Unsigned { agreement, name, answer })
@@ -90,7 +90,7 @@ impl Unsigned {
 
 impl Drop for Unsigned {
     fn drop(&mut self) {
-        lock(&self.agreement.waiters).remove(&self.name);
+        self.agreement.waiters.lock().remove(&self.name);
         self.agreement.with_state(|state| state.unqueue(&self.name));
     }
 }

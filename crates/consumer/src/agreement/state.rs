@@ -112,7 +112,7 @@ impl State {
     }
 
     /// Treats the agreement as full until [`Self::uncrowd`], as its provider says. True if that is new.
-    pub const fn crowd(&mut self) -> bool {
+    pub(crate) const fn crowd(&mut self) -> bool {
         let is_new = self.crowded == 0;
         self.crowded = 0;
         self.crowded = self.quota.saturating_sub(self.load());
@@ -120,7 +120,7 @@ impl State {
     }
 
     /// Forgets the leaves that only the provider counted: they may be gone by now.
-    pub const fn uncrowd(&mut self) {
+    pub(crate) const fn uncrowd(&mut self) {
         self.crowded = 0;
     }
 
@@ -136,7 +136,7 @@ impl State {
     }
 
     /// Claim that the provider is asked to sign, if any.
-    pub fn intended(&self) -> Option<DataSetClaim> {
+    pub(crate) fn intended(&self) -> Option<DataSetClaim> {
         self.intent.as_ref().map(|intent| intent.claim)
     }
 
@@ -170,7 +170,7 @@ impl State {
     }
 
     /// Frees the room of a shard that did not arrive.
-    pub fn release(&mut self, bytes: u64) {
+    pub(crate) fn release(&mut self, bytes: u64) {
         self.reserved = self.reserved.saturating_sub(leaves(bytes));
     }
 
@@ -180,7 +180,7 @@ impl State {
     }
 
     /// Gives up a queued shard and frees its room; `false` if it is not queued (any more).
-    pub fn unqueue(&mut self, name: &Hash) -> bool {
+    pub(crate) fn unqueue(&mut self, name: &Hash) -> bool {
         let Some(place) = self.queue.iter().position(|added| added.name == *name) else { return false };
         let added = self.queue.remove(place).expect("found above");
         self.release(added.bytes.into());
@@ -203,7 +203,7 @@ impl State {
 
     /// Records which entries found no place in their segments; the catalogue keeps them elsewhere until
     /// they are removed. Returns their sequences.
-    pub fn relocate(&mut self, orphans: &[Added]) -> BTreeSet<u64> {
+    pub(crate) fn relocate(&mut self, orphans: &[Added]) -> BTreeSet<u64> {
         let mut strays = BTreeSet::new();
         for orphan in orphans {
             if let Some(entry) = self.entries.get_mut(&orphan.sequence)
@@ -219,7 +219,7 @@ impl State {
     /// The next change to ask of the provider: the same until [`Self::sign`] or [`Self::refuse`]. The
     /// ledger refuses a data set that shrinks soon after it grew, so without `may_shrink` at most as many
     /// leaves are removed as are added. The other removals wait and hold up no additions.
-    pub fn next_intent(&mut self, may_shrink: bool) -> Option<Intent> {
+    pub(crate) fn next_intent(&mut self, may_shrink: bool) -> Option<Intent> {
         if self.intent.is_none() {
             let count = self.queue.len().min(SIGN_BATCH);
             let adds: Vec<Added> = self
@@ -322,7 +322,7 @@ impl State {
     }
 
     /// Gives up the intent, which the provider refused for good. Returns the shards that are not added.
-    pub fn refuse(&mut self) -> Vec<Added> {
+    pub(crate) fn refuse(&mut self) -> Vec<Added> {
         let Some(intent) = self.intent.take() else { return Vec::new() };
         intent.adds.iter().for_each(|added| self.release(added.bytes.into()));
         self.undo(&intent);
@@ -340,7 +340,7 @@ impl State {
 
     /// True if the ledger's last version is the intent. An intent that was given up becomes the intent again
     /// if the ledger shows it; the additions of the one in its place go back to the queue.
-    pub fn adopt(&mut self, last: &Version) -> bool {
+    pub(crate) fn adopt(&mut self, last: &Version) -> bool {
         let is_shown = |claim: &DataSetClaim| (claim.version, claim.root) == (last.version, last.root);
         if self.intended().as_ref().is_some_and(is_shown) {
             return true;

@@ -21,6 +21,7 @@ use crate::{
     peer::{Dialer, Peer},
     shared::{Known, Notice, Shared},
 };
+use commonware_utils::sync::Mutex;
 use posync_alert::{Alerts, Watch};
 use posync_client::rpc::Provider;
 use posync_protocol::{
@@ -33,7 +34,7 @@ use posync_protocol::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -64,11 +65,11 @@ pub struct Agreements {
     /// Makes connections to providers.
     pub dialer: Dialer<Provider>,
     /// One link per provider.
-    pub peers: Mutex<BTreeMap<Account, Arc<Peer>>>,
+    pub(crate) peers: Mutex<BTreeMap<Account, Arc<Peer>>>,
     /// Agreements that were being opened when the gateway stopped.
     pub opening: Mutex<Vec<LoadedAgreement>>,
     /// Openings whose outcome is unknown.
-    pub unsure: Mutex<Vec<Asked>>,
+    pub(crate) unsure: Mutex<Vec<Asked>>,
     /// Receives the alerts about agreements.
     pub alerts: Alerts,
     /// Rows of the catalogue that do not decode.
@@ -77,13 +78,13 @@ pub struct Agreements {
     /// when they are gone from the ledger: their numbers are not used again before the rows are restored.
     pub kept: BTreeSet<u32>,
     /// True once no agreements are wanted: open ones are closed in time.
-    pub retired: AtomicBool,
+    pub(crate) retired: AtomicBool,
     /// Providers with which an agreement is needed, beside those that the policy wants.
     pub needed: Mutex<BTreeSet<Account>>,
     /// Jobs under way, and their pauses.
-    pub upkeep: Upkeep,
+    pub(crate) upkeep: Upkeep,
     /// Number of the closed agreement that was handled last.
-    pub reclaimed: AtomicU32,
+    pub(crate) reclaimed: AtomicU32,
 }
 
 /// Moves shards of agreements that drain, after each look at the ledger: given all agreements, the numbers
@@ -260,7 +261,7 @@ impl Agreements {
         let views = seen.providers.iter().map(|(account, (view, _))| (*account, view.clone())).collect();
         let retired = self.retired.load(Ordering::Acquire);
         if !retired {
-            let needed = self.needed.lock().expect("no holder of this lock panics").clone();
+            let needed = self.needed.lock().clone();
             let wants = (&self.policy, self.shared.demand(self.policy.providers));
             let all = wanted(&views, &needed, &rows, wants, &posted, &self.parameters);
             for (account, opens) in all.into_iter().filter(|(account, _)| !opening.contains(account)) {
@@ -534,7 +535,7 @@ impl Agreements {
 
     /// The link to a provider, created on first use.
     pub fn peer(&self, account: Account) -> Arc<Peer> {
-        let mut peers = self.peers.lock().expect("no holder of this lock panics");
+        let mut peers = self.peers.lock();
         let new = || {
             let (dialer, environment) = (self.dialer.clone(), self.shared.common.environment.clone());
             Arc::new(Peer::new(account, dialer, environment, self.shared.heights()))

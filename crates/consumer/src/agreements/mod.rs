@@ -22,4 +22,3 @@ mod upkeep;
 pub use actor::{Agreements, Drain, start};
 pub use policy::Policy;
 pub use successor::successor;
-pub use upkeep::Upkeep;

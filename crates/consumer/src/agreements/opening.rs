@@ -45,7 +45,7 @@ impl Limits {
 
 /// An opening that was submitted, and whose outcome is unknown.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub(crate) struct Asked {
     number: u32,
     row: OwnAgreementRow,
     /// The height from which it can no longer be executed.
@@ -165,13 +165,13 @@ impl Agreements {
     async fn doubt(&self, number: u32, row: OwnAgreementRow) {
         let seen = self.ledger.height().await.unwrap_or_default().max(self.height());
         let floor = seen.saturating_add(self.parameters.expiry_blocks_max).saturating_add(1);
-        self.unsure.lock().expect("no holder of this lock panics").push(Asked { number, row, floor });
+        self.unsure.lock().push(Asked { number, row, floor });
     }
 
     /// Looks up the openings in doubt. One is given up when two nodes prove that it is absent, at heights
     /// at which it can no longer be executed.
     pub(super) async fn look_up(&self) -> Result<(), Error> {
-        let all = self.unsure.lock().expect("no holder of this lock panics").clone();
+        let all = self.unsure.lock().clone();
         for Asked { number, row, floor } in all {
             let found = self.opened(number, &row).await?;
             let key = Agreement::key(&row.id.provider, row.id.slot);
@@ -179,7 +179,7 @@ impl Agreements {
             if found.is_none() && !self.ledger.is_absent(key, floor, ours).await? {
                 continue;
             }
-            self.unsure.lock().expect("no holder of this lock panics").retain(|asked| asked.number != number);
+            self.unsure.lock().retain(|asked| asked.number != number);
             match found {
                 Some(found) => self.take_up(number, row, &found).await?,
                 None => self.give_up(number, row).await?,
@@ -229,15 +229,15 @@ impl Agreements {
 
     /// Returns true while agreements are being opened or an opening is in doubt.
     pub(crate) fn is_opening(&self) -> bool {
-        let waits = !self.opening.lock().expect("no holder of this lock panics").is_empty();
-        let doubts = !self.unsure.lock().expect("no holder of this lock panics").is_empty();
+        let waits = !self.opening.lock().is_empty();
+        let doubts = !self.unsure.lock().is_empty();
         waits || doubts || !self.upkeep.opening().is_empty()
     }
 
     /// Resumes openings that were under way when the gateway stopped. Submitting one again is harmless: a
     /// slot that it took shows our session key.
     pub(super) fn resume(self: &Arc<Self>) {
-        let mut waiting = self.opening.lock().expect("no holder of this lock panics");
+        let mut waiting = self.opening.lock();
         // No other opening with these providers starts meanwhile.
         let of = |loaded: &LoadedAgreement| self.upkeep.take(Job::Open(loaded.row.id.provider), 0);
         let busy: Vec<Busy> = waiting.iter().filter_map(of).collect();

@@ -60,7 +60,7 @@ const AHEAD_LEAVES: u64 = 1 << 18;
 /// Most agreements opened with one provider at once.
 const AT_ONCE: usize = 12;
 /// Epochs without use after which an empty agreement is closed.
-pub const IDLE_EPOCHS: u64 = 16;
+pub(crate) const IDLE_EPOCHS: u64 = 16;
 
 /// The quotas of an agreement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,12 +87,12 @@ pub struct Policy {
     /// Longest term of an agreement, in epochs; the offer may limit it further.
     pub epochs: u64,
     /// Highest prices accepted for new data, by class. A class without a quota has no limit.
-    pub price_max: [u64; CLASSES],
+    pub(crate) price_max: [u64; CLASSES],
 }
 
 /// The purpose of an opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
+pub(crate) enum Need {
     /// To store new data, or to read.
     New,
     /// To keep data that is held already and would end with its agreement.
@@ -330,7 +330,13 @@ impl Policy {
 
     /// Returns true if an agreement can be closed: it was unused for [`IDLE_EPOCHS`], and without it the
     /// others of `mine` would need no new one, or a smaller one. One at a time, the largest first.
-    pub fn is_idle(&self, it: &AgreementUsage, mine: &[&AgreementUsage], epoch: u64, p: &Parameters) -> bool {
+    pub(crate) fn is_idle(
+        &self,
+        it: &AgreementUsage,
+        mine: &[&AgreementUsage],
+        epoch: u64,
+        p: &Parameters,
+    ) -> bool {
         let size = |s: &AgreementUsage| (s.row.quota_leaves, s.row.quota_egress, s.number);
         let is_unused = |s: &&&AgreementUsage| s.idle >= IDLE_EPOCHS && Stage::of(&s.row) == Stage::Open;
         let mut unused: Vec<&AgreementUsage> = mine.iter().filter(is_unused).copied().collect();
@@ -392,7 +398,7 @@ fn three_quarters(used: u64, quota: u64) -> bool {
 }
 
 /// The cost of `bytes` of egress at `price`, rounded up; `None` on overflow.
-pub fn egress_cost(price: u64, bytes: u64) -> Option<Amount> {
+pub(crate) fn egress_cost(price: u64, bytes: u64) -> Option<Amount> {
     Amount::new(mul_div_up(u128::from(price), u128::from(bytes), UNIT)?)
 }
 

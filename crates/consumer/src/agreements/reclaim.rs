@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn what_is_gone_from_the_ledger_is_kept_while_a_damaged_row_may_describe_its_shards() {
         deterministic::Runner::default().start(|context| async move {
-            let network = Arc::new(context.child("network"));
+            let network = posync_client::channel::SharedNetwork::new(context.child("network"));
             let mut consumer = Consumer::<Nothing>::open(&context, &network, means()).await.expect("opens");
             let row = |slot| OwnAgreementRow {
                 id: AgreementId { provider: Account([7; 32]), slot, opened: 1 },

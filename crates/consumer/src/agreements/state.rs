@@ -78,13 +78,13 @@ const fn mask(bits: u32) -> u64 {
 }
 
 /// Reads that failed since the provider had `drawn_before` draws.
-pub fn failed_since(drawn_before: u32, audit: &Audit) -> u32 {
+pub(crate) fn failed_since(drawn_before: u32, audit: &Audit) -> u32 {
     let fresh = audit.drawn.saturating_sub(drawn_before).min(HISTORY);
     fresh - (audit.history & mask(fresh)).count_ones()
 }
 
 /// Returns true if a challenge is open past its deadline at `height`.
-pub fn is_late(audit: &Audit, height: u64, deadline_blocks: u64) -> bool {
+pub(crate) fn is_late(audit: &Audit, height: u64, deadline_blocks: u64) -> bool {
     audit.challenge.is_some_and(|challenge| height > challenge.height.saturating_add(deadline_blocks))
 }
 
@@ -110,32 +110,32 @@ pub struct AgreementUsage {
 }
 
 /// Returns true once three quarters of the term are over.
-pub fn is_old(row: &OwnAgreementRow, epoch: u64, p: &Parameters) -> bool {
+pub(crate) fn is_old(row: &OwnAgreementRow, epoch: u64, p: &Parameters) -> bool {
     let term = row.end_epoch.saturating_sub(p.epoch(row.id.opened));
     row.id.opened > 0 && row.end_epoch.saturating_sub(epoch) <= term / 4
 }
 
 /// Returns true once the term is over: the provider then serves nothing under it and signs no change.
-pub const fn is_ended(row: &OwnAgreementRow, epoch: u64) -> bool {
+pub(crate) const fn is_ended(row: &OwnAgreementRow, epoch: u64) -> bool {
     epoch >= row.end_epoch
 }
 
 /// Returns true once seven eighths of the term are over.
-pub fn is_late_in_term(row: &OwnAgreementRow, epoch: u64, p: &Parameters) -> bool {
+pub(crate) fn is_late_in_term(row: &OwnAgreementRow, epoch: u64, p: &Parameters) -> bool {
     let term = row.end_epoch.saturating_sub(p.epoch(row.id.opened));
     row.id.opened > 0 && row.end_epoch.saturating_sub(epoch) <= term / 8
 }
 
 /// Returns true if shards under the `old` terms may move to the `new` ones: open, not old itself, and
 /// ending later. It decides both which room counts for a move and where shards move.
-pub fn takes_over(new: &OwnAgreementRow, old: &OwnAgreementRow, epoch: u64, p: &Parameters) -> bool {
+pub(crate) fn takes_over(new: &OwnAgreementRow, old: &OwnAgreementRow, epoch: u64, p: &Parameters) -> bool {
     let holds = new.quota_leaves > 0 || old.quota_leaves == 0;
     Stage::of(new) == Stage::Open && !is_old(new, epoch, p) && new.end_epoch > old.end_epoch && holds
 }
 
 /// The next step that an agreement needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// No step is needed now.
     Nothing,
     /// Add this amount to its voucher reserve.
@@ -150,7 +150,7 @@ pub enum Step {
 
 /// Facts beside an agreement's own that decide its next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Around {
+pub(crate) struct Around {
     /// Its provider has another agreement, to which its shards can move.
     pub successor: bool,
     /// It can be closed ([`Policy::is_idle`]).
@@ -162,7 +162,13 @@ pub struct Around {
 }
 
 /// The next step of an agreement at `epoch`.
-pub fn next(usage: &AgreementUsage, epoch: u64, around: Around, policy: &Policy, p: &Parameters) -> Step {
+pub(crate) fn next(
+    usage: &AgreementUsage,
+    epoch: u64,
+    around: Around,
+    policy: &Policy,
+    p: &Parameters,
+) -> Step {
     let row = &usage.row;
     let over = epoch >= row.end_epoch.saturating_add(p.redemption_epochs);
     match Stage::of(row) {

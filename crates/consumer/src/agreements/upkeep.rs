@@ -6,10 +6,11 @@
 //! 2. After a refusal a job pauses, each time for twice as long: a permanent refusal costs ever fewer
 //!    fees.
 
+use commonware_utils::sync::{Mutex, MutexGuard};
 use posync_protocol::{Account, Code};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
 };
 
 /// Length of the first pause, in blocks.
@@ -43,7 +44,7 @@ struct Jobs {
 
 /// The jobs of one account.
 #[derive(Clone, Default)]
-pub struct Upkeep(Arc<Mutex<Jobs>>);
+pub(crate) struct Upkeep(Arc<Mutex<Jobs>>);
 
 /// A job that is under way until this is dropped.
 pub(super) struct Busy {
@@ -53,7 +54,7 @@ pub(super) struct Busy {
 
 impl Upkeep {
     fn lock(&self) -> MutexGuard<'_, Jobs> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.0.lock()
     }
 
     /// Takes a job at `height`; `None` while it is under way or pauses.

@@ -20,7 +20,10 @@ use crate::{
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock, Handle, Metrics, Network, Spawner, Storage};
 use commonware_utils::channel::{mpsc, oneshot};
-use posync_client::account::{paying, sign_paying};
+use posync_client::{
+    account::{paying, sign_paying},
+    channel::SharedNetwork,
+};
 use posync_protocol::{
     Account, Amount, Code, Hash, ledger,
     limits::{Parameters, SERVICE_DRAWS},
@@ -60,7 +63,7 @@ struct Reading {
 /// The reading accounts, by group.
 pub(super) struct Groups<E: Spawner + Clock + Storage + Metrics + CryptoRng, N: Network> {
     context: E,
-    network: Arc<N>,
+    network: SharedNetwork<N>,
     config: Config,
     phase: u64,
     tell: mpsc::Sender<Sample>,
@@ -97,7 +100,12 @@ where
     N: Network,
 {
     /// Starts without any account. Each sample goes to the sender.
-    pub(super) fn new(context: E, network: Arc<N>, config: Config, tell: mpsc::Sender<Sample>) -> Self {
+    pub(super) fn new(
+        context: E,
+        network: SharedNetwork<N>,
+        config: Config,
+        tell: mpsc::Sender<Sample>,
+    ) -> Self {
         let phase = phase(&config.key);
         Self {
             context,
@@ -141,7 +149,7 @@ where
     /// Asks the account that reports on `epoch` to open agreements with the `drawn` providers.
     pub(super) fn need(&self, epoch: u64, drawn: BTreeSet<Account>) {
         if let Some(reading) = self.of(epoch) {
-            *reading.agreements.needed.lock().expect("no holder of this lock panics") = drawn;
+            *reading.agreements.needed.lock() = drawn;
         }
     }
 

@@ -35,12 +35,11 @@ use commonware_runtime::{Clock, Metrics, Network, Spawner, Storage};
 use commonware_utils::channel::mpsc;
 use group::Groups;
 use posync_alert::Alerts;
-use posync_client::{connection::Endpoint, light::NetworkKey, watch};
+use posync_client::{channel::SharedNetwork, connection::Endpoint, light::NetworkKey, watch};
 use posync_protocol::{Account, Hash, limits::Parameters};
 use rand_core::CryptoRng;
 use rounds::Rounds;
 use seat::Seat;
-use std::sync::Arc;
 
 /// Configuration of an auditor, given by its authority.
 #[derive(Clone)]
@@ -90,7 +89,7 @@ where
     N: Network,
 {
     let mut stopped = context.stopped();
-    let network = Arc::new(network);
+    let network = SharedNetwork::new(network);
     let rounds = Rounds::open(context.child("rounds"), &config.partition).await?;
     let (tell, samples) = mpsc::channel(MAILBOX);
     let seat = Seat::new(&context, &network, &config);

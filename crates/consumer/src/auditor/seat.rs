@@ -6,13 +6,12 @@ use super::{
     state::{Drawn, Fate},
 };
 use crate::{
-    SharedNetwork,
     environment::Environment,
     ledger::{Error, Ledger, decode},
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock, Network, Spawner};
-use posync_client::{account::Submitter, connection::Connection, light::Light};
+use posync_client::{account::Submitter, channel::SharedNetwork, connection::Connection, light::Light};
 use posync_protocol::{
     Account, Amount, Body, Bounded, Code, Hash,
     limits::READ_KEYS_MAX,
@@ -20,7 +19,6 @@ use posync_protocol::{
     record::{self, AccountState, ProviderAt, Reports, ServiceRound, System, Usage},
 };
 use rand_core::CryptoRng;
-use std::sync::Arc;
 
 /// A handle to the seat's account on the ledger.
 #[derive(Clone)]
@@ -36,7 +34,7 @@ pub(super) struct Seat {
 
 impl Seat {
     /// A handle that is not connected yet.
-    pub(super) fn new<E, N>(context: &E, network: &Arc<N>, config: &Config) -> Self
+    pub(super) fn new<E, N>(context: &E, network: &SharedNetwork<N>, config: &Config) -> Self
     where
         E: Spawner + Clock + CryptoRng,
         N: Network,
@@ -45,7 +43,7 @@ impl Seat {
         let (dialing, light) = (context.child("seat"), Light::new(chain, config.network_key));
         let nodes = config.nodes.clone();
         // The seat's own node comes first: it is the first to know what is final.
-        let connection = Connection::new(dialing, SharedNetwork(network.clone()), key.clone(), nodes, light);
+        let connection = Connection::new(dialing, network.clone(), key.clone(), nodes, light);
         let connection = connection.beginning_at(0);
         let submitter = Submitter::new(connection.clone(), key.clone(), config.parameters);
         let ledger = Ledger::new(connection, submitter);

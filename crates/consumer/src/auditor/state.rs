@@ -14,9 +14,9 @@ use posync_protocol::{
 
 /// Epochs for which one account reads. Its first reveal exposes it, so fewer would hide more; but
 /// agreements are kept for that long, and each account needs its own.
-pub const GROUP_EPOCHS: u64 = 16;
+pub(crate) const GROUP_EPOCHS: u64 = 16;
 /// Epochs by which an account opens its agreements and begins to read before its first report.
-pub const LEAD_EPOCHS: u64 = 2;
+pub(crate) const LEAD_EPOCHS: u64 = 2;
 /// Term of an account's agreements, in epochs. The account reads for less than three quarters of it, so
 /// none is renewed needlessly.
 pub const READ_EPOCHS: u64 = 2 * GROUP_EPOCHS;
@@ -29,17 +29,17 @@ const PHASE: &str = "posync gateway 2026-11 auditor phase";
 
 /// The offset, in epochs, at which a seat changes accounts. It differs by seat, so that seats do not
 /// change together.
-pub fn phase(seat: &PrivateKey) -> u64 {
+pub(crate) fn phase(seat: &PrivateKey) -> u64 {
     u64::from(blake3::derive_key(PHASE, &seat.encode())[0]) % GROUP_EPOCHS
 }
 
 /// The group to which an epoch belongs.
-pub const fn group_of(epoch: u64, phase: u64) -> u64 {
+pub(crate) const fn group_of(epoch: u64, phase: u64) -> u64 {
     (epoch + phase) / GROUP_EPOCHS
 }
 
 /// The key of a group's account, derived from the seat's key.
-pub fn account_key(seat: &PrivateKey, group: u64) -> PrivateKey {
+pub(crate) fn account_key(seat: &PrivateKey, group: u64) -> PrivateKey {
     let mut hasher = blake3::Hasher::new_derive_key(ACCOUNT);
     hasher.update(&seat.encode()).update(&group.to_be_bytes());
     PrivateKey::decode(hasher.finalize().as_bytes().to_vec()).expect("any 32 bytes are an Ed25519 seed")
@@ -47,7 +47,7 @@ pub fn account_key(seat: &PrivateKey, group: u64) -> PrivateKey {
 
 /// The auditor's tasks, each done once an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
+pub(crate) enum Due {
     /// Open and retire reading accounts.
     Groups,
     /// Reveal the reports of the previous epoch.
@@ -67,7 +67,7 @@ pub struct Done {
 
 impl Done {
     /// The next task due at a height. The reveal comes first, as only the first round accepts it.
-    pub fn next(&mut self, height: u64, p: &Parameters) -> Option<Due> {
+    pub(crate) fn next(&mut self, height: u64, p: &Parameters) -> Option<Due> {
         let epoch = p.epoch(height);
         if self.epoch != Some(epoch) {
             *self = Self { epoch: Some(epoch), steps: 0 };
@@ -89,13 +89,13 @@ impl Done {
 }
 
 /// Most times that an epoch's reports are revealed.
-pub const REVEALS_MAX: u32 = 3;
+pub(crate) const REVEALS_MAX: u32 = 3;
 /// Blocks after which a reveal that is not on the ledger is unlikely to get there.
 const REVEAL_BLOCKS: u64 = 3;
 
 /// The last reveal of an epoch's reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Revealed {
+pub(crate) struct Revealed {
     /// The epoch that they are about.
     pub epoch: u64,
     /// The height at which they were last sent.
@@ -107,7 +107,7 @@ pub struct Revealed {
 impl Revealed {
     /// Returns true if the ledger should be checked at this height: the last reveal has had time to get
     /// there, and another one still arrives within the round that accepts reports.
-    pub const fn is_due(&self, height: u64, p: &Parameters) -> bool {
+    pub(crate) const fn is_due(&self, height: u64, p: &Parameters) -> bool {
         let place = height % p.epoch_blocks();
         p.epoch(height) == self.epoch + 1
             && self.times < REVEALS_MAX
@@ -122,7 +122,7 @@ pub struct Fate {
     /// The ledger has its finding.
     pub counts: bool,
     /// The provider redeemed what its correct reads need (SQ-5).
-    pub is_backed: bool,
+    pub(crate) is_backed: bool,
 }
 
 impl Fate {
@@ -137,17 +137,17 @@ impl Fate {
 }
 
 /// Returns true if revealing a batch again would make another of its reports count.
-pub fn reveals_again(fates: &[Fate]) -> bool {
+pub(crate) fn reveals_again(fates: &[Fate]) -> bool {
     fates.iter().any(|fate| !fate.counts && fate.is_backed)
 }
 
 /// A provider that a seat is to report on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drawn {
+pub(crate) struct Drawn {
     /// Account of the drawn provider.
     pub provider: Account,
     /// The stratum in which it was drawn.
-    pub stratum: u16,
+    pub(crate) stratum: u16,
     /// Its index among all providers.
     pub index: u32,
     /// The seat's number among the provider's auditors.
@@ -161,7 +161,7 @@ fn lower_median(mut all: Vec<u64>) -> Option<u64> {
 
 /// The unsigned report made from the samples of one provider and epoch, and the number of the agreement
 /// under which they were taken; `None` without a sample.
-pub fn report<'a>(drawn: &Drawn, samples: impl Iterator<Item = &'a Sample>) -> Option<(Report, u32)> {
+pub(crate) fn report<'a>(drawn: &Drawn, samples: impl Iterator<Item = &'a Sample>) -> Option<(Report, u32)> {
     let all: Vec<&Sample> = samples.collect();
     // A report covers one agreement; samples under an older one are dropped, as another key paid for
     // them.

@@ -13,11 +13,12 @@ use crate::{
     shared::Shared,
 };
 use commonware_utils::channel::mpsc;
+use commonware_utils::sync::Mutex;
 use futures::future::try_join_all;
 use posync_protocol::{Account, Hash, limits::Parameters};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -71,8 +72,8 @@ pub async fn start(sampler: Arc<Sampler>) {
 }
 
 impl Sampler {
-    fn names(&self) -> std::sync::MutexGuard<'_, BTreeMap<Account, Known>> {
-        self.names.lock().expect("no holder of this lock panics")
+    fn names(&self) -> commonware_utils::sync::MutexGuard<'_, BTreeMap<Account, Known>> {
+        self.names.lock()
     }
 
     async fn one(self: Arc<Self>, provider: Account, epoch: u64) {

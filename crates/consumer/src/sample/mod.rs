@@ -26,10 +26,10 @@ use posync_protocol::{Account, AgreementId, service::LATENCY_HIGH_MS};
 use std::time::Duration;
 
 /// Milliseconds within which a sample must arrive; a higher latency scores nothing.
-pub const IN_TIME_MS: u64 = LATENCY_HIGH_MS;
+pub(crate) const IN_TIME_MS: u64 = LATENCY_HIGH_MS;
 /// Most milliseconds between a block and a read that is due at it, so that reads do not coincide; waiting
 /// for names takes at most as long again.
-pub const SPREAD_MS: u64 = 500;
+pub(crate) const SPREAD_MS: u64 = 500;
 
 /// The result of one sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -40,7 +40,7 @@ pub struct Known {
 
 /// The shards that `provider` proves in its answer to the challenge of height `challenge`; `None` if the
 /// block does not hold that answer.
-pub fn proved(body: &BlockBody, provider: &Account, challenge: u64) -> Option<Vec<Named>> {
+pub(crate) fn proved(body: &BlockBody, provider: &Account, challenge: u64) -> Option<Vec<Named>> {
     let storage_proof = body.operations.iter().find_map(|operation| match &operation.body {
         Body::StorageProof(storage_proof)
             if operation.signer == *provider && storage_proof.height == challenge =>

@@ -12,10 +12,10 @@ use posync_protocol::{
 };
 
 /// Samples of each provider in an epoch: a single one could meet a brief delay, and each costs a voucher.
-pub const SAMPLES: u64 = 2;
+pub(crate) const SAMPLES: u64 = 2;
 
 /// Most requests that one sample makes.
-pub const REQUESTS_MAX: u64 = 64;
+pub(crate) const REQUESTS_MAX: u64 = 64;
 
 const CONTEXT: &str = "posync gateway 2026-11 sample";
 

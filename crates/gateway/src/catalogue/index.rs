@@ -41,7 +41,7 @@ pub(crate) struct Files {
 
 /// The findings of a start, for repair and the reaper.
 #[derive(Debug, Default)]
-pub struct Found {
+pub(crate) struct Found {
     /// Segments of files that lack a holder.
     pub open: Vec<(FileId, u32)>,
     /// Open jobs, each with its number.

@@ -20,23 +20,32 @@
 //! Memory: about 100 bytes plus the name for each file, 30 bytes for each row, and a page cache of 8 MiB.
 
 mod index;
-pub mod row;
+pub(crate) mod row;
 mod snapshot;
 #[cfg(test)]
 mod tests;
 mod usage;
 
 pub(crate) use index::Files;
-pub use index::Found;
-pub use posync_consumer::catalogue::*;
+pub(crate) use index::Found;
+pub use posync_consumer::catalogue::partitions;
+pub(crate) use posync_consumer::catalogue::{
+    Agreed, Answers, Contents, Error, LoadedAgreement, Reply, Rows, Sender, Stopped, later,
+};
+#[cfg(test)]
+pub(crate) use posync_consumer::catalogue::{Entry, Loaded, Started, store};
 pub use snapshot::{Held, backup, restore};
-pub use usage::{Claim, Usage};
+pub(crate) use usage::{Claim, Usage};
 
 use crate::coding::FileId;
-use commonware_runtime::{Clock, Handle, Metrics, Spawner, Storage};
+#[cfg(test)]
+use commonware_runtime::Handle;
+use commonware_runtime::{Clock, Metrics, Spawner, Storage};
 use index::Index;
 use posync_consumer::asks;
-use posync_protocol::{Hash, wire::gateway::File};
+#[cfg(test)]
+use posync_protocol::Hash;
+use posync_protocol::wire::gateway::File;
 use row::{Added, FaultRow, FileRow, JobRow, Named, Owner, SegmentRow};
 use std::{collections::BTreeMap, ops::Deref};
 
@@ -64,11 +73,11 @@ pub(crate) enum Ask {
 
 /// The result of finishing a put: the file as users see it, and the job that removes the file that it
 /// replaced. The error says which bound is reached.
-pub type Finished = Result<(File, Option<(u32, JobRow)>), &'static str>;
+pub(crate) type Finished = Result<(File, Option<(u32, JobRow)>), &'static str>;
 
 /// A handle to the catalogue's actor: its agreements and its files.
 #[derive(Clone)]
-pub struct Catalogue {
+pub(crate) struct Catalogue {
     agreements: posync_consumer::catalogue::Catalogue,
     files: Sender<Ask>,
 }
@@ -93,12 +102,13 @@ impl Catalogue {
     }
 }
 
-/// Opens the catalogue in `partition` and starts its actor. The handle ends when the actor fails, or when
+/// Opens the catalogue in `partition` alone and starts its actor. The handle ends when the actor fails, or when
 /// all senders are dropped.
 ///
 /// # Errors
 /// [`Error`].
-pub async fn start<E>(
+#[cfg(test)]
+pub(crate) async fn start<E>(
     context: E,
     partition: &str,
     secret: Hash,

@@ -1,7 +1,7 @@
 //! The rows that a gateway keeps in its catalogue beside those of its agreements, and their keys. Segments
 //! are stored under their file's id.
 
-pub use posync_consumer::catalogue::row::*;
+pub(crate) use posync_consumer::catalogue::row::*;
 
 use crate::{coding::SHARDS, limits::HOLDINGS_MAX};
 use commonware_codec::{Buf, EncodeSize, Read, Write};
@@ -23,7 +23,7 @@ pub(super) fn restoring() -> Key {
 /// The owner of a file: an account that the gateway's owner lists or, if `None`, the gateway's owner.
 /// Rows from before there were users end where this field begins; they decode as the owner's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Owner(pub Option<Account>);
+pub(crate) struct Owner(pub Option<Account>);
 
 impl Write for Owner {
     fn write(&self, buf: &mut impl bytes::BufMut) {
@@ -47,7 +47,7 @@ impl Read for Owner {
 
 /// The key of a file for its users: each account has names of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Named(pub Owner, pub Vec<u8>);
+pub(crate) struct Named(pub Owner, pub Vec<u8>);
 
 /// A name among the files of the gateway's owner.
 impl From<Vec<u8>> for Named {
@@ -103,27 +103,27 @@ encoded! {
 
 impl SegmentRow {
     /// Bytes of each shard.
-    pub const fn shard_bytes(&self) -> u64 {
+    pub(crate) const fn shard_bytes(&self) -> u64 {
         crate::coding::shard_bytes(self.plain as usize) as u64
     }
 
     /// Returns true if it names eight shards, and every holding is of one of them.
-    pub fn is_sound(&self) -> bool {
+    pub(crate) fn is_sound(&self) -> bool {
         self.names.len() == SHARDS && self.holdings.iter().all(|h| usize::from(h.position) < SHARDS)
     }
 
     /// The holding in force at a position.
-    pub fn holder(&self, position: usize) -> Option<&Holding> {
+    pub(crate) fn holder(&self, position: usize) -> Option<&Holding> {
         self.holdings.iter().find(|h| usize::from(h.position) == position && !h.dropped)
     }
 
     /// Positions without a holder.
-    pub fn open_positions(&self) -> impl Iterator<Item = usize> + '_ {
+    pub(crate) fn open_positions(&self) -> impl Iterator<Item = usize> + '_ {
         (0..SHARDS).filter(|position| self.holder(*position).is_none())
     }
 
     /// Replaces the holdings by the result of `change`; `None` if there are too many.
-    pub fn with_holdings(&self, change: impl FnOnce(&mut Vec<Holding>)) -> Option<Self> {
+    pub(crate) fn with_holdings(&self, change: impl FnOnce(&mut Vec<Holding>)) -> Option<Self> {
         let mut holdings = self.holdings.to_vec();
         change(&mut holdings);
         Some(Self { holdings: Bounded::new(holdings)?, ..self.clone() })

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// The bytes that a put asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Claim {
+pub(crate) struct Claim {
     /// The account for which they count.
     pub owner: Owner,
     /// Plain bytes of the new file.
@@ -20,7 +20,7 @@ pub struct Claim {
 
 /// The bytes that count for an account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Number of its files.
     pub files: u64,
     /// Plain bytes of its files, and those that are pending.

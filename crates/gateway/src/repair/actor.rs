@@ -34,7 +34,7 @@ struct Actor {
 }
 
 /// Runs repair until the notices end. `open` are the segments that a start found without eight holders.
-pub async fn start(
+pub(crate) async fn start(
     shared: Arc<Shared>,
     mut notices: mpsc::Receiver<Notice>,
     open: Vec<(FileId, u32)>,

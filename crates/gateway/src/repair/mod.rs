@@ -22,12 +22,12 @@ mod actor;
 mod examine;
 mod reaper;
 mod rebuild;
-pub mod state;
-pub mod suspects;
+pub(crate) mod state;
+pub(crate) mod suspects;
 
-pub use actor::start;
-pub use reaper::reap;
-pub use rebuild::restore;
+pub(crate) use actor::start;
+pub(crate) use reaper::reap;
+pub(crate) use rebuild::restore;
 
 use crate::coding::FileId;
 use posync_protocol::{Account, Hash};
@@ -35,7 +35,7 @@ use state::{FoundBy, Task};
 
 /// A message to the repair task.
 #[derive(Debug)]
-pub enum Notice {
+pub(crate) enum Notice {
     /// A put was acknowledged with fewer than eight shards.
     Incomplete {
         /// File that the segment belongs to.

@@ -14,7 +14,7 @@ const JOBS_PER_PASS: usize = 64;
 
 /// Works off jobs until the catalogue ends. Each segment's shards are taken out of their data sets, then
 /// its row is removed, then the job. A pass is idempotent, so a crash costs one pass.
-pub async fn reap(shared: Arc<Shared>) {
+pub(crate) async fn reap(shared: Arc<Shared>) {
     let mut from = 0;
     while pass(&shared, &mut from).await.is_ok() {
         shared.common.environment.sleep(PASS_PAUSE).await;

@@ -67,7 +67,7 @@ pub(super) async fn rebuild(
 ///
 /// # Errors
 /// The reason why the shard cannot be rebuilt now.
-pub async fn restore(shared: &Arc<Shared>, entry: &Added) -> Result<Vec<u8>, String> {
+pub(crate) async fn restore(shared: &Arc<Shared>, entry: &Added) -> Result<Vec<u8>, String> {
     let row = shared.catalogue.segment(entry.file, entry.segment).await;
     let row = row.map_err(|stopped| stopped.to_string())?.ok_or("its segment is gone")?;
     let mut held = gather(shared, entry.segment, &row).await.map_err(|error| error.to_string())?;

@@ -14,12 +14,12 @@ use posync_protocol::Account;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A segment to repair: its file and its number in the file.
-pub type Task = (FileId, u32);
+pub(crate) type Task = (FileId, u32);
 
 /// How a loss was found, as in [`posync_protocol::wire::gateway::Fault::found_by`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum FoundBy {
+pub(crate) enum FoundBy {
     /// The provider was late on a draw, and silent to this gateway for the grace period.
     Late = 0,
     /// A draw made the provider suspect, and a read by this gateway confirmed the loss.
@@ -40,7 +40,7 @@ struct Owed {
 
 /// The repair queue, and the faults of providers.
 #[derive(Default)]
-pub struct State {
+pub(crate) struct State {
     ready: VecDeque<Task>,
     later: Vec<Task>,
     known: BTreeSet<Task>,
@@ -54,7 +54,7 @@ pub struct State {
 
 /// The result of a repair.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rebuilt {
+pub(crate) struct Rebuilt {
     /// True if no position of the segment is missing any more.
     pub whole: bool,
     /// Positions that have a holder again.
@@ -63,7 +63,7 @@ pub struct Rebuilt {
 
 impl State {
     /// Queues a segment that lacks a holder, or has it repaired once more if its repair is running.
-    pub fn push(&mut self, task: Task) {
+    pub(crate) fn push(&mut self, task: Task) {
         if self.running.contains(&task) {
             self.again.insert(task);
         } else if self.known.insert(task) {
@@ -72,20 +72,20 @@ impl State {
     }
 
     /// Takes the next segment to repair.
-    pub fn pop(&mut self) -> Option<Task> {
+    pub(crate) fn pop(&mut self) -> Option<Task> {
         let task = self.ready.pop_front()?;
         self.running.insert(task);
         Some(task)
     }
 
     /// The providers that lost a shard of a segment: a rebuilt shard goes to none of them.
-    pub fn owed(&self, task: &Task) -> BTreeSet<Account> {
+    pub(crate) fn owed(&self, task: &Task) -> BTreeSet<Account> {
         self.owed.get(task).into_iter().flat_map(|lost| lost.keys().map(|(_, who)| *who)).collect()
     }
 
     /// Ends a repair; a segment that was reported meanwhile is queued again. Returns the changed faults, to
     /// be written.
-    pub fn done(&mut self, task: Task, rebuilt: &Rebuilt) -> Vec<(u64, FaultRow)> {
+    pub(crate) fn done(&mut self, task: Task, rebuilt: &Rebuilt) -> Vec<(u64, FaultRow)> {
         self.running.remove(&task);
         self.known.remove(&task);
         let again = self.again.remove(&task);
@@ -118,18 +118,18 @@ impl State {
     }
 
     /// Queues again the segments that could not be repaired.
-    pub fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         self.ready.extend(self.later.drain(..));
     }
 
     /// Number of segments that wait or are being repaired.
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.known.len()
     }
 
     /// Records that a provider lost these shards; those that it owes already count once, and are no longer
     /// taken back once they are known not to be only late. Returns the fault's row to write, and its number if any.
-    pub fn lost(
+    pub(crate) fn lost(
         &mut self,
         provider: Account,
         found_by: FoundBy,
@@ -155,13 +155,13 @@ impl State {
     }
 
     /// True if a provider is known to have lost a position.
-    pub fn is_owed(&self, task: &Task, position: u8, provider: &Account) -> bool {
+    pub(crate) fn is_owed(&self, task: &Task, position: u8, provider: &Account) -> bool {
         self.owed.get(task).is_some_and(|lost| lost.contains_key(&(position, *provider)))
     }
 
     /// Takes back the losses of a provider that was only silent and answers again. Returns the fault to
     /// write.
-    pub fn withdraw(&mut self, provider: &Account) -> Option<(u64, FaultRow)> {
+    pub(crate) fn withdraw(&mut self, provider: &Account) -> Option<(u64, FaultRow)> {
         let mut back = 0u32;
         for lost in self.owed.values_mut() {
             let is_back = |(_, who): &(u8, Account), lost: &mut Owed| {
@@ -181,7 +181,7 @@ impl State {
     }
 
     /// Records the number under which a provider's fault was written.
-    pub fn numbered(&mut self, provider: &Account, number: u64) {
+    pub(crate) fn numbered(&mut self, provider: &Account, number: u64) {
         if let Some(fault) = self.faults.get_mut(provider) {
             fault.0 = Some(number);
         }
@@ -200,7 +200,7 @@ impl State {
     /// Resumes after a stop with the open faults and the segments without eight holders. The disk does not
     /// say which provider lost which shard, so these faults close when the last of the segments is whole.
     /// Returns the changed faults, to be written.
-    pub fn resume(&mut self, faults: Vec<(u64, FaultRow)>, open: Vec<Task>) -> Vec<(u64, FaultRow)> {
+    pub(crate) fn resume(&mut self, faults: Vec<(u64, FaultRow)>, open: Vec<Task>) -> Vec<(u64, FaultRow)> {
         for (number, row) in faults.into_iter().filter(|(_, row)| row.repaired < row.lost) {
             self.earlier.insert(row.provider, row.lost - row.repaired);
             self.faults.insert(row.provider, (Some(number), row));

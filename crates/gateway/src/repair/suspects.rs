@@ -18,12 +18,9 @@
 //!    could not be rebuilt, and the suspected holders are needed.
 
 use crate::coding::{DATA, SHARDS};
+use commonware_utils::sync::{Mutex, MutexGuard};
 use posync_protocol::{Account, limits::Parameters};
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 /// The grace period is an epoch divided by this: six hours in production.
 const WHOLE_PART: u64 = 4;
@@ -37,7 +34,7 @@ const NEAR: usize = DATA + 1;
 
 /// Times for which a provider may be silent before its shards are rebuilt elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grace {
+pub(crate) struct Grace {
     /// Grace period of a segment with holders to spare.
     pub whole: Duration,
     /// Grace period of a segment that can lose one more holder at most.
@@ -46,7 +43,7 @@ pub struct Grace {
 
 /// State of a position of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// No provider holds it.
     Open,
     /// Its holder is not suspected.
@@ -57,21 +54,21 @@ pub enum Place {
 
 /// True if a segment can still be read without the holder of `without`: enough others are free of
 /// suspicion. Silent ones do not count, since they may never answer again.
-pub fn suffice(places: &[Place; SHARDS], without: Option<usize>) -> bool {
+pub(crate) fn suffice(places: &[Place; SHARDS], without: Option<usize>) -> bool {
     let others = (0..SHARDS).filter(|position| Some(*position) != without);
     others.filter(|position| places[*position] == Place::Live).count() >= DATA
 }
 
 impl Grace {
     /// The grace periods of a network with these parameters.
-    pub fn of(p: &Parameters) -> Self {
+    pub(crate) fn of(p: &Parameters) -> Self {
         let epoch = p.epoch_blocks().saturating_mul(p.block_ms);
         let part = |part: u64, least: Duration| Duration::from_millis(epoch / part).max(least);
         Self { whole: part(WHOLE_PART, WHOLE_LEAST), short: part(SHORT_PART, SHORT_LEAST) }
     }
 
     /// Positions of a segment whose silent holders are due for replacement.
-    pub fn overdue(&self, places: &[Place; SHARDS]) -> Vec<usize> {
+    pub(crate) fn overdue(&self, places: &[Place; SHARDS]) -> Vec<usize> {
         let live = places.iter().filter(|place| **place == Place::Live).count();
         let limit = if live <= NEAR { self.short } else { self.whole };
         let is_overdue = |place: &Place| matches!(place, Place::Silent(silent) if *silent >= limit);
@@ -88,15 +85,15 @@ struct Suspect {
 
 /// The suspected providers, each with the time for which it has been silent.
 #[derive(Debug, Default)]
-pub struct Suspects(Mutex<BTreeMap<Account, Suspect>>);
+pub(crate) struct Suspects(Mutex<BTreeMap<Account, Suspect>>);
 
 impl Suspects {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Account, Suspect>> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.0.lock()
     }
 
     /// Suspects a provider from now on. True if it was not suspected before.
-    pub fn suspect(&self, provider: Account, was_trusted: bool) -> bool {
+    pub(crate) fn suspect(&self, provider: Account, was_trusted: bool) -> bool {
         let mut all = self.lock();
         let is_new = !all.contains_key(&provider);
         all.entry(provider).or_insert(Suspect { silent: Duration::ZERO, was_trusted });
@@ -105,28 +102,28 @@ impl Suspects {
 
     /// Withdraws the suspicion of a provider that serves again. Returns how long it was silent and the
     /// trust that it had before; `None` if it was not suspected.
-    pub fn withdraw(&self, provider: &Account) -> Option<(Duration, bool)> {
+    pub(crate) fn withdraw(&self, provider: &Account) -> Option<(Duration, bool)> {
         self.lock().remove(provider).map(|suspect| (suspect.silent, suspect.was_trusted))
     }
 
     /// Adds the time that this process waited to the silence of every suspect.
-    pub fn wait(&self, waited: Duration) {
+    pub(crate) fn wait(&self, waited: Duration) {
         self.lock().values_mut().for_each(|suspect| suspect.silent = suspect.silent.saturating_add(waited));
     }
 
     /// Resets the silence of a suspect that answers but cannot be read from for a reason of this gateway.
     /// It stays suspected until it serves.
-    pub fn spare(&self, provider: &Account) {
+    pub(crate) fn spare(&self, provider: &Account) {
         self.lock().get_mut(provider).into_iter().for_each(|suspect| suspect.silent = Duration::ZERO);
     }
 
     /// Time for which a provider has been silent; `None` if it is not suspected.
-    pub fn silent_for(&self, provider: &Account) -> Option<Duration> {
+    pub(crate) fn silent_for(&self, provider: &Account) -> Option<Duration> {
         self.lock().get(provider).map(|suspect| suspect.silent)
     }
 
     /// Accounts of all suspected providers.
-    pub fn all(&self) -> Vec<Account> {
+    pub(crate) fn all(&self) -> Vec<Account> {
         self.lock().keys().copied().collect()
     }
 }

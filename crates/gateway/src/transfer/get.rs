@@ -48,7 +48,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 type Gathered = Result<(Vec<u8>, Buffer), Error>;
 
 /// A range of a file, read piece by piece.
-pub struct Reader {
+pub(crate) struct Reader {
     shared: Arc<Shared>,
     share: Arc<Share>,
     file: FileId,
@@ -68,7 +68,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`Error::Range`].
-    pub fn open(
+    pub(crate) fn open(
         shared: &Arc<Shared>,
         share: &Arc<Share>,
         file: &FileRow,
@@ -95,7 +95,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`Error`]; the pieces returned before are right all the same.
-    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
         self.buffer = None;
         if self.offset >= self.end {
             return Ok(None);
@@ -218,7 +218,11 @@ fn sources(shared: &Shared, row: &SegmentRow) -> VecDeque<Source> {
 ///
 /// # Errors
 /// [`coding::Error::TooFew`].
-pub async fn gather(shared: &Arc<Shared>, index: u32, row: &SegmentRow) -> Result<Held, coding::Error> {
+pub(crate) async fn gather(
+    shared: &Arc<Shared>,
+    index: u32,
+    row: &SegmentRow,
+) -> Result<Held, coding::Error> {
     let mut held = Held::default();
     gather_rest(shared, index, row, &mut held, &mut false).await?;
     Ok(held)

@@ -4,8 +4,8 @@ mod get;
 mod put;
 mod segment;
 
-pub use get::{Reader, gather};
-pub use put::put;
+pub(crate) use get::{Reader, gather};
+pub(crate) use put::put;
 
 use crate::{
     catalogue::{Claim, Stopped, Usage},
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// Why a file could not be stored or read. Each message says what happened, why, and what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The catalogue has ended, so the gateway is stopping.
     #[error(transparent)]
     Stopped(#[from] Stopped),

@@ -29,16 +29,14 @@ use crate::{
 };
 use commonware_macros::select;
 use commonware_utils::channel::oneshot;
+use commonware_utils::sync::Mutex;
 use futures::{
     StreamExt as _,
     future::pending,
     stream::{BoxStream, FuturesUnordered},
 };
 use posync_protocol::wire::gateway::{File, Name};
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 /// Time for which a put waits for agreements to open in a new network.
@@ -48,7 +46,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// [`Error`]; a piece may be an error, which is returned. The reaper then frees what was stored.
-pub async fn put(
+pub(crate) async fn put(
     shared: &Arc<Shared>,
     share: &Arc<Share>,
     name: Name,
@@ -146,7 +144,7 @@ impl Fate {
     /// Records a segment with fewer than eight shards: repair completes it if the file is stored.
     pub(super) async fn incomplete(&self, segment: u32) {
         {
-            let mut incomplete = self.incomplete.lock().expect("no holder of this lock panics");
+            let mut incomplete = self.incomplete.lock();
             match *self.end.borrow() {
                 End::Open => return incomplete.push(segment),
                 End::Failed => return,
@@ -158,7 +156,7 @@ impl Fate {
 
     fn stored(&self) {
         let segments = {
-            let mut incomplete = self.incomplete.lock().expect("no holder of this lock panics");
+            let mut incomplete = self.incomplete.lock();
             self.end.send_replace(End::Stored);
             std::mem::take(&mut *incomplete)
         };

@@ -27,6 +27,7 @@ use crate::{
     shared::Shared,
 };
 use commonware_macros::select;
+use commonware_utils::sync::Mutex;
 use futures::{
     StreamExt as _,
     future::{BoxFuture, pending},
@@ -36,7 +37,7 @@ use posync_protocol::{Account, Bounded, wire::provider::Refusal};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
@@ -93,16 +94,12 @@ pub(super) struct Task {
     said: Mutex<BTreeMap<Account, String>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no holder of this lock panics")
-}
-
 /// Guard of an open question to a provider; dropping it removes the question.
 struct Asked<'a>(&'a Task, u64);
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        lock(&self.0.asked).remove(&self.1);
+        self.0.asked.lock().remove(&self.1);
     }
 }
 
@@ -144,7 +141,7 @@ impl Task {
         let length = u32::try_from(plain.len()).expect("a segment is 4 MiB");
         let rooms = self.rooms().await?;
         coming.placed(leaves(self.bytes as u64).saturating_mul(SHARDS as u64));
-        lock(&self.used).extend(rooms.iter().map(|room| room.agreement().provider()));
+        self.used.lock().extend(rooms.iter().map(|room| room.agreement().provider()));
         let mut memory = self.share.coding(&self.shared, (DATA + SHARDS) * self.bytes).await;
         let shards = self.encode(key, plain).await;
         drop((buffer, memory.split(DATA * self.bytes)));
@@ -243,7 +240,7 @@ impl Task {
             let patient = async {
                 tokio::pin!(rest);
                 if environment.within(linger, &mut rest).await.is_none() {
-                    lock(&self.asked).values().filter(|peer| peer.owes(linger)).for_each(Peer::late);
+                    self.asked.lock().values().filter(|peer| peer.owes(linger)).for_each(Peer::late);
                     environment.within(SIGNED_TIMEOUT, rest).await;
                 }
             };
@@ -322,7 +319,7 @@ impl Task {
                     return Some(given);
                 }
                 Some(Err((provider, uses_none))) => {
-                    lock(&self.used).remove(&provider);
+                    self.used.lock().remove(&provider);
                     refused += u32::from(!uses_none);
                     if attempts.is_empty() {
                         let room = if refused > SHARD_ATTEMPTS { None } else { self.elsewhere().await };
@@ -381,7 +378,7 @@ impl Task {
     /// Reserves room at an operator that holds no shard of the segment; with `late`, also at one that was
     /// late a moment ago.
     fn instead(&self, late: bool) -> Option<Room> {
-        let (mut used, bytes) = (lock(&self.used), self.bytes as u64);
+        let (mut used, bytes) = (self.used.lock(), self.bytes as u64);
         let mut rooms = match late {
             true => self.shared.all_rooms(&self.place, 1, bytes, &used),
             false => self.shared.rooms(&self.place, 1, bytes, &used, &BTreeSet::new()),
@@ -393,20 +390,20 @@ impl Task {
 
     fn ask(&self, peer: &Arc<Peer>) -> Asked<'_> {
         let question = self.questions.fetch_add(1, Ordering::Relaxed);
-        lock(&self.asked).insert(question, peer.clone());
+        self.asked.lock().insert(question, peer.clone());
         Asked(self, question)
     }
 
     fn note(&self, provider: Account, why: String) {
         tracing::debug!(%why, segment = self.segment, "a shard is not taken");
         let said = why.chars().flat_map(char::escape_debug).take(SAID_MAX + 80).collect();
-        lock(&self.said).insert(provider, said);
+        self.said.lock().insert(provider, said);
     }
 
     /// The providers that did not take a shard and the reason of each, as text of an error.
     fn why(&self) -> String {
-        let mut all = lock(&self.said).clone();
-        for peer in lock(&self.asked).values() {
+        let mut all = self.said.lock().clone();
+        for peer in self.asked.lock().values() {
             let late = || format!("provider {} has not answered yet", peer.account());
             all.entry(peer.account()).or_insert_with(late);
         }

@@ -20,10 +20,11 @@ use commonware_consensus::{
 use commonware_cryptography::bls12381::primitives::variant::Variant as BlsVariant;
 use commonware_macros::select;
 use commonware_utils::channel::oneshot;
+use commonware_utils::sync::Mutex;
 use posync_client::watch;
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -50,12 +51,12 @@ impl Default for Seeds {
 impl Seeds {
     /// The seed of `round`, if a certificate of that round was seen.
     pub fn peek(&self, round: Round) -> Option<Signature> {
-        let table = self.table.lock().expect("no holder panics");
+        let table = self.table.lock();
         table.get(&round).copied()
     }
 
     fn add(&self, seed: Seed) {
-        let mut table = self.table.lock().expect("no holder panics");
+        let mut table = self.table.lock();
         table.insert(seed.round(), seed.signature);
         while table.len() > SEEDS_MAX {
             table.pop_first();
@@ -83,7 +84,7 @@ type Due = watch::Receiver<bool>;
 
 impl Arrivals {
     fn note<E: Runtime>(&self, digest: Digest, context: &E, pace: Duration) {
-        let mut arrivals = self.0.lock().expect("no holder panics");
+        let mut arrivals = self.0.lock();
         if arrivals.iter().any(|(seen, _)| *seen == digest) {
             return;
         }
@@ -102,7 +103,7 @@ impl Arrivals {
     /// Waits until a block is one pace old; returns at once for a block that was not seen.
     async fn wait(&self, digest: &Digest) {
         let due = {
-            let arrivals = self.0.lock().expect("no holder panics");
+            let arrivals = self.0.lock();
             arrivals.iter().find(|(seen, _)| seen == digest).map(|(_, due)| due.clone())
         };
         if let Some(mut due) = due {

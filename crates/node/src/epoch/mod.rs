@@ -42,10 +42,8 @@ use commonware_p2p::{
     Address, AddressableManager, AddressableTrackedPeers, PeerSetSubscription, Provider, TrackedPeers,
 };
 use commonware_utils::ordered::{Map, Set};
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
+use commonware_utils::sync::Mutex;
+use std::{collections::BTreeMap, sync::Arc};
 use thiserror::Error;
 
 /// The address of an authority, and the weight by which the beacon draws it as leader.
@@ -124,7 +122,7 @@ pub struct Weights(Arc<Mutex<BTreeMap<u64, Map<PublicKey, u64>>>>);
 impl Weights {
     fn set(&self, term: u64, directory: &Directory) {
         let weights = directory.0.iter_pairs().map(|(key, entry)| (key.clone(), entry.weight));
-        let mut table = self.0.lock().expect("no holder panics");
+        let mut table = self.0.lock();
         table.insert(term, Map::from_iter_dedup(weights));
         while table.len() > CONSENSUS_TERMS_KEPT {
             table.pop_first();
@@ -133,7 +131,7 @@ impl Weights {
 
     /// The weight of every participant in `term`, in the given order; 1 if it is unknown.
     fn of(&self, term: u64, participants: &Set<PublicKey>) -> Vec<u64> {
-        let table = self.0.lock().expect("no holder panics");
+        let table = self.0.lock();
         let weights = table.get(&term);
         participants.iter().map(|key| weights.and_then(|w| w.get_value(key)).copied().unwrap_or(1)).collect()
     }
@@ -215,7 +213,7 @@ impl CertificateProvider for Schemes {
     }
 
     fn scheme(&self, scope: Epoch) -> Option<Arc<Scheme>> {
-        self.0.lock().expect("no holder panics").get(&scope).cloned()
+        self.0.lock().get(&scope).cloned()
     }
 }
 
@@ -255,7 +253,7 @@ impl RegistrarTrait for Registrar {
 
     async fn register(&self, epoch: Epoch, info: SchemeInfo<Variant, PublicKey>) {
         let scheme = Arc::new(self.scheme(info));
-        let mut schemes = self.schemes.0.lock().expect("no holder panics");
+        let mut schemes = self.schemes.0.lock();
         schemes.insert(epoch, scheme);
         while schemes.len() > CONSENSUS_TERMS_KEPT {
             schemes.pop_first();

@@ -16,13 +16,14 @@ use commonware_cryptography::{
     transcript::Summary,
 };
 use commonware_glue::dkg::SecretStore;
+use commonware_utils::sync::Mutex;
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 /// Name of the entry for the last view with a signed proposal.
@@ -69,14 +70,14 @@ impl Secrets {
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Disk(directory) => entries(directory).is_empty(),
-            Self::Memory(table) => table.lock().expect("no holder panics").is_empty(),
+            Self::Memory(table) => table.lock().is_empty(),
         }
     }
 
     fn names(&self) -> Vec<String> {
         match self {
             Self::Disk(directory) => entries(directory),
-            Self::Memory(table) => table.lock().expect("no holder panics").keys().cloned().collect(),
+            Self::Memory(table) => table.lock().keys().cloned().collect(),
         }
     }
 
@@ -106,7 +107,7 @@ impl Secrets {
             Self::Disk(directory) => write_private(directory, name, bytes)
                 .expect("a node that cannot keep a reshare secret must stop"),
             Self::Memory(table) => {
-                let mut table = table.lock().expect("no holder panics");
+                let mut table = table.lock();
                 table.insert(name.into(), bytes.into());
             }
         }
@@ -120,7 +121,7 @@ impl Secrets {
                 Err(error) => panic!("cannot read the reshare secret {name}: {error}"),
             },
             Self::Memory(table) => {
-                let table = table.lock().expect("no holder panics");
+                let table = table.lock();
                 table.get(name)?.clone()
             }
         };
@@ -137,7 +138,7 @@ impl Secrets {
                 }
             }
             Self::Memory(table) => {
-                let mut table = table.lock().expect("no holder panics");
+                let mut table = table.lock();
                 table.retain(|name, _| !old(name));
             }
         }

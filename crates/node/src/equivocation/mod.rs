@@ -24,6 +24,7 @@ pub use actor::Overheard;
 
 use crate::{engine::Digest, genesis::Genesis};
 use commonware_codec::{Copying, Encode as _, Read as _};
+use commonware_utils::sync::{Mutex, MutexGuard};
 use posync_client::watch;
 use posync_protocol::{
     Account, Operation,
@@ -31,10 +32,7 @@ use posync_protocol::{
     operation::{AuditCommit, Evidence},
 };
 use state::{Fault, Found, Sighting, State};
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard},
-};
+use std::{fmt, sync::Arc};
 
 /// A handle on the record of signatures; clones share it.
 #[derive(Clone)]
@@ -58,7 +56,7 @@ impl EquivocationWatcher {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder panics")
+        self.state.lock()
     }
 
     /// Resumes at a height that is final already.

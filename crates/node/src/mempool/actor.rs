@@ -27,6 +27,7 @@ use commonware_macros::select;
 use commonware_p2p::{Receiver, Recipients, Sender};
 use commonware_runtime::Clock;
 use commonware_utils::channel::{mpsc, oneshot};
+use commonware_utils::sync::{Mutex, MutexGuard};
 use futures::FutureExt as _;
 use posync_client::watch;
 use posync_protocol::{
@@ -39,7 +40,7 @@ use posync_protocol::{
 use rand_core::CryptoRng;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     time::Duration,
 };
 
@@ -99,7 +100,7 @@ struct Queued<'a> {
 
 impl<'a> Queued<'a> {
     fn new(callers: &'a Mutex<BTreeMap<Account, usize>>, caller: Account) -> Option<Self> {
-        let mut all = callers.lock().expect("no holder panics");
+        let mut all = callers.lock();
         let count = all.entry(caller).or_insert(0);
         if *count >= QUEUED_PER_PEER {
             return None;
@@ -111,7 +112,7 @@ impl<'a> Queued<'a> {
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        let mut all = self.callers.lock().expect("no holder panics");
+        let mut all = self.callers.lock();
         if let Some(count) = all.get_mut(&self.caller) {
             *count -= 1;
             if *count == 0 {
@@ -138,7 +139,7 @@ impl Mempool {
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
-        self.pool.lock().expect("the pool does not panic")
+        self.pool.lock()
     }
 
     /// Takes an encoded operation of `caller`, as [`Self::submit`]; each caller has a share of the queue.
@@ -207,7 +208,7 @@ impl Operations for Mempool {
         // A balance falls only by operations that its owner signed.
         let waiting = pool.waiting(operations.iter().map(|operation| operation.signer));
         drop(pool);
-        self.dirty.lock().expect("the set does not panic").extend(waiting);
+        self.dirty.lock().extend(waiting);
         self.moved.send_replace(height);
     }
 
@@ -542,7 +543,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         drop(pool);
         if is_behind_gap {
             // The block with the nonce before it may have become final since its signer was looked up.
-            self.mempool.dirty.lock().expect("the set does not panic").insert(arrival.operation.signer);
+            self.mempool.dirty.lock().insert(arrival.operation.signer);
         }
         if result.is_ok() && arrival.done.is_some() {
             own.push(arrival.operation.clone());
@@ -552,7 +553,7 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
 
     /// Reads again the accounts that final blocks have charged.
     async fn refresh(&self) {
-        let dirty = std::mem::take(&mut *self.mempool.dirty.lock().expect("the set does not panic"));
+        let dirty = std::mem::take(&mut *self.mempool.dirty.lock());
         let accounts = self.mempool.pool().waiting(dirty);
         if accounts.is_empty() {
             return;

@@ -8,10 +8,13 @@ use crate::{
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_macros::select;
-use commonware_runtime::{Clock, Network, SinkOf, Spawner, StreamOf};
+use commonware_runtime::{Clock, Network, Spawner};
 use commonware_utils::sync::Mutex;
 use futures::future::join_all;
-use posync_client::rpc::{self, Client};
+use posync_client::{
+    channel::SharedNetwork,
+    rpc::{self, Client},
+};
 use posync_protocol::{
     Account, Body, Bounded,
     limits::{PROBE_BYTES, PROBE_PEERS, PROBE_QUORUM},
@@ -20,38 +23,7 @@ use posync_protocol::{
     wire::provider::{Answer, Ask, Filler, Probe as Begin},
 };
 use rand_core::CryptoRng;
-use std::{net::SocketAddr, sync::Arc};
-
-/// A network shared by several parts that dial on it.
-pub struct Shared<N>(Arc<N>);
-
-impl<N> Shared<N> {
-    /// Wraps `network` for sharing.
-    pub fn new(network: N) -> Self {
-        Self(Arc::new(network))
-    }
-}
-
-impl<N> Clone for Shared<N> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<N: Network> Network for Shared<N> {
-    type Listener = N::Listener;
-
-    async fn bind(&self, address: SocketAddr) -> Result<Self::Listener, commonware_runtime::Error> {
-        self.0.bind(address).await
-    }
-
-    async fn dial(
-        &self,
-        address: SocketAddr,
-    ) -> Result<(SinkOf<Self>, StreamOf<Self>), commonware_runtime::Error> {
-        self.0.dial(address).await
-    }
-}
+use std::net::SocketAddr;
 
 /// A drawn peer: a provider that counts the bytes it receives.
 struct Peer {
@@ -64,7 +36,7 @@ struct Peer {
 /// Measures this provider's egress once an epoch.
 pub struct Prober<E, N, L> {
     context: E,
-    network: Shared<N>,
+    network: SharedNetwork<N>,
     key: PrivateKey,
     view: View,
     ledger: L,
@@ -75,7 +47,14 @@ pub struct Prober<E, N, L> {
 
 impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
     /// Creates a prober for the provider of `view` and `key` that sends at most `rate` bytes a second.
-    pub fn new(context: E, network: Shared<N>, view: View, ledger: L, key: PrivateKey, rate: u64) -> Self {
+    pub fn new(
+        context: E,
+        network: SharedNetwork<N>,
+        view: View,
+        ledger: L,
+        key: PrivateKey,
+        rate: u64,
+    ) -> Self {
         let most = view.parameters.bytes_per_epoch(rate);
         let trouble = Mutex::new(Trouble::new("egress cannot be measured in an epoch"));
         Self { context, network, key, view, ledger, most, trouble }
@@ -212,7 +191,7 @@ impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
     async fn send_to(&self, slot: &Slot, peer: &Peer, plan: &Plan) -> Option<(u32, ProbeCount)> {
         let sent = async {
             let context = self.context.child("peer").with_attribute("draw", peer.draw);
-            let dialing = Client::dial(context, &*self.network.0, &self.key, peer.account, peer.address);
+            let dialing = Client::dial(context, &self.network, &self.key, peer.account, peer.address);
             let client = dialing.await?;
             self.reach(slot.heights.start).await;
             self.send(slot, peer, plan, &client).await

@@ -20,5 +20,5 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use actor::{Prober, Shared};
+pub use actor::Prober;
 pub use state::{Plan, Slot};

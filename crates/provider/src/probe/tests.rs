@@ -18,7 +18,7 @@ use commonware_runtime::{
 };
 use commonware_utils::sync::Mutex;
 use posync_client::{
-    channel::Listen,
+    channel::{Listen, SharedNetwork},
     rpc::{self, Client, Server, Service as _},
 };
 use posync_protocol::{
@@ -166,7 +166,7 @@ where
     let chain = Chain { world: Arc::new(Mutex::new(world)), waiting: Arc::default(), views };
     for (place, name) in NAMES.into_iter().enumerate() {
         let seat = Seat { chain: chain.clone(), name };
-        let (view, shared) = (chain.views[place].clone(), Shared::new(context.child("network")));
+        let (view, shared) = (chain.views[place].clone(), SharedNetwork::new(context.child("network")));
         let probing = context.child("prober").with_attribute("name", name);
         let prober = Prober::new(probing, shared, view, seat, key(name), RATE);
         context.child("prober_task").spawn(move |_| prober.run());

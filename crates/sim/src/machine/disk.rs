@@ -4,10 +4,8 @@ use super::Machine;
 use commonware_runtime::{
     Blob, BlobVersion, Error, Handle, IoBufs, IoBufsMut, ReadOptions, Storage, WriteOptions, deterministic,
 };
-use std::{
-    ops::RangeInclusive,
-    sync::{Arc, Mutex},
-};
+use commonware_utils::sync::Mutex;
+use std::{ops::RangeInclusive, sync::Arc};
 
 /// The damage to the next place that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,22 +41,22 @@ struct Place {
 impl Disk {
     /// Damages permanently the place that is read next from a partition with this ending.
     pub fn damage(&self, ending: &'static str, damage: Damage) {
-        self.0.lock().expect("no holder panics").armed = Some((ending, damage));
+        self.0.lock().armed = Some((ending, damage));
     }
 
     /// Sets whether every write fails because the disk is full.
     pub fn fill(&self, full: bool) {
-        self.0.lock().expect("no holder panics").full = full;
+        self.0.lock().full = full;
     }
 
     /// Damage that struck so far, also where a write has repaired it.
     pub fn struck(&self) -> Vec<Damage> {
-        self.0.lock().expect("no holder panics").struck.clone()
+        self.0.lock().struck.clone()
     }
 
     /// Number of damaged places.
     pub fn damaged(&self) -> usize {
-        self.0.lock().expect("no holder panics").places.len()
+        self.0.lock().places.len()
     }
 }
 
@@ -73,7 +71,7 @@ pub struct MachineBlob {
 impl MachineBlob {
     /// Applies the damage to the bytes of a read.
     fn given(&self, offset: u64, bytes: IoBufsMut, length: usize) -> Result<IoBufsMut, Error> {
-        let mut state = self.disk.0.lock().expect("no holder panics");
+        let mut state = self.disk.0.lock();
         if let Some((ending, damage)) = state.armed
             && self.partition.ends_with(ending)
             && length > 0
@@ -106,12 +104,12 @@ impl MachineBlob {
 
     /// Repairs the places that a write or a truncation replaced.
     fn forget(&self, lost: impl Fn(u64) -> bool) {
-        let mut state = self.disk.0.lock().expect("no holder panics");
+        let mut state = self.disk.0.lock();
         state.places.retain(|place| !self.is_mine(place) || !lost(place.offset));
     }
 
     fn has_room(&self) -> bool {
-        !self.disk.0.lock().expect("no holder panics").full
+        !self.disk.0.lock().full
     }
 }
 
@@ -180,7 +178,7 @@ impl Storage for Machine {
     async fn remove(&self, partition: &str, name: Option<&[u8]>) -> Result<(), Error> {
         self.context.remove(partition, name).await?;
         let gone = |place: &Place| place.partition == partition && name.is_none_or(|name| name == place.name);
-        self.disk.0.lock().expect("no holder panics").places.retain(|place| !gone(place));
+        self.disk.0.lock().places.retain(|place| !gone(place));
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use commonware_runtime::{
     signal::Signal,
     telemetry::metrics::{Metric, Registered},
 };
+use commonware_utils::sync::Mutex;
 pub use disk::{Damage, Disk, MachineBlob};
 use rand_core::{TryCryptoRng, TryRng};
 use std::{
@@ -22,7 +23,7 @@ use std::{
     fmt::Display,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::Arc,
     task::{Poll, Waker},
     time::{Duration, SystemTime},
 };
@@ -40,12 +41,12 @@ struct Closed {
 impl Gate {
     /// Stops every task of the process.
     pub fn close(&self) {
-        self.0.lock().expect("no holder panics").closed = true;
+        self.0.lock().closed = true;
     }
 
     /// Lets every task continue.
     pub fn open(&self) {
-        let mut state = self.0.lock().expect("no holder panics");
+        let mut state = self.0.lock();
         state.closed = false;
         state.waiting.drain(..).for_each(Waker::wake);
     }
@@ -54,7 +55,7 @@ impl Gate {
     async fn pass<F: Future>(self, future: F) -> F::Output {
         let mut future = Box::pin(future);
         std::future::poll_fn(move |task| {
-            let mut state = self.0.lock().expect("no holder panics");
+            let mut state = self.0.lock();
             if state.closed {
                 if !state.waiting.iter().any(|waiting| waiting.will_wake(task.waker())) {
                     state.waiting.push(task.waker().clone());

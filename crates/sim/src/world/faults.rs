@@ -8,7 +8,7 @@ use crate::{
 use commonware_macros::select;
 use commonware_runtime::{Clock as _, Spawner as _, Supervisor as _, deterministic::Context};
 use posync_client::rpc::{Client, Gateway};
-use posync_gateway::coding::SHARDS;
+use posync_gateway::SHARDS;
 use posync_protocol::{
     Bounded,
     wire::gateway::{Ask, Get, Put},

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use commonware_codec::Encode as _;
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Clock as _, Spawner as _, Supervisor as _, deterministic::Context};
+use commonware_utils::sync::Mutex;
 use futures::lock::Mutex as AsyncMutex;
 use posync_client::{
     channel::Listen,
@@ -19,12 +20,7 @@ use posync_protocol::{
     Account, Code,
     wire::node::{Answer, Ask},
 };
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 /// Number of first answers that a front remembers.
 const REMEMBERED_MAX: usize = 4_096;
@@ -47,12 +43,12 @@ struct Said {
 impl Front {
     /// Lies from now on, to all clients or to a share of them.
     pub(super) fn say(&self, lie: Lie, share: Option<(u8, u8)>) {
-        let mut said = self.0.lock().expect("no holder panics");
+        let mut said = self.0.lock();
         (said.lie, said.share) = (lie, share);
     }
 
     fn lie(&self, peer: &Account) -> Lie {
-        self.0.lock().expect("no holder panics").lie(peer)
+        self.0.lock().lie(peer)
     }
 
     /// While the front stands still, the first answer to this question; else `answer`, which is remembered.
@@ -60,7 +56,7 @@ impl Front {
         if !matches!(answer, Answer::Read(_) | Answer::Info(_)) {
             return answer;
         }
-        let mut said = self.0.lock().expect("no holder panics");
+        let mut said = self.0.lock();
         let key = ask.encode().to_vec();
         match said.first.get(&key) {
             Some(first) if said.lie(peer) == Lie::StandStill => {
@@ -158,7 +154,7 @@ impl World<'_> {
     pub(super) fn start_front(&self, index: u8) {
         let seat = &self.lasting.seats[usize::from(index)];
         let front = self.lasting.fronts[usize::from(index)].clone();
-        if let Some(old) = front.0.lock().expect("no holder panics").running.take() {
+        if let Some(old) = front.0.lock().running.take() {
             old.abort();
         }
         let network = self.network(Process::Authority(index));
@@ -183,14 +179,12 @@ impl World<'_> {
                 }
             }
         });
-        front.0.lock().expect("no holder panics").running = Some(running);
+        front.0.lock().running = Some(running);
     }
 
     /// Stops the front of an authority that ends.
     pub(super) fn stop_front(&self, index: u8) {
-        if let Some(running) =
-            self.lasting.fronts[usize::from(index)].0.lock().expect("no holder panics").running.take()
-        {
+        if let Some(running) = self.lasting.fronts[usize::from(index)].0.lock().running.take() {
             running.abort();
         }
     }

@@ -52,7 +52,7 @@ impl World<'_> {
     }
 
     fn check_ended(&mut self) -> Result<(), Failure> {
-        if let Some(reason) = self.ended.lock().expect("no holder panics").pop() {
+        if let Some(reason) = self.ended.lock().pop() {
             return Err(Failure::Ended(reason));
         }
         match self.running.iter_mut().find_map(|(process, running)| running.has_ended().then_some(process)) {

@@ -33,6 +33,7 @@ use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_p2p::simulated::Oracle;
 use commonware_runtime::{Handle as Task, deterministic};
 use commonware_utils::TestRng;
+use commonware_utils::sync::Mutex;
 use posync_node::{
     engine::PublicKey,
     epoch::secrets::Secrets,
@@ -47,7 +48,7 @@ use processes::Running;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 /// All money of a simulated network.

@@ -265,7 +265,7 @@ impl<'a> World<'a> {
                 Ok(()) => format!("{process:?} ended"),
                 Err(error) => format!("{process:?} ended: {error}"),
             };
-            ended.lock().expect("no holder panics").push(reason);
+            ended.lock().push(reason);
         }))
     }
 }

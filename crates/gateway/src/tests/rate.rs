@@ -1,11 +1,8 @@
 //! Reads at the agreed rate: beyond it a reader waits for the next round, and no provider is blamed.
 
-#[allow(dead_code, reason = "other tests use the rest")]
-mod world;
-
+use super::world::{World, bytes, whole};
 use commonware_runtime::{Runner as _, deterministic};
 use std::{sync::atomic::Ordering, time::Duration};
-use world::{World, bytes, whole};
 
 /// Nobody is suspected, barred or asked last, and no provider refused a read.
 async fn nobody_is_blamed(world: &World) {

@@ -2,18 +2,30 @@
 //! channels. Only consensus is missing: a small task plays the ledger, puts signed data sets in force,
 //! and holds the agreements.
 
-pub(crate) mod served;
-
+use super::served::Served;
+use crate::{
+    access::{self, Access, Share},
+    catalogue::{
+        self, LoadedAgreement,
+        row::{OwnAgreementRow, Owner, RateCap, SegmentRow},
+    },
+    limits::SHARE_BYTES_MAX,
+    repair,
+    serve::{self, Service},
+    shared::{Known, Shared},
+    transfer::{self, Reader},
+};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{
     Blob as _, Handle, IoBufs, ReadOptions, Spawner as _, Storage, Supervisor as _, WriteOptions,
     deterministic,
 };
 use commonware_utils::channel::mpsc;
+use commonware_utils::sync::Mutex;
 use futures::StreamExt as _;
 use posync_client::{
     account::Submitter,
-    channel::Listen,
+    channel::{Listen, SharedNetwork},
     connection::Connection,
     light::{self, Light},
     rpc::{self, Incoming, Server, Service as _},
@@ -30,18 +42,6 @@ use posync_consumer::{
     ledger::Ledger,
     peer::{Dialer, Peer},
     shared,
-};
-use posync_gateway::{
-    access::{self, Access, Share},
-    catalogue::{
-        self, LoadedAgreement,
-        row::{OwnAgreementRow, Owner, RateCap, SegmentRow},
-    },
-    limits::SHARE_BYTES_MAX,
-    repair,
-    serve::{self, Service},
-    shared::{Known, Shared},
-    transfer::{self, Reader},
 };
 use posync_protocol::{
     Account, AgreementId, Amount, Bounded, Hash,
@@ -61,12 +61,11 @@ use posync_provider::{
     view::View,
     vouchers::Vouchers,
 };
-use served::Served;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -85,7 +84,7 @@ pub(crate) fn account(key: &PrivateKey) -> Account {
     Account::of(&key.public_key())
 }
 
-fn gateway_key() -> PrivateKey {
+pub(crate) fn gateway_key() -> PrivateKey {
     PrivateKey::from_seed(1000)
 }
 
@@ -160,7 +159,7 @@ impl Provider {
         view.advance(8);
         context.child("ledger").spawn(move |_| async move {
             while let Some(question) = questions.recv().await {
-                let found = versions.lock().expect("no panic").get(&(index, question.slot)).copied();
+                let found = versions.lock().get(&(index, question.slot)).copied();
                 let _ = question.done.send(found.map(|opened| terms_of(index, question.slot, opened)));
             }
         });
@@ -303,7 +302,7 @@ impl World {
         let (findings, heard) = mpsc::channel(1024);
         let consumer = shared::Shared::new(common.clone(), findings, Parameters::LOCAL);
         let (shared, notices) = Shared::new(consumer, catalogue, heard);
-        let network = Arc::new(context.child("network"));
+        let network = SharedNetwork::new(context.child("network"));
         let dialer: Dialer<rpc::Provider> = dialer(context, &network, &gateway_key());
         if loaded.agreements.is_empty() {
             for index in 0..10 {
@@ -319,11 +318,9 @@ impl World {
             shared.add_agreement(agreement);
             shared.learn(provider.account, known(provider));
         }
-        environment.spawn({
-            let shared = shared.clone();
-            async move {
-                let _ = repair::start(shared, notices, loaded.contents.open).await;
-            }
+        let mending = repair::start(shared.clone(), notices, loaded.contents.open);
+        environment.spawn(async move {
+            let _ = mending.await;
         });
         environment.spawn(repair::reap(shared.clone()));
         let handlers = providers.iter().map(|provider| provider.handler.clone()).collect();
@@ -542,11 +539,11 @@ async fn usages(shared: &Shared, read: &mut BTreeMap<u32, u64>) -> Vec<Agreement
 
 /// Opens one more agreement with a provider, on the ledger and at the gateway.
 async fn open(shared: &Arc<Shared>, versions: &Versions, index: usize, quota: Quota) {
-    let slot = versions.lock().expect("no panic").keys().filter(|(of, _)| *of == index).count() as u32;
+    let slot = versions.lock().keys().filter(|(of, _)| *of == index).count() as u32;
     let mut opened = Opened { number: 0, leaves: quota.leaves, egress: quota.egress, rate: RATE };
     let added = shared.common.catalogue.add_agreement(row_of(index, slot, opened)).await;
     opened.number = added.expect("runs").expect("room");
-    versions.lock().expect("no panic").insert((index, slot), opened);
+    versions.lock().insert((index, slot), opened);
     let loaded = LoadedAgreement::fresh(opened.number, row_of(index, slot, opened));
     let peer = shared.agreements_with(&account(&provider_key(index)))[0].peer.clone();
     shared.add_agreement(OwnAgreement::start(loaded, peer, shared.common.clone()).expect("sound"));
@@ -595,7 +592,7 @@ async fn ledger(shared: Arc<Shared>, handlers: Vec<Handled>, seen: Arc<Ledgered>
             let set = sets.entry(agreement.number).or_default();
             let settled = |set: &DataSet| settlements >= set.current.grown_at + 2;
             let own = |claim: &mut DataSetClaim| claim.agreement == agreement.id;
-            let theirs = seen.theirs.lock().expect("no panic").extract_if(.., own).next();
+            let theirs = seen.theirs.lock().extract_if(.., own).next();
             let ours = agreement.waiting().map(|signed| signed.claim);
             let ours = ours.filter(|_| theirs.is_none() && !seen.bars.load(Ordering::Relaxed));
             seen.brought.fetch_add(ours.iter().count() as u64, Ordering::Relaxed);

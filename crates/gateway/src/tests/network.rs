@@ -1,8 +1,11 @@
 //! Files through real providers: all sizes, any four holders, false answers, power cuts, repairs.
 
-#[allow(dead_code, reason = "other tests use the rest")]
-mod world;
-
+use super::world::{CHAIN, Context, MASTER, World, bytes, corrupt, holders, index_of, unconnected, whole};
+use crate::{
+    coding::{SEGMENT_BYTES, shard_bytes},
+    repair::Notice,
+    transfer::Error,
+};
 use commonware_runtime::{Clock as _, Runner as _, deterministic};
 use commonware_utils::channel::mpsc;
 use posync_client::rpc;
@@ -13,11 +16,6 @@ use posync_consumer::{
         names::{Known, Named},
         state::moments,
     },
-};
-use posync_gateway::{
-    coding::{SEGMENT_BYTES, shard_bytes},
-    repair::Notice,
-    transfer::Error,
 };
 use posync_protocol::{
     Account, Bounded,
@@ -34,7 +32,6 @@ use std::{
     },
     time::Duration,
 };
-use world::{CHAIN, Context, MASTER, World, bytes, corrupt, holders, index_of, unconnected, whole};
 
 fn runner(seed: u64) -> deterministic::Runner {
     let config =

@@ -1,13 +1,14 @@
 //! Slow is not lost, and full is not final: a caller or provider that stalls holds up no other, and no
 //! single provider decides whether a put succeeds.
 
-#[allow(dead_code, reason = "other tests use the rest")]
-mod world;
-
+use super::{
+    served::Served,
+    world::{Context, Verdict, World, account, bytes, refusal, send},
+};
+use crate::{repair::Notice, transfer::Error};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock as _, Runner as _, deterministic};
 use futures::future::join_all;
-use posync_gateway::{repair::Notice, transfer::Error};
 use posync_protocol::wire::{
     gateway::{self, Answer},
     provider::{Ask, Refusal},
@@ -19,7 +20,6 @@ use std::{
     },
     time::Duration,
 };
-use world::{Context, Verdict, World, account, bytes, refusal, send, served::Served};
 
 fn runner(seconds: u64) -> deterministic::Runner {
     let limit = Some(Duration::from_secs(seconds));

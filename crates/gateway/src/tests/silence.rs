@@ -1,20 +1,17 @@
 //! Silence is not loss: providers that pause and come back, or stay silent.
 
-#[allow(dead_code, reason = "other tests use the rest")]
-mod world;
-
-use commonware_runtime::{Clock as _, Runner as _, deterministic};
-use posync_consumer::agreements::policy::Quota;
-use posync_gateway::{
+use super::world::{Context, Verdict, World, bytes, holders, index_of, whole};
+use crate::{
     coding::SEGMENT_BYTES,
     repair::{self, Notice},
 };
+use commonware_runtime::{Clock as _, Runner as _, deterministic};
+use posync_consumer::agreements::policy::Quota;
 use posync_protocol::{
     Account, Hash,
     wire::provider::{Ask, Refusal},
 };
 use std::{collections::BTreeSet, time::Duration};
-use world::{Context, Verdict, World, bytes, holders, index_of, whole};
 
 fn run<Fut: Future<Output = ()>>(work: impl FnOnce(Context) -> Fut) {
     let config = deterministic::Config::default().with_seed(1).with_timeout(Some(Duration::from_secs(900)));

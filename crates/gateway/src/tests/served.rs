@@ -1,6 +1,6 @@
 //! A gateway's users, who are connected to its listener.
 
-use super::{Context, account, gateway_key, name_of, refusal, send};
+use super::world::{Context, account, gateway_key, name_of, refusal, send};
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::Supervisor as _;
 use posync_client::rpc;
@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 
 /// A gateway's listener for users.
 pub(crate) struct Served {
-    pub(super) context: Context,
-    pub(super) address: SocketAddr,
+    pub(crate) context: Context,
+    pub(crate) address: SocketAddr,
 }
 
 impl Served {

@@ -1,16 +1,14 @@
 //! Data sets on their way to a ledger that takes one per agreement and block.
 
-#[allow(dead_code, reason = "other tests use the rest")]
-mod world;
-
+use super::world::{Context, World, bytes, terms};
 use commonware_runtime::{Runner as _, deterministic};
+use commonware_utils::sync::Mutex;
 use futures::future::join_all;
 use posync_protocol::{limits::Parameters, wire::provider::Ask};
 use std::{
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
-use world::{Context, World, bytes, terms};
 
 fn run<Fut: Future<Output = ()>>(work: impl FnOnce(Context) -> Fut) {
     let config = deterministic::Config::default().with_seed(1).with_timeout(Some(Duration::from_secs(900)));
@@ -95,7 +93,7 @@ fn what_a_provider_signed_and_brought_by_itself_is_taken_as_signed() {
                             .await
                             .expect("open")
                             .expect("right");
-                        *keeps.lock().expect("no panic") = Some(claim);
+                        *keeps.lock() = Some(claim);
                         futures::future::pending().await
                     }
                     ask => handler.handle(call, ask).await,
@@ -106,13 +104,13 @@ fn what_a_provider_signed_and_brought_by_itself_is_taken_as_signed() {
         let agreement = world.shared.agreements_with(&world.providers[3].account)[0].clone();
         for number in 0..20 {
             world.put(&format!("file {number}"), &bytes(100, number)).await.expect("seven others");
-            if signed.lock().expect("no panic").is_some() {
+            if signed.lock().is_some() {
                 break;
             }
         }
-        let claim = signed.lock().expect("no panic").take().expect("it was offered something");
+        let claim = signed.lock().take().expect("it was offered something");
         assert_eq!((claim.version, agreement.with_state(|state| state.version())), (1, 0));
-        world.ledger.theirs.lock().expect("no panic").push(claim);
+        world.ledger.theirs.lock().push(claim);
         world
             .replace(3, move |call, ask| {
                 let handler = handler.clone();

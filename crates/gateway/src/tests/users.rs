@@ -1,8 +1,9 @@
 //! Access to a gateway: for its owner and the accounts that it lists, each to its own files.
 
-#[allow(dead_code, reason = "other tests use the rest")]
-mod world;
-
+use super::{
+    served::User,
+    world::{Context, World, account, bytes, name_of, refusal},
+};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Runner as _, deterministic};
 use posync_protocol::{
@@ -13,7 +14,6 @@ use posync_protocol::{
     },
 };
 use std::time::Duration;
-use world::{Context, World, account, bytes, name_of, refusal, served::User};
 
 fn run<Fut: Future<Output = ()>>(work: impl FnOnce(Context) -> Fut) {
     let config = deterministic::Config::default().with_seed(1).with_timeout(Some(Duration::from_secs(900)));

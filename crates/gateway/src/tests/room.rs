@@ -1,14 +1,7 @@
 //! Agreements that fill up, and a catalogue that is lost.
 
-#[allow(dead_code, reason = "other tests use the rest")]
-mod world;
-
-use commonware_runtime::{Runner as _, Storage as _, Supervisor as _, deterministic};
-use posync_consumer::{
-    agreements::{Policy, policy::Quota},
-    peer::Parcel,
-};
-use posync_gateway::{
+use super::world::{Context, World, bytes, holders, row, whole};
+use crate::{
     catalogue::{
         self,
         row::{Added, Holding},
@@ -16,9 +9,13 @@ use posync_gateway::{
     coding::SEGMENT_BYTES,
     limits::HOLDINGS_MAX,
 };
+use commonware_runtime::{Runner as _, Storage as _, Supervisor as _, deterministic};
+use posync_consumer::{
+    agreements::{Policy, policy::Quota},
+    peer::Parcel,
+};
 use posync_protocol::limits::Parameters;
 use std::{collections::BTreeSet, time::Duration};
-use world::{Context, World, bytes, holders, row, whole};
 
 fn runner() -> deterministic::Runner {
     let config = deterministic::Config::default().with_seed(1).with_timeout(Some(Duration::from_secs(900)));

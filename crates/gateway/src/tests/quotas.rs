@@ -1,22 +1,19 @@
 //! Quotas of users: bytes count from the beginning of a put until their space is freed, through restarts,
 //! and a quota refuses new puts only.
 
-#[allow(dead_code, reason = "other tests use the rest")]
-mod world;
-
+use super::{
+    served::{Served, User},
+    world::{Context, World, account, bytes, name_of, refusal, send},
+};
+use crate::access;
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Runner as _, deterministic};
 use futures::future::join;
-use posync_gateway::access;
 use posync_protocol::wire::{
     gateway::{Answer, Ask, UserRow},
     node::Nothing,
 };
 use std::time::Duration;
-use world::{
-    Context, World, account, bytes, name_of, refusal, send,
-    served::{Served, User},
-};
 
 const KB: usize = 1_000;
 
