@@ -27,7 +27,7 @@ use crate::{
 use commonware_codec::Encode as _;
 use commonware_cryptography::Signer as _;
 use posync_client::{connection::Endpoint, directory_lock::hold};
-use posync_gateway::access::User;
+use posync_gateway::User;
 use posync_node::{
     config::{Config, Settings},
     genesis::{self, AuthoritySecret, Genesis},

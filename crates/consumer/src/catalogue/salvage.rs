@@ -291,6 +291,30 @@ fn decode(bytes: &[u8]) -> Option<Rows> {
     Some(rows)
 }
 
+/// Commits behind a damaged page that show that it was durable: the table syncs each before it writes the next.
+const COMMITS: usize = 2;
+
+/// True if a page is damaged that was durable once. The table takes one in its newest file for a torn end, and
+/// would cut off everything behind it.
+///
+/// # Errors
+/// A disk failure.
+pub(super) async fn is_damaged<E: Storage>(context: &E, partition: &str) -> Result<bool, Error> {
+    let [data, ..] = partitions(partition);
+    let names = names(context, &data).await?;
+    for (place, name) in names.iter().enumerate() {
+        let (content, holes) = content(&read(context, &data, name).await?);
+        let ends = holes.iter().skip(1).map(|hole| hole.start).chain([content.len()]);
+        let parts = holes.iter().zip(ends).map(|(hole, end)| found_again(&content[hole.end..end]).0);
+        let commits = parts.flatten().filter(|change| matches!(change, Operation::CommitFloor(..))).count();
+        let is_last = place + 1 == names.len();
+        if !holes.is_empty() && (!is_last || commits >= COMMITS) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Replaces a catalogue with damaged pages by what can be read of it; `why` is the error that it did not open
 /// with, and is returned if the secret of all files cannot be read.
 ///

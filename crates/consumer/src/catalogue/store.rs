@@ -81,6 +81,9 @@ impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
     /// # Errors
     /// [`Error::Disk`].
     pub async fn open(context: E, partition: &str) -> Result<Self, Error> {
+        if super::salvage::is_damaged(&context, partition).await? {
+            return Err(Error::Page("a checksum does not hold".into()));
+        }
         let config = Config {
             log: LogConfig {
                 partition: format!("{partition}-catalogue"),
