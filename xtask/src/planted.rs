@@ -53,7 +53,11 @@ const BUGS: [Bug; 20] = [
     bug("own-rule", "provider/src/vouchers/state.rs", "the_ledgers_check_decides"),
     bug("anyone-asks", "provider/src/serve/handler.rs", "refusals_say_why"),
     bug("slow-is-lost", "consumer/src/peer_health.rs", "three_in_a_row_leave_it_out_and_an_answer_forgives"),
-    bug("one-stall-many", "consumer/src/peer_health.rs", "three_in_a_row_leave_it_out_and_an_answer_forgives"),
+    bug(
+        "one-stall-many",
+        "consumer/src/peer_health.rs",
+        "three_in_a_row_leave_it_out_and_an_answer_forgives",
+    ),
     bug("for-ever", "consumer/src/peer_health.rs", "the_time_doubles_up_to_its_bound"),
     bug("one-operator", "gateway/src/placement.rs", "operators_differ_and_order_does_not_matter"),
     bug("nonce-again", "node/src/mempool/state/paid.rs", "what_the_paid_lane_refuses"),

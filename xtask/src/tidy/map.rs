@@ -26,7 +26,8 @@ pub(super) fn check(sources: &[Source], architecture: &str) -> Vec<String> {
     let listed = listed(architecture);
     let mut modules = BTreeSet::new();
     for source in sources {
-        let Some((name, path)) = source.path.strip_prefix("crates/").and_then(|path| path.split_once("/src/"))
+        let Some((name, path)) =
+            source.path.strip_prefix("crates/").and_then(|path| path.split_once("/src/"))
         else {
             continue;
         };

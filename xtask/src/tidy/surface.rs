@@ -43,7 +43,8 @@ fn count(text: &str) -> (usize, usize) {
 pub(super) fn check(sources: &[Source]) -> Vec<String> {
     let mut crates = std::collections::BTreeMap::<&str, (usize, usize)>::new();
     for source in sources {
-        let Some((name, path)) = source.path.strip_prefix("crates/").and_then(|path| path.split_once("/src/"))
+        let Some((name, path)) =
+            source.path.strip_prefix("crates/").and_then(|path| path.split_once("/src/"))
         else {
             continue;
         };
@@ -87,7 +88,8 @@ mod tests {
         let wide = "pub fn a() {}\n".repeat(10);
         let found = check(&[source("crates/gateway/src/lib.rs", &wide), source("crates/new/src/lib.rs", "")]);
         assert_eq!(found.len(), 2, "{found:?}");
-        let tests = [source("crates/gateway/src/tests/a.rs", &wide), source("crates/protocol/src/lib.rs", &wide)];
+        let tests =
+            [source("crates/gateway/src/tests/a.rs", &wide), source("crates/protocol/src/lib.rs", &wide)];
         assert!(check(&tests).is_empty());
     }
 }
