@@ -22,7 +22,7 @@ use commonware_runtime::{
 };
 use commonware_utils::channel::mpsc;
 use commonware_utils::sync::Mutex;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use posync_client::{
     account::Submitter,
     channel::{Listen, SharedNetwork},
@@ -302,8 +302,8 @@ impl World {
         let (findings, heard) = mpsc::channel(1024);
         let consumer = shared::Shared::new(common.clone(), findings, Parameters::LOCAL);
         let (shared, notices) = Shared::new(consumer, catalogue, heard);
-        let network = SharedNetwork::new(context.child("network"));
-        let dialer: Dialer<rpc::Provider> = dialer(context, &network, &gateway_key());
+        let dialer: Dialer<rpc::Provider> =
+            dialer(context, &SharedNetwork::new(context.child("network")), &gateway_key());
         if loaded.agreements.is_empty() {
             for index in 0..10 {
                 let number =
@@ -319,9 +319,7 @@ impl World {
             shared.learn(provider.account, known(provider));
         }
         let mending = repair::start(shared.clone(), notices, loaded.contents.open);
-        environment.spawn(async move {
-            let _ = mending.await;
-        });
+        environment.spawn(mending.map(drop));
         environment.spawn(repair::reap(shared.clone()));
         let handlers = providers.iter().map(|provider| provider.handler.clone()).collect();
         let seen = Arc::<Ledgered>::default();
