@@ -1,0 +1,272 @@
+//! The state of one member in one attempt: what it may do next, what it announces, what its screen shows.
+
+use super::{
+    CeremonyError, Draft, Options, card,
+    home::Home,
+    presence::{Announcement, Presence, Step},
+    run::closed,
+};
+use crate::{
+    engine::{PublicKey, Taking, Variant},
+    epoch::Directory,
+    genesis::{Genesis, signatures::Signatures},
+};
+use commonware_codec::{Copying, DecodeExt as _};
+use commonware_cryptography::Signer as _;
+use commonware_glue::dkg::bootstrap::Completion;
+use posync_protocol::Account;
+use rand_core::CryptoRng;
+
+/// Milliseconds between two announcements.
+const ANNOUNCE_MS: u64 = 1_000;
+/// Milliseconds between two repetitions of a line on the screen.
+const SHOW_MS: u64 = 10_000;
+/// Milliseconds for which a member that is done announces it to the others before it ends.
+const LINGER_MS: u64 = 2_000;
+/// While dealings are missing, votes pass for so many milliseconds at a time: each final block makes every
+/// dealer repeat what was not acknowledged.
+const OPEN_MS: u64 = 300;
+/// Milliseconds between two such times.
+const OPEN_EVERY_MS: u64 = 1_500;
+/// Most such times: below the 20 blocks after which dealers publish what was not acknowledged, at three blocks
+/// each.
+const OPENINGS_MAX: u32 = 5;
+
+/// One member's part in a ceremony.
+pub(super) struct Attempt<'a> {
+    /// The member's directory.
+    pub(super) home: Home,
+    /// The agreement of the members.
+    pub(super) draft: &'a Draft,
+    /// Settings of this member.
+    pub(super) options: &'a Options,
+    /// Lets votes through once every member holds a dealing of every other.
+    pub(super) valve: Taking,
+    screen: &'a (dyn Fn(&str) + Sync),
+    account: Account,
+    presence: Presence,
+    step: Step,
+    genesis: Option<Genesis>,
+    signatures: Signatures,
+    opened_ms: u64,
+    openings: u32,
+    announced: Option<(Step, u64)>,
+    shown: (Vec<(u8, String)>, u64),
+    complete_ms: u64,
+    over_ms: Option<u64>,
+}
+
+impl<'a> Attempt<'a> {
+    /// The part of the member in `home`, before it has heard anyone.
+    pub(super) fn new(
+        home: Home,
+        draft: &'a Draft,
+        options: &'a Options,
+        screen: &'a (dyn Fn(&str) + Sync),
+    ) -> Self {
+        let account = Account::of(&home.key.public_key());
+        Self {
+            signatures: home.signatures(),
+            home,
+            draft,
+            options,
+            valve: closed(),
+            screen,
+            account,
+            presence: Presence::new(draft.id, options.version.clone(), Vec::new(), 0),
+            step: Step::Present,
+            genesis: None,
+            opened_ms: 0,
+            openings: 0,
+            announced: None,
+            shown: (Vec::new(), 0),
+            complete_ms: 0,
+            over_ms: None,
+        }
+    }
+
+    /// Returns the directory, at the end.
+    pub(super) fn into_home(self) -> Home {
+        self.home
+    }
+
+    /// Begins to listen for the others.
+    pub(super) fn began(&mut self, now_ms: u64) {
+        let others = self.draft.cards.iter().filter(|card| card.account() != self.account);
+        let others = others.map(|card| (card.account(), card::show(&card.ingress))).collect();
+        self.presence = Presence::new(self.draft.id, self.options.version.clone(), others, now_ms);
+        self.say(&format!(
+            "this draft's id is\n  {}\ncompare it by voice with the other members before you trust the result",
+            self.draft.spoken_id()
+        ));
+    }
+
+    /// Returns true if this member may deal now: all are there, or it dealt already.
+    pub(super) fn may_begin(&self, now_ms: u64) -> bool {
+        self.step == Step::Present
+            && (self.home.met.is_some() || self.presence.all_here(Step::Present, now_ms))
+    }
+
+    /// Records durably that this member deals.
+    pub(super) async fn begin(&mut self, rng: &mut impl CryptoRng) -> Result<(), CeremonyError> {
+        self.home.begin(self.presence.marks(), rng).await?;
+        self.step = Step::Begun;
+        self.say(&format!(
+            "all {} members are here: they deal shares to each other",
+            self.presence.members()
+        ));
+        Ok(())
+    }
+
+    /// Takes an announcement of another member.
+    pub(super) fn hear(&mut self, from: &PublicKey, bytes: &[u8], now_ms: u64) -> Result<(), CeremonyError> {
+        let Ok(heard) = Announcement::decode(Copying(bytes)) else { return Ok(()) };
+        let from = Account::of(from);
+        let knows = |(account, mark): &(Account, u64)| *account == self.account && *mark != self.home.mark;
+        if heard.id == self.draft.id {
+            if heard.met.iter().any(knows) {
+                return Err(CeremonyError::StoreGone);
+            }
+            self.take_signatures(&from, &heard);
+        }
+        self.presence.hear(&from, heard, now_ms, (self.options.clock_ms)());
+        Ok(())
+    }
+
+    fn take_signatures(&mut self, from: &Account, heard: &Announcement) {
+        let Some(genesis) = &self.genesis else { return };
+        for (account, signature) in &heard.signatures {
+            let is_member = || self.draft.cards.iter().any(|card| card.account() == *account);
+            if self.signatures.0.contains_key(account) || !is_member() {
+                continue;
+            }
+            if genesis.is_signed_by(account, signature) {
+                self.signatures.0.insert(*account, *signature);
+            } else {
+                tracing::error!(%from, %account, "a signature that is not for this genesis was announced");
+            }
+        }
+    }
+
+    /// Takes the engine's result: keeps the share, and signs the genesis.
+    pub(super) fn take_key(
+        &mut self,
+        completion: Option<Completion<Variant, Directory>>,
+    ) -> Result<(), CeremonyError> {
+        let stopped = || CeremonyError::Ended("the engine stopped".into());
+        let output = completion.ok_or_else(stopped)?.info.ok_or(CeremonyError::NoKey)?.output;
+        if !output.revealed().is_empty() {
+            return Err(CeremonyError::Revealed(output.revealed().iter().map(Account::of).collect()));
+        }
+        let genesis = self.draft.genesis(output).map_err(CeremonyError::Misfit)?;
+        self.home.keep_share()?;
+        self.signatures.0.insert(self.account, genesis.sign(&self.home.key));
+        self.genesis = Some(genesis);
+        self.step = Step::Signed;
+        self.say("the key is made and this machine has its share: the members sign the genesis");
+        Ok(())
+    }
+
+    /// Looks at the own progress, turns the valve, and renews the screen.
+    pub(super) fn look(&mut self, now_ms: u64) -> Result<(), CeremonyError> {
+        if self.step == Step::Begun && self.home.store.first_dealings() >= self.presence.members() {
+            self.step = Step::Dealt;
+        }
+        if let (Step::Signed, Some(genesis)) = (self.step, &self.genesis)
+            && self.signatures.check(genesis).is_ok()
+        {
+            self.home.keep_genesis(genesis, &self.signatures)?;
+            (self.step, self.complete_ms) = (Step::Complete, now_ms);
+            self.say("the genesis is signed by all and in place");
+        }
+        self.turn_valve(now_ms);
+        self.show(now_ms);
+        Ok(())
+    }
+
+    fn turn_valve(&mut self, now_ms: u64) {
+        if self.step >= Step::Dealt && self.presence.all_were(Step::Dealt) {
+            return self.valve.set(true);
+        }
+        if self.step == Step::Present || !self.presence.all_here(Step::Begun, now_ms) {
+            self.opened_ms = now_ms;
+            return self.valve.set(false);
+        }
+        if self.openings < OPENINGS_MAX && now_ms >= self.opened_ms + OPEN_EVERY_MS {
+            self.opened_ms = now_ms;
+            self.openings += 1;
+        }
+        self.valve.set(self.openings > 0 && now_ms < self.opened_ms + OPEN_MS);
+    }
+
+    /// The announcement that is due now, if one is: each second, and at once after progress.
+    pub(super) fn announcement(&mut self, now_ms: u64) -> Option<Announcement> {
+        let is_due = |(step, at): (Step, u64)| step != self.step || now_ms >= at + ANNOUNCE_MS;
+        if !self.announced.is_none_or(is_due) {
+            return None;
+        }
+        self.announced = Some((self.step, now_ms));
+        let signatures = self.genesis.as_ref().map(|_| &self.signatures.0).into_iter().flatten();
+        Some(Announcement {
+            id: self.draft.id,
+            version: self.options.version.clone(),
+            clock_ms: (self.options.clock_ms)(),
+            step: self.step,
+            mark: self.home.mark,
+            met: self.home.met.clone().unwrap_or_default(),
+            signatures: signatures.map(|(account, signature)| (*account, *signature)).collect(),
+        })
+    }
+
+    /// The genesis, once this member may end: all others have it too, or enough time has passed.
+    pub(super) fn is_over(&mut self, now_ms: u64) -> Option<Genesis> {
+        if self.step < Step::Complete {
+            return None;
+        }
+        let gives_up_ms = u64::try_from(self.options.give_up_after.as_millis()).unwrap_or(u64::MAX);
+        if self.presence.all_were(Step::Complete) {
+            let since = *self.over_ms.get_or_insert(now_ms);
+            return (now_ms >= since + LINGER_MS).then(|| self.genesis.clone()).flatten();
+        }
+        if now_ms.saturating_sub(self.complete_ms) < gives_up_ms {
+            return None;
+        }
+        self.say(
+            "not all others have confirmed that they have the signed genesis; this machine ends, because all have \
+             signed it: give genesis and genesis.signatures to those that lack them",
+        );
+        self.genesis.clone()
+    }
+
+    /// Shows who keeps the ceremony from going on, at every change and every ten seconds.
+    fn show(&mut self, now_ms: u64) {
+        let awaited = match self.step {
+            Step::Present => Step::Present,
+            Step::Begun | Step::Dealt => Step::Dealt,
+            Step::Signed => Step::Signed,
+            Step::Complete => Step::Complete,
+        };
+        let troubles = self.presence.troubles(awaited, now_ms);
+        let (before, shown_ms) = &self.shown;
+        let kinds = |troubles: &[(u8, String)]| troubles.iter().map(|(kind, _)| *kind).collect::<Vec<_>>();
+        let is_news = kinds(before) != kinds(&troubles);
+        if troubles.is_empty() || !(is_news || now_ms >= shown_ms + SHOW_MS) {
+            if troubles.is_empty() {
+                self.shown = (troubles, now_ms);
+            }
+            return;
+        }
+        let lines: Vec<String> = troubles.iter().map(|(_, line)| format!("  {line}")).collect();
+        self.say(&format!(
+            "waiting for {} of {}:\n{}",
+            troubles.len(),
+            self.presence.members(),
+            lines.join("\n")
+        ));
+        self.shown = (troubles, now_ms);
+    }
+
+    fn say(&self, line: &str) {
+        (self.screen)(line);
+    }
+}
