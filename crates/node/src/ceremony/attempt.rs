@@ -3,7 +3,7 @@
 use super::{
     CeremonyError, Draft, Options, card,
     home::Home,
-    presence::{Announcement, Presence, Step},
+    presence::{Announcement, Presence, SLOW, Step},
     run::closed,
 };
 use crate::{
@@ -51,7 +51,7 @@ pub(super) struct Attempt<'a> {
     opened_ms: u64,
     openings: u32,
     announced: Option<(Step, u64)>,
-    shown: (Vec<(u8, String)>, u64),
+    shown: (Step, Vec<u8>, u64),
     complete_ms: u64,
     over_ms: Option<u64>,
 }
@@ -79,7 +79,7 @@ impl<'a> Attempt<'a> {
             opened_ms: 0,
             openings: 0,
             announced: None,
-            shown: (Vec::new(), 0),
+            shown: (Step::Present, Vec::new(), 0),
             complete_ms: 0,
             over_ms: None,
         }
@@ -92,6 +92,7 @@ impl<'a> Attempt<'a> {
 
     /// Begins to listen for the others.
     pub(super) fn began(&mut self, now_ms: u64) {
+        self.shown.2 = now_ms;
         let others = self.draft.cards.iter().filter(|card| card.account() != self.account);
         let others = others.map(|card| (card.account(), card::show(&card.ingress))).collect();
         self.presence = Presence::new(self.draft.id, self.options.version.clone(), others, now_ms);
@@ -124,7 +125,8 @@ impl<'a> Attempt<'a> {
         let from = Account::of(from);
         let knows = |(account, mark): &(Account, u64)| *account == self.account && *mark != self.home.mark;
         if heard.id == self.draft.id {
-            if heard.met.iter().any(knows) {
+            // Only a member that has dealt nothing itself believes that it dealt before.
+            if self.home.met.is_none() && heard.met.iter().any(knows) {
                 return Err(CeremonyError::StoreGone);
             }
             self.take_signatures(&from, &heard);
@@ -238,7 +240,7 @@ impl<'a> Attempt<'a> {
         self.genesis.clone()
     }
 
-    /// Shows who keeps the ceremony from going on, at every change and every ten seconds.
+    /// Shows each member that keeps the ceremony from going on: at every change, and every ten seconds.
     fn show(&mut self, now_ms: u64) {
         let awaited = match self.step {
             Step::Present => Step::Present,
@@ -247,26 +249,133 @@ impl<'a> Attempt<'a> {
             Step::Complete => Step::Complete,
         };
         let troubles = self.presence.troubles(awaited, now_ms);
-        let (before, shown_ms) = &self.shown;
-        let kinds = |troubles: &[(u8, String)]| troubles.iter().map(|(kind, _)| *kind).collect::<Vec<_>>();
-        let is_news = kinds(before) != kinds(&troubles);
-        if troubles.is_empty() || !(is_news || now_ms >= shown_ms + SHOW_MS) {
-            if troubles.is_empty() {
-                self.shown = (troubles, now_ms);
-            }
-            return;
+        let kinds: Vec<u8> = troubles.iter().map(|(kind, _)| *kind).filter(|kind| *kind != SLOW).collect();
+        let (step, shown, shown_ms) = &self.shown;
+        let is_news = !kinds.is_empty() && (kinds != *shown || self.step != *step);
+        let is_late = now_ms >= shown_ms + SHOW_MS && self.step == *step && !troubles.is_empty();
+        if is_news || is_late {
+            let lines: Vec<String> = troubles.iter().map(|(_, line)| format!("  {line}")).collect();
+            let members = self.presence.members();
+            self.say(&format!("waiting for {} of {members}:\n{}", troubles.len(), lines.join("\n")));
         }
-        let lines: Vec<String> = troubles.iter().map(|(_, line)| format!("  {line}")).collect();
-        self.say(&format!(
-            "waiting for {} of {}:\n{}",
-            troubles.len(),
-            self.presence.members(),
-            lines.join("\n")
-        ));
-        self.shown = (troubles, now_ms);
+        if is_news || is_late || troubles.is_empty() || self.step != *step {
+            self.shown = (self.step, kinds, now_ms);
+        }
     }
 
     fn say(&self, line: &str) {
         (self.screen)(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{draft::tests::draft, home::Opened},
+        *,
+    };
+    use crate::engine::PrivateKey;
+    use commonware_codec::Encode as _;
+    use commonware_utils::TestRng;
+    use std::{fs, path::Path, time::Duration};
+
+    const OTHERS: std::ops::Range<u64> = 1..4;
+
+    fn key(seed: u64) -> PublicKey {
+        PrivateKey::from_seed(seed).public_key()
+    }
+
+    /// Runs `work` on the part of the first of four members, which has begun to listen at 0.
+    fn with(work: impl FnOnce(&mut Attempt<'_>, &Path)) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let digits = crate::config::hex(&PrivateKey::from_seed(0).encode());
+        fs::write(directory.path().join("node.key"), digits).expect("writable");
+        let draft = draft(4);
+        let Ok(Opened::Running(home)) = Home::open(directory.path(), &draft, &mut TestRng::new(2)) else {
+            panic!("a new attempt begins");
+        };
+        let mut options = Options::new(([127, 0, 0, 1], 1).into(), Duration::from_secs(60));
+        options.clock_ms = || 0;
+        let mut attempt = Attempt::new(*home, &draft, &options, &|_: &str| ());
+        attempt.began(0);
+        work(&mut attempt, directory.path());
+    }
+
+    fn announce(attempt: &mut Attempt<'_>, from: u64, step: Step, met: Vec<(Account, u64)>, now_ms: u64) {
+        let heard = Announcement {
+            id: attempt.draft.id,
+            version: attempt.options.version.clone(),
+            clock_ms: 0,
+            step,
+            mark: from,
+            met,
+            signatures: Vec::new(),
+        };
+        attempt.hear(&key(from), &heard.encode(), now_ms).expect("it goes on");
+    }
+
+    fn begun(attempt: &mut Attempt<'_>) {
+        OTHERS.for_each(|from| announce(attempt, from, Step::Present, Vec::new(), 0));
+        assert!(attempt.may_begin(0));
+        futures::executor::block_on(attempt.begin(&mut TestRng::new(1))).expect("writable");
+    }
+
+    #[test]
+    fn no_vote_passes_before_all_hold_all_dealings_but_for_a_few_moments() {
+        with(|attempt, directory| {
+            begun(attempt);
+            let mut open_ms = 0;
+            for now_ms in (0..60_000).step_by(100) {
+                OTHERS.for_each(|from| announce(attempt, from, Step::Dealt, Vec::new(), now_ms));
+                attempt.look(now_ms).expect("writable");
+                open_ms += if attempt.valve.is_on() { 100 } else { 0 };
+            }
+            assert_eq!(open_ms, u64::from(OPENINGS_MAX) * OPEN_MS, "it lacks dealings itself");
+            for dealer in 0..4 {
+                let name = format!("ceremony/store/dealing-00000000000000000000-{dealer}");
+                fs::write(directory.join(name), "x").expect("writable");
+            }
+            attempt.look(60_000).expect("writable");
+            assert!(attempt.valve.is_on());
+            attempt.look(600_000).expect("writable");
+            assert!(attempt.valve.is_on(), "once all hold all dealings, an absence stops nothing");
+        });
+    }
+
+    #[test]
+    fn no_vote_passes_while_a_member_is_away() {
+        with(|attempt, _| {
+            begun(attempt);
+            for now_ms in (0..60_000).step_by(100) {
+                (1..3).for_each(|from| announce(attempt, from, Step::Begun, Vec::new(), now_ms));
+                attempt.look(now_ms).expect("writable");
+                assert!(!attempt.valve.is_on());
+            }
+        });
+    }
+
+    #[test]
+    fn a_member_that_lost_its_attempt_learns_it_from_others_and_one_that_did_not_cannot_be_stopped() {
+        fn met(attempt: &Attempt<'_>) -> Vec<(Account, u64)> {
+            vec![(attempt.account, attempt.home.mark ^ 1)]
+        }
+        with(|attempt, _| {
+            let heard = Announcement {
+                id: attempt.draft.id,
+                version: attempt.options.version.clone(),
+                clock_ms: 0,
+                step: Step::Begun,
+                mark: 1,
+                met: met(attempt),
+                signatures: Vec::new(),
+            };
+            let refused = attempt.hear(&key(1), &heard.encode(), 0);
+            assert!(matches!(refused, Err(CeremonyError::StoreGone)));
+        });
+        with(|attempt, _| {
+            begun(attempt);
+            let lie = met(attempt);
+            announce(attempt, 1, Step::Begun, lie, 0);
+        });
     }
 }

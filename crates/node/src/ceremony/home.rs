@@ -294,7 +294,7 @@ impl Home {
         let mut spent = self.spent()?;
         spent.push(id.to_owned());
         self.write(Path::new(SPENT), (spent.join("\n") + "\n").as_bytes())?;
-        if self.share().exists() {
+        if self.share().exists() && !self.directory.join(GENESIS).exists() {
             // The key may have been made, and the others may yet sign it: nothing is deleted.
             let aside = self.directory.join(format!("{ASIDE}{}", &id[..id.len().min(16)]));
             fs::rename(self.share(), &aside).map_err(|source| file_error(aside, source))?;

@@ -17,6 +17,8 @@ pub(super) const FRESH_MS: u64 = 3_500;
 /// Most milliseconds by which the clocks of two members may differ at the start: the first block may be at
 /// most that much later than the genesis.
 pub(super) const CLOCK_MS_MAX: u64 = 10_000;
+/// Kind of the trouble that a member is there but has not come as far.
+pub(super) const SLOW: u8 = 5;
 /// Most bytes of a program's version.
 const VERSION_BYTES_MAX: usize = 32;
 
@@ -199,7 +201,7 @@ impl Presence {
     }
 
     /// Lines for the screen: everyone that keeps the ceremony from `step`, and why. The number before each
-    /// line names the kind of trouble; a line with a new kind is news.
+    /// line is the kind of trouble; [`SLOW`] alone is no news.
     pub(super) fn troubles(&self, step: Step, now_ms: u64) -> Vec<(u8, String)> {
         let standings: Vec<(&Member, Standing)> = self.standings(now_ms).collect();
         if let Some(own) = own_clock(&standings) {
@@ -208,6 +210,8 @@ impl Presence {
         let line = |(member, standing): (&Member, Standing)| {
             let name = format!("{} at {}", member.account, member.address);
             match standing {
+                // A member that began a moment ago is not missed yet.
+                Standing::Missing(ms) if ms <= FRESH_MS => None,
                 Standing::Missing(ms) => Some((1, format!("{name} is missing for {} s", ms / 1_000))),
                 Standing::OtherDraft(id) => Some((
                     2,
@@ -233,7 +237,7 @@ impl Presence {
                     ),
                 )),
                 Standing::Here(at) if at < step => {
-                    Some((5, format!("{name} has not come as far: {}", doing(at))))
+                    Some((SLOW, format!("{name} has not come as far: {}", doing(at))))
                 }
                 Standing::Here(_) => None,
             }
