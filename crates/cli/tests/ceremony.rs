@@ -332,7 +332,7 @@ fn four_machines_make_a_key_that_nobody_holds_and_run_its_network() {
 
     let net = start_authorities(&mut world, &genesis);
     // In the second term, they sign with shares of a reshare.
-    let blocks = 2 * genesis.parameters.term_blocks() + 5;
+    let blocks = genesis.parameters.term_blocks() + 5;
     eventually(PATIENCE, &format!("blocks: {}", world.screens()), || height(&net) >= Some(blocks));
 
     // An authority that lacks a signature of the genesis does not start.

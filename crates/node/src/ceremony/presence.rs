@@ -314,7 +314,7 @@ mod tests {
         };
         let bytes = full.encode();
         assert!(bytes.len() <= Announcement::BYTES_MAX && bytes.len() == full.encode_size());
-        assert_eq!(Announcement::decode(Copying(&bytes)), Ok(full));
+        assert_eq!(Announcement::decode(Copying(&bytes)).expect("it was just encoded"), full);
         let raw = Announcement { version: "\u{1b}[2J".into(), ..announcement(Step::Present) };
         Announcement::decode(Copying(&raw.encode())).expect_err("no version that a terminal would obey");
     }
