@@ -53,7 +53,7 @@ enum Part {
     Draft(Compose),
     /// Show a draft: its id, its members, its parameters and its money
     Show {
-        /// The draft
+        /// The draft as a file
         #[arg(value_name = "DRAFT")]
         file: PathBuf,
     },

@@ -34,7 +34,7 @@ const OPENINGS_MAX: u32 = 5;
 
 /// One member's part in a ceremony.
 pub(super) struct Attempt<'a> {
-    /// The member's directory.
+    /// Directory of the member, locked.
     pub(super) home: Home,
     /// The agreement of the members.
     pub(super) draft: &'a Draft,

@@ -79,7 +79,7 @@ pub struct Choices {
     pub overrides: BTreeMap<String, String>,
     /// All money that will ever exist.
     pub supply: Amount,
-    /// Initial balances.
+    /// Accounts with their first balances.
     pub accounts: Vec<(Account, Amount)>,
     /// Cards of all authorities.
     pub cards: Vec<Card>,
@@ -98,13 +98,13 @@ pub struct Draft {
     pub set: String,
     /// Parameters that differ from the set, by name.
     pub overrides: BTreeMap<String, String>,
-    /// The resulting parameters.
+    /// The set with these changes.
     pub parameters: Parameters,
     /// Start of the network in milliseconds since 1970.
     pub start_ms: u64,
     /// All money that will ever exist.
     pub supply: Amount,
-    /// Initial balances.
+    /// Accounts with their first balances.
     pub accounts: Vec<(Account, Amount)>,
     /// Cards of the authorities, in the order of their keys.
     pub cards: Vec<Card>,

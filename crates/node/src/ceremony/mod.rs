@@ -87,7 +87,7 @@ pub enum CeremonyError {
     /// The members could not make a key.
     #[error("the members' dealings made no key: start a new ceremony, with a new draft for all members")]
     NoKey,
-    /// Shares became public.
+    /// Shares became public while the key was made.
     #[error(
         "the shares of {} became public while the key was made, so it is thrown away: start a new ceremony, with a new \
          draft, when all members are connected", list(.0)

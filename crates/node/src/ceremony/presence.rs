@@ -46,7 +46,7 @@ pub(super) struct Announcement {
     pub(super) version: String,
     /// Its clock, in milliseconds since 1970.
     pub(super) clock_ms: u64,
-    /// Its progress.
+    /// Its progress so far.
     pub(super) step: Step,
     /// Random mark of its directory for this attempt; a directory that was made anew has another one.
     pub(super) mark: u64,
@@ -120,7 +120,7 @@ pub(super) enum Standing {
     OtherVersion(String),
     /// Its clock is ahead by that many seconds; behind, if negative.
     Skewed(i64),
-    /// It takes part.
+    /// It takes part, with that progress.
     Here(Step),
 }
 
