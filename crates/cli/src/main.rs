@@ -68,6 +68,10 @@ enum Command {
     /// Run a network of processes on this machine until it is stopped
     #[command(after_long_help = examples::DEVNET)]
     Devnet(commands::devnet::Devnet),
+    /// Make the card that this machine's authority gives to the others before there is a network
+    Card(commands::card::Card),
+    /// Make a network with the other authorities, so that no one ever holds its key
+    Ceremony(commands::ceremony::Ceremony),
     /// Store a file under a name
     #[command(after_long_help = examples::PUT)]
     Put(commands::put::Put),
@@ -153,6 +157,8 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
     match arguments.command {
         Command::Demo(command) => command.run(output),
         Command::Devnet(command) => command.run(&net, output),
+        Command::Card(command) => command.run(output),
+        Command::Ceremony(command) => command.run(output),
         Command::Put(command) => command.run(&net, output),
         Command::Get(command) => command.run(&net, output),
         Command::Ls(command) => command.run(&net, output),

@@ -92,11 +92,12 @@ fn create(directory: &std::path::Path) {
     let (genesis, secrets) =
         genesis::deal(&addresses, parameters, supply, vec![(payer, Amount::sync(100_000_000))], rng)
             .expect("valid");
+    let signatures = genesis::signatures::sign_all(&genesis, &secrets);
     for (index, (secret, address)) in secrets.iter().zip(&addresses).enumerate() {
         let settings =
             Settings::local(*address, SocketAddr::from(([127, 0, 0, 1], 9_700 + index as u16)), false);
         let at = directory.join(index.to_string());
-        Config::create(&at, &genesis, &settings, secret).expect("the directory is writable");
+        Config::create(&at, &genesis, &signatures, &settings, secret).expect("the directory is writable");
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! <directory>/
 //!   genesis        initial data of the network, the same file on every member
+//!   genesis.signatures   signatures of all authorities under it
 //!   config.json    listen addresses and sizes of this node
 //!   node.key       this node's Ed25519 key, hex, readable by its owner alone
 //!   secrets/       shares of the network key (0700)
@@ -16,7 +17,10 @@
 use crate::{
     engine::PrivateKey,
     epoch::secrets::{Secrets, write_private},
-    genesis::{AuthoritySecret, Genesis, GenesisError},
+    genesis::{
+        AuthoritySecret, Genesis, GenesisError,
+        signatures::{SIGNATURES_FILE, Signatures},
+    },
 };
 use commonware_codec::{Copying, DecodeExt as _, Encode as _};
 use commonware_cryptography::Signer as _;
@@ -118,6 +122,7 @@ impl Config {
     pub fn create(
         directory: &Path,
         genesis: &Genesis,
+        signatures: &Signatures,
         settings: &Settings,
         secret: &AuthoritySecret,
     ) -> Result<(), ConfigError> {
@@ -134,6 +139,7 @@ impl Config {
         secrets.seed(&secret.share);
         write_private(directory, "node.key", hex(&secret.key.encode()).as_bytes()).map_err(at(directory))?;
         write_private(directory, "config.json", &json).map_err(at(directory))?;
+        write_private(directory, SIGNATURES_FILE, signatures.to_text().as_bytes()).map_err(at(directory))?;
         // The genesis is written last: its presence means that the directory holds a node.
         write_private(directory, "genesis", &genesis.encode()).map_err(at(directory))
     }
@@ -145,6 +151,13 @@ impl Config {
     pub fn open(directory: &Path) -> Result<Self, ConfigError> {
         let lock = lock(directory)?;
         let genesis = Genesis::from_bytes(&read(directory, "genesis")?)?;
+        // A genesis without the file is one that nobody signed.
+        let signatures = match read(directory, SIGNATURES_FILE) {
+            Err(ConfigError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read?,
+        };
+        let signatures = Signatures::from_text(&signatures);
+        signatures.and_then(|signatures| signatures.check(&genesis)).map_err(GenesisError::from)?;
         let damaged =
             |name: &str, reason: String| ConfigError::Damaged { path: directory.join(name), reason };
         let settings = serde_json::from_slice(&read(directory, "config.json")?)
@@ -162,7 +175,7 @@ impl Config {
     }
 }
 
-fn lock(directory: &Path) -> Result<File, ConfigError> {
+pub(crate) fn lock(directory: &Path) -> Result<File, ConfigError> {
     let path = directory.join("lock");
     let held = hold(&path).map_err(|source| ConfigError::File { path, source })?;
     held.ok_or_else(|| ConfigError::Locked(directory.into()))
@@ -173,11 +186,11 @@ fn read(directory: &Path, name: &str) -> Result<Vec<u8>, ConfigError> {
     fs::read(&path).map_err(|source| ConfigError::File { path, source })
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn unhex(text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn unhex(text: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(text).ok()?.trim();
     if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return None;
@@ -188,7 +201,10 @@ fn unhex(text: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::genesis::deal;
+    use crate::genesis::{
+        deal,
+        signatures::{SignaturesError, sign_all},
+    };
     use commonware_utils::TestRng;
     use posync_protocol::{Amount, limits::Parameters};
     use std::os::unix::fs::PermissionsExt as _;
@@ -198,7 +214,9 @@ mod tests {
         let (genesis, secrets) =
             deal(&[address], Parameters::LOCAL, Amount::sync(10_000), Vec::new(), TestRng::new(1))
                 .expect("valid");
-        Config::create(directory, &genesis, &Settings::local(address, address, false), &secrets[0])
+        let signatures = sign_all(&genesis, &secrets);
+        let settings = Settings::local(address, address, false);
+        Config::create(directory, &genesis, &signatures, &settings, &secrets[0])
     }
 
     #[test]
@@ -212,6 +230,28 @@ mod tests {
         assert!(!first.secrets.is_empty());
         drop(first);
         Config::open(&path).expect("the lock is free again");
+    }
+
+    #[test]
+    fn a_genesis_without_all_signatures_starts_no_node() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("node");
+        created(&path).expect("the directory is empty");
+        let file = path.join(SIGNATURES_FILE);
+        let text = fs::read_to_string(&file).expect("it was just written");
+        let opened = || match Config::open(&path) {
+            Err(ConfigError::Genesis(GenesisError::Signatures(error))) => error,
+            other => panic!("{other:?}"),
+        };
+        fs::write(&file, "").expect("writable");
+        assert!(matches!(opened(), SignaturesError::Missing(_)));
+        let mut damaged = text.into_bytes();
+        let digit = damaged.len() - 2;
+        damaged[digit] = if damaged[digit] == b'0' { b'1' } else { b'0' };
+        fs::write(&file, damaged).expect("writable");
+        assert!(matches!(opened(), SignaturesError::Wrong(_)));
+        fs::remove_file(&file).expect("it was there");
+        assert!(matches!(opened(), SignaturesError::Missing(_)));
     }
 
     #[test]

@@ -47,7 +47,7 @@ use std::{
 use thiserror::Error;
 
 /// Stack of a worker thread: the engine's futures are large in builds without optimisation.
-const STACK_BYTES: usize = 8 << 20;
+pub(crate) const STACK_BYTES: usize = 8 << 20;
 /// Lower bound on the worker threads.
 const WORKERS_MIN: usize = 2;
 
@@ -299,19 +299,19 @@ async fn watch_clock(context: tokio::Context, anchor: Anchor, handle: Handle) ->
     }
 }
 
-type Handshake = Cups<Sake<PrivateKey>, ChaCha20Poly1305>;
+pub(crate) type Handshake = Cups<Sake<PrivateKey>, ChaCha20Poly1305>;
+
+/// The handshake of two authorities whose clocks differ by at most `skew_ms`.
+pub(crate) const fn handshake(key: PrivateKey, skew_ms: u64) -> Handshake {
+    let bound = Duration::from_millis(skew_ms);
+    let sake =
+        Sake { signer: key, synchrony_bound: bound, max_handshake_age: bound, version: sake::Version::V1 };
+    Cups::new(sake, cups::Version::V1)
+}
 
 fn network_config(config: &Config) -> lookup::Config<Handshake> {
-    let handshake = Cups::new(
-        Sake {
-            signer: config.key.clone(),
-            // Keys decide: a clock that is wrong excludes no authority.
-            synchrony_bound: Duration::from_millis(HANDSHAKE_SKEW_MS_MAX),
-            max_handshake_age: Duration::from_millis(HANDSHAKE_SKEW_MS_MAX),
-            version: sake::Version::V1,
-        },
-        cups::Version::V1,
-    );
+    // Keys decide: a clock that is wrong excludes no authority.
+    let handshake = handshake(config.key.clone(), HANDSHAKE_SKEW_MS_MAX);
     let namespace = [b"posync/p2p/1".as_slice(), &config.genesis.chain()].concat();
     // Inbound queues are allocated for this many peers, at the quota of every channel.
     let peers = config.genesis.authorities.len() + 1;

@@ -102,9 +102,10 @@ fn an_authority_takes_damaged_or_lost_state_from_the_others() {
     let (genesis, secrets) =
         genesis::deal(&addresses, Parameters::LOCAL, supply, Vec::new(), TestRng::new(7)).expect("valid");
     let directories: Vec<PathBuf> = (0..4).map(|index| home.path().join(index.to_string())).collect();
+    let signatures = genesis::signatures::sign_all(&genesis, &secrets);
     for ((directory, secret), address) in directories.iter().zip(&secrets).zip(&addresses) {
-        Config::create(directory, &genesis, &Settings::local(*address, free(), false), secret)
-            .expect("writable");
+        let settings = Settings::local(*address, free(), false);
+        Config::create(directory, &genesis, &signatures, &settings, secret).expect("writable");
     }
     let start = |index: usize| {
         let directory = directories[index].clone();
@@ -168,7 +169,8 @@ fn a_taken_port_is_an_error() {
         let (genesis, secrets) =
             genesis::deal(&addresses, Parameters::LOCAL, supply, Vec::new(), TestRng::new(7)).expect("valid");
         let settings = Settings::local(addresses[0], service, false);
-        Config::create(home.path(), &genesis, &settings, &secrets[0]).expect("writable");
+        let signatures = genesis::signatures::sign_all(&genesis, &secrets);
+        Config::create(home.path(), &genesis, &signatures, &settings, &secrets[0]).expect("writable");
         let (operations, services) = over_sockets(Serving { key: secrets[0].key.clone(), address: service });
         let directory = home.path().to_path_buf();
         let node = move || run_tokio(&directory, operations, services);

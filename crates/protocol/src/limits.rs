@@ -456,6 +456,52 @@ impl Parameters {
     pub const fn epoch_start(&self, epoch: u64) -> u64 {
         epoch.saturating_mul(self.epoch_rounds)
     }
+
+    /// A contradiction between the parameters under which the rules would not work, if there is one.
+    pub const fn contradiction(&self) -> Option<&'static str> {
+        let p = self;
+        if p.round_blocks == 0 || p.term_rounds == 0 || !p.epoch_rounds.is_multiple_of(p.term_rounds) {
+            return Some("an epoch must be whole terms, of rounds with blocks");
+        }
+        if p.round_ring <= p.pending_rounds_max.saturating_add(2) {
+            return Some("round_ring must be above pending_rounds_max by more than 2");
+        }
+        if p.draws as usize > DRAWS_MAX || p.draw_every_blocks == 0 {
+            return Some("draw_every_blocks must be at least 1, and draws within the bound of a block");
+        }
+        if p.agreement_epochs_max >= ENDING_RING || p.agreement_epochs_max >= ENDS_RING as u64 {
+            return Some("agreement_epochs_max is longer than the rings of endings");
+        }
+        if p.unbonding_epochs < p.exit_epochs || p.unbonding_epochs <= EVIDENCE_EPOCHS_MAX {
+            return Some("unbonding_epochs must reach exit_epochs, and outlast evidence");
+        }
+        // A round is judged two rounds later, when none of its challenges can be answered on time any
+        // more.
+        if p.deadline_blocks > p.round_blocks || p.fault_draws_min == 0 {
+            return Some("deadline_blocks must lie within a round, and fault_draws_min be at least 1");
+        }
+        if p.pending_rounds_max.saturating_add(2) >= FAULT_RING || p.epoch_rounds >= 1 << 16 {
+            return Some("pending_rounds_max or epoch_rounds is above the ring of faults");
+        }
+        if p.leader_timeout_ms <= p.block_ms || p.certification_timeout_ms <= p.leader_timeout_ms {
+            return Some("a leader needs more time than a block, and a certificate more than a leader");
+        }
+        if p.burn == 0 || p.burn.saturating_add(p.committee) >= ONE || p.reserve_share >= ONE {
+            return Some("burn must be above zero, and burn with committee, and reserve_share, below one");
+        }
+        if p.subsidy_cap >= ONE || p.usage_share > ONE || p.emission_divisor == 0 {
+            return Some(
+                "subsidy_cap must be below one, usage_share at most one, emission_divisor above zero",
+            );
+        }
+        // The two passes of a block name about a dozen records per provider, three more for its reports,
+        // and two per seat.
+        let closing = p.closing_slice.saturating_mul(15).saturating_add(2 * SEATS_MAX as u64);
+        if p.closing_slice == 0 || closing >= KEYS_MAX as u64 / 4 {
+            return Some("closing_slice must be at least 1, and within the records of a block");
+        }
+        None
+    }
 }
 
 /// `number / divisor`, or zero for a divisor of zero. A node may report any parameters of its network,
@@ -468,26 +514,6 @@ const fn quotient(number: u64, divisor: u64) -> u64 {
 }
 
 const _: () = {
-    let mut i = 0;
-    while i < 2 {
-        let p = if i == 0 { Parameters::LOCAL } else { Parameters::PRODUCTION };
-        assert!(p.epoch_rounds.is_multiple_of(p.term_rounds));
-        assert!(p.round_ring > p.pending_rounds_max + 2);
-        assert!(p.draws as usize <= DRAWS_MAX && p.draw_every_blocks > 0);
-        assert!(p.agreement_epochs_max < ENDING_RING && p.agreement_epochs_max < ENDS_RING as u64);
-        assert!(p.unbonding_epochs >= p.exit_epochs && p.unbonding_epochs > EVIDENCE_EPOCHS_MAX);
-        assert!(p.reserve_share < ONE);
-        // A round is judged two rounds later, when none of its challenges can be answered on time any
-        // more.
-        assert!(p.deadline_blocks <= p.round_blocks && p.fault_draws_min > 0);
-        assert!(p.pending_rounds_max + 2 < FAULT_RING && p.epoch_rounds < 1 << 16);
-        assert!(p.leader_timeout_ms > p.block_ms && p.certification_timeout_ms > p.leader_timeout_ms);
-        assert!(p.burn > 0 && p.burn + p.committee < ONE);
-        assert!(p.subsidy_cap < ONE && p.usage_share <= ONE && p.emission_divisor > 0);
-        // The two passes of a block name about a dozen records per provider, three more for its reports,
-        // and two per seat.
-        let closing = p.closing_slice as usize * 15 + 2 * SEATS_MAX as usize;
-        assert!(p.closing_slice > 0 && closing < KEYS_MAX / 4);
-        i += 1;
-    }
+    assert!(Parameters::LOCAL.contradiction().is_none());
+    assert!(Parameters::PRODUCTION.contradiction().is_none());
 };

@@ -3,6 +3,8 @@
 pub(crate) mod account;
 pub(crate) mod agreements;
 pub(crate) mod blocks;
+pub(crate) mod card;
+pub(crate) mod ceremony;
 pub(crate) mod demo;
 pub(crate) mod devnet;
 pub(crate) mod examples;

@@ -45,7 +45,7 @@ impl Send {
 }
 
 /// Parses SYNC with up to nine decimals, without rounding.
-fn parse(text: &str) -> Outcome<Amount> {
+pub(crate) fn parse(text: &str) -> Outcome<Amount> {
     let refuse = |why: &str| {
         let next = "give SYNC with up to nine decimals, such as 1.5";
         Failure::new(Exit::Usage, format!("'{text}' is not an amount"), why, next)

@@ -30,7 +30,7 @@ use posync_client::{connection::Endpoint, directory_lock::hold};
 use posync_gateway::User;
 use posync_node::{
     config::{Config, Settings},
-    genesis::{self, AuthoritySecret, Genesis},
+    genesis::{self, AuthoritySecret, Genesis, signatures},
 };
 use posync_protocol::{Account, Amount, limits::Parameters};
 use rand_core::CryptoRng;
@@ -355,6 +355,7 @@ fn write_members(
         .collect();
     let bytes = genesis.encode();
     target::replace(&directory.join(GENESIS_FILE), &bytes)?;
+    let signatures = signatures::sign_all(genesis, secrets);
     let mut secrets = secrets.iter();
     // One of them is an archive: with it, old epochs can be explained, recomputed and proved.
     let mut archive = true;
@@ -363,7 +364,7 @@ fn write_members(
         if let Some(peers) = seat.peers {
             let secret = secrets.next().expect("one secret for each authority");
             let settings = Settings::local(peers, seat.service, std::mem::take(&mut archive));
-            Config::create(&own, genesis, &settings, secret)
+            Config::create(&own, genesis, &signatures, &settings, secret)
                 .map_err(|error| Failure::file(&own, "write the node's directory", error))?;
         } else {
             target::replace(&own.join(GENESIS_FILE), &bytes)?;

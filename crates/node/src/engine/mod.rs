@@ -25,6 +25,7 @@ mod terms;
 mod wiring;
 
 pub use block::{BLOCK_BYTES_MAX, Block, EpochInfo, Payload, dkg_bytes};
+pub(crate) use gate::Gated;
 pub use gate::Taking;
 pub use pacer::{Arrivals, Pacer, Seeds};
 pub(crate) use sizes::Files;
