@@ -4,7 +4,7 @@ use super::send;
 use crate::{
     devnet::create::{KEY_FILE, SUPPLY},
     failure::{Exit, Failure, Outcome},
-    json, keys,
+    keys,
     output::{Output, table, visible},
 };
 use commonware_codec::Encode as _;
@@ -242,14 +242,15 @@ fn shown(draft: &Draft, output: Output) -> Outcome {
         .into_iter()
         .map(|(name, value)| (name, value.to_string()))
         .collect();
-    let funded = |(account, amount): &(Account, Amount)| json!({ "account": account.to_string(), "grains": json::grains(*amount) });
+    let funded =
+        |(account, amount): &(Account, Amount)| json!({ "account": account.to_string(), "balance": amount });
     let value = json!({
         "id": hex::encode(draft.id),
         "set": draft.set,
         "overrides": draft.overrides,
         "parameters": parameters,
         "start_ms": draft.start_ms,
-        "supply_grains": json::grains(draft.supply),
+        "supply": draft.supply,
         "accounts": draft.accounts.iter().map(funded).collect::<Vec<_>>(),
         "authorities": draft.cards.iter().map(member).collect::<Vec<_>>(),
     });

@@ -113,14 +113,8 @@ fn of_the_gateway() -> [(String, Value); 3] {
     };
     let fault =
         Fault { provider: Account([7; 32]), found_by: 1, round: 9, shards_lost: 3, shards_repaired: 2 };
-    let user = UserRow {
-        account: Account([9; 32]),
-        listed: true,
-        quota: Some(10),
-        files: 1,
-        bytes: 6,
-        pending: 2,
-    };
+    let user =
+        UserRow { account: Account([9; 32]), listed: true, quota: Some(10), files: 1, bytes: 6, pending: 2 };
     let status = Status {
         account: Account([8; 32]),
         height: 4,
