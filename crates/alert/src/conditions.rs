@@ -9,6 +9,7 @@
 
 use crate::{Alert, Kind, Space};
 use posync_protocol::{
+    Class,
     amount::ONE,
     books::proven_of,
     economics::score::CORRECTNESS_MIN,
@@ -197,7 +198,8 @@ fn challenge(facts: &Facts<'_>, alerts: &mut Vec<Alert>) {
 
 /// The alert about a bond that restitution lowered below what the capacity needs.
 fn bond(facts: &Facts<'_>, alerts: &mut Vec<Alert>) {
-    let (bond, needed) = (facts.provider.bond, bond_needed(facts.offer.capacity, facts.parameters));
+    let (bond, needed) =
+        (facts.provider.bond, bond_needed(facts.offer.capacity[Class::Storage], facts.parameters));
     if bond < needed {
         let what = format!("the bond is {bond} SYNC, and the declared capacity needs {needed}");
         let next = "nothing more is sold than the bond covers: add to it, or declare less".into();
@@ -209,7 +211,7 @@ fn bond(facts: &Facts<'_>, alerts: &mut Vec<Alert>) {
 mod tests {
     use super::*;
     use posync_protocol::{
-        Amount, Bounded,
+        Amount, Bounded, PerClass,
         limits::OPERATOR_BYTES,
         record::{Challenge, Missing},
     };
@@ -223,12 +225,8 @@ mod tests {
     fn offer() -> Offer {
         Offer {
             operator: [b'o'; OPERATOR_BYTES],
-            capacity: 1 << 20,
-            capacity_egress: 0,
-            capacity_gas: 0,
-            reserve_storage: 0,
-            reserve_egress: 0,
-            reserve_gas: 0,
+            capacity: PerClass::new(1 << 20, 0, 0),
+            reserve: PerClass::all(0),
             term_max: 720,
             region: Bounded::default(),
         }

@@ -6,7 +6,7 @@
 
 use crate::records::ratio;
 use posync_protocol::{
-    Account, AgreementId, Amount, Body, Operation,
+    Account, AgreementId, Amount, Body, Class, Metered, Operation, Units,
     block::{BlockBody, Header},
     ledger::{AgreementChange, Event, ReputationReason, ReputationStep},
     limits::Parameters,
@@ -49,9 +49,9 @@ pub(crate) fn parameters(p: &Parameters) -> Value {
         "committee": p.committee,
         "base_fee": grains(p.base_fee),
         "deposit": grains(p.deposit),
-        "price_storage": number(p.price_storage),
-        "price_egress": number(p.price_egress),
-        "price_gas": number(p.price_gas),
+        "price_storage": number(p.prices[Class::Storage]),
+        "price_egress": number(p.prices[Class::Egress]),
+        "price_gas": number(p.prices[Class::Compute]),
         "closing_slice": p.closing_slice,
         "emission_divisor": p.emission_divisor,
         "usage_share": p.usage_share,
@@ -114,28 +114,28 @@ fn body_fields(body: &Body) -> Value {
     match body {
         Body::Transfer(x) => json!({ "to": x.to.to_string(), "amount": grains(x.amount) }),
         Body::RegisterProvider(x) => {
-            json!({ "operator": text(&x.operator), "bond": grains(x.bond), "capacity": x.capacity,
-                "capacity_egress": x.capacity_egress, "capacity_gas": number(x.capacity_gas),
-                "reserve_storage": number(x.reserve_storage), "reserve_egress": number(x.reserve_egress),
-                "reserve_gas": number(x.reserve_gas), "term_max": x.term_max, "address": address(&x.addresses),
+            json!({ "operator": text(&x.operator), "bond": grains(x.bond), "capacity": x.capacity[Class::Storage],
+                "capacity_egress": x.capacity[Class::Egress], "capacity_gas": number(x.capacity[Class::Compute]),
+                "reserve_storage": number(x.reserve[Class::Storage]), "reserve_egress": number(x.reserve[Class::Egress]),
+                "reserve_gas": number(x.reserve[Class::Compute]), "term_max": x.term_max, "address": address(&x.addresses),
                 "region": text(&x.region) })
         }
         Body::UpdateProvider(x) => {
-            json!({ "bond_add": grains(x.bond_add), "capacity": x.capacity,
-                "capacity_egress": x.capacity_egress, "capacity_gas": number(x.capacity_gas),
-                "reserve_storage": number(x.reserve_storage), "reserve_egress": number(x.reserve_egress),
-                "reserve_gas": number(x.reserve_gas), "term_max": x.term_max, "address": address(&x.addresses),
+            json!({ "bond_add": grains(x.bond_add), "capacity": x.capacity[Class::Storage],
+                "capacity_egress": x.capacity[Class::Egress], "capacity_gas": number(x.capacity[Class::Compute]),
+                "reserve_storage": number(x.reserve[Class::Storage]), "reserve_egress": number(x.reserve[Class::Egress]),
+                "reserve_gas": number(x.reserve[Class::Compute]), "term_max": x.term_max, "address": address(&x.addresses),
                 "leave": x.leave, "exit": x.exit })
         }
         Body::Open(x) => {
             json!({ "provider": x.provider.to_string(), "slot": x.slot,
-                "quota_leaves": x.quota_leaves, "quota_egress": x.quota_egress, "quota_gas": number(x.quota_gas),
-                "rate_egress": x.rate_egress, "rate_gas": number(x.rate_gas), "end_epoch": x.end_epoch,
+                "quota_leaves": x.quota[Class::Storage], "quota_egress": x.quota[Class::Egress], "quota_gas": number(x.quota[Class::Compute]),
+                "rate_egress": x.rate.egress, "rate_gas": number(x.rate.gas), "end_epoch": x.end_epoch,
                 "voucher_reserve": grains(x.voucher_reserve),
                 "storage_reserve_max": grains(x.storage_reserve_max) })
         }
         Body::TopUp(x) => {
-            let (egress, gas) = (x.max_egress_price, x.max_gas_price);
+            let Metered { egress, gas } = x.price_max;
             json!({ "agreement": agreement(&x.agreement), "amount": grains(x.amount),
                 "max_egress_price": number(egress), "max_gas_price": number(gas) })
         }
@@ -226,8 +226,9 @@ fn reasked(x: &Reasked) -> Value {
 }
 
 fn redemption(x: &Redemption) -> Value {
-    let claim = x.claim.map(|(egress, gas)| json!({ "egress": egress, "gas": number(gas) }));
-    json!({ "agreement": agreement(&x.voucher.agreement), "egress": x.voucher.egress, "gas": number(x.voucher.gas),
+    let claim = x.claim.map(|Units { egress, gas }| json!({ "egress": egress, "gas": number(gas) }));
+    let units = x.voucher.units;
+    json!({ "agreement": agreement(&x.voucher.agreement), "egress": units.egress, "gas": number(units.gas),
         "claim": claim })
 }
 
@@ -265,7 +266,7 @@ pub(crate) fn event(event: &Event) -> Value {
             "event": "Pool", "epoch": epoch, "weight": number(*weight), "emission": grains(*emission),
             "pool": grains(*pool), "drawn": grains(*drawn) }),
         Event::Priced { epoch, class, price, slow } => json!({
-            "event": "Priced", "epoch": epoch, "class": class, "price": number(*price), "slow": number(*slow) }),
+            "event": "Priced", "epoch": epoch, "class": class.index(), "price": number(*price), "slow": number(*slow) }),
         Event::Subsidy { epoch, provider, amount } => json!({
             "event": "Subsidy", "epoch": epoch, "provider": provider.to_string(), "amount": grains(*amount) }),
         Event::Reputation { provider, epoch, step, reason, evidence, until } => json!({

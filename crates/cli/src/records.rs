@@ -3,7 +3,7 @@
 use crate::json::{address, grains, number, text};
 use posync_client::light::Subject;
 use posync_protocol::{
-    Account, Record as _, Slot,
+    Account, Class, Record as _, Slot,
     limits::SETTLEMENT_RING,
     record::{
         AccountState, Agreement, Audit, Books, Closing, DataSet, Endpoint, Market, Measured, Offer, Probe,
@@ -55,7 +55,7 @@ pub(crate) fn describe(slot: &Slot) -> Option<(&'static str, Value)> {
             (
                 "closing",
                 json!({ "epoch": x.epoch, "providers": x.providers, "rows": x.rows, "burn": grains(x.burn),
-                    "weight": number(x.weight), "capacity": x.capacity.map(number), "used": x.used.map(number),
+                    "weight": number(x.weight), "capacity": x.capacity.values().map(number), "used": x.used.values().map(number),
                     "emission": grains(x.emission), "pool": grains(x.pool), "drawn": grains(x.drawn),
                     "paid": grains(x.paid), "committee": grains(x.committee) }),
             )
@@ -79,19 +79,19 @@ pub(crate) fn ratio(parts: u64) -> Option<u64> {
 /// A provider's settlement row for an epoch.
 pub(crate) fn row(x: &Settlement) -> Value {
     json!({ "epoch": x.epoch, "fee": grains(x.fee), "burn": grains(x.burn), "committee": grains(x.committee),
-        "provider_pay": grains(x.pay), "base": grains(x.base), "egress": x.egress, "gas": number(x.gas),
+        "provider_pay": grains(x.pay), "base": grains(x.base), "egress": x.redeemed.egress, "gas": number(x.redeemed.gas),
         "storage": x.storage,
         "signed": grains(x.signed), "disputed": grains(x.disputed), "reads": x.reads,
         "answers": x.answers, "wrong": x.wrong, "late": x.late,
-        "correct": x.correct.map(Ratio::measured), "available": x.available.measured(), "latency": x.latency.ppb(),
+        "correct": x.correct.values().map(Ratio::measured), "available": x.available.measured(), "latency": x.latency.ppb(),
         "quality": x.quality.measured(), "least_quality": x.least.ppb(), "weight": number(x.weight),
-        "subsidy": grains(x.subsidy), "scores": x.scores.map(Ratio::measured), "auditors": x.assigned,
+        "subsidy": grains(x.subsidy), "scores": x.scores.values().map(Ratio::measured), "auditors": x.assigned,
         "auditors_reported": x.reported })
 }
 
 /// A provider's reputation: scores, warnings, suspension and jail.
 pub(crate) fn reputation(x: &Reputation) -> Value {
-    json!({ "registered": x.registered, "scores": x.scores.map(ratio), "score": x.score(),
+    json!({ "registered": x.registered, "scores": x.scores.values().map(ratio), "score": x.score(),
         "qualities": x.qualities.map(ratio), "idle": x.idle, "low_correct": x.low_correct,
         "low_egress": x.low_egress, "low_available": x.low_available,
         "suspended": x.suspended, "warned": x.warned, "jailed_until": x.jailed_until, "jailings": x.jailings, "probation": x.probation, "released": x.released,
@@ -108,8 +108,8 @@ pub(crate) fn measured(x: &Measured) -> Value {
 pub(crate) fn books(x: &Books) -> Value {
     json!({ "epoch": x.epoch, "rows": x.rows, "root": hex::encode(x.root), "burn": grains(x.burn),
         "weight": number(x.weight), "emission": grains(x.emission), "pool": grains(x.pool),
-        "drawn": grains(x.drawn), "paid": grains(x.paid), "carry": grains(x.carry), "prices": x.prices.map(number),
-        "slow": x.slow.map(number), "committee": grains(x.committee), "credits": x.credits })
+        "drawn": grains(x.drawn), "paid": grains(x.paid), "carry": grains(x.carry), "prices": x.prices.values().map(number),
+        "slow": x.slow.values().map(number), "committee": grains(x.committee), "credits": x.credits })
 }
 
 /// An authority's seat; `credits` holds those of unpaid epochs, at index epoch mod 4.
@@ -129,15 +129,15 @@ pub(crate) fn system(x: &System) -> Value {
 
 fn provider(x: &Provider) -> Value {
     json!({ "index": x.index, "born": x.born, "leaves_at": x.leaves_at, "bond": grains(x.bond),
-        "sold": x.sold, "sold_egress": x.sold_egress, "sold_gas": number(x.sold_gas), "slots": x.slots,
+        "sold": x.sold[Class::Storage], "sold_egress": x.sold[Class::Egress], "sold_gas": number(x.sold[Class::Compute]), "slots": x.slots,
         "leaves": x.leaves, "phi": number(x.phi), "paid": number(x.paid), "weighed": number(x.weighed),
         "pool": grains(x.pool), "settled_round": x.settled_round })
 }
 
 fn offer(x: &Offer) -> Value {
-    json!({ "operator": text(&x.operator), "capacity": x.capacity, "capacity_egress": x.capacity_egress,
-        "capacity_gas": number(x.capacity_gas), "reserve_storage": number(x.reserve_storage),
-        "reserve_egress": number(x.reserve_egress), "reserve_gas": number(x.reserve_gas), "term_max": x.term_max,
+    json!({ "operator": text(&x.operator), "capacity": x.capacity[Class::Storage], "capacity_egress": x.capacity[Class::Egress],
+        "capacity_gas": number(x.capacity[Class::Compute]), "reserve_storage": number(x.reserve[Class::Storage]),
+        "reserve_egress": number(x.reserve[Class::Egress]), "reserve_gas": number(x.reserve[Class::Compute]), "term_max": x.term_max,
         "region": text(&x.region) })
 }
 
@@ -149,13 +149,13 @@ fn audit(x: &Audit) -> Value {
 
 fn agreement(x: &Agreement) -> Value {
     json!({ "opened": x.opened, "consumer": x.consumer.to_string(), "end_epoch": x.end_epoch,
-        "storage_price": number(x.storage_price), "egress_price": number(x.egress_price), "gas_price": number(x.gas_price),
-        "quota_leaves": x.quota_leaves, "quota_egress": x.quota_egress, "quota_gas": number(x.quota_gas) })
+        "storage_price": number(x.prices[Class::Storage].price), "egress_price": number(x.prices[Class::Egress].price), "gas_price": number(x.prices[Class::Compute].price),
+        "quota_leaves": x.quota[Class::Storage], "quota_egress": x.quota[Class::Egress], "quota_gas": number(x.quota[Class::Compute]) })
 }
 
 fn usage(x: &Usage) -> Value {
     json!({ "storage_reserve": grains(x.storage_reserve), "voucher_reserve": grains(x.voucher_reserve),
-        "deposit": grains(x.deposit), "egress": x.egress, "gas": number(x.gas), "signed": grains(x.signed),
+        "deposit": grains(x.deposit), "egress": x.redeemed.egress, "gas": number(x.redeemed.gas), "signed": grains(x.signed),
         "audited": x.audited })
 }
 

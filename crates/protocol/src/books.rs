@@ -22,17 +22,18 @@ mod measure;
 mod pay;
 pub mod tree;
 
+pub use crate::record::Pair;
+pub use market::pair;
 pub(crate) use market::touches as touches_market;
-pub use market::{Pair, pair};
 pub use measure::{Figures, figures_of, on_time_of, proven_of, quality_of};
 
 use crate::{
-    Account, Amount, Broken, Record, authority,
+    Account, Amount, Broken, Class, Record, authority,
     ledger::{BlockContext, Invalid, Records, Touched, Working, decode},
     limits::{AUDITORS_MAX, SETTLEMENT_RING},
     record::{
-        AccountState, Audit, Books, CLOSING_RING, Closing, Key, Measured, Offer, Peak, Provider, ProviderAt,
-        Reports, Reputation, Seat, SeatAt, ServiceRound, Settlement, System,
+        AccountState, Audit, Books, CLOSING_RING, Closing, Key, Market, Measured, Offer, Peak, Provider,
+        ProviderAt, Reports, Reputation, Seat, SeatAt, ServiceRound, Settlement, System,
     },
 };
 use alloc::vec::Vec;
@@ -156,7 +157,7 @@ pub(crate) fn touches(
         touched
             .writable
             .extend([1, 2, 3].iter().filter_map(|back| epoch.checked_sub(*back)).map(Closing::of));
-        touched.writable.extend(market::keys());
+        touched.writable.extend(Class::ALL.map(Market::key));
         if let Some(sealed) = epoch.checked_sub(3) {
             touched.readable.extend(peaks(sealed));
             touched.writable.push(Books::key(sealed));

@@ -17,7 +17,7 @@
 //! 4. A measurement moves no money.
 
 use crate::{
-    Account, Broken, Code, Halt, Key,
+    Account, Broken, Class, Code, Halt, Key,
     audit::reduce,
     ledger::{BlockContext, Event, Touched, Working},
     limits::{MEASURED_FRESH_EPOCHS, PROBE_PEERS, PROBE_QUORUM, PROBE_SLOT_MS, Parameters},
@@ -128,14 +128,14 @@ pub const fn share(quota_egress: u64, opened: u64, end_epoch: u64, parameters: &
 
 /// The egress share of an agreement, in bytes an epoch.
 pub const fn share_of(agreement: &Agreement, parameters: &Parameters) -> u64 {
-    share(agreement.quota_egress, agreement.opened, agreement.end_epoch, parameters)
+    share(*agreement.quota.get(Class::Egress), agreement.opened, agreement.end_epoch, parameters)
 }
 
 /// Bytes an epoch that may be under contract: the declared egress, at most the measured one. A provider with
 /// fewer than three measurements sells what it declares (CP-4).
 pub fn sellable_egress(offer: &Offer, measured: Option<&Measured>) -> u64 {
     let most = measured.and_then(Measured::median).unwrap_or(u64::MAX);
-    offer.capacity_egress.min(most)
+    offer.capacity[Class::Egress].min(most)
 }
 
 /// Bytes an epoch that the market counts as offered in `epoch`: as [`sellable_egress`], but zero unless the
@@ -144,7 +144,7 @@ pub fn offered_egress(offer: &Offer, measured: Option<&Measured>, epoch: u64) ->
     let fresh = measured.filter(|measured| {
         measured.newest().is_some_and(|newest| newest.saturating_add(MEASURED_FRESH_EPOCHS) >= epoch)
     });
-    fresh.and_then(Measured::median).map_or(0, |most| offer.capacity_egress.min(most))
+    fresh.and_then(Measured::median).map_or(0, |most| offer.capacity[Class::Egress].min(most))
 }
 
 /// Names the record of the epoch's slot in the blocks that may fix it.
@@ -237,13 +237,13 @@ pub fn check_opening(
     measured: Option<&Measured>,
     asked: u64,
 ) -> Result<(), Code> {
-    let free = sellable_egress(offer, measured).saturating_sub(provider.sold_egress);
+    let free = sellable_egress(offer, measured).saturating_sub(provider.sold[Class::Egress]);
     if asked > free { Err(Code::NoEgress) } else { Ok(()) }
 }
 
 /// The egress share of an agreement that this block opens, in bytes an epoch.
 pub(crate) const fn opening_share(context: &BlockContext, body: &Open) -> u64 {
-    share(body.quota_egress, context.height, body.end_epoch, &context.parameters)
+    share(*body.quota.get(Class::Egress), context.height, body.end_epoch, &context.parameters)
 }
 
 #[cfg(test)]

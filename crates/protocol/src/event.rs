@@ -5,7 +5,7 @@
 //! hashed. Each event is declared once, with its number and its fields in the order of their bytes. A number is
 //! never reused.
 
-use crate::{Account, AgreementId, Amount, Code, Hash};
+use crate::{Account, AgreementId, Amount, Class, Code, Hash};
 use bytes::BufMut;
 use commonware_codec::{Buf, EncodeSize, Error, FixedSize, Read, ReadExt as _, Write};
 
@@ -173,7 +173,7 @@ events! {
         /// Epoch whose use moved the price.
         epoch: u64,
         /// Class: 0 storage, 1 egress, 2 gas.
-        class: u8,
+        class: Class,
         /// Posted price, in grains per 2^20 units.
         price: u64,
         /// Slow price, in grains per 2^20 units.
@@ -407,7 +407,7 @@ mod tests {
             Event::Restitution { provider, agreement, amount },
             Event::CapacityCut { provider, consumer: provider, before: 7, after: 6 },
             Event::Pool { epoch: 1, weight: 2, emission: amount, pool: amount, drawn: amount },
-            Event::Priced { epoch: 1, class: 2, price: 3, slow: 4 },
+            Event::Priced { epoch: 1, class: Class::Compute, price: 3, slow: 4 },
             Event::Subsidy { epoch: 1, provider, amount },
             Event::Reputation {
                 provider,

@@ -4,7 +4,7 @@
 //! lower of price and slow price, so raising the posted price artificially only increases the burn.
 
 use crate::{
-    Account, AgreementId, Amount, Broken, Code, Halt,
+    Account, AgreementId, Amount, Broken, Code, Halt, Units,
     amount::{ONE, mul_div, mul_div_up},
     ledger::{BlockContext, Event, Touched, Working},
     limits::SETTLEMENT_RING,
@@ -20,10 +20,8 @@ pub(crate) struct Entry {
     pub(crate) fee: Amount,
     /// Part of the fee that counts as the provider's base.
     pub(crate) base: Amount,
-    /// Egress redeemed, in bytes.
-    pub(crate) egress: u64,
-    /// Gas that was redeemed.
-    pub(crate) gas: u64,
+    /// Egress and gas that were redeemed.
+    pub(crate) redeemed: Units,
     /// Storage paid for, in leaf-rounds.
     pub(crate) storage: u64,
     /// Value that the provider claims beyond the signed voucher (BK-8).
@@ -76,7 +74,7 @@ pub(crate) fn touches(context: &BlockContext, provider: &Account, touched: &mut 
 /// supply does not bound their sum.
 pub(crate) fn book(working: &mut Working<'_>, provider: &Account, entry: Entry) -> Result<(), Halt> {
     let Entry { agreement, fee, base, .. } = entry;
-    if fee == Amount::ZERO && entry.egress == 0 && entry.gas == 0 {
+    if fee == Amount::ZERO && entry.redeemed == Units::ZERO {
         return Ok(());
     }
     let parameters = &working.context.parameters;
@@ -104,8 +102,7 @@ fn add_row(row: Settlement, entry: &Entry, split: Split) -> Option<Settlement> {
         committee: row.committee.checked_add(split.committee)?,
         pay: row.pay.checked_add(split.pay)?,
         base: row.base.checked_add(entry.base)?,
-        egress: row.egress.checked_add(entry.egress)?,
-        gas: row.gas.checked_add(entry.gas)?,
+        redeemed: row.redeemed.checked_add(entry.redeemed)?,
         storage: row.storage.saturating_add(entry.storage),
         signed: row.signed.checked_add(entry.fee)?,
         disputed: row.disputed.checked_add(entry.disputed)?,

@@ -29,6 +29,7 @@ pub mod block;
 pub mod books;
 pub mod capacity;
 pub mod chunk;
+mod class;
 pub mod data_set;
 pub mod economics;
 pub mod event;
@@ -52,6 +53,7 @@ pub mod wire;
 
 pub use amount::Amount;
 pub use broken::{Broken, Halt};
+pub use class::{Class, Metered, PerClass, Units};
 pub use codec::Bounded;
 pub use identity::{Account, AgreementId, Hash, Signature};
 pub use operation::{Body, Operation};

@@ -1,6 +1,7 @@
 //! Bounds and genesis parameters, each with its reason. Assertions below relate them at compile time.
 
 use crate::amount::{Amount, ONE};
+use crate::{PerClass, Units};
 
 /// Size of a leaf, a BLAKE3 chunk: the unit that is drawn, proved and paid for.
 pub const LEAF_BYTES: u64 = 1024;
@@ -287,22 +288,13 @@ encoded! {
         bond_per_leaf: Amount,
         /// Burned at registration: at least the cost of 64 audits (PV-1).
         registration_burn: Amount,
-        /// Storage price in grains per 2^20 leaf-rounds; posted and slow price start at it.
-        price_storage: u128,
-        /// Egress price in grains per 2^20 bytes.
-        price_egress: u128,
-        /// Price of computation in grains per 2^20 gas.
-        price_gas: u128,
-        /// Largest storage quota of one agreement, in leaves.
-        quota_leaves_max: u64,
-        /// Largest egress quota of one agreement, in bytes.
-        quota_egress_max: u64,
-        /// Largest gas quota of one agreement.
-        quota_gas_max: u64,
-        /// Highest rate cap on egress of one agreement, in bytes per round.
-        rate_egress_max: u64,
-        /// Highest rate cap on gas of one agreement, per round.
-        rate_gas_max: u64,
+        /// Price of each class in grains per 2^20 units (leaf-rounds, bytes, gas). Posted and slow prices
+        /// start at it.
+        prices: PerClass<u128>,
+        /// Largest quotas of one agreement: leaves, bytes, gas.
+        quota_max: PerClass<u64>,
+        /// Highest rate caps of one agreement, in bytes and gas per round.
+        rate_max: Units,
         /// S: number of providers that a block closes in each pass. Registration stops when a pass would
         /// no longer fit its epoch (BK-4).
         closing_slice: u64,
@@ -372,14 +364,9 @@ impl Parameters {
             Some(x) => x,
             None => Amount::ZERO,
         },
-        price_storage: 10_000_000,
-        price_egress: 1_000_000,
-        price_gas: 1_000,
-        quota_leaves_max: 1 << 21,
-        quota_egress_max: 64 << 30,
-        quota_gas_max: 10_000_000_000_000,
-        rate_egress_max: 4 << 30,
-        rate_gas_max: 100_000_000_000,
+        prices: PerClass::new(10_000_000, 1_000_000, 1_000),
+        quota_max: PerClass::new(1 << 21, 64 << 30, 10_000_000_000_000),
+        rate_max: Units { egress: 4 << 30, gas: 100_000_000_000 },
         closing_slice: 64,
         emission_divisor: 4096,
         usage_share: ONE / 2,
@@ -404,9 +391,8 @@ impl Parameters {
         pending_rounds_max: 1_440,
         round_ring: 4_096,
         expiry_blocks_max: 3_600,
-        price_storage: 25_000,
-        rate_egress_max: 64 << 30,
-        rate_gas_max: 10_000_000_000_000,
+        prices: PerClass::new(25_000, 1_000_000, 1_000),
+        rate_max: Units { egress: 64 << 30, gas: 10_000_000_000_000 },
         ..Self::LOCAL
     };
 

@@ -20,7 +20,8 @@ pub use signatures::{SignatureCheck, sign};
 pub use structure::check_structure;
 
 use crate::{
-    Account, AgreementId, Amount, Bounded, Hash, Signature, account, agreement, authority,
+    Account, AgreementId, Amount, Bounded, Hash, Metered, PerClass, Signature, Units, account, agreement,
+    authority,
     block::Header,
     capacity, data_set,
     fenwick::slot_at,
@@ -65,18 +66,10 @@ encoded! {
         operator: [u8; OPERATOR_BYTES],
         /// Bond to lock, taken from the signer's balance.
         bond: Amount,
-        /// Capacity offered, in leaves.
-        capacity: u64,
-        /// Egress offered, in bytes per epoch.
-        capacity_egress: u64,
-        /// Gas offered per epoch.
-        capacity_gas: u64,
-        /// Lowest storage price that it accepts.
-        reserve_storage: u64,
-        /// Lowest egress price that it accepts.
-        reserve_egress: u64,
-        /// Lowest gas price that it accepts; no rule reads it yet.
-        reserve_gas: u64,
+        /// Capacity offered: leaves, egress bytes per epoch, gas per epoch.
+        capacity: PerClass<u64>,
+        /// Lowest price of each class that it accepts; no rule reads that of gas yet.
+        reserve: PerClass<u64>,
         /// Longest agreement that it accepts, in epochs.
         term_max: u32,
         /// Addresses at which clients reach it, preferred one first.
@@ -91,18 +84,10 @@ encoded! {
     UpdateProvider {
         /// Money to add to the bond.
         bond_add: Amount,
-        /// New capacity in leaves, not below what is sold.
-        capacity: u64,
-        /// New egress offer in bytes per epoch, not below what is sold.
-        capacity_egress: u64,
-        /// New gas offer per epoch, not below what is sold.
-        capacity_gas: u64,
-        /// New lowest storage price.
-        reserve_storage: u64,
-        /// New lowest egress price.
-        reserve_egress: u64,
-        /// New lowest gas price.
-        reserve_gas: u64,
+        /// New capacity, in no class below what is sold: leaves, egress bytes per epoch, gas per epoch.
+        capacity: PerClass<u64>,
+        /// New lowest price of each class.
+        reserve: PerClass<u64>,
         /// New longest agreement, in epochs.
         term_max: u32,
         /// New addresses, preferred one first.
@@ -129,22 +114,12 @@ encoded! {
         session_key: Account,
         /// Key that signs data sets.
         storage_key: Account,
-        /// Highest posted storage price that the consumer accepts.
-        max_storage_price: u64,
-        /// Highest posted egress price that the consumer accepts.
-        max_egress_price: u64,
-        /// Highest posted gas price that the consumer accepts.
-        max_gas_price: u64,
-        /// Storage quota, in leaves.
-        quota_leaves: u64,
-        /// Egress quota over the whole term, in bytes.
-        quota_egress: u64,
-        /// Gas quota over the whole term.
-        quota_gas: u64,
-        /// Rate cap on egress, in bytes per round (VO-2).
-        rate_egress: u64,
-        /// Rate cap on gas, per round (VO-2).
-        rate_gas: u64,
+        /// Highest posted price of each class that the consumer accepts.
+        price_max: PerClass<u64>,
+        /// Quotas: leaves held at once, egress bytes and gas over the whole term.
+        quota: PerClass<u64>,
+        /// Rate caps, in egress bytes and gas per round (VO-2).
+        rate: Units,
         /// Epoch in which the agreement ends, exclusive.
         end_epoch: u64,
         /// Money to lock for vouchers.
@@ -161,10 +136,8 @@ encoded! {
         agreement: AgreementId,
         /// Money to lock for further vouchers.
         amount: Amount,
-        /// Highest egress price that the consumer accepts for units beyond the new boundary.
-        max_egress_price: u64,
-        /// Highest gas price that the consumer accepts for units beyond the new boundary.
-        max_gas_price: u64,
+        /// Highest prices that the consumer accepts for units beyond the new boundaries.
+        price_max: Metered<u64>,
     }
 }
 
@@ -364,10 +337,8 @@ encoded! {
     Voucher {
         /// Full id of the agreement, so that a reused slot voids it.
         agreement: AgreementId,
-        /// Egress bytes since the opening.
-        egress: u64,
-        /// Gas since the opening.
-        gas: u64,
+        /// Egress bytes and gas since the opening.
+        units: Units,
         /// Ed25519 signature by the session key over chain id and the fields above.
         signature: Signature,
     }
@@ -383,7 +354,7 @@ encoded! {
         session_key: Account,
         /// Egress bytes and gas that the provider says it has served since the opening, each at least
         /// the voucher's. The excess is never paid; it counts as disputed, once.
-        claim: Option<(u64, u64)>,
+        claim: Option<Units>,
     }
 }
 

@@ -5,7 +5,7 @@
 //! is bounded: each record is paid for by a deposit or a bond, or is part of a ring.
 
 use crate::{
-    Account, AgreementId, Amount, Bounded, Hash,
+    Account, AgreementId, Amount, Bounded, Hash, Metered, PerClass, Units,
     limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, ENDING_RING, MISSING_MAX, OPERATOR_BYTES, REGION_BYTES_MAX},
 };
 use bytes::BufMut;
@@ -183,13 +183,9 @@ record! {
         leaves_at: u64,
         /// Money locked as bond.
         bond: Amount,
-        /// Leaves under contract: the sum of the agreements' quotas.
-        sold: u64,
-        /// Egress under contract, bytes per epoch: quotas spread over the epochs of their agreements
-        /// (CP-5).
-        sold_egress: u64,
-        /// Gas under contract; no rule counts it yet.
-        sold_gas: u64,
+        /// Units under contract: leaves, the sum of the agreements' quotas; egress bytes and gas per epoch,
+        /// quotas spread over the epochs of their agreements (CP-5). No rule counts gas yet.
+        sold: PerClass<u64>,
         /// Height of the block that last lowered its offer after a signed refusal; 0 if none did.
         cut: u64,
         /// Number of agreements that hold a slot.
@@ -218,18 +214,10 @@ record! {
     37 Offer (account: &Account) [&account.0] {
         /// Declared operator, zero padded UTF-8.
         operator: [u8; OPERATOR_BYTES],
-        /// Capacity offered, in leaves.
-        capacity: u64,
-        /// Egress, in bytes per epoch.
-        capacity_egress: u64,
-        /// Gas per epoch; no rule sells by it yet.
-        capacity_gas: u64,
-        /// Lowest storage price that it accepts.
-        reserve_storage: u64,
-        /// Lowest egress price that it accepts.
-        reserve_egress: u64,
-        /// Lowest gas price that it accepts; no rule reads it yet.
-        reserve_gas: u64,
+        /// Capacity offered: leaves, egress bytes per epoch, gas per epoch. No rule sells by gas yet.
+        capacity: PerClass<u64>,
+        /// Lowest price of each class that it accepts; no rule reads that of gas yet.
+        reserve: PerClass<u64>,
         /// Longest agreement in epochs, and so the longest time for which it locks its prices.
         term_max: u32,
         /// Name of its region, UTF-8.
@@ -327,28 +315,12 @@ record! {
         storage_key: Account,
         /// Epoch in which it ends, exclusive; key of the provider's ending record.
         end_epoch: u64,
-        /// Posted storage price at the opening.
-        storage_price: u64,
-        /// Slow storage price at the opening.
-        storage_slow: u64,
-        /// Posted egress price at the opening.
-        egress_price: u64,
-        /// Slow egress price at the opening.
-        egress_slow: u64,
-        /// Posted gas price at the opening.
-        gas_price: u64,
-        /// Slow gas price at the opening.
-        gas_slow: u64,
-        /// Storage quota, in leaves.
-        quota_leaves: u64,
-        /// Egress quota over the whole term, in bytes.
-        quota_egress: u64,
-        /// Gas quota over the whole term.
-        quota_gas: u64,
-        /// Rate cap on egress, in bytes per round.
-        rate_egress: u64,
-        /// Rate cap on gas, per round.
-        rate_gas: u64,
+        /// Posted and slow price of each class at the opening.
+        prices: PerClass<Pair>,
+        /// Quotas: leaves held at once, egress bytes and gas over the whole term.
+        quota: PerClass<u64>,
+        /// Rate caps, in egress bytes and gas per round.
+        rate: Units,
     }
 }
 
@@ -362,10 +334,8 @@ record! {
         voucher_reserve: Amount,
         /// Returned when the records are deleted, less the cost of reserved egress and gas (AG-7).
         deposit: Amount,
-        /// Egress redeemed so far, in bytes.
-        egress: u64,
-        /// Gas redeemed so far.
-        gas: u64,
+        /// Egress and gas redeemed so far.
+        redeemed: Units,
         /// The provider's `acc` at the last charge of this agreement.
         acc: u128,
         /// After a close by one party, epoch from which nothing can be redeemed; `None` while open.
@@ -388,29 +358,26 @@ record! {
 }
 
 encoded! {
+    /// The price of the units that were paid in for before a top-up.
+    #[derive(Copy)]
+    Before {
+        /// Price that the consumer pays, in grains per 2^20 units.
+        price: u64,
+        /// Part of `price` that counts as base (ST-3).
+        base: u64,
+    }
+}
+
+encoded! {
     /// Voucher prices that a top-up locked, and the earlier ones up to the boundaries (AG-8).
     #[derive(Copy)]
     Lock {
-        /// Posted egress price that was locked.
-        egress_price: u64,
-        /// Slow egress price that was locked.
-        egress_slow: u64,
-        /// Posted gas price that was locked.
-        gas_price: u64,
-        /// Slow gas price that was locked.
-        gas_slow: u64,
-        /// Boundary of egress: cumulative bytes that the reserve covered before the raise.
-        egress: u64,
-        /// Boundary of gas: cumulative gas that the reserve covered before the raise.
-        gas: u64,
-        /// Egress price up to the boundary.
-        egress_before: u64,
-        /// Part of `egress_before` that counts as base (ST-3).
-        egress_base_before: u64,
-        /// Gas price up to the boundary.
-        gas_before: u64,
-        /// Part of `gas_before` that counts as base (ST-3).
-        gas_base_before: u64,
+        /// Posted and slow prices that were locked.
+        prices: Metered<Pair>,
+        /// Boundaries: cumulative units that the reserve covered before the raise.
+        from: Units,
+        /// Prices up to the boundaries.
+        before: Metered<Before>,
     }
 }
 

@@ -20,7 +20,7 @@
 //!    agreement that paid for it, less a tenth that is burned (RD-7).
 
 use crate::{
-    Account, Amount, Bounded, Broken, Code, Halt,
+    Account, Amount, Bounded, Broken, Class, Code, Halt,
     agreement::{redeem, touches_redeem},
     amount::{UNIT, mul_div},
     audit::{self, Live, Reads, Timing},
@@ -188,7 +188,7 @@ fn judge_one(
     }
     let agreement: Agreement = working.need(Agreement::key(account, slot), Code::ReadOutsideSlot)?;
     let data_set: DataSet = working.need(DataSet::key(account, slot), Code::ReadOutsideSlot)?;
-    let rate = u128::from(agreement.storage_price);
+    let rate = u128::from(agreement.prices[Class::Storage].price);
     let leaf = (index - low).checked_div(rate).ok_or(Code::ReadOutsideSlot)?;
     let leaf = u64::try_from(leaf).map_err(|_| Code::ReadOutsideSlot)?;
     let drawn_in = working.context.parameters.epoch(challenge.height);
@@ -297,7 +297,7 @@ fn restitute(
     let mut provider: Provider = working.kept(Provider::key(account))?;
     let mut usage: Usage = working.kept(Usage::key(account, slot))?;
     let data_set: DataSet = working.kept(DataSet::key(account, slot))?;
-    let weight = u128::from(agreement.storage_price) * u128::from(data_set.current.leaves);
+    let weight = u128::from(agreement.prices[Class::Storage].price) * u128::from(data_set.current.leaves);
     let rounds = u128::from(working.context.parameters.epoch_rounds);
     let fee = mul_div(weight, 2 * rounds, UNIT).and_then(Amount::new).unwrap_or(Amount::MAX);
     let amount = fee.min(provider.bond);

@@ -10,7 +10,7 @@ use crate::{
     session,
 };
 use posync_protocol::{
-    Account, Amount,
+    Account, Amount, Class,
     limits::{HISTORY, LEAF_BYTES, READS, SETTLEMENT_RING},
     record::{Audit, Endpoint, Offer, Provider, Settlement},
 };
@@ -94,7 +94,7 @@ impl Row {
         let (passed, drawn) = self.reads();
         json!({ "account": self.account.to_string(), "operator": json::text(&self.offer.operator),
             "address": self.address, "bond": json::grains(self.provider.bond),
-            "capacity_bytes": self.offer.capacity * LEAF_BYTES, "stored_bytes": self.stored_bytes(), "sold_bytes": self.provider.sold * LEAF_BYTES,
+            "capacity_bytes": self.offer.capacity[Class::Storage] * LEAF_BYTES, "stored_bytes": self.stored_bytes(), "sold_bytes": self.provider.sold[Class::Storage] * LEAF_BYTES,
             "egress": self.egress.to_json(), "agreements": self.provider.slots, "challenges": self.audit.drawn / READS as u32,
             "recent_reads": drawn, "recent_reads_passed": passed,
             "open_challenge": self.audit.challenge.map(|open| open.height),
@@ -108,7 +108,7 @@ impl Row {
             json::text(&self.offer.operator),
             self.account.to_string(),
             self.stored_bytes().to_string(),
-            (self.offer.capacity * LEAF_BYTES).to_string(),
+            (self.offer.capacity[Class::Storage] * LEAF_BYTES).to_string(),
             declared,
             measured,
             format!("{passed}/{drawn}"),

@@ -16,7 +16,7 @@ use crate::{
 };
 use posync_alert::Alert;
 use posync_protocol::{
-    Account,
+    Account, Class,
     limits::{HISTORY, LEAF_BYTES, Parameters},
     provider::{bond_needed, sellable},
     record::{Audit, Offer, Provider, Reputation},
@@ -163,19 +163,19 @@ impl Facts {
     }
 
     fn is_covered(&self) -> bool {
-        sellable(&self.offer, &self.provider, &self.parameters) == self.offer.capacity
+        sellable(&self.offer, &self.provider, &self.parameters) == self.offer.capacity[Class::Storage]
     }
 
     fn to_json(&self) -> Value {
         let (drawn, passed, challenges, on_time) = self.reads();
-        let needed = bond_needed(self.offer.capacity, &self.parameters);
+        let needed = bond_needed(self.offer.capacity[Class::Storage], &self.parameters);
         let leaves_at = (self.provider.leaves_at != 0).then_some(self.provider.leaves_at);
         json!({ "operator": json::text(&self.offer.operator), "epoch": self.epoch,
             "reads_drawn": self.audit.drawn, "recent_reads": drawn, "recent_reads_passed": passed,
             "recent_challenges": challenges, "recent_challenges_on_time": on_time,
             "open_challenge": self.audit.challenge.map(|open| open.height),
-            "missing_reads": self.audit.missing.len(), "capacity_bytes": self.offer.capacity * LEAF_BYTES,
-            "sold_bytes": self.provider.sold * LEAF_BYTES,
+            "missing_reads": self.audit.missing.len(), "capacity_bytes": self.offer.capacity[Class::Storage] * LEAF_BYTES,
+            "sold_bytes": self.provider.sold[Class::Storage] * LEAF_BYTES,
             "sellable_bytes": sellable(&self.offer, &self.provider, &self.parameters) * LEAF_BYTES,
             "egress": self.egress.to_json(),
             "bond": json::grains(self.provider.bond), "bond_needed": json::grains(needed),
@@ -188,7 +188,7 @@ impl Facts {
         let open = self.audit.challenge.map_or("none open".into(), |open| {
             format!("one open since height {}; nothing is paid until it is answered", open.height)
         });
-        let needed = bond_needed(self.offer.capacity, &self.parameters);
+        let needed = bond_needed(self.offer.capacity[Class::Storage], &self.parameters);
         let bond = if self.is_covered() {
             "covers"
         } else {
@@ -199,7 +199,9 @@ impl Facts {
             epoch if epoch <= self.epoch => format!("yes, free to go since epoch {epoch}; no new agreements"),
             epoch => format!("yes, from epoch {epoch} on (now {}); no new agreements", self.epoch),
         };
-        let [capacity, sold] = [self.offer.capacity, self.provider.sold].map(|leaves| leaves * LEAF_BYTES);
+        let [capacity, sold] = [self.offer.capacity, self.provider.sold]
+            .map(|units| units[Class::Storage])
+            .map(|leaves| leaves * LEAF_BYTES);
         format!(
             "ledger    {} ({})\nreads     {passed} of the last {drawn} passed, {} drawn in all, {} missing and asked again\n\
              challenge {on_time} of the last {challenges} on time, {open}\nsold      {sold} of {capacity} bytes\n\

@@ -43,7 +43,7 @@ use commonware_macros::select;
 use commonware_utils::channel::oneshot;
 use posync_client::watch;
 use posync_protocol::{
-    Account, AgreementId, Hash, Signature,
+    Account, AgreementId, Hash, Signature, Units,
     amount::ONE,
     block::with_chain,
     chunk,
@@ -513,7 +513,7 @@ impl OwnAgreement {
     pub async fn pay(&self) -> Result<(), Error> {
         if let Some(voucher) = self.voucher(0, true).await? {
             self.peer.pay(voucher).await?;
-            self.meter.lock().await.acknowledge(voucher.egress);
+            self.meter.lock().await.acknowledge(voucher.units.egress);
         }
         Ok(())
     }
@@ -593,6 +593,6 @@ impl OwnAgreement {
         } else if !(all && meter.is_unacknowledged()) {
             return Ok(None);
         }
-        Ok(Some(Voucher::signed(&self.session, &self.common.chain, self.id, meter.signed(), 0)))
+        Ok(Some(Voucher::signed(&self.session, &self.common.chain, self.id, Units::egress(meter.signed()))))
     }
 }

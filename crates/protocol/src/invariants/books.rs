@@ -2,12 +2,10 @@
 
 use super::{Broken, State, at_most, equal};
 use crate::{
-    Account,
+    Account, Class,
     amount::ONE,
     limits::SETTLEMENT_RING,
-    record::{
-        Books, CLASSES, CLOSING_RING, Closing, Market, Peak, Reputation, Settlement, System, UNMEASURED,
-    },
+    record::{Books, CLOSING_RING, Closing, Market, Peak, Reputation, Settlement, System, UNMEASURED},
 };
 use alloc::collections::{BTreeMap, BTreeSet};
 
@@ -44,7 +42,7 @@ pub(super) fn check(state: &State, system: &System) -> Result<(), Broken> {
     check_books(state)?;
     check_reputations(state)?;
     at_most("orphaned Closing", state.count::<Closing>(), CLOSING_RING)?;
-    at_most("orphaned Market", state.count::<Market>(), CLASSES as u64)?;
+    at_most("orphaned Market", state.count::<Market>(), Class::ALL.len() as u64)?;
     at_most(
         "orphaned Peak",
         state.count::<Peak>(),
@@ -112,7 +110,7 @@ fn check_books(state: &State) -> Result<(), Broken> {
 fn check_reputations(state: &State) -> Result<(), Broken> {
     for reputation in state.all::<Reputation>() {
         let reputation = reputation?;
-        let ratios = reputation.scores.iter().chain(&reputation.qualities);
+        let ratios = reputation.scores.values().iter().chain(&reputation.qualities);
         for ratio in ratios.filter(|ratio| **ratio != UNMEASURED) {
             at_most("a score or quality", *ratio, ONE)?;
         }

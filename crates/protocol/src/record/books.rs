@@ -5,7 +5,7 @@
 //! [`crate::books`].
 
 use super::{Key, Record, key};
-use crate::{Account, Amount, Hash};
+use crate::{Account, Amount, Class, Hash, PerClass, Units};
 use commonware_codec::{Buf, Error, FixedSize, Read, Write};
 
 /// Marks a ratio that was never measured.
@@ -14,14 +14,6 @@ pub const UNMEASURED: u64 = u64::MAX;
 pub const QUALITIES: usize = 8;
 /// Size of the ring of records for epochs that are being closed.
 pub const CLOSING_RING: u64 = 4;
-/// Number of classes of goods: storage, egress, gas.
-pub const CLASSES: usize = 3;
-/// Place of storage among the classes.
-pub const STORAGE: usize = 0;
-/// Place of egress among the classes.
-pub const EGRESS: usize = 1;
-/// Place of gas among the classes.
-pub const GAS: usize = 2;
 
 /// A ratio as stored in a row: parts per billion in four bytes, all ones if never measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,10 +71,8 @@ record! {
         pay: Amount,
         /// The fees at min(price, slow price); the weight is computed from it.
         base: Amount,
-        /// Egress redeemed, in bytes.
-        egress: u64,
-        /// Gas redeemed in the epoch.
-        gas: u64,
+        /// Egress and gas redeemed in the epoch.
+        redeemed: Units,
         /// Storage paid for, in leaf-rounds.
         storage: u64,
         /// Value that counterparties signed: vouchers and settled storage.
@@ -98,7 +88,7 @@ record! {
         /// Challenges since the previous close, at most the last 64, that were answered late or not at all.
         late: u8,
         /// Correct share of each class at the close; unmeasured if not measured in this epoch.
-        correct: [Ratio; CLASSES],
+        correct: PerClass<Ratio>,
         /// Availability at the close: the A of SC-1.
         available: Ratio,
         /// Latency score at the close: the L of SC-1.
@@ -112,7 +102,7 @@ record! {
         /// Share of the epoch's pool that was paid.
         subsidy: Amount,
         /// Score of each class after the epoch; unmeasured if the class never was.
-        scores: [Ratio; CLASSES],
+        scores: PerClass<Ratio>,
         /// Number of auditors drawn for the provider.
         assigned: u8,
         /// Number of auditors whose reports count.
@@ -120,11 +110,29 @@ record! {
     }
 }
 
+encoded! {
+    /// A posted price and the slow one that follows it, in grains per 2^20 units; an agreement keeps both.
+    #[derive(Copy, Default)]
+    Pair {
+        /// The price that consumers pay.
+        price: u64,
+        /// The slow price; the provider's base is at the lower of the two.
+        slow: u64,
+    }
+}
+
+impl Pair {
+    /// The price of the provider's base: the lower of the two (ST-3).
+    pub const fn base(self) -> u64 {
+        if self.price < self.slow { self.price } else { self.slow }
+    }
+}
+
 record! {
     /// The posted price of a class and the state that moves it (MK-2). Without a record the genesis
     /// price holds.
     #[derive(Default)]
-    16 Market (class: u8) [&[class]] {
+    16 Market (class: Class) [&[class.index()]] {
         /// Posted price, in grains per 2^20 units.
         price: u64,
         /// Slow price, in grains per 2^20 units.
@@ -148,7 +156,7 @@ record! {
         /// Epoch of the registration.
         registered: u64,
         /// Score of each class; `UNMEASURED` if the class never was measured.
-        scores: [u64; CLASSES],
+        scores: PerClass<u64>,
         /// Qualities of the last epochs, newest first; `UNMEASURED` ones are skipped.
         qualities: [u64; QUALITIES],
         /// Number of epochs in a row without a drawn read.
@@ -207,10 +215,10 @@ record! {
         /// Sum of the rows' weights.
         weight: u128,
         /// Capacity of each class in the epoch: leaf-rounds, bytes of egress, gas.
-        capacity: [u128; CLASSES],
+        capacity: PerClass<u128>,
         /// Use of each class in the epoch, in the same units: paid units of those providers whose
         /// capacity counts.
-        used: [u128; CLASSES],
+        used: PerClass<u128>,
         /// Emission of the reserve for the epoch: upper bound of the pool.
         emission: Amount,
         /// Pool that the rows share by weight.
@@ -249,9 +257,9 @@ record! {
         /// Carry left for the following epoch.
         carry: Amount,
         /// Posted price of each class that this epoch's use led to.
-        prices: [u64; CLASSES],
+        prices: PerClass<u64>,
         /// Slow price of each class that this epoch's use led to.
-        slow: [u64; CLASSES],
+        slow: PerClass<u64>,
         /// Pool that the seats shared, from the committee's part of fees.
         committee: Amount,
         /// Number of the seats' credits that shared it.
@@ -269,6 +277,11 @@ record! {
 }
 
 impl Settlement {
+    /// Units paid for in the epoch: leaf-rounds, bytes of egress, gas.
+    pub const fn used(&self) -> PerClass<u64> {
+        PerClass::new(self.storage, self.redeemed.egress, self.redeemed.gas)
+    }
+
     /// The row of `epoch`: the one found at its place in the ring, or an empty one if that is older.
     pub fn of(epoch: u64, found: Option<Self>) -> Self {
         found.filter(|row| row.epoch == epoch).unwrap_or(Self { epoch, ..Self::default() })

@@ -5,7 +5,7 @@ use crate::{
     world::{FUNDED, account},
 };
 use posync_protocol::{
-    Amount,
+    Amount, Class,
     agreement::{deposit, storage_reserve},
     ledger::{AgreementChange, Event},
     record::{Agreement, Ending, Provider, Usage},
@@ -121,7 +121,7 @@ fn an_opening_splits_the_escrow_and_a_close_by_both_returns_it() {
     let terms: Agreement = world.get(Agreement::key(&account("p"), 0)).unwrap();
     assert_eq!(Some(usage.deposit), deposit(&terms, &world.parameters));
     let provider: Provider = world.get(Provider::key(&account("p"))).unwrap();
-    assert_eq!((provider.pool, provider.sold, provider.slots), (needed, 1_000, 1));
+    assert_eq!((provider.pool, provider.sold[Class::Storage], provider.slots), (needed, 1_000, 1));
     let ending: Ending = world.get(Ending::key(&account("p"), 10)).unwrap();
     assert_eq!(ending.agreements, 1);
     let opened = world.events.iter().any(|event| {
