@@ -108,3 +108,30 @@ macro_rules! tagged {
         }
     };
 }
+
+/// Declares a public enum without fields, encoded as one byte: the number of each variant.
+macro_rules! tags {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $tag:literal => $variant:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$vdoc])* $variant = $tag,)* }
+        impl commonware_codec::Write for $name {
+            fn write(&self, buf: &mut impl bytes::BufMut) {
+                buf.put_u8(match self { $(Self::$variant => $tag,)* });
+            }
+        }
+        impl commonware_codec::FixedSize for $name {
+            const SIZE: usize = 1;
+        }
+        impl commonware_codec::Read for $name {
+            type Cfg = ();
+            fn read_cfg(buf: &mut impl commonware_codec::Buf, _: &()) -> Result<Self, commonware_codec::Error> {
+                match u8::read_cfg(buf, &())? {
+                    $($tag => Ok(Self::$variant),)*
+                    tag => Err(commonware_codec::Error::InvalidEnum(tag)),
+                }
+            }
+        }
+    };
+}

@@ -7,33 +7,7 @@
 
 use crate::{Account, AgreementId, Amount, Class, Code, Hash};
 use bytes::BufMut;
-use commonware_codec::{Buf, EncodeSize, Error, FixedSize, Read, ReadExt as _, Write};
-
-/// Declares a public enum without fields, encoded as one byte.
-macro_rules! tags {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $tag:literal => $variant:ident,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name { $($(#[$vdoc])* $variant = $tag,)* }
-        impl Write for $name {
-            fn write(&self, buf: &mut impl BufMut) {
-                (*self as u8).write(buf);
-            }
-        }
-        impl FixedSize for $name {
-            const SIZE: usize = 1;
-        }
-        impl Read for $name {
-            type Cfg = ();
-            fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, Error> {
-                match u8::read(buf)? {
-                    $($tag => Ok(Self::$variant),)*
-                    tag => Err(Error::InvalidEnum(tag)),
-                }
-            }
-        }
-    };
-}
+use commonware_codec::{Buf, EncodeSize, Error, Read, ReadExt as _, Write};
 
 /// Declares [`Event`]. An entry is `number Name { fields }`, encoded as the number and the fields in order.
 macro_rules! events {

@@ -40,6 +40,7 @@ pub mod identity;
 pub mod invariants;
 pub mod ledger;
 pub mod limits;
+mod number;
 pub mod operation;
 pub mod provider;
 pub mod receipt;

@@ -26,6 +26,7 @@
 //! 3. Free upkeep ([`apply`]) changes something for every slot that it names, or is refused, so that it
 //!    cannot be used to fill blocks (ST-7).
 
+use crate::number::{count, widest};
 use crate::{
     Account, Amount, Broken, Class, Code, Halt, Units,
     agreement::{is_over, last_round, remove, touches_removal},
@@ -187,7 +188,8 @@ impl Interval {
         let provider = &mut self.provider;
         let units = u128::from(round.saturating_sub(provider.settled_round)) * u128::from(self.passed);
         provider.settled_round = provider.settled_round.max(round);
-        provider.acc = provider.acc.checked_add(units.checked_mul(u128::from(ONE) / READS as u128)?)?;
+        provider.acc =
+            provider.acc.checked_add(units.checked_mul(u128::from(ONE) / widest(count(READS)))?)?;
         let product = |paid: u128| U256::from(paid).checked_mul(U256::from(units));
         self.fee = self.fee.checked_add(product(provider.paid)?)?;
         self.base = self.base.checked_add(product(provider.paid_base)?)?;
@@ -202,7 +204,7 @@ impl Interval {
 
     /// Fee and base in grains, each floored once.
     fn amounts(&self) -> Option<(Amount, Amount)> {
-        let unit = U256::from(UNIT * READS as u128);
+        let unit = U256::from(UNIT * widest(count(READS)));
         let grains = |sum: U256| Amount::new((sum / unit).try_into().ok()?);
         Some((grains(self.fee)?, grains(self.base)?))
     }

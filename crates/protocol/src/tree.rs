@@ -15,6 +15,7 @@
 //!    (DS-2).
 //! 3. The empty data set has a root of zeros and no leaves.
 
+use crate::number::index;
 use crate::{
     Bounded, Hash, chunk,
     limits::{SHARD_BYTES_MAX, SUM_LEVELS_MAX},
@@ -114,12 +115,12 @@ impl SumTree {
     /// than [`SHARD_BYTES_MAX`], or more than [`SHARDS_MAX`] would remain.
     pub fn change(&mut self, removes: &[u32], adds: &[(Hash, u64)]) -> Option<()> {
         let ascending = removes.windows(2).all(|pair| pair[0] < pair[1]);
-        let inside = removes.last().is_none_or(|last| (*last as usize) < self.shards.len());
+        let inside = removes.last().is_none_or(|last| index(*last) < self.shards.len());
         let fits = adds.iter().all(|(_, length)| *length <= SHARD_BYTES_MAX);
         let count = self.shards.len().checked_sub(removes.len())? + adds.len();
         (ascending && inside && fits && count <= SHARDS_MAX).then_some(())?;
-        let from = removes.first().map_or(self.shards.len(), |first| *first as usize);
-        let mut removes = removes.iter().map(|position| *position as usize).peekable();
+        let from = removes.first().map_or(self.shards.len(), |first| index(*first));
+        let mut removes = removes.iter().map(|position| index(*position)).peekable();
         let tail = self.shards.split_off(from);
         for (position, shard) in (from..).zip(tail) {
             if removes.next_if_eq(&position).is_some() {
@@ -199,7 +200,7 @@ impl SumTree {
         let (mut lefts, mut siblings, mut at) = (0, Vec::new(), position);
         for level in &self.levels {
             if let Some(sibling) = level.get(at ^ 1) {
-                lefts |= ((at & 1) as u32) << siblings.len();
+                lefts |= u32::from(at & 1 == 1) << siblings.len();
                 siblings.push(*sibling);
             }
             at /= 2;

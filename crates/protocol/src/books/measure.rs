@@ -4,6 +4,7 @@
 //! last epochs enter the weight.
 
 use super::ClosingSet;
+use crate::number::{bound_u32, count, saturate_u8, saturate_u32};
 use crate::{
     Account, Broken, Class, PerClass,
     amount::ONE,
@@ -33,7 +34,7 @@ pub struct Figures {
 /// Share of set bits among the newest `count` (at most 64) of a history.
 fn share(history: u64, count: u64) -> u64 {
     let count = count.min(HISTORY.into());
-    let Some(rest) = HISTORY.checked_sub(count as u32).filter(|rest| *rest < HISTORY) else {
+    let Some(rest) = HISTORY.checked_sub(saturate_u32(count)).filter(|rest| *rest < HISTORY) else {
         return UNMEASURED;
     };
     u64::from((history << rest).count_ones()) * ONE / count
@@ -41,7 +42,7 @@ fn share(history: u64, count: u64) -> u64 {
 
 /// On-time share of the last 64 challenges; [`UNMEASURED`] before the first.
 pub fn on_time_of(audit: &Audit) -> u64 {
-    share(audit.on_time, u64::from(audit.drawn) / READS as u64)
+    share(audit.on_time, u64::from(audit.drawn) / count(READS))
 }
 
 /// Passed share of the answered reads among the last 64; [`UNMEASURED`] without one (JL-1).
@@ -54,12 +55,12 @@ pub fn proven_of(audit: &Audit) -> u64 {
 /// Counts those of the newest `reads` that were answered and did not pass, as far as the history goes back
 /// (JL-1). The history of 64 reads suffices: the 0.9 of the same rule looks at no more.
 fn wrong_of(audit: &Audit, reads: u32) -> u8 {
-    (!audit.history & !audit.silent & newest(reads)).count_ones() as u8
+    saturate_u8((!audit.history & !audit.silent & newest(reads)).count_ones().into())
 }
 
 /// The challenges among those of the newest `reads` that were answered late or not at all (JL-1).
 fn late_of(audit: &Audit, reads: u32) -> u8 {
-    (!audit.on_time & newest(reads / READS as u32)).count_ones() as u8
+    saturate_u8((!audit.on_time & newest(reads / bound_u32(READS))).count_ones().into())
 }
 
 /// The bits of the newest `count` in a history; all of them from 64 on.

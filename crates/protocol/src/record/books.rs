@@ -5,6 +5,7 @@
 //! [`crate::books`].
 
 use super::{Key, Record, key};
+use crate::number::{saturate_u32, wide};
 use crate::{Account, Amount, Class, Hash, PerClass, Units};
 use commonware_codec::{Buf, Error, FixedSize, Read, Write};
 
@@ -25,12 +26,12 @@ impl Ratio {
 
     /// From parts per billion. [`UNMEASURED`], and any value that does not fit, becomes unmeasured.
     pub const fn new(ppb: u64) -> Self {
-        if ppb < u32::MAX as u64 { Self(ppb as u32) } else { Self::UNMEASURED }
+        Self(saturate_u32(ppb))
     }
 
     /// The ratio in parts per billion, or [`UNMEASURED`].
     pub const fn ppb(self) -> u64 {
-        if self.0 == u32::MAX { UNMEASURED } else { self.0 as u64 }
+        if self.0 == u32::MAX { UNMEASURED } else { wide(self.0) }
     }
 
     /// The ratio in parts per billion, or `None` if never measured.
