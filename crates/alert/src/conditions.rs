@@ -118,10 +118,10 @@ fn reads(facts: &Facts<'_>, reputation: &Reputation, alerts: &mut Vec<Alert>) {
             "reads that were not proved"
         };
         let what = format!("warned in epoch {} for {why}: {low} low epochs", reputation.warned);
-        let next = format!("the {LOW_EPOCHS}rd in a row is jail: restore the shards, or have them rebuilt");
+        let next = format!("{LOW_EPOCHS} in a row are jail: restore the shards, or have them rebuilt");
         alerts.push(Alert { kind: Kind::WarnedReads, what, next, due: Some(facts.judged(low)) });
     } else if fails {
-        let next = "an epoch below nine tenths is warned, the third in a row is jail: check the disk".into();
+        let next = format!("an epoch below nine tenths is warned, {LOW_EPOCHS} in a row are jail: check the disk");
         alerts.push(Alert { kind: Kind::ReadsFail, what: figures.clone(), next, due: None });
     }
     // Each class of reads is counted alone (JL-3).
@@ -150,10 +150,10 @@ fn answers(facts: &Facts<'_>, reputation: &Reputation, alerts: &mut Vec<Alert>) 
     let low = reputation.low_available;
     if low > 0 {
         let what = format!("warned in epoch {} for late answers: {low} low epochs", reputation.warned);
-        let next = format!("the {LOW_EPOCHS}rd in a row suspends: see that it runs and reaches the network");
+        let next = format!("{LOW_EPOCHS} in a row suspend: see that it runs and reaches the network");
         alerts.push(Alert { kind: Kind::WarnedAnswers, what, next, due: Some(facts.judged(low)) });
     } else if away {
-        let next = "an epoch below one half is warned, the third in a row suspends: check the network".into();
+        let next = format!("an epoch below one half is warned, {LOW_EPOCHS} in a row suspend: check the network");
         alerts.push(Alert { kind: Kind::AnswersLate, what: figures.clone(), next, due: None });
     }
     if low + u8::from(away) >= LOW_EPOCHS - 1 {

@@ -87,7 +87,7 @@ pub(crate) fn touches_open(body: &Open, touched: &mut Touched) {
 /// # Errors
 /// `Balance`, `ProviderUnknown`, `ProviderLeaving`, `PriceAboveMaximum`, `PriceBelowReserve`,
 /// `NoCapacity`, `SlotTaken`, `TermTooLong`, `EscrowTooSmall`, `ProviderJailed`,
-/// `ProviderSuspended`, `NoEgress`.
+/// `ProviderSuspended`, `NoEgress`, `NoGas`.
 pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> Result<(), Halt> {
     let (context, parameters) = (working.context, &working.context.parameters);
     let mut prices = PerClass::default();
@@ -125,7 +125,7 @@ pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> 
         held_round: context.round(),
         ..Usage::default()
     };
-    admit(working, body, provider, needed)?;
+    admit(working, body, &agreement, provider, needed)?;
     working.put(Agreement::key(&body.provider, body.slot), &agreement)?;
     working.put(Usage::key(&body.provider, body.slot), &usage)?;
     tell(working, &agreement, body.provider, body.slot, AgreementChange::Opened);
@@ -139,14 +139,19 @@ fn posted(working: &mut Working<'_>, class: Class) -> Result<Pair, Broken> {
 }
 
 /// Adds a new agreement to the sums of the provider, the ending and the ledger.
-fn admit(working: &mut Working<'_>, body: &Open, mut provider: Provider, locked: Locked) -> Result<(), Halt> {
+fn admit(
+    working: &mut Working<'_>,
+    body: &Open,
+    agreement: &Agreement,
+    mut provider: Provider,
+    locked: Locked,
+) -> Result<(), Halt> {
     let Locked { storage, deposit } = locked;
     provider.slots += 1;
-    let [storage_sold, egress_sold] = [provider.sold[Class::Storage], provider.sold[Class::Egress]];
-    provider.sold[Class::Storage] =
-        storage_sold.checked_add(body.quota[Class::Storage]).ok_or(Code::NoCapacity)?;
-    let egress = capacity::opening_share(working.context, body);
-    provider.sold[Class::Egress] = egress_sold.checked_add(egress).ok_or(Code::NoEgress)?;
+    for (class, taken) in capacity::taken(agreement, &working.context.parameters).iter() {
+        let sold = provider.sold[class].checked_add(*taken);
+        provider.sold[class] = sold.ok_or(capacity::lacking(class))?;
+    }
     provider.pool.gain(storage, "Provider.pool")?;
     working.put(Provider::key(&body.provider), &provider)?;
     let key = Ending::key(&body.provider, body.end_epoch);
@@ -274,9 +279,9 @@ pub(crate) fn remove(working: &mut Working<'_>, account: &Account, slot: u32) ->
     let mut provider: Provider = working.kept(Provider::key(account))?;
     let storage = usage.storage_reserve.min(provider.pool);
     provider.slots = provider.slots.saturating_sub(1);
-    let egress = capacity::share_of(&agreement, &working.context.parameters);
-    for (class, freed) in [(Class::Storage, agreement.quota[Class::Storage]), (Class::Egress, egress)] {
-        provider.sold[class] = provider.sold[class].saturating_sub(freed);
+    let taken = capacity::taken(&agreement, &working.context.parameters);
+    for (class, taken) in taken.iter() {
+        provider.sold[class] = provider.sold[class].saturating_sub(*taken);
     }
     provider.pool = provider.pool.saturating_sub(storage);
     let dust = if provider.slots == 0 { core::mem::take(&mut provider.pool) } else { Amount::ZERO };

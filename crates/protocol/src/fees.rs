@@ -66,15 +66,15 @@ pub(crate) fn touches(context: &BlockContext, provider: &Account, touched: &mut 
 }
 
 /// Books a fee whose money the caller has taken out of its pot and of that pot's sum in `System` (BK-8):
-/// burns, credits the committee and the provider, adds to the epoch's row and emits the event. Without a
-/// fee, egress and gas it does nothing, even with `storage` or `disputed` set.
+/// burns, credits the committee and the provider, adds to the epoch's row and emits the event. Does nothing
+/// for an entry without fee, units and disputed value.
 ///
 /// # Errors
 /// `VoucherOverRate` if the epoch's row cannot count more: fees circulate within an epoch, so that the
 /// supply does not bound their sum.
 pub(crate) fn book(working: &mut Working<'_>, provider: &Account, entry: Entry) -> Result<(), Halt> {
-    let Entry { agreement, fee, base, .. } = entry;
-    if fee == Amount::ZERO && entry.redeemed == Units::ZERO {
+    let Entry { agreement, fee, base, redeemed, storage, disputed } = entry;
+    if (fee, redeemed, storage, disputed) == (Amount::ZERO, Units::ZERO, 0, Amount::ZERO) {
         return Ok(());
     }
     let parameters = &working.context.parameters;

@@ -19,6 +19,7 @@ mod books;
 mod seats;
 mod service;
 
+use crate::number::{count, widest};
 use crate::settlement::owed;
 use crate::{
     Account, Amount, Broken, Class, Key, Record, Slot,
@@ -141,7 +142,7 @@ fn check_decodes(state: &State) -> Result<(), Broken> {
         + each::<FaultBits>(state)?
         + each::<Measured>(state)?
         + each::<Probe>(state)?;
-    equal("slots of a known kind", state.slots.len() as u128, known)
+    equal("slots of a known kind", widest(count(state.slots.len())), known)
 }
 
 fn check_money(state: &State, system: &System, supply: Amount) -> Result<(), Broken> {
@@ -238,8 +239,8 @@ fn walk_slots(
         slot += 1;
     }
     reached.agreements += u64::from(sums.slots);
-    reached.endings += sums.endings.len() as u64;
-    reached.slot_nodes += sums.nodes.len() as u64;
+    reached.endings += count(sums.endings.len());
+    reached.slot_nodes += count(sums.nodes.len());
     check_provider(state, account, provider, &sums)
 }
 
@@ -304,8 +305,8 @@ fn check_provider(state: &State, account: &Account, provider: &Provider, sums: &
     let offer: Offer = state.need(Offer::key(account), "Offer of a provider")?;
     for (class, sold) in provider.sold.iter() {
         at_most("sold within the declared", *sold, offer.capacity[class])?;
+        equal("sold to nobody", provider.slots == 0 && *sold > 0, false)?;
     }
-    equal("egress sold to nobody", provider.slots == 0 && provider.sold[Class::Egress] > 0, false)?;
     at_most("storage reserves within the pool", sums.reserves, provider.pool.grains())?;
     equal("Provider.phi", provider.phi, sums.phi)?;
     equal("Provider.leaves", provider.leaves, sums.leaves)?;
@@ -346,7 +347,7 @@ fn check_reached(state: &State, system: &System, reached: &Reached) -> Result<()
     for node in state.all::<SlotTree>() {
         filled[1] += u64::from(node?.sum > 0);
     }
-    equal("FeeTree nodes with a sum", filled[0], reached.fee_nodes.len() as u64)?;
+    equal("FeeTree nodes with a sum", filled[0], count(reached.fee_nodes.len()))?;
     equal("SlotTree nodes with a sum", filled[1], reached.slot_nodes)?;
     equal("providers without an index", state.count::<Provider>(), reached.providers)?;
     equal("orphaned Audit", state.count::<Audit>(), reached.providers)?;

@@ -15,6 +15,7 @@
 //!
 //! The numbered rules are in `docs/protocol.md`.
 #![no_std]
+#![cfg_attr(not(test), deny(clippy::as_conversions))]
 extern crate alloc;
 
 mod broken;

@@ -1,6 +1,7 @@
 //! Bounds and genesis parameters, each with its reason. Assertions below relate them at compile time.
 
 use crate::amount::{Amount, ONE};
+use crate::number::{bound, count, index, saturate, wide, widest};
 use crate::{PerClass, Units};
 
 /// Size of a leaf, a BLAKE3 chunk: the unit that is drawn, proved and paid for.
@@ -220,16 +221,16 @@ pub const THROUGHPUT_BANDS: usize = 7;
 
 const _: () = assert!(PROBE_QUORUM == PROBE_PEERS - (PROBE_PEERS - 1) / 2);
 const _: () = assert!(FREE_LANE_BYTES / OPERATION_BYTES_MAX >= 2 * DRAWS_MAX);
-const _: () = assert!(SEATS_MAX as usize * 3 < KEYS_MAX / 4);
+const _: () = assert!(index(SEATS_MAX) * 3 < KEYS_MAX / 4);
 const _: () = assert!(SHARD_BYTES_MAX / LEAF_BYTES == 1 << CHUNK_LEVELS_MAX);
-const _: () = assert!(FRAME_BYTES_MAX as u64 > SHARD_BYTES_MAX);
+const _: () = assert!(count(FRAME_BYTES_MAX) > SHARD_BYTES_MAX);
 const _: () = assert!(MEMPOOL_FREE_BYTES >= FREE_LANE_BYTES && MEMPOOL_SETTLE_BYTES < MEMPOOL_FREE_BYTES);
 const _: () = assert!(
     MEMPOOL_BYTES - MEMPOOL_FREE_BYTES - MEMPOOL_RESERVED_BYTES - MEMPOOL_GAP_BYTES >= 4 * BODY_BYTES_MAX
 );
 const _: () = assert!(MEMPOOL_GAP_BYTES_PER_ACCOUNT >= OPERATION_BYTES_MAX);
 const _: () = assert!(CALL_BYTES_MAX >= 4 * FRAME_BYTES_MAX);
-const _: () = assert!((SEATS_MAX * SERVICE_DRAWS) as usize <= REPORTS_MAX * REPORT_BATCHES_MAX);
+const _: () = assert!(index(SEATS_MAX * SERVICE_DRAWS) <= REPORTS_MAX * REPORT_BATCHES_MAX);
 const _: () = assert!(AUDITORS_MAX <= 3 * REPORTS_PER_PART);
 
 encoded! {
@@ -426,13 +427,13 @@ impl Parameters {
     pub const fn indices_max(&self) -> u64 {
         let blocks = self.epoch_blocks().saturating_sub(self.round_blocks);
         let visited = blocks.saturating_mul(self.closing_slice);
-        if visited < PROVIDERS_MAX as u64 { visited } else { PROVIDERS_MAX as u64 }
+        if visited < wide(PROVIDERS_MAX) { visited } else { wide(PROVIDERS_MAX) }
     }
 
     /// Most faulty rounds in [`FAULT_EPOCHS`] epochs (NF-2).
     pub const fn faults_max(&self) -> u64 {
-        let rounds = self.epoch_rounds as u128 * FAULT_EPOCHS as u128;
-        (rounds * FAULT_ROUNDS_SHARE as u128 / ONE as u128) as u64
+        let rounds = widest(self.epoch_rounds) * widest(count(FAULT_EPOCHS));
+        saturate(rounds * widest(FAULT_ROUNDS_SHARE) / widest(ONE))
     }
 
     /// The first round of an epoch. Saturates, because epochs come from the wire.
@@ -454,10 +455,10 @@ const _: () = {
     let mut i = 0;
     while i < 2 {
         let p = if i == 0 { Parameters::LOCAL } else { Parameters::PRODUCTION };
-        assert!(p.epoch_rounds.is_multiple_of(p.term_rounds));
+        assert!(p.round_blocks > 0 && p.term_rounds > 0 && p.epoch_rounds.is_multiple_of(p.term_rounds));
         assert!(p.round_ring > p.pending_rounds_max + 2);
-        assert!(p.draws as usize <= DRAWS_MAX && p.draw_every_blocks > 0);
-        assert!(p.agreement_epochs_max < ENDING_RING && p.agreement_epochs_max < ENDS_RING as u64);
+        assert!(index(p.draws) <= DRAWS_MAX && p.draw_every_blocks > 0);
+        assert!(p.agreement_epochs_max < ENDING_RING && p.agreement_epochs_max < wide(ENDS_RING));
         assert!(p.unbonding_epochs >= p.exit_epochs && p.unbonding_epochs > EVIDENCE_EPOCHS_MAX);
         assert!(p.reserve_share < ONE);
         // A round is judged two rounds later, when none of its challenges can be answered on time any
@@ -469,7 +470,7 @@ const _: () = {
         assert!(p.subsidy_cap < ONE && p.usage_share <= ONE && p.emission_divisor > 0);
         // The two passes of a block name about a dozen records per provider, three more for its reports,
         // and two per seat.
-        let closing = p.closing_slice as usize * 15 + 2 * SEATS_MAX as usize;
+        let closing = bound(p.closing_slice) * 15 + 2 * index(SEATS_MAX);
         assert!(p.closing_slice > 0 && closing < KEYS_MAX / 4);
         i += 1;
     }

@@ -19,6 +19,7 @@ pub use service::{
 pub use signatures::{SignatureCheck, sign};
 pub use structure::check_structure;
 
+use crate::number::bound;
 use crate::{
     Account, AgreementId, Amount, Bounded, Hash, Metered, PerClass, Signature, Units, account, agreement,
     authority,
@@ -68,7 +69,7 @@ encoded! {
         bond: Amount,
         /// Capacity offered: leaves, egress bytes per epoch, gas per epoch.
         capacity: PerClass<u64>,
-        /// Lowest price of each class that it accepts; no rule reads that of gas yet.
+        /// Lowest price of each class at which it sells.
         reserve: PerClass<u64>,
         /// Longest agreement that it accepts, in epochs.
         term_max: u32,
@@ -236,7 +237,7 @@ encoded! {
         /// Path from the shard to the data set's root.
         position: SumPath,
         /// Content of the chunk, at most 1 KiB.
-        chunk: Bounded<u8, { LEAF_BYTES as usize }>,
+        chunk: Bounded<u8, { bound(LEAF_BYTES) }>,
         /// Sibling chaining values from the chunk to the shard's hash.
         path: Bounded<Hash, CHUNK_LEVELS_MAX>,
     }
@@ -316,7 +317,7 @@ encoded! {
         /// Exact length of the shard, in bytes.
         length: u64,
         /// Content of the chunk, at most 1 KiB.
-        chunk: Bounded<u8, { LEAF_BYTES as usize }>,
+        chunk: Bounded<u8, { bound(LEAF_BYTES) }>,
         /// Sibling chaining values from the chunk to the shard's hash.
         path: Bounded<Hash, CHUNK_LEVELS_MAX>,
     }

@@ -4,6 +4,7 @@
 //! Because slots have a fixed size, the engine's state sync and its proofs carry them unchanged. State
 //! is bounded: each record is paid for by a deposit or a bond, or is part of a ring.
 
+use crate::number::bound;
 use crate::{
     Account, AgreementId, Amount, Bounded, Hash, Metered, PerClass, Units,
     limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, ENDING_RING, MISSING_MAX, OPERATOR_BYTES, REGION_BYTES_MAX},
@@ -35,7 +36,7 @@ impl Read for Key {
 }
 
 /// Size in bytes of the ring of bits for ending epochs.
-pub const ENDING_BYTES: usize = ENDING_RING as usize / 8;
+pub const ENDING_BYTES: usize = bound(ENDING_RING) / 8;
 
 /// Format version, the second byte of every slot.
 pub const VERSION: u8 = 1;
@@ -184,7 +185,7 @@ record! {
         /// Money locked as bond.
         bond: Amount,
         /// Units under contract: leaves, the sum of the agreements' quotas; egress bytes and gas per epoch,
-        /// quotas spread over the epochs of their agreements (CP-5). No rule counts gas yet.
+        /// quotas spread over the epochs of their agreements (CP-5).
         sold: PerClass<u64>,
         /// Height of the block that last lowered its offer after a signed refusal; 0 if none did.
         cut: u64,
@@ -214,9 +215,9 @@ record! {
     37 Offer (account: &Account) [&account.0] {
         /// Declared operator, zero padded UTF-8.
         operator: [u8; OPERATOR_BYTES],
-        /// Capacity offered: leaves, egress bytes per epoch, gas per epoch. No rule sells by gas yet.
+        /// Capacity offered: leaves, egress bytes per epoch, gas per epoch.
         capacity: PerClass<u64>,
-        /// Lowest price of each class that it accepts; no rule reads that of gas yet.
+        /// Lowest price of each class at which it sells.
         reserve: PerClass<u64>,
         /// Longest agreement in epochs, and so the longest time for which it locks its prices.
         term_max: u32,
@@ -526,6 +527,6 @@ impl Endings {
 
     const fn place(epoch: u64) -> (usize, u8) {
         let at = epoch % ENDING_RING;
-        ((at / 8) as usize, 1 << (at % 8))
+        (bound(at / 8), 1 << (at % 8))
     }
 }

@@ -96,7 +96,7 @@ pub(crate) fn register_body() -> RegisterProvider {
     RegisterProvider {
         operator,
         bond: Amount::sync(1_000),
-        capacity: PerClass::new(1 << 20, 1 << 30, 0),
+        capacity: PerClass::new(1 << 20, 1 << 30, 1 << 40),
         reserve: PerClass::all(0),
         term_max: 720,
         addresses: Bounded::new(vec![text("127.0.0.1:4000")]).expect("one"),

@@ -24,7 +24,6 @@ use crate::{
     capacity::{self, share},
     limits::Parameters,
     operation::Open,
-    provider::sellable,
     record::{Agreement, Measured, Offer, Provider, Reputation, Usage},
     reputation::check_takes,
 };
@@ -75,7 +74,8 @@ pub const fn terms(consumer: &Account, body: &Open, prices: PerClass<Pair>, heig
 ///
 /// # Errors
 /// `ProviderLeaving`, `PriceAboveMaximum`, `PriceBelowReserve`, `NoCapacity`, `SlotTaken`,
-/// `TermTooLong`, `EscrowTooSmall`, `ProviderJailed`, `ProviderSuspended`, `NoEgress`.
+/// `TermTooLong`, `EscrowTooSmall`, `ProviderJailed`, `ProviderSuspended`, `NoEgress`,
+/// `NoGas`.
 pub fn check_offer(
     agreement: &Agreement,
     body: &Open,
@@ -90,13 +90,12 @@ pub fn check_offer(
     if prices.iter().any(|(class, posted)| posted.price > body.price_max[class]) {
         return Err(Code::PriceAboveMaximum);
     }
-    if [Class::Storage, Class::Egress].iter().any(|class| prices[*class].price < offer.reserve[*class]) {
+    let is_below = |class: Class| body.quota[class] > 0 && prices[class].price < offer.reserve[class];
+    if Class::ALL.into_iter().any(is_below) {
         return Err(Code::PriceBelowReserve);
     }
-    let free = sellable(offer, provider, parameters).saturating_sub(provider.sold[Class::Storage]);
-    if body.quota[Class::Storage] > free {
-        return Err(Code::NoCapacity);
-    }
+    let free = capacity::Free::of(agreement, seen, parameters);
+    free.check(Class::Storage)?;
     if seen.is_taken {
         return Err(Code::SlotTaken);
     }
@@ -109,8 +108,7 @@ pub fn check_offer(
         return Err(Code::EscrowTooSmall);
     }
     check_takes(seen.reputation)?;
-    let asked = capacity::share_of(agreement, parameters);
-    capacity::check_opening(offer, provider, seen.measured, asked)
+    Class::ALL.into_iter().try_for_each(|class| free.check(class))
 }
 
 /// The money that an opening with these terms locks at a provider; [`Amount::MAX`] where a sum is above all

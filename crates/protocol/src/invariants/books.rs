@@ -1,6 +1,7 @@
 //! The books' part of the invariant: rows, sums and pools of epochs that are still being closed.
 
 use super::{Broken, State, at_most, equal};
+use crate::number::count;
 use crate::{
     Account, Class,
     amount::ONE,
@@ -42,7 +43,7 @@ pub(super) fn check(state: &State, system: &System) -> Result<(), Broken> {
     check_books(state)?;
     check_reputations(state)?;
     at_most("orphaned Closing", state.count::<Closing>(), CLOSING_RING)?;
-    at_most("orphaned Market", state.count::<Market>(), Class::ALL.len() as u64)?;
+    at_most("orphaned Market", state.count::<Market>(), count(Class::ALL.len()))?;
     at_most(
         "orphaned Peak",
         state.count::<Peak>(),
@@ -78,7 +79,7 @@ pub(super) fn check_reached(state: &State, providers: &[Account]) -> Result<(), 
     }
     let keys =
         providers.iter().flat_map(|account| places.iter().map(|place| Settlement::key(account, *place)));
-    let rows = keys.filter(|key| state.slots.contains_key(key)).count() as u64;
+    let rows = count(keys.filter(|key| state.slots.contains_key(key)).count());
     equal("orphaned Settlement", state.count::<Settlement>(), rows)?;
     let mut kept = 0_u64;
     for reputation in state.all::<Reputation>() {

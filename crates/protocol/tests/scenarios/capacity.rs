@@ -8,7 +8,7 @@ use crate::{
 };
 use posync_protocol::{
     Account, Body, Bounded, Class, Code,
-    capacity::{offered_egress, rate, share_of},
+    capacity::{offered_egress, rate, taken},
     economics::price,
     ledger::Event,
     limits::MEASURED_FRESH_EPOCHS,
@@ -401,7 +401,7 @@ proptest! {
             };
             let row = provider(&stage.world, "p");
             let agreement = |slot| stage.world.get::<Agreement>(Agreement::key(&account("p"), slot));
-            let shares = (0..3).filter_map(agreement).map(|a| share_of(&a, &stage.world.parameters));
+            let shares = (0..3).filter_map(agreement).map(|a| taken(&a, &stage.world.parameters)[Class::Egress]);
             prop_assert_eq!(row.sold[Class::Egress], shares.sum::<u64>());
             let offer: Offer = stage.world.get(Offer::key(&account("p"))).unwrap();
             prop_assert!(row.sold[Class::Egress] <= offer.capacity[Class::Egress]);

@@ -274,7 +274,7 @@ fn reserving_moves_no_price() {
     let (idle, sold) = (priced("blocks 1"), priced(&format!("b open p slot=1 quota={free} end=700")));
     let provider: Provider = sold.get(Provider::key(&account("p"))).expect("it stands");
     let offer: Offer = sold.get(Offer::key(&account("p"))).expect("it stands");
-    assert_eq!(provider.sold, offer.capacity, "sold out");
+    assert_eq!(provider.sold[Class::Storage], offer.capacity[Class::Storage], "sold out");
     assert_eq!(markets(&idle), markets(&sold));
     assert!(markets(&sold)[0].as_ref().expect("it was looked at").used > 0, "what is paid is used");
 }
