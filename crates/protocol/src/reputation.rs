@@ -157,13 +157,13 @@ pub(crate) fn score(reputation: &mut Reputation, row: &Settlement) {
 
 /// A step of a provider's reputation, before it becomes an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Step {
+pub(crate) struct ReputationChange {
     step: ReputationStep,
     reason: ReputationReason,
     until: u64,
 }
 
-impl Step {
+impl ReputationChange {
     pub(crate) const fn event(self, provider: Account, epoch: u64, evidence: Hash) -> Event {
         let Self { step, reason, until } = self;
         Event::Reputation { provider, epoch, step, reason, evidence, until }
@@ -218,16 +218,16 @@ fn is_away(reputation: &Reputation, row: &Settlement) -> Option<bool> {
 
 /// Ends the suspension of a provider that has nothing to read, once it answered a challenge (JL-2). It takes
 /// no agreements, so no epoch could ever measure it again.
-fn resume_idle(reputation: &mut Reputation, row: &Settlement, now: u64) -> Option<Step> {
+fn resume_idle(reputation: &mut Reputation, row: &Settlement, now: u64) -> Option<ReputationChange> {
     (reputation.suspended != 0 && row.reads == 0 && row.answers > 0).then(|| {
         (reputation.suspended, reputation.low_available) = (0, 0);
-        Step { step: ReputationStep::Resumed, reason: ReputationReason::Availability, until: now }
+        ReputationChange { step: ReputationStep::Resumed, reason: ReputationReason::Availability, until: now }
     })
 }
 
 /// Counts low epochs, and warns, suspends, resumes or jails (JL-1, JL-2, JL-3). `now` is the
 /// epoch of the block. A provider that is jailed already is not jailed again.
-pub(crate) fn judge(reputation: &mut Reputation, row: &Settlement, now: u64) -> Vec<Step> {
+pub(crate) fn judge(reputation: &mut Reputation, row: &Settlement, now: u64) -> Vec<ReputationChange> {
     if row.quality.measured().is_none() {
         return resume_idle(reputation, row, now).into_iter().collect();
     }
@@ -244,7 +244,7 @@ pub(crate) fn judge(reputation: &mut Reputation, row: &Settlement, now: u64) -> 
     if is_good && reputation.probation > 0 && reputation.proven.min(reputation.on_time) >= PROBATION_MIN {
         reputation.probation -= 1;
     }
-    let mut step = |step, reason, until| steps.push(Step { step, reason, until });
+    let mut step = |step, reason, until| steps.push(ReputationChange { step, reason, until });
     let penalty = |count: u8| now.saturating_add((LOW_EPOCHS - count).into());
     match wrong {
         Some(count) if count >= LOW_EPOCHS => {
@@ -325,8 +325,11 @@ pub(crate) fn unjail(working: &mut Working<'_>, signer: &Account, body: &Unjail)
     }
     working.put(Provider::key(signer), &provider)?;
     working.put(Reputation::key(signer), &reputation)?;
-    let step =
-        Step { step: ReputationStep::Unjailed, reason: ReputationReason::Request, until: context.epoch() };
+    let step = ReputationChange {
+        step: ReputationStep::Unjailed,
+        reason: ReputationReason::Request,
+        until: context.epoch(),
+    };
     working.events.push(step.event(*signer, context.epoch(), Hash::default()));
     Ok(())
 }
