@@ -13,7 +13,7 @@ use crate::{
 
 /// A fee to book, and the units that it pays for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct FeeEntry {
     /// Agreement of the voucher; `None` for storage.
     pub(crate) agreement: Option<AgreementId>,
     /// Fee that the consumers pay.
@@ -72,8 +72,8 @@ pub(crate) fn touches(context: &BlockContext, provider: &Account, touched: &mut 
 /// # Errors
 /// `VoucherOverRate` if the epoch's row cannot count more: fees circulate within an epoch, so that the
 /// supply does not bound their sum.
-pub(crate) fn book(working: &mut Working<'_>, provider: &Account, entry: Entry) -> Result<(), Halt> {
-    let Entry { agreement, fee, base, redeemed, storage, disputed } = entry;
+pub(crate) fn book(working: &mut Working<'_>, provider: &Account, entry: FeeEntry) -> Result<(), Halt> {
+    let FeeEntry { agreement, fee, base, redeemed, storage, disputed } = entry;
     if (fee, redeemed, storage, disputed) == (Amount::ZERO, Units::ZERO, 0, Amount::ZERO) {
         return Ok(());
     }
@@ -95,7 +95,7 @@ pub(crate) fn book(working: &mut Working<'_>, provider: &Account, entry: Entry) 
 }
 
 /// Adds the entry to the provider's row; `None` on overflow.
-fn add_row(row: Settlement, entry: &Entry, split: Split) -> Option<Settlement> {
+fn add_row(row: Settlement, entry: &FeeEntry, split: Split) -> Option<Settlement> {
     Some(Settlement {
         fee: row.fee.checked_add(entry.fee)?,
         burn: row.burn.checked_add(split.burn)?,

@@ -166,7 +166,7 @@ pub(crate) fn settle(
     working.put(Provider::key(account), &provider)?;
     working.system.storage_pools.lose(fee, "System.storage_pools")?;
     let entry =
-        fees::Entry { agreement: None, fee, base, redeemed: Units::ZERO, storage, disputed: Amount::ZERO };
+        fees::FeeEntry { agreement: None, fee, base, redeemed: Units::ZERO, storage, disputed: Amount::ZERO };
     fees::book(working, account, entry)
 }
 

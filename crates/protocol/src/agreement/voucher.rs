@@ -12,7 +12,7 @@ use super::{is_over, lock_of, start_round};
 use crate::{
     Account, AgreementId, Amount, Code, Halt, Units,
     amount::mul_div,
-    fees::{self, Entry},
+    fees::{self, FeeEntry},
     ledger::{BlockContext, Event, Touched, Working},
     limits::Parameters,
     operation::{Redemption, Voucher},
@@ -194,7 +194,7 @@ fn redeem_one(working: &mut Working<'_>, redemption: &Redemption) -> Result<(), 
     fees::book(
         working,
         &provider,
-        Entry { agreement: Some(voucher.agreement), fee, base, redeemed, storage: 0, disputed },
+        FeeEntry { agreement: Some(voucher.agreement), fee, base, redeemed, storage: 0, disputed },
     )
 }
 
