@@ -49,7 +49,7 @@ fn parent(left: &Node, right: &Node) -> Option<Node> {
 
 /// The position and the root that a path proves for a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ShardPlace {
     /// Number of the shard's first leaf.
     pub start: u64,
     /// Leaves of the shard.
@@ -62,7 +62,7 @@ pub struct Place {
 
 impl SumPath {
     /// The place of a shard, and the root of its data set; `None` if the path is not well formed.
-    pub fn place(&self, shard: &Hash, length: u64) -> Option<Place> {
+    pub fn place(&self, shard: &Hash, length: u64) -> Option<ShardPlace> {
         let (levels, lefts) = (self.siblings.len(), u64::from(self.lefts));
         (length <= SHARD_BYTES_MAX && lefts >> levels == 0).then_some(())?;
         let mut at = leaf(shard, length);
@@ -75,7 +75,7 @@ impl SumPath {
                 parent(&at, sibling)?
             };
         }
-        Some(Place { start, leaves, total: at.1, root: at.0 })
+        Some(ShardPlace { start, leaves, total: at.1, root: at.0 })
     }
 }
 
@@ -255,7 +255,7 @@ mod tests {
         let one = SumTree::new(&[([7; 32], 0)]).unwrap();
         assert_eq!((one.leaves(), one.find(0), one.find(1)), (1, Some((0, 0)), None));
         let place = one.path(0).unwrap().place(&[7; 32], 0).unwrap();
-        assert_eq!(place, Place { start: 0, leaves: 1, total: 1, root: one.root() });
+        assert_eq!(place, ShardPlace { start: 0, leaves: 1, total: 1, root: one.root() });
     }
 
     #[test]
@@ -280,7 +280,7 @@ mod tests {
                 let path = tree.path(position).unwrap();
                 let place = path.place(shard, *length).unwrap();
                 let leaves = chunk::chunks(*length);
-                prop_assert_eq!(place, Place { start: number, leaves, total: tree.leaves(), root: tree.root() });
+                prop_assert_eq!(place, ShardPlace { start: number, leaves, total: tree.leaves(), root: tree.root() });
                 prop_assert_eq!(tree.find(number), Some((position, 0)));
                 prop_assert_eq!(tree.find(number + leaves - 1), Some((position, leaves - 1)));
                 number += leaves;

@@ -62,7 +62,7 @@ fn full_subtrees(leaves: &[Hash]) -> Vec<&[Hash]> {
 }
 
 /// The peak that a leaf lies in, among those of `rows` leaves, largest first.
-struct Place {
+struct RowPlace {
     /// Number of peaks before the leaf's own.
     before: usize,
     /// Level of the peak, which has 2^level leaves.
@@ -73,11 +73,11 @@ struct Place {
     more: bool,
 }
 
-fn place(rows: u64, index: u64) -> Option<Place> {
+fn place(rows: u64, index: u64) -> Option<RowPlace> {
     let (mut before, mut offset) = (0, index);
     for level in (0..=u32::from(LEVELS)).rev().filter(|level| rows >> level & 1 == 1) {
         if offset < 1 << level {
-            return Some(Place { before, level, offset, more: rows & ((1 << level) - 1) != 0 });
+            return Some(RowPlace { before, level, offset, more: rows & ((1 << level) - 1) != 0 });
         }
         offset -= 1 << level;
         before += 1;
