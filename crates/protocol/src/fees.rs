@@ -67,7 +67,8 @@ pub(crate) fn touches(context: &BlockContext, provider: &Account, touched: &mut 
 
 /// Books a fee whose money the caller has taken out of its pot and of that pot's sum in `System` (BK-8):
 /// burns, credits the committee and the provider, adds to the epoch's row and emits the event. Does nothing
-/// for an entry without fee, units and disputed value.
+/// for an entry without fee, units and disputed value; storage worth less than a grain counts as use without
+/// an event.
 ///
 /// # Errors
 /// `VoucherOverRate` if the epoch's row cannot count more: fees circulate within an epoch, so that the
@@ -90,7 +91,9 @@ pub(crate) fn book(working: &mut Working<'_>, provider: &Account, entry: FeeEntr
     let row = Settlement::of(epoch, working.get(key)?);
     working.put(key, &add_row(row, &entry, split).ok_or(Code::VoucherOverRate)?)?;
     let provider = *provider;
-    working.events.push(Event::Settled { epoch, provider, agreement, fee, burn, committee, pay });
+    if fee > Amount::ZERO || redeemed != Units::ZERO {
+        working.events.push(Event::Settled { epoch, provider, agreement, fee, burn, committee, pay });
+    }
     Ok(())
 }
 
