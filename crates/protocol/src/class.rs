@@ -21,7 +21,7 @@ pub enum Class {
     Storage,
     /// Bytes that a provider sends to its consumers.
     Egress,
-    /// Computation, in gas.
+    /// Computation, counted in gas.
     Compute,
 }
 
@@ -203,7 +203,7 @@ impl<T> Metered<Option<T>> {
 }
 
 impl Units {
-    /// No units.
+    /// Neither egress nor gas.
     pub const ZERO: Self = Self { egress: 0, gas: 0 };
 
     /// Bytes of egress, and no gas.
