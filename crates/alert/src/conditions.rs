@@ -121,7 +121,8 @@ fn reads(facts: &Facts<'_>, reputation: &Reputation, alerts: &mut Vec<Alert>) {
         let next = format!("{LOW_EPOCHS} in a row are jail: restore the shards, or have them rebuilt");
         alerts.push(Alert { kind: Kind::WarnedReads, what, next, due: Some(facts.judged(low)) });
     } else if fails {
-        let next = format!("an epoch below nine tenths is warned, {LOW_EPOCHS} in a row are jail: check the disk");
+        let next =
+            format!("an epoch below nine tenths is warned, {LOW_EPOCHS} in a row are jail: check the disk");
         alerts.push(Alert { kind: Kind::ReadsFail, what: figures.clone(), next, due: None });
     }
     // Each class of reads is counted alone (JL-3).
@@ -153,7 +154,8 @@ fn answers(facts: &Facts<'_>, reputation: &Reputation, alerts: &mut Vec<Alert>) 
         let next = format!("{LOW_EPOCHS} in a row suspend: see that it runs and reaches the network");
         alerts.push(Alert { kind: Kind::WarnedAnswers, what, next, due: Some(facts.judged(low)) });
     } else if away {
-        let next = format!("an epoch below one half is warned, {LOW_EPOCHS} in a row suspend: check the network");
+        let next =
+            format!("an epoch below one half is warned, {LOW_EPOCHS} in a row suspend: check the network");
         alerts.push(Alert { kind: Kind::AnswersLate, what: figures.clone(), next, due: None });
     }
     if low + u8::from(away) >= LOW_EPOCHS - 1 {
