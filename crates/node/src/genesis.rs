@@ -15,7 +15,7 @@ use crate::{
         AUTHORITIES_MAX, Block, Database, Digest, EpochInfo, NetworkKey, PrivateKey, PublicKey, Runtime,
         Variant,
     },
-    epoch::{Directory, Entry},
+    epoch::{Directory, DirectoryEntry},
 };
 use bytes::BufMut;
 use commonware_codec::{
@@ -173,7 +173,7 @@ impl Genesis {
     pub fn directory(&self) -> Directory {
         let entries = self.authorities.iter().map(|authority| {
             let address = Address::Symmetric(authority.address);
-            (authority.key.clone(), Entry { address, weight: authority.weight })
+            (authority.key.clone(), DirectoryEntry { address, weight: authority.weight })
         });
         Directory(Map::from_iter_dedup(entries))
     }
