@@ -155,7 +155,7 @@ pub fn sellable_units(
     })
 }
 
-/// What an opening takes of its provider, beside what is free there.
+/// Units that an opening takes of its provider, and those that are free there.
 pub(crate) struct Free {
     taken: PerClass<u64>,
     free: PerClass<u64>,
