@@ -17,7 +17,7 @@ use crate::{
         AUTHORITIES_MAX, Block, Database, Digest, EpochInfo, NetworkKey, PrivateKey, PublicKey, Runtime,
         Variant,
     },
-    epoch::{Directory, Entry},
+    epoch::{Directory, DirectoryEntry},
 };
 use bytes::BufMut;
 use commonware_codec::{
@@ -188,7 +188,7 @@ impl Genesis {
     /// Addresses and weights of the authorities.
     pub fn directory(&self) -> Directory {
         let entries = self.authorities.iter().map(|authority| {
-            let entry = Entry { address: authority.address.clone(), weight: authority.weight };
+            let entry = DirectoryEntry { address: authority.address.clone(), weight: authority.weight };
             (authority.key.clone(), entry)
         });
         Directory(Map::from_iter_dedup(entries))

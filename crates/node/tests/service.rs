@@ -17,7 +17,7 @@ use posync_client::{
 };
 use posync_node::genesis::Genesis;
 use posync_protocol::{
-    Account, AgreementId, Amount, Body, Bounded, Code, Operation, Record as _,
+    Account, AgreementId, Amount, Body, Bounded, Code, Operation, PerClass, Record as _, Units,
     ledger::{self, BlockContext},
     limits::{OPERATION_BYTES_MAX, Parameters, REDEEM_VOUCHERS_MAX},
     operation::{Redeem, Redemption, RegisterProvider, Settle, StorageProof, Transfer, Voucher},
@@ -434,7 +434,7 @@ fn an_answer_that_no_block_takes_is_refused_at_the_door() {
 fn bad_redeem(provider: u64) -> Body {
     let bad = |slot| {
         let agreement = AgreementId { provider: account(provider), slot, opened: 1 };
-        let voucher = Voucher { agreement, egress: 1, gas: 0, signature: [7; 64] };
+        let voucher = Voucher { agreement, units: Units::egress(1), signature: [7; 64] };
         Redemption { voucher, session_key: account(6), claim: None }
     };
     let vouchers = (0..REDEEM_VOUCHERS_MAX as u32).map(bad).collect();
@@ -494,12 +494,8 @@ async fn with_providers(context: &deterministic::Context) -> World {
         let register = RegisterProvider {
             operator: [1; 32],
             bond: Amount::sync(1_000),
-            capacity: 1 << 23,
-            capacity_egress: 1 << 30,
-            capacity_gas: 0,
-            reserve_storage: 0,
-            reserve_egress: 0,
-            reserve_gas: 0,
+            capacity: PerClass::new(1 << 23, 1 << 30, 0),
+            reserve: PerClass::all(0),
             term_max: 40,
             addresses: Bounded::new(vec![address]).expect("one"),
             region: Bounded::new(b"north".to_vec()).expect("short"),

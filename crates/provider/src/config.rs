@@ -7,7 +7,7 @@ use crate::{
 use commonware_cryptography::ed25519::PrivateKey;
 use posync_client::{connection::Endpoint, directory_lock::hold, light::NetworkKey};
 use posync_protocol::{
-    Amount, Bounded, Hash,
+    Amount, Bounded, Hash, PerClass,
     limits::{ADDRESS_BYTES_MAX, LEAF_BYTES, OPERATOR_BYTES, Parameters, REGION_BYTES_MAX},
     operation::RegisterProvider,
 };
@@ -47,7 +47,7 @@ pub struct Config {
     /// Gas offered per epoch.
     pub capacity_gas: u64,
     /// Minimum prices that it accepts for storage, egress and gas.
-    pub reserve_prices: (u64, u64, u64),
+    pub reserve_prices: PerClass<u64>,
     /// Longest agreement that it accepts, in epochs: prices stay locked for that long.
     pub term_max: u32,
     /// Ledger nodes, tried in turn.
@@ -166,12 +166,12 @@ impl Config {
         Ok(RegisterProvider {
             operator,
             bond: self.bond,
-            capacity: self.capacity_leaves(),
-            capacity_egress: self.parameters.bytes_per_epoch(self.egress_rate),
-            reserve_storage: self.reserve_prices.0,
-            capacity_gas: self.capacity_gas,
-            reserve_egress: self.reserve_prices.1,
-            reserve_gas: self.reserve_prices.2,
+            capacity: PerClass::new(
+                self.capacity_leaves(),
+                self.parameters.bytes_per_epoch(self.egress_rate),
+                self.capacity_gas,
+            ),
+            reserve: self.reserve_prices,
             term_max: self.term_max,
             addresses: Bounded::new(vec![text::<ADDRESS_BYTES_MAX>("address", &address)?]).expect("one"),
             region: text::<REGION_BYTES_MAX>("region", &self.region)?,

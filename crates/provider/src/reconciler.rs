@@ -42,7 +42,7 @@ use beside::{Beside, Told};
 use commonware_runtime::{Blob, Spawner};
 use commonware_storage::Context;
 use posync_protocol::{
-    Account, AgreementId, Amount, Body, Code, Hash,
+    Account, AgreementId, Amount, Body, Class, Code, Hash,
     amount::UNIT,
     ledger::base_fee,
     limits::{READ_KEYS_MAX, STALE_BLOCKS_MAX},
@@ -377,23 +377,21 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// allow, beside other work. It runs at most once an epoch, since each attempt costs a fee.
     fn declare(&mut self, case: &Case) {
         let Case { provider, offer, parameters, height, .. } = case;
-        let (epoch, capacity) = (parameters.epoch(*height), self.registration.capacity);
-        let capacity = sellable(&Offer { capacity, ..offer.clone() }, provider, parameters);
+        let (epoch, mut capacity) = (parameters.epoch(*height), offer.capacity);
+        capacity[Class::Storage] = self.registration.capacity[Class::Storage];
+        capacity[Class::Storage] = sellable(&Offer { capacity, ..offer.clone() }, provider, parameters);
+        let (from, to) = (offer.capacity[Class::Storage], capacity[Class::Storage]);
         let leaves = provider.leaves_at != 0;
         let is_tried = self.declared == Some(epoch) || self.declaring.is_busy();
-        if leaves || capacity <= offer.capacity || is_tried {
+        if leaves || to <= from || is_tried {
             return;
         }
         self.declared = Some(epoch);
-        tracing::info!(from = offer.capacity, to = capacity, "declaring the capacity again");
+        tracing::info!(from, to, "declaring the capacity again");
         let update = UpdateProvider {
             bond_add: Amount::ZERO,
             capacity,
-            capacity_egress: offer.capacity_egress,
-            capacity_gas: offer.capacity_gas,
-            reserve_storage: offer.reserve_storage,
-            reserve_egress: offer.reserve_egress,
-            reserve_gas: offer.reserve_gas,
+            reserve: offer.reserve,
             term_max: offer.term_max,
             addresses: self.registration.addresses.clone(),
             index: provider.index,

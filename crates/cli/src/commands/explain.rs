@@ -197,8 +197,8 @@ fn measure(lines: &mut Vec<Line>, row: &Settlement, rows: &[Option<Settlement>],
         lines.push(Line { name, formula, value, recorded, block: times.measured });
     };
     let (a, l) = (row.available.ppb(), row.latency.ppb());
-    let classes = ["storage", "egress", "gas"].into_iter().zip(row.correct);
-    let classes = classes.filter_map(|(class, c)| Some((class, c.measured()?)));
+    let classes = row.correct.iter();
+    let classes = classes.filter_map(|(class, c)| Some((class.name(), c.measured()?)));
     let mut qualities = Vec::new();
     for (class, c) in classes {
         let cc = times_ratio(c, c);

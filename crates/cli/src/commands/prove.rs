@@ -8,7 +8,7 @@ use crate::{
     output::Output,
     records, session, target,
 };
-use posync_client::light::{Row, Subject};
+use posync_client::light::{ProvedRow, Subject};
 use posync_protocol::{
     Account, Bounded, Hash, Record as _, Slot,
     books::tree,
@@ -168,7 +168,7 @@ pub(crate) async fn export_payout(
     })?;
     let leaves: Vec<Hash> = rows.iter().map(|(account, slot)| tree::leaf(account, slot)).collect();
     let path_to_root = tree::path(&leaves, index).and_then(Bounded::new).ok_or_else(|| differ(epoch))?;
-    let row = Row {
+    let row = ProvedRow {
         account: *account,
         index: u32::try_from(index).map_err(|_| differ(epoch))?,
         slot: rows[index].1,

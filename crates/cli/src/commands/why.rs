@@ -15,6 +15,7 @@ use crate::{
 };
 use posync_alert::Alert;
 use posync_protocol::{
+    Class,
     limits::{HISTORY, LEAF_BYTES, Parameters},
     provider::{bond_needed, sellable},
     record::Reputation,
@@ -153,7 +154,8 @@ impl Facts {
     }
 
     fn is_covered(&self) -> bool {
-        sellable(&self.shown.offer, &self.shown.provider, &self.parameters) == self.shown.offer.capacity
+        let offer = &self.shown.offer;
+        sellable(offer, &self.shown.provider, &self.parameters) == offer.capacity[Class::Storage]
     }
 
     fn to_json(&self) -> Value {
@@ -163,7 +165,7 @@ impl Facts {
             "recent_challenges": challenges, "recent_challenges_on_time": on_time,
             "missing_reads": audit.missing.len(),
             "sellable_bytes": sellable(offer, provider, &self.parameters) * LEAF_BYTES,
-            "bond_needed": bond_needed(offer.capacity, &self.parameters),
+            "bond_needed": bond_needed(offer.capacity[Class::Storage], &self.parameters),
             "bond_covers_capacity": self.is_covered(),
             "leaves_at_epoch": (provider.leaves_at != 0).then_some(provider.leaves_at),
             "alerts": self.alerts.iter().map(alert_json).collect::<Vec<_>>() }))
@@ -174,7 +176,7 @@ impl Facts {
         let open = self.shown.audit.challenge.map_or("none open".into(), |open| {
             format!("one open since height {}; nothing is paid until it is answered", open.height)
         });
-        let needed = bond_needed(self.shown.offer.capacity, &self.parameters);
+        let needed = bond_needed(self.shown.offer.capacity[Class::Storage], &self.parameters);
         let bond = if self.is_covered() {
             "covers"
         } else {

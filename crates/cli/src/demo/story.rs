@@ -321,7 +321,7 @@ impl Tour<'_> {
             *stored.entry(row.agreement.provider).or_default() += set.current.bytes;
         }
         for (row, usage) in rows.iter().zip(uses(&self.ledger, &rows).await?) {
-            *read.entry(row.agreement.provider).or_default() += usage.egress;
+            *read.entry(row.agreement.provider).or_default() += usage.redeemed.egress;
         }
         let mut providers = Vec::new();
         for member in self.running.network.members(Role::Provider) {

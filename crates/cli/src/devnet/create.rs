@@ -86,7 +86,7 @@ pub(crate) enum ListedUser {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UserQuota {
-    /// The account.
+    /// The user's account, in text.
     account: String,
     /// Maximum of bytes of its files.
     bytes: u64,

@@ -29,6 +29,7 @@ use posync_node::{
     run::{TokioServices, run_tokio, workers},
     serve::{self, Serving},
 };
+use posync_protocol::PerClass;
 use posync_provider::{
     config::{self, EGRESS_LOCAL, GRACE_LOCAL, LOOSE, PACK_BYTES, SCRUB_LOCAL, TERM_MAX},
     report::Reporter,
@@ -265,7 +266,7 @@ fn provider(directory: &Path, role: &RoleFile) -> Outcome {
         egress_rate: EGRESS_LOCAL,
         pack_bytes: PACK_BYTES,
         capacity_gas: 0,
-        reserve_prices: (0, 0, 0),
+        reserve_prices: PerClass::all(0),
         term_max: TERM_MAX,
         nodes: role.nodes()?,
         chain: genesis.chain(),

@@ -46,7 +46,7 @@ use commonware_stream::{
     utils::{Timeout, TimeoutError},
 };
 use memory::{Budget, Gate, Held, Metered};
-use places::{Origin, Place, Places};
+use places::{ConnectionPlace, Origin, Places};
 use posync_protocol::{
     Account,
     limits::{CALL_BYTES_MAX, CONNECTIONS_MAX, FRAME_BYTES_MAX, HANDSHAKE_MS_MAX, HANDSHAKE_SKEW_MS_MAX},
@@ -365,7 +365,7 @@ async fn connect<E, N, F, Fut>(
     context: E,
     config: Listen,
     serve: F,
-    place: &Place,
+    place: &ConnectionPlace,
     gate: Arc<Gate>,
     (address, sink, stream): (SocketAddr, SinkOf<N>, StreamOf<N>),
 ) where

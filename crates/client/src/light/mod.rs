@@ -23,7 +23,7 @@ mod proof;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use proof::{Row, SYNC_PROOF_BYTES_MAX, Subject, SyncProof, Verified};
+pub use proof::{ProvedRow, SYNC_PROOF_BYTES_MAX, Subject, SyncProof, Verified};
 
 use commonware_codec::{Copying, Decode, DecodeExt as _, Encode, Read as CodecRead};
 use commonware_consensus::simplex::{

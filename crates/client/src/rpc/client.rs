@@ -2,7 +2,7 @@
 
 use super::{
     Error, Service,
-    shared::{Frame, Half, Shared, Slot, frame, frame_bytes, idle, read, write},
+    shared::{Frame, Half, PendingCall, Shared, frame, frame_bytes, idle, read, write},
 };
 use crate::channel::{self, Receiver, Sender};
 use commonware_codec::{EncodeSize, Write};
@@ -141,7 +141,7 @@ impl<S: Service> Client<S> {
         let place = self.inner.calls.clone().acquire_owned().await.map_err(|_| Error::Gone)?;
         let shared = &self.inner.shared;
         let room = shared.room(frame_bytes(ask)?, None).await?;
-        let (slot, inbox) = Slot::new(true);
+        let (slot, inbox) = PendingCall::new(true);
         let credit = slot.credit.clone();
         // Held until the frame is queued, so that ids reach the queue in order.
         let mut next = self.inner.next.lock();

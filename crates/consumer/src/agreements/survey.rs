@@ -7,12 +7,11 @@ use crate::{
     shared::Known,
 };
 use posync_protocol::{
-    Account,
+    Account, Class, PerClass,
     books::pair,
     limits::{HISTORY, Parameters, READ_KEYS_MAX},
     record::{
-        AccountState, Audit, CLASSES, Endpoint, Market, Measured, Offer, Provider, ProviderAt, Reputation,
-        System,
+        AccountState, Audit, Endpoint, Market, Measured, Offer, Provider, ProviderAt, Reputation, System,
     },
     reputation::check_takes,
 };
@@ -59,13 +58,14 @@ pub(super) async fn posted(
     account: &Account,
     parameters: &Parameters,
 ) -> Result<Posted, Error> {
-    let markets = (0..CLASSES as u8).map(Market::key);
-    let (height, slots) = ledger.read(markets.chain([AccountState::key(account)]).collect()).await?;
-    let state: Option<AccountState> = decode(slots.get(CLASSES).copied().flatten())?;
-    let found = |class: usize| decode::<Market>(slots.get(class).copied().flatten());
-    let found = [found(0)?, found(1)?, found(2)?];
-    let mut class = 0..;
-    let prices = found.map(|market| pair(market, class.next().expect("without end"), parameters));
+    let keys = [AccountState::key(account)].into_iter().chain(Class::ALL.map(Market::key));
+    let (height, slots) = ledger.read(keys.collect()).await?;
+    let mut slots = slots.into_iter();
+    let state: Option<AccountState> = decode(slots.next().flatten())?;
+    let mut prices = PerClass::default();
+    for class in Class::ALL {
+        prices[class] = pair(decode::<Market>(slots.next().flatten())?, class, parameters);
+    }
     Ok(Posted { prices, balance: state.unwrap_or_default().balance, height })
 }
 

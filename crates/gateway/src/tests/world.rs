@@ -44,10 +44,10 @@ use posync_consumer::{
     shared,
 };
 use posync_protocol::{
-    Account, AgreementId, Amount, Bounded, Hash,
+    Account, AgreementId, Amount, Bounded, Hash, PerClass, Units,
     limits::Parameters,
     operation::DataSetClaim,
-    record::{Agreement, DataSet, Usage, Version},
+    record::{Agreement, DataSet, Pair, Usage, Version},
     wire::{
         gateway::{self, File, Name},
         provider::{self, Ask, Refusal, Refused},
@@ -135,17 +135,13 @@ fn terms_of(index: usize, slot: u32, opened: Opened) -> Terms {
         session_key: account(&session_key(&MASTER, agreement)),
         storage_key: account(&storage_key(&MASTER, agreement)),
         end_epoch: 700,
-        storage_price: 10_000_000,
-        storage_slow: 10_000_000,
-        egress_price: 1_000_000,
-        egress_slow: 1_000_000,
-        gas_price: 1_000,
-        gas_slow: 1_000,
-        quota_leaves: opened.leaves,
-        quota_egress: opened.egress,
-        quota_gas: 0,
-        rate_egress: opened.rate,
-        rate_gas: 0,
+        prices: PerClass::new(
+            Pair { price: 10_000_000, slow: 10_000_000 },
+            Pair { price: 1_000_000, slow: 1_000_000 },
+            Pair { price: 1_000, slow: 1_000 },
+        ),
+        quota: PerClass::new(opened.leaves, opened.egress, 0),
+        rate: Units { egress: opened.rate, gas: 0 },
     };
     let usage = Usage { voucher_reserve: Amount::sync(100_000), ..Usage::default() };
     let id = AgreementId { slot, ..agreement_of(index) };

@@ -16,7 +16,7 @@ use posync_client::{
     rpc::{self, Client},
 };
 use posync_protocol::{
-    Account, Body, Bounded,
+    Account, Body, Bounded, Class,
     limits::{PROBE_BYTES, PROBE_PEERS, PROBE_QUORUM},
     operation::{Measure, ProbeCount},
     record::{Endpoint, Measured, Offer, Probe, Provider, ProviderAt, Reputation},
@@ -177,7 +177,7 @@ impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
             let old = reputation.is_some_and(|reputation| reputation.registered < epoch);
             peers.extend(address.filter(|_| old).map(|address| Peer { draw, index, account, address }));
         }
-        let plan = Plan::new(offer.capacity_egress.min(self.most), &self.view.parameters);
+        let plan = Plan::new(offer.capacity[Class::Egress].min(self.most), &self.view.parameters);
         Ok(Some((peers, plan)))
     }
 

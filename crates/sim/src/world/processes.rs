@@ -19,7 +19,7 @@ use posync_node::{
     run::{SimNode, SimRunning, run_sim},
     serve::{Serving, simulated},
 };
-use posync_protocol::{Account, Amount};
+use posync_protocol::{Account, Amount, PerClass};
 use posync_provider::config::{GRACE_LOCAL, LOOSE, SCRUB_LOCAL};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -206,7 +206,7 @@ impl<'a> World<'a> {
             egress_rate: EGRESS_RATE,
             pack_bytes: 16 << 20,
             capacity_gas: 0,
-            reserve_prices: (1, 1, 0),
+            reserve_prices: PerClass::new(1, 1, 0),
             term_max: posync_provider::config::TERM_MAX,
             nodes: self.nodes(),
             chain: self.lasting.genesis.chain(),
