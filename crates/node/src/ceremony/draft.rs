@@ -11,7 +11,7 @@ use super::{
 use crate::{
     config::{hex, unhex},
     engine::{AUTHORITIES_MAX, PublicKey, Variant},
-    epoch::{Directory, Entry},
+    epoch::{Directory, DirectoryEntry},
     genesis::{Authority, Genesis, GenesisError, check_terms},
 };
 use commonware_cryptography::bls12381::dkg::feldman_desmedt::Output;
@@ -219,10 +219,9 @@ impl Draft {
 
     /// Addresses and weights of the authorities.
     pub fn directory(&self) -> Directory {
-        let entries = self
-            .authorities()
-            .into_iter()
-            .map(|authority| (authority.key, Entry { address: authority.address, weight: authority.weight }));
+        let entries = self.authorities().into_iter().map(|authority| {
+            (authority.key, DirectoryEntry { address: authority.address, weight: authority.weight })
+        });
         Directory(Map::from_iter_dedup(entries))
     }
 

@@ -1,6 +1,6 @@
 //! Parameters by name: the two sets that a draft may choose, and changes of single parameters.
 
-use posync_protocol::{Amount, limits::Parameters};
+use posync_protocol::{Amount, Class, limits::Parameters};
 use std::collections::BTreeMap;
 
 /// Returns the set of parameters with that name.
@@ -15,20 +15,29 @@ pub(super) fn set(name: &str) -> Result<Parameters, String> {
     }
 }
 
-/// Declares the parameters that a draft may change, by the way in which their text is read.
+/// The place of a parameter: the field with its name, or another one.
+macro_rules! place {
+    ($parameters:ident $name:ident) => { $parameters.$name };
+    ($parameters:ident $name:ident $($place:tt)+) => { $parameters.$($place)+ };
+}
+
+/// Declares the parameters that a draft may change, by the way in which their text is read. A name that is not
+/// a field has its place beside it.
 macro_rules! named {
-    ($($kind:ident: $($field:ident)*;)*) => {
+    ($($kind:ident: $($name:ident $(= ($($place:tt)+))?)*;)*) => {
         /// Names of all parameters.
-        const NAMES: &[&str] = &[$($(stringify!($field),)*)*];
+        const NAMES: &[&str] = &[$($(stringify!($name),)*)*];
 
         /// Names and values of all parameters; money in grains.
         pub fn named(parameters: &Parameters) -> Vec<(&'static str, u128)> {
-            vec![$($((stringify!($field), Value::from(parameters.$field).0),)*)*]
+            vec![$($((stringify!($name), Value::from(place!(parameters $name $($($place)+)?)).0),)*)*]
         }
 
         fn change(parameters: &mut Parameters, name: &str, text: &str) -> Option<Option<()>> {
             match name {
-                $($(stringify!($field) => Some($kind(text).map(|value| parameters.$field = value)),)*)*
+                $($(stringify!($name) => {
+                    Some($kind(text).map(|value| place!(parameters $name $($($place)+)?) = value))
+                })*)*
                 _ => None,
             }
         }
@@ -66,11 +75,15 @@ named! {
     number:
         block_ms round_blocks term_rounds epoch_rounds leader_timeout_ms certification_timeout_ms
         draw_every_blocks deadline_blocks pending_rounds_max redemption_epochs agreement_epochs_max exit_epochs
-        unbonding_epochs round_ring expiry_blocks_max burn committee reserve_share quota_leaves_max
-        quota_egress_max quota_gas_max rate_egress_max rate_gas_max closing_slice emission_divisor usage_share
-        subsidy_cap;
+        unbonding_epochs round_ring expiry_blocks_max burn committee reserve_share closing_slice
+        emission_divisor usage_share subsidy_cap
+        quota_leaves_max = (quota_max[Class::Storage]) quota_egress_max = (quota_max[Class::Egress])
+        quota_gas_max = (quota_max[Class::Compute])
+        rate_egress_max = (rate_max.egress) rate_gas_max = (rate_max.gas);
     small: draws fault_draws_min;
-    wide: price_storage price_egress price_gas;
+    wide:
+        price_storage = (prices[Class::Storage]) price_egress = (prices[Class::Egress])
+        price_gas = (prices[Class::Compute]);
     money:
         base_fee deposit account_burn bond_min bond_per_leaf registration_burn unjail_burn seat_bond;
 }
@@ -118,7 +131,14 @@ mod tests {
         let fields: Vec<&str> = shown
             .split([' ', ','])
             .filter_map(|word| word.strip_suffix(':'))
-            .filter(|word| !word.is_empty())
+            .flat_map(|field| match field {
+                "prices" => vec!["price_storage", "price_egress", "price_gas"],
+                "quota_max" => vec!["quota_leaves_max", "quota_egress_max", "quota_gas_max"],
+                "rate_max" => vec!["rate_egress_max", "rate_gas_max"],
+                // The fields of the values by class.
+                "" | "egress" | "gas" => Vec::new(),
+                field => vec![field],
+            })
             .collect();
         let mut names = NAMES.to_vec();
         names.sort_unstable();
