@@ -32,16 +32,16 @@ pub(crate) struct Card {
 pub(crate) struct Places {
     /// Address at which the other authorities reach this one; a host name is resolved at every dial
     #[arg(long, value_name = "HOST:PORT")]
-    advertise: String,
+    pub(crate) advertise: String,
     /// Address that this machine's connections come from, as the others see it; that of --advertise if not given
     #[arg(long, value_name = "IP")]
-    egress: Option<IpAddr>,
+    pub(crate) egress: Option<IpAddr>,
     /// Address at which clients reach this authority
     #[arg(long, value_name = "HOST:PORT")]
-    service: String,
+    pub(crate) service: String,
     /// Account that its pay is for; the authority's own if not given
     #[arg(long, value_name = "ACCOUNT")]
-    payout: Option<String>,
+    pub(crate) payout: Option<String>,
 }
 
 impl Card {
