@@ -2,6 +2,7 @@
 //! providers, equal payments. Each prints its figures beside its limit and fails above it.
 //!
 //! The limits hold on a quiet machine with two cores; the network is that of `posync devnet`.
+#![expect(clippy::disallowed_types, reason = "this program links nothing of the engine")]
 
 use crate::net::{self, Net};
 use std::{

@@ -11,16 +11,13 @@ use commonware_storage::{
     archive::{Archive as _, Identifier, prunable},
     translator::EightCap,
 };
-use commonware_utils::sync::AsyncMutex;
+use commonware_utils::sync::{AsyncMutex, Mutex};
 use posync_protocol::{
     Code, Hash,
     ledger::Event,
     limits::{BLOCKS_KEPT, OPERATIONS_MAX},
 };
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
-};
+use std::{collections::VecDeque, sync::Arc};
 
 /// Upper bound on the events of a block when decoding, against damage. No block can cause as many.
 const EVENTS_MAX: usize = 1 << 20;
@@ -97,7 +94,7 @@ impl<E: Runtime> Outcomes<E> {
             archive = pruned.expect("a node that cannot write must stop");
         }
         *slot = Some(archive);
-        let mut newest = self.newest.lock().expect("no holder panics");
+        let mut newest = self.newest.lock();
         if newest.len() == REMEMBERED_MAX {
             newest.pop_front();
         }
@@ -115,7 +112,7 @@ impl<E: Runtime> Outcomes<E> {
     }
 
     fn remembered(&self, height: u64) -> Option<BlockOutcome> {
-        let newest = self.newest.lock().expect("no holder panics");
+        let newest = self.newest.lock();
         newest.iter().find(|(known, _)| *known == height).map(|(_, outcome)| outcome.clone())
     }
 
@@ -147,7 +144,7 @@ mod tests {
                 outcomes.put(height, Sha256::hash(&[&height.to_be_bytes()]), &outcome(height)).await;
                 assert_eq!(outcomes.clone().get(height).await, Some(outcome(height)), "from memory");
             }
-            assert_eq!(outcomes.newest.lock().expect("no one panics").len(), REMEMBERED_MAX);
+            assert_eq!(outcomes.newest.lock().len(), REMEMBERED_MAX);
             drop(outcomes);
             let outcomes = Outcomes::open(context.child("again"), &files, false).await;
             for height in 1..=count {

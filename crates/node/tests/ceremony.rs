@@ -3,6 +3,7 @@
 
 use commonware_codec::Encode as _;
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use commonware_utils::sync::{Condvar, Mutex};
 use posync_node::ceremony::{
     Draft, Options,
     card::{Card, parse_address},
@@ -14,7 +15,7 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex},
+    sync::Arc,
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -36,16 +37,15 @@ struct Screen(Arc<(Mutex<String>, Condvar)>);
 
 impl Screen {
     fn show(&self, line: &str) {
-        let mut lines = self.0.0.lock().expect("no holder panics");
+        let mut lines = self.0.0.lock();
         *lines += line;
         lines.push('\n');
         self.0.1.notify_all();
     }
 
     fn shows(&self, words: &str) {
-        let lines = self.0.0.lock().expect("no holder panics");
-        let waited = self.0.1.wait_timeout_while(lines, PATIENCE, |lines| !lines.contains(words));
-        let (lines, _) = waited.expect("no holder panics");
+        let mut lines = self.0.0.lock();
+        self.0.1.wait_while_for(&mut lines, |lines| !lines.contains(words), PATIENCE);
         assert!(lines.contains(words), "it shows no {words}: {lines}");
     }
 }
