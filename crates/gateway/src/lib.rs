@@ -47,12 +47,13 @@ use crate::{
     access::{Access, TooMany},
     catalogue::Stopped,
     consumer::{Consumer, Means},
+    environment::Environment,
     peer::Dialer,
     serve::Service,
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_macros::select;
-use commonware_runtime::{Clock, Metrics, Network, SinkOf, Spawner, Storage, StreamOf};
+use commonware_runtime::{Clock, Metrics, Network, Resolver, SinkOf, Spawner, Storage, StreamOf};
 use posync_client::{
     channel::{self, Listen},
     connection::Endpoint,
@@ -63,8 +64,15 @@ use posync_protocol::{Account, Hash, limits::Parameters};
 use rand_core::CryptoRng;
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
+
+/// Time between two looks at the height until the first is known.
+const READY_LOOK: Duration = Duration::from_millis(250);
 
 /// Configuration of a gateway: its account, users, network and policy.
 #[derive(Clone)]
@@ -134,7 +142,7 @@ pub fn listening(listen: SocketAddr, users: &[Account]) -> SocketAddr {
 /// [`Error`].
 pub async fn run<E, N>(context: E, network: N, config: Config) -> Result<(), Error>
 where
-    E: Spawner + Clock + Storage + Metrics + CryptoRng,
+    E: Spawner + Clock + Storage + Metrics + CryptoRng + Resolver,
     N: Network,
 {
     let mut stopped = context.stopped();
@@ -158,11 +166,13 @@ where
     let Consumer { shared, heard, incomplete, disk, .. } = consumer;
     shared.common.environment.spawn(repair::reap(shared.clone()));
     let repair = repair::start(shared.clone(), heard, incomplete);
+    let (environment, height) = (shared.common.environment.clone(), shared.height.clone());
     let service = Arc::new(Service { shared, account, access });
     let server = Server::<Gateway, _>::new(move |call, ask| serve::handle(service.clone(), call, ask));
     let listen = Listen::new(config.key, <Gateway as rpc::Service>::NAMESPACE, address);
     let listening = server.listen(context.child("listen"), &*network, listen).await?;
     tracing::info!(address = %listening.address, %account, owner = %config.owner, users = config.users.len(), "the gateway serves");
+    environment.spawn(tell_ready(environment.clone(), height));
     select! {
         _ = &mut stopped => Ok(()),
         ended = disk => match ended {
@@ -173,6 +183,14 @@ where
         // A gateway that accepts no connections is useless: it ends, and its supervisor restarts it.
         _ = listening.task => Err(Error::Deaf(listening.address)),
     }
+}
+
+/// Logs the first certified height: from then on the gateway knows its agreements' state.
+async fn tell_ready(environment: Environment, height: Arc<AtomicU64>) {
+    while height.load(Ordering::Relaxed) == 0 {
+        environment.sleep(READY_LOOK).await;
+    }
+    tracing::info!(height = height.load(Ordering::Relaxed), "ready: the gateway follows the chain");
 }
 
 /// A network that is shared by several owners.
@@ -197,7 +215,7 @@ impl<N: Network> Network for SharedNetwork<N> {
 pub fn dialer<S, E, N>(context: &E, network: &Arc<N>, key: &PrivateKey) -> Dialer<S>
 where
     S: rpc::Service,
-    E: Spawner + Clock + CryptoRng,
+    E: Spawner + Clock + CryptoRng + Resolver,
     N: Network,
 {
     let context = Arc::new(context.child("dialer"));

@@ -16,7 +16,10 @@ use commonware_codec::{EncodeSize, Write};
 use commonware_macros::select;
 use commonware_utils::channel::oneshot;
 use futures::future::BoxFuture;
-use posync_client::rpc::{Call, Client, Provider};
+use posync_client::{
+    address::Address,
+    rpc::{Call, Client, Provider},
+};
 use posync_protocol::{
     Account, AgreementId, Bounded, Hash, Signature,
     limits::SHARD_BYTES_MAX,
@@ -24,7 +27,6 @@ use posync_protocol::{
     wire::provider::{Answer, Ask, Get, Refusal, Refused, Sign, Slice, Status},
 };
 use std::{
-    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -85,7 +87,7 @@ impl Error {
 
 /// Opens connections of one service; no other part of the gateway's links knows runtime and network.
 pub type Dialer<S> =
-    Arc<dyn Fn(Account, SocketAddr) -> BoxFuture<'static, Result<Client<S>, String>> + Send + Sync>;
+    Arc<dyn Fn(Account, Address) -> BoxFuture<'static, Result<Client<S>, String>> + Send + Sync>;
 
 /// The ledger's time, by which silence is measured.
 #[derive(Clone, Debug)]
@@ -178,7 +180,7 @@ enum State {
 /// The link to one provider.
 pub struct Peer {
     account: Account,
-    address: Mutex<Option<SocketAddr>>,
+    address: Mutex<Option<Address>>,
     state: AsyncMutex<State>,
     puts: Arc<Semaphore>,
     dialer: Dialer<Provider>,
@@ -228,8 +230,8 @@ impl Peer {
     }
 
     /// Sets the address that is dialed from now on.
-    pub fn set_address(&self, address: SocketAddr) {
-        *self.address.lock().expect("no holder of this lock panics") = Some(address);
+    pub fn set_address(&self, address: impl Into<Address>) {
+        *self.address.lock().expect("no holder of this lock panics") = Some(address.into());
     }
 
     fn unreachable(&self, why: impl ToString) -> Error {
@@ -263,7 +265,7 @@ impl Peer {
     }
 
     async fn dial(&self) -> Result<Client<Provider>, String> {
-        let address = *self.address.lock().expect("no holder of this lock panics");
+        let address = self.address.lock().expect("no holder of this lock panics").clone();
         let address = address.ok_or("the ledger names no address that parses")?;
         (self.dialer)(self.account, address).await
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! <directory>/
 //!   genesis        initial data of the network, the same file on every member
-//!   config.json    listen addresses and sizes of this node
+//!   config.json    listen addresses and sizes of this node, unless its caller gives them
 //!   node.key       this node's Ed25519 key, hex, readable by its owner alone
 //!   secrets/       shares of the network key (0700)
 //!   storage/       blocks, certificates, state
@@ -78,9 +78,9 @@ pub struct Settings {
     /// If true, nothing is pruned: the node answers about every block since the first.
     #[serde(default)]
     pub archive: bool,
-    /// If true, peers at private and loopback addresses are dialled, as a local network needs.
+    /// If true, peers at private and loopback addresses are dialled, as a private network needs.
     #[serde(default)]
-    pub local: bool,
+    pub private: bool,
 }
 
 const fn page_cache_pages() -> usize {
@@ -90,7 +90,7 @@ const fn page_cache_pages() -> usize {
 impl Settings {
     /// Settings of a node on a local network.
     pub const fn local(listen: SocketAddr, service: SocketAddr, archive: bool) -> Self {
-        Self { listen, service, page_cache_pages: page_cache_pages(), archive, local: true }
+        Self { listen, service, page_cache_pages: page_cache_pages(), archive, private: true }
     }
 }
 
@@ -101,7 +101,7 @@ pub struct Config {
     pub directory: PathBuf,
     /// Genesis of the network, the same on every member.
     pub genesis: Genesis,
-    /// Settings of this node, from `config.json`.
+    /// Settings of this node.
     pub settings: Settings,
     /// Private key of this node.
     pub key: PrivateKey,
@@ -111,7 +111,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Writes the directory of an authority; the share goes into its store of secrets.
+    /// Writes the directory of an authority with its settings in `config.json`, for [`Self::open`].
     ///
     /// # Errors
     /// [`ConfigError`] if the directory holds a node or cannot be written.
@@ -121,6 +121,17 @@ impl Config {
         settings: &Settings,
         secret: &AuthoritySecret,
     ) -> Result<(), ConfigError> {
+        Self::deal(directory, genesis, secret)?;
+        let json = serde_json::to_vec_pretty(settings).expect("settings are plain data");
+        let at = |source| ConfigError::File { path: directory.join("config.json"), source };
+        write_private(directory, "config.json", &json).map_err(at)
+    }
+
+    /// Writes what a dealer gives to an authority: genesis, key, and the share in its store of secrets.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the directory holds a node or cannot be written.
+    pub fn deal(directory: &Path, genesis: &Genesis, secret: &AuthoritySecret) -> Result<(), ConfigError> {
         let at = |path: &Path| {
             let path = path.to_path_buf();
             move |source| ConfigError::File { path, source }
@@ -129,26 +140,33 @@ impl Config {
         if directory.join("genesis").exists() {
             return Err(ConfigError::Occupied(directory.into()));
         }
-        let json = serde_json::to_vec_pretty(settings).expect("settings are plain data");
         let secrets = Secrets::disk(directory.join("secrets")).map_err(at(directory))?;
         secrets.seed(&secret.share);
         write_private(directory, "node.key", hex(&secret.key.encode()).as_bytes()).map_err(at(directory))?;
-        write_private(directory, "config.json", &json).map_err(at(directory))?;
         // The genesis is written last: its presence means that the directory holds a node.
         write_private(directory, "genesis", &genesis.encode()).map_err(at(directory))
     }
 
-    /// Locks and reads a node's directory.
+    /// Locks and reads a node's directory, with the settings in `config.json`.
     ///
     /// # Errors
     /// [`ConfigError`]: another node runs on it, or a file is missing or damaged.
     pub fn open(directory: &Path) -> Result<Self, ConfigError> {
+        let path = directory.join("config.json");
+        let settings = serde_json::from_slice(&read(directory, "config.json")?)
+            .map_err(|error| ConfigError::Damaged { path, reason: error.to_string() })?;
+        Self::open_as(directory, settings)
+    }
+
+    /// Locks and reads a node's directory, with these settings.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: another node runs on it, or a file is missing or damaged.
+    pub fn open_as(directory: &Path, settings: Settings) -> Result<Self, ConfigError> {
         let lock = lock(directory)?;
         let genesis = Genesis::from_bytes(&read(directory, "genesis")?)?;
         let damaged =
             |name: &str, reason: String| ConfigError::Damaged { path: directory.join(name), reason };
-        let settings = serde_json::from_slice(&read(directory, "config.json")?)
-            .map_err(|error| damaged("config.json", error.to_string()))?;
         let key = unhex(&read(directory, "node.key")?)
             .and_then(|bytes| PrivateKey::decode(Copying(&bytes)).ok())
             .ok_or_else(|| damaged("node.key", "it is not 64 hex digits of an Ed25519 key".into()))?;

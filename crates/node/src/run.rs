@@ -125,7 +125,18 @@ pub fn run_tokio(
     operations: Arc<dyn Operations>,
     services: TokioServices,
 ) -> Result<(), RunError> {
-    let config = Config::open(directory)?;
+    run_config(Config::open(directory)?, operations, services)
+}
+
+/// Runs the authority of an opened directory, as [`run_tokio`] does.
+///
+/// # Errors
+/// [`RunError`].
+pub fn run_config(
+    config: Config,
+    operations: Arc<dyn Operations>,
+    services: TokioServices,
+) -> Result<(), RunError> {
     let limit = descriptors::require(descriptors::MEMBER)?;
     tracing::debug!(limit, "files that this node may have open");
     let repair = Repair::new(&config.directory, &config.secrets);
@@ -298,6 +309,11 @@ async fn watch_clock(context: tokio::Context, anchor: Anchor, handle: Handle) ->
     }
 }
 
+/// Time between two blocks below which peers are looked for as often as on one machine.
+const FAST_BLOCK_MS: u64 = 500;
+/// Longest time between two connections of one peer.
+const COOLDOWN_MAX: Duration = Duration::from_secs(5);
+
 type Handshake = Cups<Sake<PrivateKey>, ChaCha20Poly1305>;
 
 fn network_config(config: &Config) -> lookup::Config<Handshake> {
@@ -314,7 +330,9 @@ fn network_config(config: &Config) -> lookup::Config<Handshake> {
     let namespace = [b"posync/p2p/1".as_slice(), &config.genesis.chain()].concat();
     // Inbound queues are allocated for this many peers, at the quota of every channel.
     let peers = config.genesis.authorities.len() + 1;
-    let make = if config.settings.local { lookup::Config::local } else { lookup::Config::recommended };
+    // A network with fast blocks finds its peers as fast; who may be dialled is a setting of its own.
+    let is_fast = config.genesis.parameters.block_ms < FAST_BLOCK_MS;
+    let make = if is_fast { lookup::Config::local } else { lookup::Config::recommended };
     let mut network = make(
         handshake,
         &namespace,
@@ -323,6 +341,9 @@ fn network_config(config: &Config) -> lookup::Config<Handshake> {
         engine::message_bytes_max(),
         NZUsize!(1_024),
     );
+    network.allow_private_ips = config.settings.private;
+    // Failed dials count, too: a restarted authority must not wait a minute for a peer that just tried it.
+    network.peer_connection_cooldown = network.peer_connection_cooldown.min(COOLDOWN_MAX);
     // Each handshake takes a file descriptor, and those are counted.
     network.max_concurrent_handshakes = NZU32!(descriptors::PEER_HANDSHAKES);
     network

@@ -23,13 +23,14 @@ use crate::{
 };
 use commonware_cryptography::Signer as _;
 use commonware_macros::select;
-use commonware_runtime::{Clock, Metrics, Network, Spawner, Storage};
+use commonware_runtime::{Clock, Metrics, Network, Resolver, Spawner, Storage};
 use posync_client::{
     channel::{self, Listen},
     connection::Connection,
     floor,
     light::Light,
     rpc::{self, Server, Service as _},
+    watch,
 };
 use posync_protocol::Account;
 use rand_core::CryptoRng;
@@ -77,7 +78,7 @@ pub async fn run<E, N>(
     started: impl FnOnce(SocketAddr) + Send,
 ) -> Result<(), Error>
 where
-    E: Spawner + Clock + Storage + Metrics + CryptoRng,
+    E: Spawner + Clock + Storage + Metrics + CryptoRng + Resolver,
     N: Network,
 {
     let (chain, parameters, account) =
@@ -113,10 +114,12 @@ where
         journals,
     );
     let mut reconciler_task = context.child("reconciler_task").spawn(move |_| reconciler.run());
-    let every = config.scrub;
+    let (every, rate) = (config.scrub, config.scrub_rate);
     let mut scrub_task =
-        context.child("scrub").spawn(move |_| async move { scrub::run(&handler, every).await });
+        context.child("scrub").spawn(move |_| async move { scrub::run(&handler, every, rate).await });
     tracing::info!(%account, address = %listening.address, "the provider is up");
+    let heights = seen.heights();
+    context.child("ready").spawn(move |_| tell_ready(heights));
     started(listening.address);
     let mut stopped = context.stopped();
     let ended = select! {
@@ -152,10 +155,17 @@ fn open<E: Spawner + Clock, B: commonware_runtime::Blob>(
     handler
 }
 
+/// Logs the first certified height: from then on the provider knows what it owes.
+async fn tell_ready(mut heights: watch::Receiver<u64>) {
+    if let Ok(height) = heights.wait_for(|height| *height > 0).await {
+        tracing::info!(height = *height, "ready: the provider follows the chain");
+    }
+}
+
 /// Starts measuring egress in every epoch.
 fn measure<E, N>(context: &E, network: Shared<N>, config: &Config, view: View, node: Node)
 where
-    E: Spawner + Clock + CryptoRng,
+    E: Spawner + Clock + CryptoRng + Resolver,
     N: Network,
 {
     let (key, rate) = (config.key.clone(), config.egress_rate);
@@ -176,7 +186,7 @@ where
 /// Follows the chain over a light connection to one node at a time; two nodes must prove an absence.
 async fn follow<E, N>(context: &E, network: &Shared<N>, config: &Config) -> Node
 where
-    E: Spawner + Clock + Storage + Metrics + CryptoRng,
+    E: Spawner + Clock + Storage + Metrics + CryptoRng + Resolver,
     N: Network,
 {
     let light = Light::new(config.chain, config.network_key);
@@ -205,7 +215,7 @@ async fn listen<E, N, B>(
     handler: Arc<Handler<E, B>>,
 ) -> Result<channel::Listening, channel::Error>
 where
-    E: Spawner + Clock + CryptoRng,
+    E: Spawner + Clock + CryptoRng + Resolver,
     N: Network,
     B: commonware_runtime::Blob,
 {

@@ -4,11 +4,11 @@ use crate::{
     failure::Outcome,
     gateway::Gateway,
     json,
+    net::{Access, Net},
     output::{Output, table},
     session,
 };
 use serde_json::Value;
-use std::path::Path;
 
 /// Command-line arguments of `posync ls`.
 #[derive(Debug, clap::Args)]
@@ -16,9 +16,10 @@ pub(crate) struct Ls {}
 
 impl Ls {
     /// Prints name, size, hash and durable shards of every file.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
+    pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
+        let net = Net::open(access)?;
         session::run(async |context| {
-            let files = Gateway::connect(&context, net).await?.list().await?;
+            let files = Gateway::connect(&context, &net).await?.list().await?;
             let rows: Vec<Value> = files.iter().map(json::file).collect();
             output.answer(&rows, || {
                 let rows: Vec<Vec<String>> = files

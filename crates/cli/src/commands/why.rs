@@ -10,7 +10,7 @@ use crate::{
     gateway::Gateway,
     json,
     ledger::Ledger,
-    network::Network,
+    net::{Access, Net},
     output::Output,
     session,
 };
@@ -23,7 +23,7 @@ use posync_protocol::{
     wire::gateway::{Placement, Seen, Why as Placements},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 /// Command-line arguments of `posync why`.
 #[derive(Debug, clap::Args)]
@@ -34,10 +34,11 @@ pub(crate) struct Why {
 
 impl Why {
     /// Prints the gateway's placement decision and the ledger's proven state.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
-        let account = Network::read(net)?.resolve(&self.node)?;
+    pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
+        let net = Net::open(access)?;
+        let account = net.resolve(&self.node)?;
         session::run(async |context| {
-            let ledger = Ledger::open(&context, net).await?;
+            let ledger = Ledger::open(&context, &net).await?;
             let provider: Option<Provider> = ledger.read(Provider::key(&account)).await?;
             let provider = provider.ok_or_else(|| unknown(&self.node))?;
             let offer: Option<Offer> = ledger.read(Offer::key(&account)).await?;
@@ -45,7 +46,7 @@ impl Why {
             let audit = ledger.read(Audit::key(&account)).await?.unwrap_or_default();
             let reputation: Option<Reputation> = ledger.read(Reputation::key(&account)).await?;
             let egress = Egress::read(&ledger, &account, &offer, &provider).await?;
-            let placements = Gateway::connect(&context, net).await?.why(account).await?;
+            let placements = Gateway::connect(&context, &net).await?.why(account).await?;
             let (height, parameters) = (ledger.height().await?, *ledger.parameters());
             let alerts = alerts(&parameters, height, (&provider, &offer), &audit, reputation.as_ref());
             let epoch = parameters.epoch(height);

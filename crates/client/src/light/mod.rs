@@ -45,6 +45,7 @@ use posync_protocol::{
     block::{BlockBody, Header, Receipts},
     wire::node::{Certified, NETWORK_KEY_BYTES, ProvenRecord, Read},
 };
+use std::fmt;
 
 /// The key under which every certificate of a network verifies.
 pub type NetworkKey = <MinSig as Variant>::Public;
@@ -125,6 +126,12 @@ pub struct Light {
     chain: Hash,
     network_key: NetworkKey,
     scheme: Scheme,
+}
+
+impl fmt::Debug for Light {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Light").field("chain", &self.chain).finish_non_exhaustive()
+    }
 }
 
 impl Light {

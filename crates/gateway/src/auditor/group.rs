@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{agreements::Agreements, consumer::Consumer, ledger::Error, sample::Sample, shared::Shared};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
-use commonware_runtime::{Clock, Handle, Metrics, Network, Spawner, Storage};
+use commonware_runtime::{Clock, Handle, Metrics, Network, Resolver, Spawner, Storage};
 use commonware_utils::channel::{mpsc, oneshot};
 use posync_client::account::{paying, sign_paying};
 use posync_protocol::{
@@ -51,7 +51,7 @@ struct Reading {
 }
 
 /// The reading accounts, by group.
-pub(super) struct Groups<E: Spawner + Clock + Storage + Metrics + CryptoRng, N: Network> {
+pub(super) struct Groups<E: Spawner + Clock + Storage + Metrics + CryptoRng + Resolver, N: Network> {
     context: E,
     network: Arc<N>,
     config: Config,
@@ -86,7 +86,7 @@ fn of_group(partition: &str, group: u64) -> String {
 
 impl<E, N> Groups<E, N>
 where
-    E: Spawner + Clock + Storage + Metrics + CryptoRng,
+    E: Spawner + Clock + Storage + Metrics + CryptoRng + Resolver,
     N: Network,
 {
     /// Starts without any account. Each sample goes to the sender.

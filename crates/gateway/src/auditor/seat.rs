@@ -11,7 +11,7 @@ use crate::{
     ledger::{Error, Ledger, decode},
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
-use commonware_runtime::{Clock, Network, Spawner};
+use commonware_runtime::{Clock, Network, Resolver, Spawner};
 use posync_client::{account::Submitter, connection::Connection, light::Light};
 use posync_protocol::{
     Account, Amount, Body, Bounded, Code, Hash,
@@ -38,7 +38,7 @@ impl Seat {
     /// A handle that is not connected yet.
     pub(super) fn new<E, N>(context: &E, network: &Arc<N>, config: &Config) -> Self
     where
-        E: Spawner + Clock + CryptoRng,
+        E: Spawner + Clock + CryptoRng + Resolver,
         N: Network,
     {
         let (key, chain) = (config.key.clone(), config.chain);

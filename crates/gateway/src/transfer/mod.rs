@@ -56,7 +56,7 @@ pub enum Error {
     NoPut,
     /// The account is neither the owner nor a listed user.
     #[error(
-        "account {0} is not served here: a gateway serves its owner and the accounts that its owner lists; ask the gateway's owner to add your account to \"users\" in the role.json of the gateway"
+        "account {0} is not served here: a gateway serves its owner and the accounts that its owner lists; ask the gateway's owner to add your account to \"users\" in the config.toml of the gateway"
     )]
     Stranger(Account),
     /// The file was removed or replaced while it was read.

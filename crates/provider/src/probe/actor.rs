@@ -8,10 +8,13 @@ use crate::{
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_macros::select;
-use commonware_runtime::{Clock, Network, SinkOf, Spawner, StreamOf};
+use commonware_runtime::{Clock, Network, Resolver, SinkOf, Spawner, StreamOf};
 use commonware_utils::sync::Mutex;
 use futures::future::join_all;
-use posync_client::rpc::{self, Client};
+use posync_client::{
+    address::Address,
+    rpc::{self, Client},
+};
 use posync_protocol::{
     Account, Body, Bounded,
     limits::{PROBE_BYTES, PROBE_PEERS, PROBE_QUORUM},
@@ -58,7 +61,7 @@ struct Peer {
     draw: u8,
     index: u32,
     account: Account,
-    address: SocketAddr,
+    address: Address,
 }
 
 /// Measures this provider's egress once an epoch.
@@ -73,7 +76,7 @@ pub struct Prober<E, N, L> {
     trouble: Mutex<Trouble>,
 }
 
-impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
+impl<E: Spawner + Clock + CryptoRng + Resolver, N: Network, L: Ledger> Prober<E, N, L> {
     /// Creates a prober for the provider of `view` and `key` that sends at most `rate` bytes a second.
     pub fn new(context: E, network: Shared<N>, view: View, ledger: L, key: PrivateKey, rate: u64) -> Self {
         let most = view.parameters.bytes_per_epoch(rate);
@@ -212,7 +215,8 @@ impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
     async fn send_to(&self, slot: &Slot, peer: &Peer, plan: &Plan) -> Option<(u32, ProbeCount)> {
         let sent = async {
             let context = self.context.child("peer").with_attribute("draw", peer.draw);
-            let dialing = Client::dial(context, &*self.network.0, &self.key, peer.account, peer.address);
+            let dialing =
+                Client::dial(context, &*self.network.0, &self.key, peer.account, peer.address.clone());
             let client = dialing.await?;
             self.reach(slot.heights.start).await;
             self.send(slot, peer, plan, &client).await

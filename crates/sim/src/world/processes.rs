@@ -20,7 +20,7 @@ use posync_node::{
     serve::{Serving, simulated},
 };
 use posync_protocol::{Account, Amount};
-use posync_provider::config::{GRACE_LOCAL, LOOSE, SCRUB_LOCAL};
+use posync_provider::config::{GRACE_LOCAL, LOOSE, SCRUB_LOCAL, SCRUB_RATE};
 use std::{collections::BTreeMap, fmt::Display, future::Future, net::SocketAddr, sync::Arc};
 
 /// Egress that a simulated provider offers, in bytes a second. It is low because every byte is simulated.
@@ -207,6 +207,7 @@ impl<'a> World<'a> {
             network_key: self.lasting.genesis.network_key(),
             parameters: self.lasting.plan.parameters,
             scrub: SCRUB_LOCAL,
+            scrub_rate: SCRUB_RATE,
             loose: LOOSE,
             grace: GRACE_LOCAL,
             report: posync_provider::report::Reporter::default(),
