@@ -202,3 +202,49 @@ fn report(failure: Failure, output: Output) -> ExitCode {
     };
     code
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, path::Path};
+
+    /// Command lines in a file of `ops`: what systemd and containers start, without the program's name.
+    fn started(text: &str) -> Vec<Vec<String>> {
+        let mut all = Vec::new();
+        for line in text.lines().map(str::trim) {
+            let list = line.strip_prefix("CMD ").or_else(|| line.strip_prefix("command: "));
+            if let Some(line) = line.strip_prefix("ExecStart=/usr/local/bin/posync ") {
+                all.push(line.replace("%i", "main").split_whitespace().map(str::to_owned).collect());
+            } else if let Some(list) = list {
+                all.push(serde_json::from_str(list).expect("a list of words"));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn what_supervisors_start_is_a_command_with_flags_that_exist() {
+        let ops = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ops");
+        let unit = |role: network::Role| format!("systemd/posync-{role}@.service");
+        let units = network::Role::ALL.map(unit);
+        let others = ["container/Containerfile", "container/compose.yaml"].map(str::to_owned);
+        for name in units.iter().chain(&others) {
+            let text = fs::read_to_string(ops.join(name)).expect(name);
+            let lines = started(&text);
+            assert_eq!(lines.len(), 1, "{name}");
+            let words = ["posync".to_owned()].into_iter().chain(lines[0].clone());
+            let arguments =
+                Arguments::try_parse_from(words).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let Command::Start(start) = arguments.command else { panic!("{name} starts no role") };
+            if let Some(unit) = name.strip_prefix("systemd/posync-") {
+                let role = unit.strip_suffix("@.service").expect("a template");
+                assert_eq!(start.directory(), Path::new(&format!("/var/lib/posync/{role}-main")), "{name}");
+                assert!(text.contains(&format!("StateDirectory=posync/{role}-%i")), "{name}");
+                let files = text.lines().find_map(|line| line.strip_prefix("LimitNOFILE="));
+                let files: u64 = files.and_then(|files| files.parse().ok()).expect("a number");
+                assert!(files >= posync_client::descriptors::MEMBER, "{name}");
+            }
+        }
+        assert_eq!(fs::read_dir(ops.join("systemd")).expect("there").count(), units.len(), "no other unit");
+    }
+}

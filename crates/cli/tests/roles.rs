@@ -150,25 +150,28 @@ fn a_provider_and_a_gateway_of_other_owners_join_with_the_network_file_alone() {
     assert!(gateway.log().contains("SIGTERM"), "{}", gateway.log());
 }
 
+fn joined<'a>(first: &[&'a str], then: &[&'a str]) -> Vec<&'a str> {
+    [first, then].concat()
+}
+
 /// Stores files at the gateway until the provider, which is known by a name alone, holds a shard; reads them
 /// back with nothing but the line and the user's key.
 fn stored_by_name(net: &Net, (home, line, user): (&Path, &str, &str), (provider, gateway): (&Member, &str)) {
     let source = common::file(home, "source", 300_000, 77);
     let source = source.to_str().expect("text");
     let by = ["--net", line, "--key", user, "--gateway", gateway];
-    let with = |arguments: &[&str]| [&by[..], arguments].concat();
     eventually(120, "the gateway has agreements", || {
-        posync(&with(&["put", source, "first"])).status.success()
+        posync(&joined(&by, &["put", source, "first"])).status.success()
     });
     let mut files = 0;
     eventually(120, "a provider with a name gets shards", || {
         files += 1;
-        ask(&with(&["put", source, &format!("file {files}")]));
+        ask(&joined(&by, &["put", source, &format!("file {files}")]));
         let rows = net.ask(&["providers"]);
         row(&rows, &provider.account).is_some_and(|row| row["stored_bytes"].as_u64() > Some(0))
     });
     let target = home.join("read back");
-    ask(&with(&["get", "file 1", target.to_str().expect("text")]));
+    ask(&joined(&by, &["get", "file 1", target.to_str().expect("text")]));
     assert_eq!(fs::read(source).expect("readable"), fs::read(target).expect("written"));
     let (code, said) = refuse(&["--net", line, "--gateway", gateway, "ls"]);
     assert!(code == 2 && said.contains("--key"), "{said}");

@@ -17,9 +17,16 @@ use crate::{
         TRANSFERS_PER_ACCOUNT, USERS_MAX,
     },
     shared::Shared,
+    transfer::Error,
 };
 use posync_protocol::Account;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The list of users is longer than [`USERS_MAX`].
@@ -36,6 +43,10 @@ pub struct Access(BTreeMap<Account, Arc<Share>>);
 pub struct Share {
     /// The owner of its files.
     pub owner: Owner,
+    /// Bytes of files that the account may store in all.
+    quota: u64,
+    /// Bytes of the files that are being stored.
+    coming: AtomicU64,
     /// Files being stored; further ones wait.
     pub puts: Semaphore,
     /// Files being read; further ones wait.
@@ -70,6 +81,18 @@ impl Part {
     }
 }
 
+/// Bytes of a quota for a file on its way, given back on drop: the catalogue counts it from then on.
+pub struct Reserved {
+    share: Arc<Share>,
+    length: u64,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.share.coming.fetch_sub(self.length, Ordering::AcqRel);
+    }
+}
+
 /// Memory for a segment's plain bytes, released on drop.
 pub type Buffer = OwnedSemaphorePermit;
 
@@ -94,6 +117,17 @@ impl Access {
         Ok(Self(all))
     }
 
+    /// Lets each user store files of `quota` bytes in all; the owner has no bound.
+    #[must_use]
+    pub fn limited(mut self, quota: u64) -> Self {
+        for share in self.0.values_mut() {
+            if let Some(share) = Arc::get_mut(share).filter(|share| share.owner != Owner::default()) {
+                share.quota = quota;
+            }
+        }
+        self
+    }
+
     /// The share of an account; `None` if it is not served.
     pub fn of(&self, account: &Account) -> Option<Arc<Share>> {
         self.0.get(account).cloned()
@@ -105,6 +139,8 @@ impl Share {
     pub fn new(owner: Owner, bytes: usize) -> Self {
         Self {
             owner,
+            quota: u64::MAX,
+            coming: AtomicU64::new(0),
             puts: Semaphore::new(TRANSFERS_PER_ACCOUNT),
             gets: Semaphore::new(TRANSFERS_PER_ACCOUNT),
             incoming: Arc::new(Semaphore::new(bytes / 1024)),
@@ -113,6 +149,22 @@ impl Share {
             reads: Arc::new(Semaphore::new(SEGMENTS_READ_MAX * ACCOUNT_PERCENT / 100)),
             bytes,
         }
+    }
+
+    /// Takes `length` bytes of the quota for a file on its way, beside those of the account's files. A file
+    /// counts until the one that replaces it is stored.
+    ///
+    /// # Errors
+    /// [`Error::Quota`], or the catalogue has stopped.
+    pub async fn reserve(self: &Arc<Self>, shared: &Shared, length: u64) -> Result<Reserved, Error> {
+        let coming = self.coming.fetch_add(length, Ordering::AcqRel);
+        let reserved = Reserved { share: self.clone(), length };
+        // Read after that, so that a file which is stored meanwhile counts at least once.
+        let used = shared.common.catalogue.stored(self.owner).await?.saturating_add(coming);
+        if used.saturating_add(length) > self.quota {
+            return Err(Error::Quota { used, length, quota: self.quota });
+        }
+        Ok(reserved)
     }
 
     /// Waits for memory for `bytes` of a segment and of its shards.

@@ -87,6 +87,8 @@ pub struct Config {
     pub owner: Account,
     /// Other accounts that may store files here, at most [`limits::USERS_MAX`].
     pub users: Vec<Account>,
+    /// Bytes of files that each of those may store in all.
+    pub user_quota: u64,
     /// Nodes of the network, asked in turn.
     pub nodes: Vec<Endpoint>,
     /// SHA-256 hash of the genesis.
@@ -148,7 +150,7 @@ where
     let mut stopped = context.stopped();
     let network = Arc::new(network);
     let account = Account::of(&config.key.public_key());
-    let access = Access::new(config.owner, &config.users)?;
+    let access = Access::new(config.owner, &config.users)?.limited(config.user_quota);
     let address = listening(config.listen, &config.users);
     let means = Means {
         key: config.key.clone(),

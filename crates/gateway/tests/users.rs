@@ -115,3 +115,35 @@ fn whose_a_file_is_survives_a_restart() {
         }
     });
 }
+
+#[test]
+fn a_user_stores_up_to_its_quota_and_the_owner_without_a_bound() {
+    run(|context| async move {
+        let world = World::start(&context).await;
+        let users = [account(&key(1)), account(&key(2))];
+        let served = world.serve_limited(&context, account(&key(0)), &users, 1_000).await;
+        let [owner, first, second] =
+            [served.dial(&key(0)).await, served.dial(&key(1)).await, served.dial(&key(2)).await];
+        let is_stored = async |user: &User, name: &str, length: usize| {
+            let answer = user.put(name, &bytes(length, 1)).await;
+            let stored = matches!(answer, Answer::Stored(_));
+            assert!(stored || refusal(&answer).contains("lets you store 1000"), "{answer:?}");
+            stored
+        };
+        assert!(is_stored(&owner, "large", 5_000).await);
+        assert!(is_stored(&first, "a", 600).await);
+        assert!(!is_stored(&first, "b", 401).await, "it would be more than the quota");
+        assert!(is_stored(&second, "b", 1_000).await, "each has a quota of its own");
+        assert!(is_stored(&first, "b", 400).await);
+        assert!(!is_stored(&first, "c", 1).await);
+        assert!(matches!(first.ask(Ask::Remove(name_of("a"))).await, Answer::Removed(_)));
+        assert!(is_stored(&first, "b", 500).await, "the old file counts until the new one is stored");
+        assert!(is_stored(&first, "c", 500).await, "the old one is gone");
+        assert!(!is_stored(&first, "c", 501).await);
+        // A put on its way counts as well.
+        assert!(matches!(first.ask(Ask::Remove(name_of("b"))).await, Answer::Removed(_)));
+        let both = futures::join!(is_stored(&first, "d", 300), is_stored(&first, "e", 300));
+        assert!(both.0 != both.1, "one of two at once: {both:?}");
+        assert_eq!(names(&first).await.len(), 2);
+    });
+}

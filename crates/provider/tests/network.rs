@@ -63,7 +63,7 @@ fn serve() -> Option<Serve> {
 fn endpoints(network: &Network4) -> Vec<Endpoint> {
     let endpoint = |(index, node): (usize, &posync_node::run::SimNode)| Endpoint {
         account: Account::of(&node.key.public_key()),
-        address: node_address(index, index as u64 + 1),
+        address: node_address(index, index as u64 + 1).into(),
     };
     network.nodes.iter().enumerate().map(endpoint).collect()
 }

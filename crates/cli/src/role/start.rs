@@ -97,10 +97,15 @@ impl Start {
     }
 }
 
-/// Checks that files can be made in the role's directory.
+/// Checks that files can be made in the role's directory. A full volume is no error: reading goes on there.
 pub(super) fn writable(directory: &Path) -> Outcome {
     let probe = tempfile::Builder::new().prefix(".posync-").suffix(".part").tempfile_in(directory);
-    probe.map(drop).map_err(|error| Failure::file(directory, "write into the role's directory", error))
+    match probe {
+        Err(error) if error.kind() != io::ErrorKind::StorageFull => {
+            Err(Failure::file(directory, "write into the role's directory", error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Ends the process when the supervisor closes the pipe or dies. An immediate end loses no data:
@@ -281,6 +286,7 @@ fn gateway(settings: &Settings) -> Outcome {
         )
     })?;
     let (listen, users) = (settings.listen("listen")?, settings.accounts("users")?);
+    let quota = settings.bytes("user_quota")?;
     let held = hold(&directory.join("gateway.lock"));
     let held = held.map_err(|error| Failure::file(&directory.join("gateway.lock"), "lock", error))?;
     let _lock = held.ok_or_else(|| running_already(settings))?;
@@ -295,6 +301,7 @@ fn gateway(settings: &Settings) -> Outcome {
                 listen,
                 owner,
                 users,
+                user_quota: if quota == 0 { u64::MAX } else { quota },
                 nodes: net.file.endpoints(),
                 chain: net.file.chain,
                 network_key: *net.light.network_key(),

@@ -257,6 +257,14 @@ pub(super) const TABLE: &[Setting] = &[
          told to listen on 0.0.0.0 listens on loopback.",
     ),
     setting(
+        "user_quota",
+        GATEWAY,
+        Kind::Bytes,
+        "0",
+        "Bytes of files that each of these accounts may store in all, such as \"50 GiB\"; 0 is no bound. All files\n\
+         are paid from the gateway's account.",
+    ),
+    setting(
         "alert_url",
         ALL,
         Kind::Text,

@@ -60,6 +60,8 @@ pub struct Index<E: Storage + Clock + Metrics> {
     /// The agreement for which a number stands.
     identities: BTreeMap<u32, AgreementId>,
     durable: BTreeMap<FileId, u32>,
+    /// Bytes of each account's files.
+    stored: BTreeMap<Owner, u64>,
     /// Kind and number of each row that does not decode.
     aside: Vec<String>,
 }
@@ -98,6 +100,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
             free_jobs: BTreeSet::new(),
             free_agreements: VecDeque::new(),
             identities: BTreeMap::new(),
+            stored: BTreeMap::new(),
             aside: Vec::new(),
             durable: BTreeMap::new(),
         };
@@ -121,6 +124,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
                     self.load_segments(&file.id, file.segments, true, &mut agreements, &mut loaded.open)
                         .await?;
                     self.names.entry(file.owner).or_default().insert(file.name.to_vec(), number);
+                    *self.stored.entry(file.owner).or_default() += file.bytes;
                 }
                 Some(None) => drop(self.free_files.insert(number)),
                 None => {}
@@ -266,6 +270,16 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
         Ok(files)
     }
 
+    /// The bytes of an account's files.
+    pub fn stored(&self, owner: &Owner) -> u64 {
+        self.stored.get(owner).copied().unwrap_or_default()
+    }
+
+    fn add_stored(&mut self, owner: Owner, more: u64, less: u64) {
+        let stored = self.stored.entry(owner).or_default();
+        *stored = stored.saturating_add(more).saturating_sub(less);
+    }
+
     /// The number of an account's files.
     pub fn files(&self, owner: &Owner) -> u64 {
         self.names.get(owner).map_or(0, |names| names.len() as u64)
@@ -318,13 +332,15 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
                 }
             },
         };
-        let replaced = match known {
-            Some(_) => self.known::<FileRow>(&FileRow::key(number)).await?.map(|old| {
-                let old = JobRow { file: old.id, segments: old.segments };
-                (self.add_job(old), old)
-            }),
+        let old = match known {
+            Some(_) => self.known::<FileRow>(&FileRow::key(number)).await?,
             None => None,
         };
+        self.add_stored(row.owner, row.bytes, old.as_ref().map_or(0, |old| old.bytes));
+        let replaced = old.map(|old| {
+            let old = JobRow { file: old.id, segments: old.segments };
+            (self.add_job(old), old)
+        });
         self.store.put(FileRow::key(number), row);
         self.store.delete(JobRow::key(job));
         self.free_jobs.insert(job);
@@ -338,6 +354,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<E> {
         let Some(number) = number else { return Ok(None) };
         let Some(row) = self.known::<FileRow>(&FileRow::key(number)).await? else { return Ok(None) };
         self.store.delete(FileRow::key(number));
+        self.add_stored(*owner, 0, row.bytes);
         self.free_files.insert(number);
         let job = JobRow { file: row.id, segments: row.segments };
         Ok(Some((self.describe(&row), self.add_job(job), job)))

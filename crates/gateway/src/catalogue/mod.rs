@@ -52,6 +52,7 @@ enum Message {
     Describe(FileRow, Reply<File>),
     List(Named, Reply<Vec<File>>),
     Files(Owner, Reply<u64>),
+    Stored(Owner, Reply<u64>),
     Segment(FileId, u32, Reply<Option<SegmentRow>>),
     Faults(Reply<Vec<(u64, FaultRow)>>),
     Begin(FileId, u32, Reply<u32>),
@@ -138,6 +139,7 @@ where
         M::Describe(row, reply) => drop(reply.send(index.describe(&row))),
         M::List(from, reply) => drop(reply.send(index.list(from).await?)),
         M::Files(owner, reply) => drop(reply.send(index.files(&owner))),
+        M::Stored(owner, reply) => drop(reply.send(index.stored(&owner))),
         M::Segment(file, segment, reply) => drop(reply.send(index.segment(&file, segment).await?)),
         M::Faults(reply) => drop(reply.send(index.faults().await?)),
         M::Begin(file, segments, reply) => {
@@ -237,6 +239,8 @@ asks! {
     list(from: impl Into<Named>) -> Vec<File> = List;
     /// The number of an account's files.
     files(owner: Owner) -> u64 = Files;
+    /// The bytes of an account's files.
+    stored(owner: Owner) -> u64 = Stored;
     /// The row of a segment, if it is there and sound.
     segment(file: FileId, segment: u32) -> Option<SegmentRow> = Segment;
     /// Faults, oldest first, with their numbers.

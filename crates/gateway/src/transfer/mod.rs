@@ -75,6 +75,19 @@ pub enum Error {
     /// A segment could not be read: its number and the reason.
     #[error("segment {0} cannot be read: {1}; try again when its providers are back")]
     Unreadable(u32, coding::Error),
+    /// The account's files would hold more than it may store: the bytes of its files and of those on their
+    /// way, of this one, and of the quota.
+    #[error(
+        "your files hold {used} bytes, this one {length}, and the gateway's owner lets you store {quota}; remove files, or ask the owner"
+    )]
+    Quota {
+        /// Bytes of the files that are stored or on their way.
+        used: u64,
+        /// Bytes of this file.
+        length: u64,
+        /// Bytes that the account may store.
+        quota: u64,
+    },
     /// The catalogue is full.
     #[error("the catalogue is full: {0}; remove files")]
     Full(&'static str),

@@ -18,7 +18,7 @@
 
 use super::{Error, segment};
 use crate::{
-    access::{Buffer, Share},
+    access::{Buffer, Reserved, Share},
     catalogue::{Stopped, row::FileRow},
     coding::{self, FileId, FileKey},
     expected::Coming,
@@ -58,6 +58,7 @@ pub async fn put(
         return Err(Error::Name);
     }
     let segments = coding::segments(length).ok_or(Error::Length(length))?;
+    let reserved = share.reserve(shared, length).await?;
     let coming = shared.expect(length);
     ready(shared, segments).await?;
     let seed = shared.common.environment.random();
@@ -68,7 +69,7 @@ pub async fn put(
     let under_way = UnderWay { shared, share, id, length, coming: &coming, fate: &ending.0 };
     let blake3 = under_way.stream(&mut pieces).await?;
     let row = FileRow { name, id, bytes: length, blake3, segments, owner: share.owner };
-    finish(shared, job, row, putting, ending).await
+    finish(shared, job, row, (putting, reserved), ending).await
 }
 
 /// Turns the put into a file. Once begun it goes on even if the caller is gone: otherwise the file could
@@ -77,7 +78,7 @@ async fn finish(
     shared: &Arc<Shared>,
     job: u32,
     row: FileRow,
-    putting: Putting,
+    held: (Putting, Reserved),
     ending: Ending,
 ) -> Result<File, Error> {
     let (answer, finished) = oneshot::channel();
@@ -87,7 +88,7 @@ async fn finish(
         if matches!(done, Ok(Ok(_))) {
             ending.0.stored();
         }
-        drop((ending, putting));
+        drop((ending, held));
         // The caller may be gone.
         let _ = answer.send(done);
     });

@@ -383,7 +383,18 @@ impl World {
 
     /// Starts the gateway's service for its owner and users.
     pub(crate) async fn serve(&self, context: &Context, owner: Account, users: &[Account]) -> Served {
-        let access = Access::new(owner, users).expect("few");
+        self.serve_limited(context, owner, users, u64::MAX).await
+    }
+
+    /// Starts the service, with a bound on the bytes that each of the users may store.
+    pub(crate) async fn serve_limited(
+        &self,
+        context: &Context,
+        owner: Account,
+        users: &[Account],
+        quota: u64,
+    ) -> Served {
+        let access = Access::new(owner, users).expect("few").limited(quota);
         let service = Service { shared: self.shared.clone(), account: account(&gateway_key()), access };
         let service = Arc::new(service);
         let address = SocketAddr::from(([10, 1, 0, 1], 4000));

@@ -86,7 +86,7 @@ impl<'a> World<'a> {
     pub(super) fn nodes(&self) -> Vec<Endpoint> {
         let endpoint = |(index, seat): (u8, &super::Keys)| Endpoint {
             account: account(&seat.key),
-            address: address(Process::Authority(index)),
+            address: address(Process::Authority(index)).into(),
         };
         (0..).zip(&self.lasting.seats).map(endpoint).collect()
     }
@@ -230,6 +230,7 @@ impl<'a> World<'a> {
             listen: address(process),
             owner: Account::of(&user_key(0).public_key()),
             users: Vec::new(),
+            user_quota: u64::MAX,
             nodes: self.nodes(),
             chain: self.lasting.genesis.chain(),
             network_key: self.lasting.genesis.network_key(),
