@@ -41,7 +41,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// All roles.
+    /// All roles, in the order in which they are listed.
     pub(crate) const ALL: [Self; 4] = [Self::Authority, Self::Provider, Self::Gateway, Self::Node];
 }
 

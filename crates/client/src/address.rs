@@ -54,7 +54,7 @@ pub enum Unresolved {
 }
 
 impl Address {
-    /// The port.
+    /// The port, whatever the host is.
     pub const fn port(&self) -> u16 {
         match self {
             Self::Ip(address) => address.port(),

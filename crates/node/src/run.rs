@@ -131,7 +131,7 @@ pub fn run_tokio(
 /// Runs the authority of an opened directory, as [`run_tokio`] does.
 ///
 /// # Errors
-/// [`RunError`].
+/// [`RunError`], as [`run_tokio`].
 pub fn run_config(
     config: Config,
     operations: Arc<dyn Operations>,

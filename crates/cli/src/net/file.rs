@@ -66,7 +66,7 @@ pub(crate) struct NetworkFile {
     pub(crate) network_key: [u8; NETWORK_KEY_BYTES],
     /// SHA-256 of the encoded parameters of the genesis.
     pub(crate) parameters: Hash,
-    /// A certified block.
+    /// A block that is certified under the network key.
     pub(crate) checkpoint: Checkpoint,
     /// Nodes that serve the network's state; at least one.
     pub(crate) nodes: Vec<Service>,

@@ -65,7 +65,7 @@ impl Access {
 /// A network that a command talks to.
 #[derive(Clone, Debug)]
 pub(crate) struct Net {
-    /// The network file.
+    /// The description of the network.
     pub(crate) file: NetworkFile,
     /// Verifies answers under its network key.
     pub(crate) light: Light,
@@ -141,7 +141,7 @@ impl Net {
         })
     }
 
-    /// The caller's key.
+    /// The private key of the caller.
     pub(crate) fn key(&self) -> Outcome<PrivateKey> {
         keys::read(&self.key_file()?)
     }

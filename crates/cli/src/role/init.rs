@@ -26,7 +26,7 @@ use std::{
 /// Command-line arguments of `posync init`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Init {
-    /// The role
+    /// The role that the directory is for
     #[arg(value_enum)]
     role: Role,
     /// The role's directory; made if it does not exist
@@ -98,7 +98,7 @@ const fn back_up(role: Role) -> &'static str {
     }
 }
 
-/// What an old copy of a directory would break.
+/// The files of which an old copy would do harm.
 const fn never(role: Role) -> &'static str {
     match role {
         Role::Authority | Role::Node => {

@@ -36,9 +36,9 @@ const BYTES_MAX: u64 = 1 << 20;
 /// The settings of the role in a directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// The role.
+    /// The role that they are for.
     pub(crate) role: Role,
-    /// The role's directory.
+    /// Directory that holds the file.
     pub(crate) directory: PathBuf,
     values: BTreeMap<&'static str, Value>,
 }
@@ -175,17 +175,17 @@ impl Settings {
         }
     }
 
-    /// A text.
+    /// A text, which may be empty.
     pub(crate) fn text(&self, key: &str) -> Outcome<&str> {
         self.values[key].as_str().ok_or_else(|| self.bad(key, "it is no text in double quotes"))
     }
 
-    /// True or false.
+    /// A switch: true or false.
     pub(crate) fn flag(&self, key: &str) -> Outcome<bool> {
         self.values[key].as_bool().ok_or_else(|| self.bad(key, "it is neither true nor false"))
     }
 
-    /// A whole number.
+    /// A whole number from 0 on.
     pub(crate) fn count(&self, key: &str) -> Outcome<u64> {
         let count = self.values[key].as_integer().and_then(|count| u64::try_from(count).ok());
         count.ok_or_else(|| self.bad(key, "it is no whole number from 0 on"))
@@ -197,7 +197,7 @@ impl Settings {
         self.measure(key, &units, "bytes as a number, or as \"100 GiB\" (B, KiB, MiB, GiB, TiB)")
     }
 
-    /// A duration.
+    /// A duration, with or without its unit.
     pub(crate) fn time(&self, key: &str) -> Outcome<Duration> {
         let units =
             [("days", 86_400), ("day", 86_400), ("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1_u64)];
@@ -319,7 +319,7 @@ impl Settings {
         hook(Some(self.text("alert_url")?), ca.as_deref())
     }
 
-    /// The role's key.
+    /// The private key of the role's account.
     pub(crate) fn key(&self) -> Outcome<PrivateKey> {
         keys::read(&self.directory.join(KEY_FILE))
     }

@@ -5,7 +5,7 @@ use crate::network::Role::{self, Authority, Gateway, Node, Provider};
 /// The form of a setting's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Any text.
+    /// Any text, which may be empty.
     Text,
     /// One of these words.
     Word(&'static [&'static str]),
@@ -15,9 +15,9 @@ pub(super) enum Kind {
     Announce,
     /// An IP address, or nothing.
     Ip,
-    /// True or false.
+    /// A switch: true or false.
     Flag,
-    /// A whole number.
+    /// A whole number from 0 on.
     Count,
     /// A number of bytes, such as "100 GiB"; 0 or more.
     Bytes,
@@ -39,7 +39,7 @@ pub(super) struct Setting {
     pub(super) kind: Kind,
     /// Its default, as it is written in TOML.
     pub(super) usual: &'static str,
-    /// What it sets, and why the default is what it is; each line is a comment.
+    /// Its effect and the reason for the default; each line becomes a comment.
     pub(super) about: &'static str,
 }
 

@@ -293,14 +293,15 @@ mod tests {
             let (notices, mut heard) = mpsc::channel(8);
             let shared = Shared::new(common, notices, Parameters::LOCAL);
             let (id, name) = ([3; 16], Bounded::new(b"a file".to_vec()).expect("short"));
-            let putting = shared.putting(id);
+            let share = Arc::new(Share::new(Owner::default(), 1 << 20));
+            let held = (shared.putting(id), share.reserve(&shared, 1000).await.expect("no quota"));
             let job = shared.common.catalogue.begin(id, 1).await.expect("runs");
             let ending = Ending(Arc::new(Fate::new(shared.clone(), id)));
             ending.0.incomplete(0).await;
             let row =
                 FileRow { name, id, bytes: 1000, blake3: [1; 32], segments: 1, owner: Owner::default() };
             {
-                let mut finishing = Box::pin(finish(&shared, job, row, putting, ending));
+                let mut finishing = Box::pin(finish(&shared, job, row, held, ending));
                 assert!(poll!(&mut finishing).is_pending(), "it is asked, and nothing is on disk");
             }
             let notice = heard.recv().await;
