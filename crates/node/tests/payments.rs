@@ -355,11 +355,11 @@ fn a_state_below_what_was_proved_before_is_not_believed() {
     run(|context| async move {
         let world = world(&context).await;
         let withholding = between(&world, Way::Withholds, 60).await;
-        let old = connect(&world, vec![withholding]);
+        let old = connect(&world, vec![withholding.clone()]);
         let seen = old.read::<System>(System::key()).await.expect("answers").header.height;
         world.reach(seen + STALE_BLOCKS_MAX + 8).await;
         let floor = world.handles[&1].applied();
-        let restarted = connect(&world, vec![withholding]);
+        let restarted = connect(&world, vec![withholding.clone()]);
         restarted.raise_floor(floor);
         let refused = restarted.read::<System>(System::key()).await;
         assert!(matches!(refused, Err(Error::Behind { .. })), "{refused:?}");
