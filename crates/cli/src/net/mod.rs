@@ -150,7 +150,7 @@ impl Net {
     pub(crate) fn any_key(&self) -> Outcome<PrivateKey> {
         match &self.key {
             Some(path) => keys::read(path),
-            None => Ok(PrivateKey::random(&mut commonware_utils::sys_rng())),
+            None => Ok(PrivateKey::random(commonware_utils::sys_rng())),
         }
     }
 
@@ -189,7 +189,7 @@ impl Net {
         let mut reasons = Vec::new();
         let nodes = &self.file.nodes;
         // Every command begins elsewhere, so that no node has all the work.
-        let first = usize::from(keys::account(&PrivateKey::random(&mut commonware_utils::sys_rng())).0[0]);
+        let first = usize::from(keys::account(&PrivateKey::random(commonware_utils::sys_rng())).0[0]);
         for node in (0..nodes.len()).map(|i| &nodes[(first + i) % nodes.len()]) {
             match tokio::time::timeout(ANSWER, info(context, node, key)).await {
                 Ok(Ok(info)) => match self.judge(&info) {
