@@ -5,6 +5,7 @@ mod world;
 
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Runner as _, deterministic};
+use posync_gateway::access::Access;
 use posync_protocol::{
     Bounded,
     wire::{
@@ -121,7 +122,8 @@ fn a_user_stores_up_to_its_quota_and_the_owner_without_a_bound() {
     run(|context| async move {
         let world = World::start(&context).await;
         let users = [account(&key(1)), account(&key(2))];
-        let served = world.serve_limited(&context, account(&key(0)), &users, 1_000).await;
+        let access = Access::new(account(&key(0)), &users).expect("few").limited(1_000);
+        let served = world.serve_as(&context, access).await;
         let [owner, first, second] =
             [served.dial(&key(0)).await, served.dial(&key(1)).await, served.dial(&key(2)).await];
         let is_stored = async |user: &User, name: &str, length: usize| {

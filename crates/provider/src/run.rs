@@ -81,8 +81,7 @@ where
     E: Spawner + Clock + Storage + Metrics + CryptoRng + Resolver,
     N: Network,
 {
-    let (chain, parameters, account) =
-        (config.chain, config.parameters, Account::of(&config.key.public_key()));
+    let (chain, account) = (config.chain, Account::of(&config.key.public_key()));
     config.registration(config.listen)?;
     let name = |part: &str| format!("{}-{part}", config.partition);
     let (store, mut store_task) = Store::open(context.child("store"), config.store()).await?;
@@ -91,7 +90,7 @@ where
         DataSets::open(context.child("data_sets"), &name("books"), key, chain, held).await?;
     let (vouchers, mut vouchers_task) = Vouchers::open(context.child("vouchers"), &name("till")).await?;
     let journals = journals(&context, &config.partition).await?;
-    let (view, questions) = View::new(account, chain, parameters);
+    let (view, questions) = View::new(account, chain, config.parameters);
     let (asking, seen) = (view.clone(), view.clone());
     let (clock, capacity_leaves) = (Arc::new(context.child("clock")), config.capacity_leaves());
     let key = config.key.clone();
@@ -118,8 +117,7 @@ where
     let mut scrub_task =
         context.child("scrub").spawn(move |_| async move { scrub::run(&handler, every, rate).await });
     tracing::info!(%account, address = %listening.address, "the provider is up");
-    let heights = seen.heights();
-    context.child("ready").spawn(move |_| tell_ready(heights));
+    tell_when_ready(&context, seen.heights());
     started(listening.address);
     let mut stopped = context.stopped();
     let ended = select! {
@@ -156,10 +154,12 @@ fn open<E: Spawner + Clock, B: commonware_runtime::Blob>(
 }
 
 /// Logs the first certified height: from then on the provider knows what it owes.
-async fn tell_ready(mut heights: watch::Receiver<u64>) {
-    if let Ok(height) = heights.wait_for(|height| *height > 0).await {
-        tracing::info!(height = *height, "ready: the provider follows the chain");
-    }
+fn tell_when_ready<E: Spawner>(context: &E, mut heights: watch::Receiver<u64>) {
+    context.child("ready").spawn(move |_| async move {
+        if let Ok(height) = heights.wait_for(|height| *height > 0).await {
+            tracing::info!(height = *height, "ready: the provider follows the chain");
+        }
+    });
 }
 
 /// Starts measuring egress in every epoch.

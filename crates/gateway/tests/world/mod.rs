@@ -383,27 +383,18 @@ impl World {
 
     /// Starts the gateway's service for its owner and users.
     pub(crate) async fn serve(&self, context: &Context, owner: Account, users: &[Account]) -> Served {
-        self.serve_limited(context, owner, users, u64::MAX).await
+        self.serve_as(context, Access::new(owner, users).expect("few")).await
     }
 
-    /// Starts the service, with a bound on the bytes that each of the users may store.
-    pub(crate) async fn serve_limited(
-        &self,
-        context: &Context,
-        owner: Account,
-        users: &[Account],
-        quota: u64,
-    ) -> Served {
-        let access = Access::new(owner, users).expect("few").limited(quota);
-        let service = Service { shared: self.shared.clone(), account: account(&gateway_key()), access };
-        let service = Arc::new(service);
-        let address = SocketAddr::from(([10, 1, 0, 1], 4000));
-        let listen = Listen::new(gateway_key(), rpc::Gateway::NAMESPACE, address);
+    /// Starts the gateway's service for these accounts.
+    pub(crate) async fn serve_as(&self, context: &Context, access: Access) -> Served {
+        let (shared, account) = (self.shared.clone(), account(&gateway_key()));
+        let service = Arc::new(Service { shared, account, access });
+        let listen = Listen::new(gateway_key(), rpc::Gateway::NAMESPACE, ([10, 1, 0, 1], 4000).into());
         let server =
             Server::<rpc::Gateway, _>::new(move |call, ask| serve::handle(service.clone(), call, ask));
-        let network = context.child("network");
-        let listening = server.listen(context.child("users"), &network, listen).await;
-        Served { context: context.child("callers"), address: listening.expect("the address is free").address }
+        let listening = server.listen(context.child("users"), &context.child("network"), listen).await;
+        Served { context: context.child("callers"), address: listening.expect("a free address").address }
     }
 
     /// Has the providers `indices` treat each ask by the verdict of `judge`.
