@@ -9,10 +9,7 @@ use commonware_cryptography::bls12381::primitives::{
     variant::{MinSig, Variant},
 };
 use commonware_math::algebra::{Additive as _, CryptoGroup as _, Field as _};
-use posync_node::{
-    config::Settings,
-    genesis::{Genesis, signatures::SIGNATURES_FILE},
-};
+use posync_node::genesis::{Genesis, signatures::SIGNATURES_FILE};
 use serde_json::Value;
 use std::{
     fs::{self, File},
@@ -30,7 +27,6 @@ const SHARE: &str = "share-00000000000000000000";
 struct Machine {
     directory: PathBuf,
     peers: SocketAddr,
-    service: SocketAddr,
     account: String,
     process: Option<Child>,
 }
@@ -51,7 +47,7 @@ fn answer(output: &Output) -> Value {
 }
 
 impl World {
-    /// Makes `count` machines, each with a key and a card.
+    /// Makes `count` machines, each with a key, settings and a card.
     fn new(count: usize) -> Self {
         let home = tempfile::tempdir().expect("a directory");
         // All are held until all are known, so that none comes twice.
@@ -63,11 +59,14 @@ impl World {
         let machine = |index: usize| {
             let directory = home.path().join(format!("machine-{index}"));
             let (peers, service) = (ports[2 * index], ports[2 * index + 1]);
-            let (advertise, serves) = (peers.to_string(), service.to_string());
-            let dir = directory.to_str().expect("text");
-            let made =
-                answer(&posync(&["card", "--dir", dir, "--advertise", &advertise, "--service", &serves]));
-            Machine { account: text(&made["account"]).into(), directory, peers, service, process: None }
+            let (peers_at, serves) = (format!("listen={peers}"), format!("service_listen={service}"));
+            let mut arguments = vec!["init", "authority", "--dir", directory.to_str().expect("text")];
+            for setting in [&peers_at, &serves, "private=true", "archive=true"] {
+                arguments.extend(["--set", setting]);
+            }
+            let made = answer(&posync(&arguments));
+            assert_eq!(text(&made["card"]), directory.join("card.json").to_str().expect("text"));
+            Machine { account: text(&made["account"]).into(), directory, peers, process: None }
         };
         let machines = (0..count).map(machine).collect();
         Self { home, machines }
@@ -251,45 +250,18 @@ fn network_secret(shares: &[(usize, Share, Vec<u8>)], genesis: &Genesis) -> Vec<
     secret.encode().to_vec()
 }
 
-/// Starts the authorities of a finished ceremony, and describes their network for commands.
-fn start_authorities(world: &mut World, genesis: &Genesis) -> PathBuf {
-    let nodes: Vec<Value> = world
-        .machines
-        .iter()
-        .map(|machine| serde_json::json!({ "address": machine.service, "account": machine.account }))
-        .collect();
+/// Starts the authorities of a finished ceremony; returns the network file for commands.
+fn start_authorities(world: &mut World) -> PathBuf {
     for machine in &mut world.machines {
-        let settings = Settings::local(machine.peers, machine.service, true);
-        let settings = serde_json::to_vec(&settings).expect("plain data");
-        fs::write(machine.directory.join("config.json"), settings).expect("writable");
-        let role = serde_json::json!({ "role": "authority", "listen": machine.service, "operator": null,
-            "region": null, "nodes": nodes });
-        fs::write(machine.directory.join("role.json"), role.to_string()).expect("writable");
-        machine.process = Some(run_role(&machine.directory));
+        machine.process = Some(start(&machine.directory));
     }
-    let net = world.home.path().join("net");
-    fs::create_dir(&net).expect("writable");
-    let members: Vec<Value> = (0..)
-        .zip(&world.machines)
-        .map(|(index, machine)| {
-            serde_json::json!({ "name": format!("authority-{index}"), "role": "authority", "pid": 0,
-                "dir": machine.directory, "address": machine.service, "account": machine.account })
-        })
-        .collect();
-    let services: Vec<SocketAddr> = world.machines.iter().map(|machine| machine.service).collect();
-    let description = serde_json::json!({
-        "network_key": hex::encode(genesis.network_key().encode()), "chain": hex::encode(genesis.chain()),
-        "port": 0, "endpoints": { "nodes": services, "gateway": "127.0.0.1:1", "providers": [] }, "nodes": members,
-    });
-    fs::write(net.join("devnet.json"), description.to_string()).expect("writable");
-    fs::copy(world.machines[0].directory.join("node.key"), net.join("user.key")).expect("writable");
-    net
+    world.machines[0].directory.join("network.toml")
 }
 
-fn run_role(directory: &Path) -> Child {
+fn start(directory: &Path) -> Child {
     let screen = File::options().create(true).append(true).open(screen(directory)).expect("writable");
     let mut command = Command::new(POSYNC);
-    command.arg("run-role").arg(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(screen);
+    command.args(["start", "--dir"]).arg(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(screen);
     command.spawn().expect("it starts")
 }
 
@@ -330,7 +302,7 @@ fn four_machines_make_a_key_that_nobody_holds_and_run_its_network() {
     world.attend(0, &draft);
     assert_eq!(world.succeed(&[0]), genesis);
 
-    let net = start_authorities(&mut world, &genesis);
+    let net = start_authorities(&mut world);
     // In the second term, they sign with shares of a reshare.
     let blocks = genesis.parameters.term_blocks() + 5;
     eventually(PATIENCE, &format!("blocks: {}", world.screens()), || height(&net) >= Some(blocks));
@@ -343,7 +315,7 @@ fn four_machines_make_a_key_that_nobody_holds_and_run_its_network() {
     let absent = text.lines().next().and_then(|line| line.split(' ').next()).expect("an account").to_owned();
     let fewer: String = text.lines().skip(1).map(|line| format!("{line}\n")).collect();
     fs::write(&signatures, fewer).expect("writable");
-    world.machines[2].process = Some(run_role(&world.machines[2].directory));
+    world.machines[2].process = Some(start(&world.machines[2].directory));
     assert_ne!(world.code(2), 0);
     assert!(world.screen(2).contains(&format!("did not sign it: {absent}")), "{}", world.screen(2));
 }

@@ -22,7 +22,7 @@ const EPOCH: u64 = PARAMETERS.epoch_rounds * PARAMETERS.round_blocks;
 /// Tries until a round is faulty: which providers are drawn in it, and if by fee, is chance.
 const TRIES: u64 = 6;
 /// Files that a member's directory keeps when its network begins anew.
-const KEPT: [&str; 5] = ["role.json", "node.key", "config.json", "secrets", "genesis"];
+const KEPT: [&str; 4] = ["config.toml", "node.key", "secrets", "genesis"];
 
 /// Restarts the chain under other parameters, with the same members and keys.
 fn begin_anew(net: &Net, parameters: Parameters) {

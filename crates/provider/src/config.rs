@@ -60,6 +60,8 @@ pub struct Config {
     pub parameters: Parameters,
     /// Interval between two scrubs.
     pub scrub: Duration,
+    /// Minimum rate at which a scrub reads, in bytes a second.
+    pub scrub_rate: u64,
     /// Time after which a shard that was put but never signed for is removed.
     pub loose: Duration,
     /// Grace period for which everything of an agreement is kept after its absence from the ledger was
@@ -75,6 +77,8 @@ pub const TERM_MAX: u32 = 720;
 pub const EGRESS_LOCAL: u64 = 4 << 20;
 /// Default size in bytes at which a pack is sealed.
 pub const PACK_BYTES: u64 = 256 << 20;
+/// Default for the minimum rate of a scrub, in bytes a second.
+pub const SCRUB_RATE: u64 = 1 << 20;
 /// Interval between scrubs on a local network; it is 14 days in production.
 pub const SCRUB_LOCAL: Duration = Duration::from_secs(20);
 /// Grace period for an agreement that is gone from the ledger, in production.

@@ -29,7 +29,7 @@ use posync_protocol::{
 };
 use posync_provider::{
     Config,
-    config::{GRACE_LOCAL, LOOSE, SCRUB_LOCAL},
+    config::{GRACE_LOCAL, LOOSE, SCRUB_LOCAL, SCRUB_RATE},
     vouchers::OVERDUE,
 };
 use std::{net::SocketAddr, time::Duration};
@@ -63,7 +63,7 @@ fn serve() -> Option<Serve> {
 fn endpoints(network: &Network4) -> Vec<Endpoint> {
     let endpoint = |(index, node): (usize, &posync_node::run::SimNode)| Endpoint {
         account: Account::of(&node.key.public_key()),
-        address: node_address(index, index as u64 + 1),
+        address: node_address(index, index as u64 + 1).into(),
     };
     network.nodes.iter().enumerate().map(endpoint).collect()
 }
@@ -91,6 +91,7 @@ fn start(world: &World, port: u16) -> Handle<()> {
         network_key: genesis.network_key(),
         parameters: P,
         scrub: SCRUB_LOCAL,
+        scrub_rate: SCRUB_RATE,
         loose: LOOSE,
         grace: GRACE_LOCAL,
         report: posync_provider::report::Reporter::default(),

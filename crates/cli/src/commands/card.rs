@@ -1,10 +1,10 @@
 //! `posync card`: makes the public card of a future authority, which it gives to whoever collects the draft.
 
 use crate::{
-    devnet::create::KEY_FILE,
     failure::{Exit, Failure, Outcome},
     keys,
     output::Output,
+    role::KEY_FILE,
     target,
 };
 use commonware_cryptography::ed25519::PrivateKey;

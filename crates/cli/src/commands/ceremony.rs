@@ -2,18 +2,28 @@
 
 use super::send;
 use crate::{
-    devnet::create::{KEY_FILE, SUPPLY},
+    devnet::create::SUPPLY,
     failure::{Exit, Failure, Outcome},
     keys,
+    net::{
+        self,
+        file::{NetworkFile, Service},
+    },
     output::{Output, table, visible},
+    role::KEY_FILE,
+    target,
 };
 use commonware_codec::Encode as _;
 use commonware_cryptography::Signer as _;
-use posync_node::ceremony::{
-    self, CeremonyError, Draft, Options,
-    card::{Card, show},
-    draft::{Choices, DRAFT_BYTES_MAX},
-    named_parameters,
+use posync_client::address::BadAddress;
+use posync_node::{
+    ceremony::{
+        self, CeremonyError, Draft, Options,
+        card::{Card, show},
+        draft::{Choices, DRAFT_BYTES_MAX},
+        named_parameters,
+    },
+    genesis::Genesis,
 };
 use posync_protocol::{Account, Amount};
 use rand_core::Rng as _;
@@ -127,15 +137,33 @@ pub(crate) fn attend(
     let options = Options::new(listen, give_up_after);
     let screen = |line: &str| drop(writeln!(io::stderr(), "{}", visible(line)));
     let genesis = ceremony::run(directory, draft, &options, &screen).map_err(failed)?;
+    let file = directory.join(net::file::FILE);
+    if !file.exists() {
+        target::replace(&file, network_file(&genesis)?.to_toml().as_bytes())?;
+    }
     let (chain, key) = (hex::encode(genesis.chain()), hex::encode(genesis.network_key().encode()));
-    let value = json!({ "id": hex::encode(draft.id), "chain": chain, "network_key": key });
+    let value = json!({ "id": hex::encode(draft.id), "chain": chain, "network_key": key, "network": file });
     output.answer(&value, || {
         format!(
             "chain  {chain}\nkey    {key}\n\nThe genesis is signed by all {} authorities. Compare the chain's name with \
-             the other members; then start this authority.",
-            genesis.authorities.len()
+             the other members; then start this authority. {} is public: members and users find the network with it.",
+            genesis.authorities.len(),
+            file.display()
         )
     })
+}
+
+/// The network file of a genesis that names its authorities' services.
+fn network_file(genesis: &Genesis) -> Outcome<NetworkFile> {
+    let damaged =
+        |error| Failure::new(Exit::Failed, "an authority's service has no address", error, "report this");
+    let mut nodes = Vec::new();
+    for authority in &genesis.authorities {
+        let Some(service) = &authority.service else { continue };
+        let address = show(service).parse().map_err(|error: BadAddress| damaged(error.to_string()))?;
+        nodes.push(Service { account: Account::of(&authority.key), address, archive: false });
+    }
+    Ok(NetworkFile::new(genesis, nodes, Vec::new()))
 }
 
 /// The address to listen on if none is given: that of the own card if this machine has it.

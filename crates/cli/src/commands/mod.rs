@@ -12,6 +12,7 @@ pub(crate) mod explain;
 pub(crate) mod gateway;
 pub(crate) mod get;
 pub(crate) mod ls;
+pub(crate) mod net;
 pub(crate) mod prices;
 pub(crate) mod prove;
 pub(crate) mod providers;

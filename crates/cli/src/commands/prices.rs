@@ -6,6 +6,7 @@
 use crate::{
     failure::Outcome,
     ledger::Ledger,
+    net::{Access, Net},
     output::{Output, table},
     session,
 };
@@ -19,7 +20,6 @@ use posync_protocol::{
     record::{Books, Market},
 };
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// Most closed epochs that one answer may show.
 const EPOCHS_MAX: u64 = 512;
@@ -37,9 +37,10 @@ pub(crate) struct Prices {
 
 impl Prices {
     /// Prints the posted prices and those of the newest closed epochs.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
+    pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
+        let net = Net::open(access)?;
         session::run(async |context| {
-            let ledger = Ledger::open(&context, net).await?;
+            let ledger = Ledger::open(&context, &net).await?;
             let keys = CLASSES.iter().map(|(class, ..)| Market::key(*class)).collect();
             let markets = ledger.read_all::<Market>(keys).await?;
             let epoch = ledger.parameters().epoch(ledger.height().await?);

@@ -8,7 +8,7 @@ use crate::{
     failure::{Exit, Failure, Outcome},
     gateway::Gateway,
     ledger::Ledger,
-    network::Network,
+    net::{Access, Net},
     output::Output,
     provider::Shown,
     session,
@@ -22,7 +22,7 @@ use posync_protocol::{
     wire::gateway::{Placement, Seen, Why as Placements},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 /// Command-line arguments of `posync why`.
 #[derive(Debug, clap::Args)]
@@ -33,13 +33,14 @@ pub(crate) struct Why {
 
 impl Why {
     /// Prints the gateway's placement decision and the ledger's proven state.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
-        let account = Network::read(net)?.resolve(&self.node)?;
+    pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
+        let net = Net::open(access)?;
+        let account = net.resolve(&self.node)?;
         session::run(async |context| {
-            let ledger = Ledger::open(&context, net).await?;
+            let ledger = Ledger::open(&context, &net).await?;
             let shown = Shown::read(&ledger, &account).await?.ok_or_else(|| unknown(&self.node))?;
             let reputation: Option<Reputation> = ledger.read(Reputation::key(&account)).await?;
-            let placements = Gateway::connect(&context, net).await?.why(account).await?;
+            let placements = Gateway::connect(&context, &net).await?.why(account).await?;
             let (height, parameters) = (ledger.height().await?, *ledger.parameters());
             let Shown { provider, offer, audit, .. } = &shown;
             let alerts = alerts(&parameters, height, (provider, offer), audit, reputation.as_ref());

@@ -46,7 +46,7 @@ use posync_protocol::{
     block::{BlockBody, Header, Receipts},
     wire::node::{Certified, FINALIZATION_BYTES_MAX, NETWORK_KEY_BYTES, ProvenRecord, Read},
 };
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, fmt, sync::Arc};
 
 /// The key under which every certificate of a network verifies.
 pub type NetworkKey = <MinSig as Variant>::Public;
@@ -152,6 +152,12 @@ pub struct Light {
     network_key: NetworkKey,
     scheme: Scheme,
     remembered: Arc<Remembered>,
+}
+
+impl fmt::Debug for Light {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Light").field("chain", &self.chain).finish_non_exhaustive()
+    }
 }
 
 impl Light {

@@ -4,16 +4,18 @@ use super::{
     Error, Service,
     shared::{Frame, Half, PendingCall, Shared, frame, frame_bytes, idle, read, write},
 };
-use crate::channel::{self, Receiver, Sender};
+use crate::{
+    address::Address,
+    channel::{self, Receiver, Sender},
+};
 use commonware_codec::{EncodeSize, Write};
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_macros::select;
-use commonware_runtime::{Clock, Network, Sink, Spawner, Stream};
+use commonware_runtime::{Clock, Network, Resolver, Sink, Spawner, Stream};
 use commonware_utils::sync::Mutex;
 use posync_protocol::{Account, limits::CALLS_MAX};
 use rand_core::CryptoRng;
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -67,10 +69,10 @@ impl<S: Service> Client<S> {
         network: &N,
         key: &PrivateKey,
         peer: Account,
-        address: SocketAddr,
+        address: impl Into<Address> + Send,
     ) -> Result<Self, Error>
     where
-        E: Spawner + Clock + CryptoRng,
+        E: Spawner + Clock + CryptoRng + Resolver,
         N: Network,
     {
         let dialing = context.child("dial");

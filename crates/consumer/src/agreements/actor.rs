@@ -129,12 +129,13 @@ impl Agreements {
     async fn look(self: &Arc<Self>, seen: &mut Seen, tick: u64) -> Result<(), Error> {
         let few = seen.providers.len() < self.policy.providers;
         let all = few || tick.is_multiple_of(SURVEY_TICKS);
+        let environment = &self.shared.common.environment;
         let found = if all {
-            survey(&self.ledger).await?
+            survey(&self.ledger, environment).await?
         } else {
             let ours: BTreeSet<Account> =
                 self.shared.agreements().iter().map(|agreement| agreement.provider()).collect();
-            details(&self.ledger, &ours.into_iter().collect::<Vec<_>>()).await?
+            details(&self.ledger, environment, &ours.into_iter().collect::<Vec<_>>()).await?
         };
         self.shared.height.fetch_max(found.height, Ordering::Relaxed);
         self.learn(seen, found, all);

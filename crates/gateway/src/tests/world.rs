@@ -408,9 +408,8 @@ impl World {
         let listen = Listen::new(gateway_key(), rpc::Gateway::NAMESPACE, address);
         let server =
             Server::<rpc::Gateway, _>::new(move |call, ask| serve::handle(service.clone(), call, ask));
-        let network = context.child("network");
-        let listening = server.listen(context.child("users"), &network, listen).await;
-        Served { context: context.child("callers"), address: listening.expect("the address is free").address }
+        let listening = server.listen(context.child("users"), &context.child("network"), listen).await;
+        Served { context: context.child("callers"), address: listening.expect("a free address").address }
     }
 
     /// Has the providers `indices` treat each ask by the verdict of `judge`.
@@ -561,7 +560,8 @@ fn known(provider: &Provider) -> Known {
         index: provider.index as u32,
         operator: vec![provider.index as u8],
         region: vec![provider.index as u8 % 5],
-        address: Some(provider.address),
+        address: Some(provider.address.into()),
+        socket: Some(provider.address),
         trusted: true,
         takes: true,
         score: 1_000_000_000,

@@ -14,7 +14,8 @@ use crate::{
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{
-    Clock, Metrics, Network, Runner as _, Spawner, Storage, Supervisor as _, deterministic, tokio as real,
+    Clock, Metrics, Network, Resolver, Runner as _, Spawner, Storage, Supervisor as _, deterministic,
+    tokio as real,
 };
 use commonware_utils::sync::Mutex;
 use posync_client::{
@@ -143,7 +144,7 @@ where
 /// Four registered providers, each with a handler and a prober. The next block is the first of epoch 1.
 async fn network<E>(context: &E, parameters: Parameters, ports: [u16; 4], rates: [u64; 4]) -> Chain
 where
-    E: Spawner + Clock + Storage + Metrics + CryptoRng + Network,
+    E: Spawner + Clock + Storage + Metrics + CryptoRng + Network + Resolver,
 {
     let mut world = World::new(&NAMES);
     (world.draws, world.parameters) = (true, parameters);

@@ -543,6 +543,34 @@ fn what_a_refusal_cut_is_declared_again() {
     });
 }
 
+#[test]
+fn a_changed_address_reaches_the_ledger_by_itself_once_an_epoch() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        bench.steps(10).await;
+        let shown = |bench: &Bench| {
+            let endpoint = bench.ledger.world.lock().get::<Endpoint>(Endpoint::key(&account("paul")));
+            endpoint.expect("registered").addresses
+        };
+        let offer = |bench: &Bench| bench.ledger.world.lock().get::<Offer>(Offer::key(&account("paul")));
+        let one = |text: &str| {
+            let address: Address = Bounded::new(text.as_bytes().to_vec()).expect("short");
+            Bounded::new(vec![address]).expect("one")
+        };
+        let (first, before) = (shown(&bench), offer(&bench));
+        assert_eq!(first, bench.reconciler.registration.addresses);
+        let (second, third) = (one("paul.example.org:4100"), one("192.0.2.7:4100"));
+        bench.reconciler.registration.addresses = second.clone();
+        bench.steps(2).await;
+        assert_eq!((shown(&bench), offer(&bench)), (second.clone(), before), "nothing else changes");
+        bench.reconciler.registration.addresses = third.clone();
+        bench.steps(2).await;
+        assert_eq!(shown(&bench), second, "each change costs a fee");
+        bench.steps(bench.epoch_blocks()).await;
+        assert_eq!(shown(&bench), third);
+    });
+}
+
 /// Submits for carol a placement that paul refused at this height.
 fn submit_refusal(world: &mut World) {
     let refused = RefusedPlacement {
