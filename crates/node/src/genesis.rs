@@ -223,7 +223,7 @@ impl Genesis {
         let (balances, seat_bonds) = self.funded().zip(self.bonds()).expect(WITHIN);
         let spent = balances.checked_add(seat_bonds).expect(WITHIN);
         let reserve = self.supply.checked_sub(spent).expect(WITHIN);
-        let seats = u32::try_from(self.authorities.len()).expect("at most 32 authorities");
+        let seats = u32::try_from(self.authorities.len()).expect("at most 64 authorities");
         let base_fee = ledger::floor(&self.parameters);
         let system = System { balances, reserve, seats, seat_bonds, base_fee, ..System::default() };
         let anchor = RoundInfo::default();
@@ -255,7 +255,7 @@ impl Genesis {
         let keys: Vec<_> = self.authorities.iter().map(|authority| authority.key.clone()).collect();
         let addresses: BTreeSet<_> = self.authorities.iter().map(|authority| authority.address).collect();
         if keys.is_empty() || keys.len() > AUTHORITIES_MAX.get() as usize {
-            return refuse("there must be 1 to 32 authorities");
+            return refuse("there must be 1 to 64 authorities");
         }
         if !keys.iter().eq(self.output.players().iter()) || addresses.len() != keys.len() {
             return refuse(

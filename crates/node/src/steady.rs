@@ -251,6 +251,10 @@ pub(crate) enum News {
     Off(i64),
     /// The machine's clock agrees with the other authorities' blocks.
     Agrees,
+    /// The node's clock is this many seconds ahead of most others' clocks.
+    OffPeers(i64),
+    /// The node's clock agrees with most others' clocks.
+    AgreesPeers,
 }
 
 /// The present errors of the machine's clock, in seconds as measured when each began.
@@ -267,12 +271,20 @@ pub struct MachineClock {
 pub(crate) struct ClockWatch {
     clock: MachineClock,
     distances: VecDeque<i64>,
+    /// Seconds by which the clock is ahead of the median of the others' clocks, if that is far.
+    peers: Option<i64>,
 }
 
 impl ClockWatch {
     /// The errors at present.
-    pub(crate) const fn clock(&self) -> MachineClock {
-        self.clock
+    pub(crate) fn clock(&self) -> MachineClock {
+        MachineClock { off: self.clock.off.or(self.peers), ..self.clock }
+    }
+
+    /// Takes the seconds by which this node's clock is ahead of the median of the others' clocks.
+    pub(crate) fn peers(&mut self, ahead: i64) -> Option<News> {
+        let far = turned(&mut self.peers, ahead)?;
+        Some(if far { News::OffPeers(ahead) } else { News::AgreesPeers })
     }
 
     /// Takes the distance of the machine's clock from the steady one.
@@ -330,6 +342,17 @@ impl News {
                 "the clock of this machine is that far ahead of (if negative, behind) what the blocks of the other \
                  authorities show: set it; certificates, logs and file times of this machine are wrong"
             ),
+            Self::OffPeers(seconds) => tracing::error!(
+                seconds,
+                "the clock of this node is that far ahead of (if negative, behind) the clocks of most other \
+                 authorities: set it, and start the node again; consensus goes on, but certificates, logs and file \
+                 times of this machine are wrong"
+            ),
+            Self::AgreesPeers => {
+                tracing::warn!(
+                    "the clock of this node agrees with the clocks of most other authorities again"
+                )
+            }
             Self::Agrees => {
                 tracing::warn!("the clock of this machine agrees with the other authorities again")
             }
@@ -390,6 +413,16 @@ mod tests {
         watch.step(0);
         watch.block(0);
         assert_eq!(watch.clock(), MachineClock::default());
+    }
+
+    #[test]
+    fn a_clock_that_differs_from_the_others_clocks_is_told_once_and_shown_until_it_is_over() {
+        let mut watch = ClockWatch::default();
+        let news: Vec<_> =
+            [0, 9, 3_600, 3_599, 4, 0].into_iter().filter_map(|ahead| watch.peers(ahead)).collect();
+        assert_eq!(news, [News::OffPeers(3_600), News::AgreesPeers]);
+        watch.peers(-3_600);
+        assert_eq!(watch.clock(), MachineClock { stepped: None, off: Some(-3_600) });
     }
 
     /// Compares with the system's own count of the time since boot, which includes suspension.

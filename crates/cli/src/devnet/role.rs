@@ -20,7 +20,7 @@ use commonware_runtime::{
 };
 use posync_alert::Alerts;
 use posync_client::{
-    channel::SharedNetwork, connection::Endpoint, descriptors::MEMBER, directory_lock::hold,
+    channel::SharedNetwork, connection::Endpoint, descriptors::MEMBER, directory_lock::hold_member,
 };
 use posync_consumer::auditor;
 use posync_gateway::Policy;
@@ -225,7 +225,7 @@ fn gateway(directory: &Path, role: &RoleFile) -> Outcome {
 /// Locks a gateway's directory for this process: a second one would spend from the same account.
 fn only_here(directory: &Path) -> Outcome<fs::File> {
     let path = directory.join("gateway.lock");
-    let held = hold(&path).map_err(|error| Failure::file(&path, "lock", error))?;
+    let held = hold_member(&path).map_err(|error| Failure::file(&path, "lock", error))?;
     held.ok_or_else(|| {
         Failure::new(
             Exit::Refused,
