@@ -135,7 +135,18 @@ pub fn run_tokio(
     operations: Arc<dyn Operations>,
     services: TokioServices,
 ) -> Result<(), RunError> {
-    let config = Config::open(directory)?;
+    run_config(Config::open(directory)?, operations, services)
+}
+
+/// Runs the authority of an opened directory, as [`run_tokio`] does.
+///
+/// # Errors
+/// [`RunError`], as [`run_tokio`].
+pub fn run_config(
+    config: Config,
+    operations: Arc<dyn Operations>,
+    services: TokioServices,
+) -> Result<(), RunError> {
     let limit = descriptors::require(descriptors::MEMBER)?;
     tracing::debug!(limit, "files that this node may have open");
     let repair = Repair::new(&config.directory, &config.secrets);
@@ -304,7 +315,7 @@ async fn watch_clock(context: tokio::Context, anchor: Anchor, handle: Handle, ow
         if is_live && let Some(header) = handle.header(applied).await {
             news.push(watch.block(Anchor::ahead_of(header.time_ms)));
         }
-        news.push(own_key.ahead_of_peers().and_then(|ahead| watch.peers(ahead)));
+        news.push(own_key.ahead_of_peers().and_then(|ahead| watch.peers(ahead.saturating_add(step))));
         // A node that takes no part for lack of room gets no blocks, whatever its clock shows.
         if applied > height || !handle.taking().is_on() {
             (height, since) = (applied, Instant::now());
@@ -364,12 +375,16 @@ pub struct SimNode {
     pub other_stopped: bool,
     /// Versions of the rules that its program knows.
     pub rules: Rules,
+    /// Milliseconds by which its clock is ahead of virtual time; negative if behind.
+    pub clock_ahead_ms: i64,
 }
 
 /// A running simulated authority; abort `task` to crash it.
 pub struct SimRunning {
     /// Resolves to the node's handle once its state is readable.
     pub handle: commonware_utils::channel::oneshot::Receiver<Handle>,
+    /// Resolves to the node's right to sign at the same time.
+    pub own_key: commonware_utils::channel::oneshot::Receiver<OwnKey>,
     /// Resolves if the node ended because its key signs elsewhere.
     pub refused: commonware_utils::channel::oneshot::Receiver<Refusal>,
     /// Resolves if the node ended before rules that it does not know.
@@ -386,6 +401,7 @@ pub fn run_sim(
     services: SimServices,
 ) -> SimRunning {
     let (sender, handle) = commonware_utils::channel::oneshot::channel();
+    let (key_sender, own_key_receiver) = commonware_utils::channel::oneshot::channel();
     let (refusal, refused) = commonware_utils::channel::oneshot::channel();
     let (rules, unknown) = commonware_utils::channel::oneshot::channel();
     let task = context.spawn(|context| {
@@ -410,7 +426,9 @@ pub fn run_sim(
                 archive: false,
                 page_cache_pages: NZUsize!(1_024),
             };
-            let running = engine::start(context.child("engine"), parts, transport).await;
+            let engine = Steady::shifted(context.child("engine"), node.clock_ahead_ms);
+            let running = engine::start(engine, parts, transport).await;
+            let _ = key_sender.send(running.own_key.clone());
             let services = services(context.child("services"), running.handle.clone(), mempool);
             let _ = sender.send(running.handle);
             let ended = Task::select(running.actors).map(|_| ());
@@ -426,7 +444,7 @@ pub fn run_sim(
         }
         .boxed()
     });
-    SimRunning { handle, refused, unknown, task }
+    SimRunning { handle, own_key: own_key_receiver, refused, unknown, task }
 }
 
 /// As [`Repair::before_start`] on a disk: sets the shares of a node aside whose storage is lost. True if the

@@ -4,9 +4,10 @@ use commonware_utils::TestRng;
 use futures::FutureExt as _;
 use posync_node::{
     config::{Config, Settings},
+    epoch::secrets::Secrets,
     genesis,
     handle::{Handle, Operations},
-    run::{RunError, TokioServices, run_tokio},
+    run::{RunError, TokioServices, run_config},
     serve::{Serving, over_sockets},
 };
 use posync_protocol::{Amount, Operation, ledger::BlockContext, limits::Parameters};
@@ -47,6 +48,11 @@ struct Authority {
 
 impl Authority {
     fn start(directory: &Path) -> Self {
+        Self::start_as(directory, false)
+    }
+
+    /// Starts it with its operator's word on whether another process with its key was stopped.
+    fn start_as(directory: &Path, other_stopped: bool) -> Self {
         let (told, handle) = mpsc::channel();
         let (stop, stopped) = futures::channel::oneshot::channel();
         let services: TokioServices = Box::new(move |_, handle, _| {
@@ -58,7 +64,11 @@ impl Authority {
             .boxed()
         });
         let directory = directory.to_path_buf();
-        let node = move || run_tokio(&directory, Arc::new(Idle), services);
+        let node = move || {
+            let mut config = Config::open(&directory)?;
+            config.other_stopped = other_stopped;
+            run_config(config, Arc::new(Idle), services)
+        };
         let thread = thread::Builder::new().stack_size(8 << 20).spawn(node).expect("threads are at hand");
         let handle = handle.recv_timeout(PATIENCE).expect("it starts");
         Self { handle, stop, thread }
@@ -72,6 +82,15 @@ impl Authority {
             let _ = done.send(());
         });
         reached.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("it stands at {}", self.handle.applied()));
+    }
+
+    /// Waits until it ends by itself; returns why.
+    fn ended(self) -> RunError {
+        let (done, ended) = mpsc::channel();
+        let (thread, _stop) = (self.thread, self.stop);
+        thread::spawn(move || done.send(thread.join()));
+        let ended = ended.recv_timeout(PATIENCE).expect("it ends");
+        ended.expect("it does not panic").expect_err("nobody asked it to stop")
     }
 
     fn stop(self) {
@@ -94,25 +113,90 @@ fn data_files(directory: &Path, partition: &str) -> Vec<PathBuf> {
     files
 }
 
-#[test]
-fn an_authority_takes_damaged_or_lost_state_from_the_others() {
-    let home = tempfile::tempdir().expect("a directory");
+/// Copies a directory, as a backup does.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("writable");
+    for entry in fs::read_dir(from).expect("a directory").map(|entry| entry.expect("readable")) {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            fs::copy(&from, &to).expect("writable");
+        }
+    }
+}
+
+/// Four authorities on disks and sockets of their own.
+fn network(home: &Path) -> Vec<PathBuf> {
     let addresses: Vec<SocketAddr> = (0..4).map(|_| free()).collect();
     let supply = Amount::sync(1_000_000_000);
     let (genesis, secrets) =
         genesis::deal(&addresses, Parameters::LOCAL, supply, Vec::new(), TestRng::new(7)).expect("valid");
-    let directories: Vec<PathBuf> = (0..4).map(|index| home.path().join(index.to_string())).collect();
+    let directories: Vec<PathBuf> = (0..4).map(|index| home.join(index.to_string())).collect();
     for ((directory, secret), address) in directories.iter().zip(&secrets).zip(&addresses) {
         Config::create(directory, &genesis, &Settings::local(*address, free(), false), secret)
             .expect("writable");
     }
-    let start = |index: usize| {
-        let directory = directories[index].clone();
+    directories
+}
+
+fn start_all(directories: &[PathBuf]) -> Vec<Authority> {
+    let start = |directory: &PathBuf| {
+        let directory = directory.clone();
         thread::spawn(move || Authority::start(&directory))
     };
-    let starting: Vec<_> = (0..4).map(start).collect();
-    let mut running: Vec<Authority> =
-        starting.into_iter().map(|thread| thread.join().expect("it starts")).collect();
+    let starting: Vec<_> = directories.iter().map(start).collect();
+    starting.into_iter().map(|thread| thread.join().expect("it starts")).collect()
+}
+
+/// A whole directory is copied, its authority goes on and leads, and the copy takes its place: it would propose
+/// views again that it proposed before. It is refused with both views; after its operator's word it waits a whole
+/// term and signs again, and nobody is slashed.
+#[test]
+fn a_restored_directory_is_refused_on_real_disks() {
+    let home = tempfile::tempdir().expect("a directory");
+    let directories = network(home.path());
+    let backup = home.path().join("backup");
+    let mut running = start_all(&directories);
+    running[0].reach(8);
+    running.remove(0).stop();
+    copy(&directories[0], &backup);
+    let own = Secrets::disk(backup.join("secrets")).expect("readable").proposed();
+    let first = Authority::start(&directories[0]);
+    let then = running[0].handle.applied();
+    first.reach(then + 16);
+    first.stop();
+    fs::rename(&directories[0], home.path().join("lost")).expect("movable");
+    fs::rename(&backup, &directories[0]).expect("movable");
+    for _ in 0..2 {
+        let RunError::SecondSigner(directory, refusal) = Authority::start(&directories[0]).ended() else {
+            panic!("it ends for another reason");
+        };
+        assert_eq!((&directory, refusal.own), (&directories[0], own));
+        assert!(Some(refusal.seen) > own && refusal.height > 8, "{refusal}");
+    }
+    let secrets = Secrets::disk(directories[0].join("secrets")).expect("readable");
+    assert_eq!(secrets.proposed(), own, "it signed nothing");
+    assert!(!directories[0].join("set-aside-0").exists(), "it is no damage");
+
+    let first = Authority::start_as(&directories[0], true);
+    let term = Parameters::LOCAL.term_blocks();
+    let from = running[0].handle.applied() / term + 2;
+    first.reach(from * term + 2);
+    assert!(secrets.proposed() >= Some([from - 1, u64::MAX]), "{:?}", secrets.proposed());
+    running.remove(0).stop();
+    first.reach(first.handle.applied() + 12);
+    let accused = running[0].handle.equivocation().accused();
+    assert!(accused.is_empty(), "{accused:?} signed twice");
+    running.push(first);
+    running.into_iter().for_each(Authority::stop);
+}
+
+#[test]
+fn an_authority_takes_damaged_or_lost_state_from_the_others() {
+    let home = tempfile::tempdir().expect("a directory");
+    let directories = network(home.path());
+    let mut running = start_all(&directories);
     running[0].reach(12);
 
     // The log of the state, or the file that records its length, loses a short or a long part of its tail.
@@ -171,7 +255,7 @@ fn a_taken_port_is_an_error() {
         Config::create(home.path(), &genesis, &settings, &secrets[0]).expect("writable");
         let (operations, services) = over_sockets(Serving { key: secrets[0].key.clone(), address: service });
         let directory = home.path().to_path_buf();
-        let node = move || run_tokio(&directory, operations, services);
+        let node = move || run_config(Config::open(&directory)?, operations, services);
         let thread = thread::Builder::new().stack_size(8 << 20).spawn(node).expect("threads are at hand");
         let ended = thread.join().expect("it does not panic");
         let told = ended.expect_err("it cannot listen").to_string();

@@ -21,7 +21,10 @@ use std::{
 const TERM: u64 = Parameters::LOCAL.term_blocks();
 
 fn runner(seed: u64) -> deterministic::Runner {
-    let config = deterministic::Config::new().with_seed(seed).with_timeout(Some(Duration::from_secs(600)));
+    let config = deterministic::Config::new()
+        .with_seed(seed)
+        .with_start_time(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000))
+        .with_timeout(Some(Duration::from_secs(600)));
     deterministic::Runner::new(config)
 }
 
@@ -225,4 +228,32 @@ fn an_unknown_activation_ends_a_node_one_block_before_it() {
         let roots = world.roots(60).await;
         assert!(roots.len() == 4 && roots.iter().all(|root| *root == roots[0]));
     });
+}
+
+/// One clock is an hour ahead or behind: all four go on through two terms at the usual pace, the one with the wrong
+/// clock votes, and each knows by how much its own clock differs from the others'.
+#[test]
+fn a_clock_that_is_an_hour_off_stalls_nobody_and_is_measured_against_the_others() {
+    const HOUR: i64 = 3_600;
+    for ahead in [HOUR, -HOUR] {
+        runner(70).start(move |context| async move {
+            let mut network = network();
+            network.nodes[3].clock_ahead_ms = ahead * 1_000;
+            let mut world = World::start(context.child("world"), network).await;
+            let mut own_keys = Vec::new();
+            for running in world.running.values_mut() {
+                own_keys.push((&mut running.own_key).await.expect("it starts"));
+            }
+            let began = context.current();
+            world.reach(2 * TERM + 10).await;
+            let pace = since(&context, began) / (2 * TERM + 10) as u32;
+            assert!(pace < Duration::from_millis(2 * Parameters::LOCAL.block_ms), "a block took {pace:?}");
+            for (index, own_key) in own_keys.iter().enumerate() {
+                let measured = own_key.ahead_of_peers().expect("three others answered");
+                let expected = if index == 3 { ahead } else { 0 };
+                assert!((measured - expected).abs() <= 1, "authority {index}: {measured} s");
+            }
+            is_needed_and_votes(&mut world).await;
+        });
+    }
 }

@@ -258,3 +258,23 @@ impl Files {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The transport allocates places for every peer's burst: 224 bytes each, inbound, and as many outbound.
+    #[test]
+    fn the_largest_term_fits_and_its_queues_stay_small() {
+        let most = AUTHORITIES_MAX.get() as usize;
+        assert!(
+            PEERS_MAX.get() > 3 * most + limits::WAITING_MAX as usize,
+            "three disjoint sets, and this node"
+        );
+        let all = channels::ENGINE.into_iter().chain([channels::MEMPOOL]);
+        let bursts: usize = all.map(|channel| quota_of(channel).burst_size().get() as usize).sum();
+        let bytes = bursts * PEERS_MAX.get() * PEER_SETS.get() * 224;
+        assert!(bytes < 24 << 20, "{bytes} bytes");
+        assert!(message_bytes_max() < 8 << 20, "{}", message_bytes_max());
+    }
+}

@@ -115,7 +115,7 @@ impl OwnKey {
     }
 
     /// Seconds by which this node's clock is ahead of most others' clocks; `None` until enough have answered.
-    pub(crate) fn ahead_of_peers(&self) -> Option<i64> {
+    pub fn ahead_of_peers(&self) -> Option<i64> {
         self.state().ahead()
     }
 

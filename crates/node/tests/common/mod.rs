@@ -63,6 +63,7 @@ impl Network4 {
                 operations: queue.clone(),
                 other_stopped: false,
                 rules: posync_protocol::rules::Rules::KNOWN,
+                clock_ahead_ms: 0,
             }
         });
         Self { nodes: nodes.collect(), genesis, queue }

@@ -182,6 +182,7 @@ impl<'a> World<'a> {
             operations,
             other_stopped: false,
             rules: posync_protocol::rules::Rules::KNOWN,
+            clock_ahead_ms: 0,
         };
         Running::Authority(run_sim(context, self.oracle.clone(), node, services), None)
     }
