@@ -7,7 +7,7 @@
 //!                 ──panic again─────────────────► 2. all of storage and the shares ──► set-aside-N+1/
 //!                                                    (it signs with the next term's share)
 //!   storage gone, shares there ─────────────────► as 2
-//!   secrets gone, storage there ────────────────► goes on from its storage, signs after a whole term
+//!   secrets gone, storage there ────────────────► as 2: without a share its own votes cannot be replayed
 //!   both gone ──────────────────────────────────► state sync, signs after a whole term
 //!   a file `set-state-aside` ───────────────────► as 1
 //! ```
@@ -100,6 +100,9 @@ impl<'a> Repair<'a> {
         let had_state = self.directory.join(STARTED).exists() || self.secrets.has_run();
         if !has_state && had_state && self.secrets.has_share() {
             self.set_aside(Damage::Votes, "storage/ is missing or empty, and this node has run before")?;
+        }
+        if has_state && !self.secrets.has_run() && !self.secrets.has_share() {
+            self.set_aside(Damage::Votes, "secrets/ is missing or empty, and this node has run before")?;
         }
         self.begin()
     }
@@ -278,6 +281,21 @@ mod tests {
         fs::remove_dir_all(path.join("storage")).expect("it was there");
         Repair::new(path, &secrets).before_start().expect("movable");
         assert!(!secrets.has_share(), "it may have signed with the share of the first term");
+    }
+
+    #[test]
+    fn a_node_without_its_secrets_takes_its_state_anew_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        drop(node(path));
+        fs::remove_dir_all(path.join("secrets")).expect("it was there");
+        let secrets = Secrets::disk(path.join("secrets")).expect("writable");
+        let repair = Repair::new(path, &secrets);
+        repair.before_start().expect("movable");
+        assert!(repair.needs_state() && has(path, "set-aside-0/posync-orchestrator_consensus_3/00"));
+        repair.started().expect("writable");
+        repair.before_start().expect("nothing more to do");
+        assert!(!has(path, "set-aside-1"), "it waits for a share with the state that it fetched");
     }
 
     /// The secrets may be on a volume of their own, and everything else on the one that was lost.

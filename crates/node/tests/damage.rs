@@ -192,6 +192,29 @@ fn a_restored_directory_is_refused_on_real_disks() {
     running.into_iter().for_each(Authority::stop);
 }
 
+/// Its storage is there and its secrets are gone: it follows, and votes again within three terms.
+#[test]
+fn an_authority_that_lost_its_secrets_votes_again_within_three_terms() {
+    let home = tempfile::tempdir().expect("a directory");
+    let directories = network(home.path());
+    let mut running = start_all(&directories);
+    running[0].reach(12);
+    running.pop().expect("four").stop();
+    fs::remove_dir_all(directories[3].join("secrets")).expect("it was there");
+    let last = Authority::start(&directories[3]);
+    let then = running[0].handle.applied();
+    last.reach(then + 4);
+    assert!(directories[3].join("set-aside-0/posync-state-log").is_dir(), "nothing is deleted");
+    assert!(!directories[3].join("set-aside-1").exists());
+    let term = Parameters::LOCAL.term_blocks();
+    last.reach((then / term + 3) * term + 2);
+    running.remove(0).stop();
+    let goal = running[0].handle.applied() + 12;
+    last.reach(goal);
+    running.push(last);
+    running.into_iter().for_each(Authority::stop);
+}
+
 #[test]
 fn an_authority_takes_damaged_or_lost_state_from_the_others() {
     let home = tempfile::tempdir().expect("a directory");

@@ -66,43 +66,63 @@ async fn nobody_is_slashed(world: &World) {
     }
 }
 
-/// Storage and secrets, each kept or lost: whichever it is, authority 3 follows within a minute and signs again
-/// within three terms.
-#[test]
-fn whatever_an_authority_lost_it_follows_within_a_minute_and_signs_within_three_terms() {
-    for (seed, (keeps_storage, keeps_secrets)) in
-        (20..).zip([(true, true), (true, false), (false, true), (false, false)])
-    {
-        // In the first term the only share is the dealt one; later ones are from reshares.
-        for lost_at in [20, 2 * TERM + 20] {
-            let case = format!("storage {keeps_storage}, secrets {keeps_secrets}, lost at {lost_at}");
-            runner(seed).start(move |context| async move {
-                let mut world = World::start(context.child("world"), network()).await;
-                world.reach(lost_at).await;
-                world.crash(3);
-                if !keeps_storage {
-                    world.network.nodes[3].prefix = "another-disk".into();
-                }
-                if !keeps_secrets {
-                    world.network.nodes[3].secrets = Secrets::memory();
-                }
-                world.reach(lost_at + 2 * TERM).await;
-                let (began, goal) = (context.current(), height(&world, 3) + 4);
-                world.boot(3).await;
-                world.reach(goal).await;
-                assert!(since(&context, began) < Duration::from_secs(60), "{case}");
-                let is_synced = world.handles[&3].header(5).await.is_none();
-                assert_eq!(is_synced, !keeps_storage, "it fetches a state if it has none: {case}");
-                if !(keeps_storage && keeps_secrets) {
-                    let signs = (goal / TERM + 3) * TERM + 2;
-                    world.reach(signs).await;
-                }
-                assert!(world.network.nodes[3].secrets.has_share(), "{case}");
-                is_needed_and_votes(&mut world).await;
-                nobody_is_slashed(&world).await;
-            });
+/// What authority 3 keeps, and the height at which it loses the rest.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    /// Without its secrets it takes its state anew as well, which needs a real disk (`damage.rs`).
+    storage: bool,
+    secrets: bool,
+    lost_at: u64,
+}
+
+/// Authority 3 is away for a term and loses what `case` says. It follows within a minute, and from three terms
+/// later on it votes: the others, one fewer, cannot go on without it. With all that it had it votes at once.
+fn follows_and_votes(seed: u64, case: Case) {
+    runner(seed).start(move |context| async move {
+        let mut world = World::start(context.child("world"), network()).await;
+        world.reach(case.lost_at).await;
+        world.crash(3);
+        if !case.storage {
+            world.network.nodes[3].prefix = "another-disk".into();
         }
-    }
+        if !case.secrets {
+            world.network.nodes[3].secrets = Secrets::memory();
+        }
+        world.reach(case.lost_at + TERM).await;
+        let (began, goal) = (context.current(), height(&world, 3) + 4);
+        world.boot(3).await;
+        world.reach(goal).await;
+        assert!(since(&context, began) < Duration::from_secs(60), "{case:?}");
+        let is_synced = world.handles[&3].header(5).await.is_none();
+        assert_eq!(is_synced, !case.storage, "it fetches a state if it has none: {case:?}");
+        if !case.storage {
+            world.reach((goal / TERM + 3) * TERM + 2).await;
+        }
+        assert!(world.network.nodes[3].secrets.has_share(), "{case:?}");
+        is_needed_and_votes(&mut world).await;
+        nobody_is_slashed(&world).await;
+    });
+}
+
+#[test]
+fn an_authority_with_storage_and_secrets_votes_as_soon_as_it_follows() {
+    follows_and_votes(20, Case { storage: true, secrets: true, lost_at: 20 });
+}
+
+/// In the first term the only share is the dealt one.
+#[test]
+fn an_authority_that_lost_its_storage_in_the_first_term_votes_again_within_three_terms() {
+    follows_and_votes(22, Case { storage: false, secrets: true, lost_at: 20 });
+}
+
+#[test]
+fn an_authority_that_lost_its_storage_later_votes_again_within_three_terms() {
+    follows_and_votes(23, Case { storage: false, secrets: true, lost_at: TERM + 20 });
+}
+
+#[test]
+fn an_authority_that_lost_both_votes_again_within_three_terms() {
+    follows_and_votes(24, Case { storage: false, secrets: false, lost_at: 20 });
 }
 
 /// A backup of the secrets knows an older proposal than the network does. Its authority is refused with both
