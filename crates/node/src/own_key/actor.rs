@@ -16,6 +16,8 @@ use std::{
 const ASK_SOON: Duration = Duration::from_millis(250);
 /// Time between two questions after that, for the others' clocks.
 const ASK_LATER: Duration = Duration::from_secs(60);
+/// Questions in a row after which a silent node logs that it is silent: a minute.
+const ASKS_TOLD: u64 = 240;
 /// Blocks below the applied one that are searched for a proposal of an authority.
 const SEARCHED: u64 = 256;
 
@@ -57,12 +59,17 @@ where
     R: Receiver<PublicKey = PublicKey>,
 {
     let mut searched = BTreeSet::new();
-    let mut due = context.current();
+    let (mut due, mut asks) = (context.current(), 0_u64);
     loop {
         select! {
             () = context.sleep_until(due) => {
                 sender.send(Recipients::All, Message::Ask(Nothing {}).encode(), false);
-                due = context.current() + if own_key.state().is_silent() { ASK_SOON } else { ASK_LATER };
+                let is_silent = own_key.state().is_silent();
+                asks = if is_silent { asks + 1 } else { 0 };
+                if is_silent && asks.is_multiple_of(ASKS_TOLD) {
+                    tell_silence(&own_key);
+                }
+                due = context.current() + if is_silent { ASK_SOON } else { ASK_LATER };
             },
             message = receiver.recv() => {
                 let Ok((peer, bytes)) = message else { return };
@@ -82,6 +89,16 @@ where
             },
         }
     }
+}
+
+fn tell_silence(own_key: &OwnKey) {
+    let (answers, needed) = own_key.state().answers().unwrap_or_default();
+    tracing::warn!(
+        answers,
+        needed,
+        "too few of the other authorities have said whether another process signs with this node's key: it follows \
+         without a vote until they do; see that they run, and that this machine reaches them"
+    );
 }
 
 /// The newest proposal of an authority: of those seen since the start, else of the recent blocks, which are

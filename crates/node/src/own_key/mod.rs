@@ -66,8 +66,10 @@ impl OwnKey {
         self.state.lock()
     }
 
-    fn publish(&self, standing: Option<Standing>) {
-        if let Some(standing) = standing {
+    /// Changes the state, and publishes the new standing before another change can.
+    fn change(&self, change: impl FnOnce(&mut State) -> Option<Standing>) {
+        let mut state = self.state();
+        if let Some(standing) = change(&mut state) {
             standing.tell();
             self.standing.send_replace(standing);
         }
@@ -104,14 +106,12 @@ impl OwnKey {
 
     /// Takes a header whose signature was verified.
     pub(crate) fn saw(&self, header: &Header) {
-        let news = self.state().saw(header);
-        self.publish(news);
+        self.change(|state| state.saw(header));
     }
 
     /// Takes the authorities of a term that begins.
     pub(crate) fn term(&self, term: u64, members: &Set<PublicKey>) {
-        let news = self.state().term(term, members);
-        self.publish(news);
+        self.change(|state| state.term(term, members));
     }
 
     /// Seconds by which this node's clock is ahead of most others' clocks; `None` until enough have answered.
@@ -120,8 +120,7 @@ impl OwnKey {
     }
 
     fn answered(&self, peer: &PublicKey, header: Option<&Header>, theirs_ms: u64, now: SystemTime) {
-        let news = self.state().answered(peer, header, theirs_ms, actor::millis(now));
-        self.publish(news);
+        self.change(|state| state.answered(peer, header, theirs_ms, actor::millis(now)));
     }
 }
 

@@ -52,6 +52,9 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [term, view] = self.seen;
         match self.own {
+            Some([own_term, u64::MAX]) => {
+                write!(f, "the record here says that nothing is signed up to the end of term {own_term}")?;
+            }
             Some([own_term, own_view]) => {
                 write!(f, "the last proposal recorded here is of term {own_term}, view {own_view}")?;
             }
@@ -202,11 +205,15 @@ impl State {
         if news.is_some() { news } else { self.judge() }
     }
 
-    /// True if those that answered are, with this node, a quorum of the term.
-    fn enough(&self) -> bool {
-        let Some((_, members)) = &self.members else { return false };
+    /// Authorities of the term that have answered, and how many must; with this node they are a quorum then.
+    pub(super) fn answers(&self) -> Option<(usize, usize)> {
+        let (_, members) = self.members.as_ref()?;
         let answers = self.ahead.keys().filter(|peer| members.position(peer).is_some()).count();
-        answers as u64 + 1 >= u64::from(N3f1::quorum(members.len()))
+        Some((answers, N3f1::quorum(members.len()) as usize - 1))
+    }
+
+    fn enough(&self) -> bool {
+        self.answers().is_some_and(|(answers, needed)| answers >= needed)
     }
 
     fn judge(&mut self) -> Option<Standing> {
