@@ -168,12 +168,9 @@ where
     let taking = Taking::default();
     let [votes, certificates, missing, backfill, broadcast, state, reshare, probe, told, own] =
         <[_; 10]>::try_from(transport.channels).ok().expect("a transport carries every engine channel");
-    let [votes, certificates, missing, backfill, broadcast, reshare] =
-        [votes, certificates, missing, backfill, broadcast, reshare]
-            .map(|(sender, receiver)| (sender, Gated::new(receiver, &taking)));
-    let votes = (Muted::votes(votes.0, node.own_key.clone()), votes.1);
-    let [certificates, missing] =
-        [certificates, missing].map(|(sender, receiver)| (Muted::proofs(sender), receiver));
+    let [votes, certificates, missing] = node.voting([votes, certificates, missing], &taking);
+    let [backfill, broadcast, reshare] =
+        [backfill, broadcast, reshare].map(|(sender, receiver)| (sender, Gated::new(receiver, &taking)));
 
     let plan = Sync::init(node.context.child("plan"), node.files.partition("engine")).await;
     let (plan, synced, probe, probe_task) = node.probe(plan, probe).await;
@@ -206,9 +203,7 @@ where
     let wrapped = reshare::Application::new(mailbox.clone(), reshare.clone(), node.term);
     let deferred =
         Deferred::new(node.context.child("deferred"), wrapped, marshal.clone(), FixedEpocher::new(node.term));
-    let pace = Duration::from_millis(node.parameters().block_ms);
-    let pacer =
-        Pacer::new(node.context.child("tap"), deferred, marshal.clone(), (seeds, node.own_key.clone()), pace);
+    let pacer = node.pacer(deferred, &marshal, seeds);
     let (orchestrator, orchestrator_mailbox) = orchestrator::Actor::new(
         node.context.child("orchestrator"),
         node.orchestrator_config(marshal.clone(), pacer, gate, reshare_sync),
@@ -220,16 +215,15 @@ where
     probe.attach(marshal.clone());
     let stateful_task = stateful.start();
 
-    let sweep_task = node.past_terms(applied.clone());
     let database = mailbox.subscribe_databases().await;
-    let equivocation = node.equivocation.clone();
-    let handle =
-        Handle::new(node.parts.genesis.clone(), marshal, database, outcomes, applied, (equivocation, taking));
+    let shared = (node.equivocation.clone(), taking);
+    let genesis = node.parts.genesis.clone();
+    let handle = Handle::new(genesis, marshal, database, outcomes, applied.clone(), shared);
     ledger.send_replace(Some(handle.clone()));
     let actors = vec![
         node.equivocation_task(told),
         node.own_key_task(handle.clone(), own),
-        sweep_task,
+        node.past_terms(applied),
         probe_task,
         resolver_task,
         reshare_task,
@@ -279,6 +273,25 @@ where
             blocker,
             weights,
         }
+    }
+
+    fn pacer<D>(&self, inner: D, marshal: &Marshal, seeds: Seeds) -> Pacer<E, D> {
+        let pace = Duration::from_millis(self.parameters().block_ms);
+        let right = (seeds, self.own_key.clone());
+        Pacer::new(self.context.child("tap"), inner, marshal.clone(), right, pace)
+    }
+
+    /// The channels of votes, of certificates and of missing ones: votes wait for the node's right to sign.
+    fn voting<S, R>(&self, channels: [Channel<S, R>; 3], taking: &Taking) -> [Channel<Muted<S>, Gated<R>>; 3]
+    where
+        R: Receiver<PublicKey = PublicKey>,
+    {
+        let [votes, certificates, missing] = channels;
+        [
+            (Muted::votes(votes.0, self.own_key.clone()), Gated::new(votes.1, taking)),
+            (Muted::proofs(certificates.0), Gated::new(certificates.1, taking)),
+            (Muted::proofs(missing.0), Gated::new(missing.1, taking)),
+        ]
     }
 
     fn parameters(&self) -> &Parameters {
