@@ -66,7 +66,7 @@ async fn nobody_is_slashed(world: &World) {
     }
 }
 
-/// What authority 3 keeps, and the height at which it loses the rest.
+/// The parts that authority 3 keeps, and the height at which it loses the rest.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     /// Without its secrets it takes its state anew as well, which needs a real disk (`damage.rs`).

@@ -53,7 +53,7 @@ impl Rules {
         active.map_or(FIRST_VERSION, |activation| activation.version)
     }
 
-    /// The newest version.
+    /// The newest version of the rules in the table.
     pub fn newest(&self) -> u16 {
         self.0.last().map_or(FIRST_VERSION, |activation| activation.version)
     }

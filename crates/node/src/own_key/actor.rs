@@ -17,7 +17,7 @@ const ASK_SOON: Duration = Duration::from_millis(250);
 /// Time between two questions after that, for the others' clocks.
 const ASK_LATER: Duration = Duration::from_secs(60);
 /// Questions in a row after which a silent node logs that it is silent: a minute.
-const ASKS_TOLD: u64 = 240;
+const ASKS_LOGGED: u64 = 240;
 /// Blocks below the applied one that are searched for a proposal of an authority.
 const SEARCHED: u64 = 256;
 
@@ -32,7 +32,7 @@ tagged! {
 }
 
 encoded! {
-    /// No data.
+    /// A question carries no data of its own.
     Nothing {}
 }
 
@@ -66,8 +66,8 @@ where
                 sender.send(Recipients::All, Message::Ask(Nothing {}).encode(), false);
                 let is_silent = own_key.state().is_silent();
                 asks = if is_silent { asks + 1 } else { 0 };
-                if is_silent && asks.is_multiple_of(ASKS_TOLD) {
-                    tell_silence(&own_key);
+                if is_silent && asks.is_multiple_of(ASKS_LOGGED) {
+                    log_silence(&own_key);
                 }
                 due = context.current() + if is_silent { ASK_SOON } else { ASK_LATER };
             },
@@ -91,7 +91,7 @@ where
     }
 }
 
-fn tell_silence(own_key: &OwnKey) {
+fn log_silence(own_key: &OwnKey) {
     let (answers, needed) = own_key.state().answers().unwrap_or_default();
     tracing::warn!(
         answers,

@@ -1,7 +1,7 @@
 //! Keeps a node silent until it knows that it alone signs with its key.
 //!
 //! Two machines with one key, an old copy of a directory and a restored backup all sign views a second time.
-//! What the others have seen shows them: this node records every view durably before it signs a proposal
+//! The blocks that the others have seen show them: this node records every view durably before it signs a proposal
 //! (AU-8), so a proposal above that record was signed elsewhere, or the record is an old one.
 //!
 //! ```text
@@ -70,7 +70,7 @@ impl OwnKey {
     fn change(&self, change: impl FnOnce(&mut State) -> Option<Standing>) {
         let mut state = self.state();
         if let Some(standing) = change(&mut state) {
-            standing.tell();
+            standing.log();
             self.standing.send_replace(standing);
         }
     }

@@ -15,7 +15,7 @@ pub enum Standing {
     Silent,
     /// The node follows, and signs from this term on.
     Waits(u64),
-    /// The node signs.
+    /// The node signs votes and proposals.
     Signs,
     /// Another process signs with this key, or this is an old copy: the node ends.
     Refused(Refusal),
@@ -23,7 +23,7 @@ pub enum Standing {
 
 impl Standing {
     /// Logs the standing for the operator.
-    pub(super) fn tell(&self) {
+    pub(super) fn log(&self) {
         match self {
             Self::Silent => {}
             Self::Waits(from) => tracing::warn!(
