@@ -28,7 +28,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Files and functions that were longer before this check covered the whole tree. An entry names the file,
 /// or the file and the function, and its present length. Lengths here may only fall; add no entry.
 const LONGER: &[(&str, usize)] =
-    &[("crates/node/src/engine/wiring.rs: start", 79), ("crates/protocol/tests/scenarios/service.rs", 715)];
+    &[("crates/node/src/engine/wiring.rs: start", 78), ("crates/protocol/tests/scenarios/service.rs", 715)];
 
 /// How often each tic of language may occur in comments. A ceiling may only fall, and must reach a tenth of
 /// the count at commit 5033e5d. When a check says that a count fell, write the new ceiling here.

@@ -8,6 +8,7 @@ pub mod connection;
 pub mod descriptors;
 pub mod directory_lock;
 pub mod floor;
+pub mod format_mark;
 pub mod light;
 pub mod rpc;
 pub mod volume;

@@ -23,11 +23,13 @@ use crate::{
     },
     epoch::secrets::Secrets,
     equivocation::EquivocationWatcher,
-    genesis::{Genesis, VERSION, hash},
+    genesis::{Genesis, hash},
     guard::{Condemned, culprit, guarded, hex, sparing},
     handle::Operations,
     ingress,
     outcomes::{BlockOutcome, Outcomes},
+    own_key::OwnKey,
+    rules::Versions,
 };
 use commonware_codec::{Copying, Encode as _};
 use commonware_consensus::{
@@ -85,6 +87,10 @@ pub struct Setup<E: Runtime> {
     pub applied: watch::Sender<u64>,
     /// Receives every proposed, checked and final block, to find double signatures.
     pub equivocation: EquivocationWatcher,
+    /// Receives every checked and final header, to find another process with this node's key.
+    pub own_key: OwnKey,
+    /// Versions of the rules by height.
+    pub(crate) versions: Versions,
 }
 
 struct Inner<E: Runtime> {
@@ -291,7 +297,7 @@ impl<E: Runtime> Application<E> {
         };
         let times = times(parent);
         Some(Header {
-            version: VERSION,
+            version: self.0.setup.versions.at(parent.height + 1),
             chain: self.0.chain,
             leader: Account::of(&self.0.setup.key.public_key()),
             term: context.round.epoch().get(),
@@ -308,7 +314,7 @@ impl<E: Runtime> Application<E> {
     /// True if everything in the header except the roots is correct.
     fn check_header(&self, block: &Block, parent: &Header) -> bool {
         let header = block.header();
-        header.version == VERSION
+        self.0.setup.versions.fits(header)
             && header.chain == self.0.chain
             && times(parent).contains(&header.time_ms)
             && self.check_beacon(header)
@@ -516,6 +522,10 @@ impl<E: Runtime> Stateful<E> for Application<E> {
             if !self.check_header(&block, &parent) || !self.check_signatures(&mut clock, &body.operations) {
                 return None;
             }
+            self.0.setup.own_key.saw(header);
+        } else if !self.0.setup.versions.fits(header) {
+            self.0.setup.versions.end(header);
+            return std::future::pending().await;
         }
         let context = self.context(header);
         let batch = self.open(batches, header.height);
@@ -535,6 +545,7 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         tell_reshare(block);
         self.0.setup.operations.finalized(height, &block.body().operations);
         self.0.setup.equivocation.block(block.header(), &block.body().operations);
+        self.0.setup.own_key.saw(block.header());
         self.0.setup.applied.send_replace(height);
     }
 }

@@ -7,6 +7,7 @@
 //!   node.key       this node's Ed25519 key, hex, readable by its owner alone
 //!   secrets/       shares of the network key (0700)
 //!   storage/       blocks, certificates, state
+//!   format         number of the files' format, and the version that wrote it
 //!   lock           held while the node runs
 //! ```
 //!
@@ -23,7 +24,7 @@ use crate::{
 };
 use commonware_codec::{Copying, DecodeExt as _, Encode as _};
 use commonware_cryptography::Signer as _;
-use posync_client::directory_lock::hold;
+use posync_client::{directory_lock::hold_member, format_mark};
 use std::{
     fs::{self, File},
     io,
@@ -105,6 +106,9 @@ pub struct Config {
     pub key: PrivateKey,
     /// Store of this node's shares of the network key.
     pub secrets: Secrets,
+    /// The operator's word that no other process uses the key, although the network may show one: the node
+    /// follows for a whole term without a vote, and signs again after that.
+    pub other_stopped: bool,
     _lock: File,
 }
 
@@ -128,6 +132,8 @@ impl Config {
         if directory.join("genesis").exists() {
             return Err(ConfigError::Occupied(directory.into()));
         }
+        format_mark::claim(directory)
+            .map_err(|error| ConfigError::File { path: directory.into(), source: io::Error::other(error) })?;
         let secrets = Secrets::disk(directory.join("secrets")).map_err(at(directory))?;
         secrets.seed(&secret.share);
         write_private(directory, "node.key", hex(&secret.key.encode()).as_bytes()).map_err(at(directory))?;
@@ -161,13 +167,21 @@ impl Config {
         }
         let secrets = Secrets::disk(directory.join("secrets"))
             .map_err(|source| ConfigError::File { path: directory.join("secrets"), source })?;
-        Ok(Self { directory: directory.into(), genesis, settings, key, secrets, _lock: lock })
+        Ok(Self {
+            directory: directory.into(),
+            genesis,
+            settings,
+            key,
+            secrets,
+            other_stopped: false,
+            _lock: lock,
+        })
     }
 }
 
 pub(crate) fn lock(directory: &Path) -> Result<File, ConfigError> {
     let path = directory.join("lock");
-    let held = hold(&path).map_err(|source| ConfigError::File { path, source })?;
+    let held = hold_member(&path).map_err(|source| ConfigError::File { path, source })?;
     held.ok_or_else(|| ConfigError::Locked(directory.into()))
 }
 

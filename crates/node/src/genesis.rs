@@ -240,7 +240,7 @@ impl Genesis {
         let (balances, seat_bonds) = sum(&self.accounts).zip(bonds).expect(WITHIN);
         let spent = balances.checked_add(seat_bonds).expect(WITHIN);
         let reserve = self.supply.checked_sub(spent).expect(WITHIN);
-        let seats = u32::try_from(self.authorities.len()).expect("at most 32 authorities");
+        let seats = u32::try_from(self.authorities.len()).expect("at most 64 authorities");
         let base_fee = ledger::floor(&self.parameters);
         let system = System { balances, reserve, seats, seat_bonds, base_fee, ..System::default() };
         let anchor = RoundInfo::default();

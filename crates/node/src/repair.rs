@@ -7,6 +7,8 @@
 //!                 ──panic again─────────────────► 2. all of storage and the shares ──► set-aside-N+1/
 //!                                                    (it signs with the next term's share)
 //!   storage gone, shares there ─────────────────► as 2
+//!   secrets gone, storage there ────────────────► as 2: without a share its own votes cannot be replayed
+//!   both gone ──────────────────────────────────► state sync, signs after a whole term
 //!   a file `set-state-aside` ───────────────────► as 1
 //! ```
 //!
@@ -14,7 +16,7 @@
 //! authorities at once, and none may give up its state for that. The operator decides then.
 //!
 //! Invariants
-//! 1. No file is deleted. A directory is renamed within its volume.
+//! 1. No file is deleted. State is renamed within its volume, and shares may move to another one.
 //! 2. The node never signs twice. Where the journals of votes stay, they are replayed. Where they are lost or
 //!    damaged, the shares of the running terms are set aside with them: the node follows, and signs again
 //!    with the share of the next term, for which it has signed nothing. The record of the last view it
@@ -39,8 +41,10 @@ const SYNC: &str = "sync-state";
 const STARTED: &str = "started";
 /// Marker file by which the operator asks the next start to set the state aside.
 pub(crate) const WISH: &str = "set-state-aside";
+/// A partition without data. It exists before the first signature, so storage without it was lost.
+const BEGUN: &str = "posync-begun";
 /// Partitions that stay when the state is set aside: the node's votes and dealings.
-const SIGNED: [&str; 2] = ["posync-orchestrator", "posync-reshare"];
+const SIGNED: [&str; 3] = ["posync-orchestrator", "posync-reshare", BEGUN];
 
 /// The extent of the damage to the local state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,13 +94,27 @@ impl<'a> Repair<'a> {
     pub(crate) fn before_start(&self) -> Result<(), ConfigError> {
         if self.directory.join(WISH).exists() {
             self.set_aside(Damage::State, "its operator asked for it")?;
-            return self.unmark(WISH);
+            self.unmark(WISH)?;
         }
         let has_state = partitions(&self.directory.join("storage")).next().is_some();
-        let had_state = self.directory.join(STARTED).exists() || self.secrets.has_later_share();
+        let had_state = self.directory.join(STARTED).exists() || self.secrets.has_run();
         if !has_state && had_state && self.secrets.has_share() {
             self.set_aside(Damage::Votes, "storage/ is missing or empty, and this node has run before")?;
         }
+        if has_state && !self.secrets.has_run() && !self.secrets.has_share() {
+            self.set_aside(Damage::Votes, "secrets/ is missing or empty, and this node has run before")?;
+        }
+        self.begin()
+    }
+
+    /// Records in storage, then in the secrets, that this node may have signed: whichever of the two is lost,
+    /// the other shows it. In this order, a crash between them does not look like lost storage.
+    fn begin(&self) -> Result<(), ConfigError> {
+        let storage = self.directory.join("storage");
+        let begun = storage.join(BEGUN);
+        self.at("storage", fs::create_dir_all(&begun))?;
+        self.sync("storage", &[&begun, &storage, &self.directory.to_path_buf()])?;
+        self.secrets.begin();
         Ok(())
     }
 
@@ -187,10 +205,13 @@ mod tests {
     use commonware_cryptography::bls12381::primitives::group::{Private, Scalar, Share};
     use commonware_utils::Participant;
 
+    fn share() -> Share {
+        Share::new(Participant::new(0), Private::new(Scalar::from_u64(7)))
+    }
+
     fn node(directory: &Path) -> Secrets {
         let secrets = Secrets::disk(directory.join("secrets")).expect("writable");
-        let share = Share::new(Participant::new(0), Private::new(Scalar::from_u64(7)));
-        secrets.seed(&share);
+        secrets.seed(&share());
         assert!(secrets.may_propose(3, 9));
         for partition in
             ["posync-state-log", "posync-blocks-key", "posync-orchestrator_consensus_3", "posync-reshare"]
@@ -247,10 +268,54 @@ mod tests {
     #[test]
     fn a_new_node_is_no_node_that_lost_its_state() {
         let directory = tempfile::tempdir().expect("a directory");
-        let secrets = node(directory.path());
-        fs::remove_dir_all(directory.path().join("storage")).expect("it was there");
-        Repair::new(directory.path(), &secrets).before_start().expect("nothing to do");
-        assert!(secrets.has_share() && !has(directory.path(), "set-aside-0"));
+        let path = directory.path();
+        let secrets = Secrets::disk(path.join("secrets")).expect("writable");
+        secrets.seed(&share());
+        for _ in 0..2 {
+            Repair::new(path, &secrets).before_start().expect("nothing to do");
+            assert!(
+                secrets.has_share() && !has(path, "set-aside-0"),
+                "also if its first start was cut short"
+            );
+        }
+        fs::remove_dir_all(path.join("storage")).expect("it was there");
+        Repair::new(path, &secrets).before_start().expect("movable");
+        assert!(!secrets.has_share(), "it may have signed with the share of the first term");
+    }
+
+    #[test]
+    fn a_node_without_its_secrets_takes_its_state_anew_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        drop(node(path));
+        fs::remove_dir_all(path.join("secrets")).expect("it was there");
+        let secrets = Secrets::disk(path.join("secrets")).expect("writable");
+        let repair = Repair::new(path, &secrets);
+        repair.before_start().expect("movable");
+        assert!(repair.needs_state() && has(path, "set-aside-0/posync-orchestrator_consensus_3/00"));
+        repair.started().expect("writable");
+        repair.before_start().expect("nothing more to do");
+        assert!(!has(path, "set-aside-1"), "it waits for a share with the state that it fetched");
+    }
+
+    /// The secrets may be on a volume of their own, and everything else on the one that was lost.
+    #[test]
+    fn shares_are_set_aside_from_another_volume_and_a_lost_data_directory_is_noticed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let memory = Path::new("/dev/shm");
+        let other = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let other = other.expect("a directory");
+        let secrets = Secrets::disk(other.path()).expect("writable");
+        secrets.seed(&share());
+        let first = directory.path().join("first");
+        fs::create_dir(&first).expect("writable");
+        Repair::new(&first, &secrets).before_start().expect("writable");
+        let second = directory.path().join("second");
+        fs::create_dir(&second).expect("writable");
+        let repair = Repair::new(&second, &secrets);
+        repair.before_start().expect("movable");
+        assert!(repair.needs_state() && has(&second, "set-aside-0/share-00000000000000000000"));
+        assert!(!has(other.path(), "share-00000000000000000000"));
     }
 
     #[test]

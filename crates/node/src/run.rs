@@ -10,7 +10,9 @@ use crate::{
     genesis::Genesis,
     guard::guarded,
     handle::{Handle, Operations},
+    own_key::{OwnKey, Refusal},
     repair::{Damage, Repair, WISH},
+    rules::UnknownRules,
     steady::{Anchor, ClockWatch, News, Steady, is_lost},
 };
 use commonware_cryptography::{ChaCha20Poly1305, Signer as _};
@@ -19,7 +21,8 @@ use commonware_p2p::{
     simulated::{self, Oracle},
 };
 use commonware_runtime::{
-    Clock as _, Handle as Task, Runner as _, Spawner as _, Supervisor as _, deterministic, tokio,
+    Blob as _, Clock as _, Handle as Task, Runner as _, Spawner as _, Storage as _, Supervisor as _,
+    deterministic, tokio,
 };
 use commonware_stream::{
     cups::{self, Cups},
@@ -36,11 +39,11 @@ use posync_client::{
     descriptors::{self, TooFew},
     volume, watch,
 };
-use posync_protocol::limits::HANDSHAKE_SKEW_MS_MAX;
+use posync_protocol::{limits::HANDSHAKE_SKEW_MS_MAX, rules::Rules};
 use std::{
     net::{SocketAddr, TcpListener},
     num::NonZeroUsize,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -92,6 +95,12 @@ pub enum RunError {
          service sets the clock, and start the node again if its supervisor does not"
     )]
     Clock(i64),
+    /// Another process signs with the node's key, or the node's directory is an old copy.
+    #[error("the node in {0} ends: {1}")]
+    SecondSigner(PathBuf, Refusal),
+    /// The network follows rules that this program does not know.
+    #[error(transparent)]
+    UnknownRules(#[from] UnknownRules),
     /// The volume is too full to start.
     #[error(
         "the node cannot start: only {0} bytes are free on the volume of its directory; make room and start it again"
@@ -200,12 +209,15 @@ async fn serve(
     let anchor = Anchor::now();
     let steady = Steady::new(context.child("steady"), anchor);
     let (mut network, oracle) = lookup::Network::new(steady.child("network"), network_config(config));
-    let channels = channels::ENGINE.map(|channel| network.register(channel, engine::quota())).into();
-    let mempool = network.register(channels::MEMPOOL, engine::quota());
+    let channels =
+        channels::ENGINE.map(|channel| network.register(channel, engine::quota_of(channel))).into();
+    let mempool = network.register(channels::MEMPOOL, engine::quota_of(channels::MEMPOOL));
     let transport = Transport { manager: oracle.clone(), blocker: oracle, channels };
     let network_task = network.start();
     let parts = Parts {
         state_sync: repair.needs_state(),
+        other_stopped: config.other_stopped,
+        rules: Rules::KNOWN,
         genesis: Arc::new(config.genesis.clone()),
         key: config.key.clone(),
         secrets: config.secrets.clone(),
@@ -222,8 +234,8 @@ async fn serve(
     let services = services.expect("the state becomes readable once");
     let (directory, watched) = (config.directory.clone(), handle.clone());
     let room = context.child("room").spawn(move |context| watch_room(context, directory, watched));
-    let watched = handle.clone();
-    let clock = context.child("clock").spawn(move |context| watch_clock(context, anchor, watched));
+    let (watched, own_key) = (handle.clone(), running.own_key.clone());
+    let clock = context.child("clock").spawn(move |context| watch_clock(context, anchor, watched, own_key));
     running.actors.extend([network_task, room]);
     let services = services(context.child("services"), handle, mempool);
     let ended = Task::select(running.actors).map(|result| Err(RunError::Ended(format!("{result:?}"))));
@@ -231,6 +243,12 @@ async fn serve(
         Err(step.map_or_else(|error| RunError::Ended(format!("its clock: {error}")), RunError::Clock))
     });
     let ended = select(Box::pin(ended), lost).map(|first| first.factor_first().0);
+    let own_key = running.own_key;
+    let refused = own_key.refused().map(|why| Err(RunError::SecondSigner(config.directory.clone(), why)));
+    let ended = select(ended, Box::pin(refused)).map(|first| first.factor_first().0);
+    let versions = running.versions;
+    let unknown = versions.ended().map(|why| Err(RunError::UnknownRules(why)));
+    let ended = select(ended, Box::pin(unknown)).map(|first| first.factor_first().0);
     select(ended, services).await.factor_first().0
 }
 
@@ -272,7 +290,7 @@ async fn watch_room(context: tokio::Context, directory: PathBuf, handle: Handle)
 
 /// Logs when the machine's clock is set, or is far from the time of the others' blocks. Once the node must
 /// restart to take the time again, it returns the seconds by which the clock was set.
-async fn watch_clock(context: tokio::Context, anchor: Anchor, handle: Handle) -> i64 {
+async fn watch_clock(context: tokio::Context, anchor: Anchor, handle: Handle, own_key: OwnKey) -> i64 {
     let pace = Duration::from_millis(handle.genesis().parameters.block_ms) / 2;
     let mut watch = ClockWatch::default();
     let (mut height, mut since) = (handle.applied(), Instant::now());
@@ -285,6 +303,7 @@ async fn watch_clock(context: tokio::Context, anchor: Anchor, handle: Handle) ->
         if is_live && let Some(header) = handle.header(applied).await {
             news.push(watch.block(Anchor::ahead_of(header.time_ms)));
         }
+        news.push(own_key.ahead_of_peers().and_then(|ahead| watch.peers(ahead.saturating_add(step))));
         // A node that takes no part for lack of room gets no blocks, whatever its clock shows.
         if applied > height || !handle.taking().is_on() {
             (height, since) = (applied, Instant::now());
@@ -317,8 +336,6 @@ fn network_config(config: &Config) -> lookup::Config<Handshake> {
     // Keys decide: a clock that is wrong excludes no authority.
     let handshake = handshake(config.key.clone(), HANDSHAKE_SKEW_MS_MAX);
     let namespace = [b"posync/p2p/1".as_slice(), &config.genesis.chain()].concat();
-    // Inbound queues are allocated for this many peers, at the quota of every channel.
-    let peers = config.genesis.authorities.len() + 1;
     // A network with fast blocks finds its peers as fast; who may be dialled is a setting of its own.
     let is_fast = config.genesis.parameters.block_ms < FAST_BLOCK_MS;
     let make = if is_fast { lookup::Config::local } else { lookup::Config::recommended };
@@ -326,13 +343,14 @@ fn network_config(config: &Config) -> lookup::Config<Handshake> {
         handshake,
         &namespace,
         config.settings.listen,
-        NonZeroUsize::new(peers).expect("one more is not zero"),
+        engine::PEERS_MAX,
         engine::message_bytes_max(),
         NZUsize!(1_024),
     );
     network.allow_private_ips = config.settings.private;
     // Failed dials count, too: a restarted authority must not wait a minute for a peer that just tried it.
     network.peer_connection_cooldown = network.peer_connection_cooldown.min(COOLDOWN_MAX);
+    network.tracked_peer_sets = engine::PEER_SETS;
     // Each handshake takes a file descriptor, and those are counted.
     network.max_concurrent_handshakes = NZU32!(descriptors::PEER_HANDSHAKES);
     network
@@ -351,12 +369,24 @@ pub struct SimNode {
     pub prefix: String,
     /// Source of operations for its proposals.
     pub operations: Arc<dyn Operations>,
+    /// The operator's word that no other process uses the key.
+    pub other_stopped: bool,
+    /// Versions of the rules that its program knows.
+    pub rules: Rules,
+    /// Milliseconds by which its clock is ahead of virtual time; negative if behind.
+    pub clock_ahead_ms: i64,
 }
 
 /// A running simulated authority; abort `task` to crash it.
 pub struct SimRunning {
     /// Resolves to the node's handle once its state is readable.
     pub handle: commonware_utils::channel::oneshot::Receiver<Handle>,
+    /// Resolves to the node's right to sign at the same time.
+    pub own_key: commonware_utils::channel::oneshot::Receiver<OwnKey>,
+    /// Resolves if the node ended because its key signs elsewhere.
+    pub refused: commonware_utils::channel::oneshot::Receiver<Refusal>,
+    /// Resolves if the node ended before rules that it does not know.
+    pub unknown: commonware_utils::channel::oneshot::Receiver<UnknownRules>,
     /// Parent of all its tasks.
     pub task: Task<()>,
 }
@@ -369,18 +399,23 @@ pub fn run_sim(
     services: SimServices,
 ) -> SimRunning {
     let (sender, handle) = commonware_utils::channel::oneshot::channel();
+    let (key_sender, own_key_receiver) = commonware_utils::channel::oneshot::channel();
+    let (refusal, refused) = commonware_utils::channel::oneshot::channel();
+    let (rules, unknown) = commonware_utils::channel::oneshot::channel();
     let task = context.spawn(|context| {
         async move {
             let control = oracle.control(node.key.public_key());
             let mut channels = Vec::new();
             for channel in channels::ENGINE.into_iter().chain([channels::MEMPOOL]) {
-                let pair = control.register(channel, engine::quota()).await;
+                let pair = control.register(channel, engine::quota_of(channel)).await;
                 channels.push(pair.expect("the simulated network outlives its nodes"));
             }
             let mempool = channels.pop().expect("the mempool's channel was just registered");
             let transport = Transport { manager: oracle.socket_manager(), blocker: control, channels };
             let parts = Parts {
-                state_sync: node.secrets.is_empty(),
+                state_sync: needs_state(&context, &node).await,
+                other_stopped: node.other_stopped,
+                rules: node.rules,
                 genesis: node.genesis,
                 key: node.key,
                 secrets: node.secrets,
@@ -389,15 +424,41 @@ pub fn run_sim(
                 archive: false,
                 page_cache_pages: NZUsize!(1_024),
             };
-            let running = engine::start(context.child("engine"), parts, transport).await;
+            let engine = Steady::shifted(context.child("engine"), node.clock_ahead_ms);
+            let running = engine::start(engine, parts, transport).await;
+            let _ = key_sender.send(running.own_key.clone());
             let services = services(context.child("services"), running.handle.clone(), mempool);
             let _ = sender.send(running.handle);
             let ended = Task::select(running.actors).map(|_| ());
-            let _ = select(Box::pin(ended), services).await;
+            let refused = async {
+                let _ = refusal.send(running.own_key.refused().await);
+            };
+            let unknown = async {
+                let _ = rules.send(running.versions.ended().await);
+            };
+            let ended = select(Box::pin(ended), Box::pin(refused)).map(|_| ());
+            let ended = select(ended, Box::pin(unknown)).map(|_| ());
+            let _ = select(ended, services).await;
         }
         .boxed()
     });
-    SimRunning { handle, task }
+    SimRunning { handle, own_key: own_key_receiver, refused, unknown, task }
+}
+
+/// As [`Repair::before_start`] on a disk: sets the shares of a node aside whose storage is lost. True if the
+/// node has to fetch its state from the others.
+async fn needs_state(context: &deterministic::Context, node: &SimNode) -> bool {
+    const STORED: &str = "simulated storage does not fail";
+    let begun = format!("{}-begun", node.prefix);
+    if context.scan(&begun).await.is_err() {
+        if node.secrets.has_run() {
+            node.secrets.set_shares_aside(Path::new("")).expect(STORED);
+        }
+        let (blob, _) = context.open(&begun, b"begun").await.expect(STORED);
+        blob.sync().await.expect(STORED);
+    }
+    node.secrets.begin();
+    !node.secrets.has_share()
 }
 
 #[cfg(test)]

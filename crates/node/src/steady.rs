@@ -71,16 +71,30 @@ fn seconds(time: SystemTime) -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
+/// The source of a steady clock.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// The machine's time at the anchor, and the time since.
+    Boot(Anchor),
+    /// The clock below, and this many milliseconds.
+    Below(i64),
+}
+
 /// A runtime with a clock that never steps.
 pub struct Steady<E> {
     inner: E,
-    anchor: Anchor,
+    source: Source,
 }
 
 impl<E> Steady<E> {
     /// Wraps `inner`, with a clock that starts at `anchor`.
     pub(crate) const fn new(inner: E, anchor: Anchor) -> Self {
-        Self { inner, anchor }
+        Self { inner, source: Source::Boot(anchor) }
+    }
+
+    /// Wraps a deterministic runtime, with a clock that is wrong by `ahead_ms`.
+    pub(crate) const fn shifted(inner: E, ahead_ms: i64) -> Self {
+        Self { inner, source: Source::Below(ahead_ms) }
     }
 }
 
@@ -90,17 +104,23 @@ impl<E: Supervisor> Supervisor for Steady<E> {
     }
 
     fn child(&self, label: &'static str) -> Self {
-        Self { inner: self.inner.child(label), anchor: self.anchor }
+        Self { inner: self.inner.child(label), source: self.source }
     }
 
     fn with_attribute(self, key: &'static str, value: impl std::fmt::Display) -> Self {
-        Self { inner: self.inner.with_attribute(key, value), anchor: self.anchor }
+        Self { inner: self.inner.with_attribute(key, value), source: self.source }
     }
 }
 
 impl<E: Clock> Clock for Steady<E> {
     fn current(&self) -> SystemTime {
-        self.anchor.current()
+        match self.source {
+            Source::Boot(anchor) => anchor.current(),
+            Source::Below(ahead_ms) => {
+                let (now, by) = (self.inner.current(), Duration::from_millis(ahead_ms.unsigned_abs()));
+                if ahead_ms < 0 { now.checked_sub(by).unwrap_or(UNIX_EPOCH) } else { now + by }
+            }
+        }
     }
 
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + 'static + use<E> {
@@ -157,11 +177,11 @@ impl<E: TryCryptoRng> TryCryptoRng for Steady<E> {}
 
 impl<E: Spawner> Spawner for Steady<E> {
     fn shared(self, blocking: bool) -> Self {
-        Self { inner: self.inner.shared(blocking), anchor: self.anchor }
+        Self { inner: self.inner.shared(blocking), source: self.source }
     }
 
     fn dedicated(self) -> Self {
-        Self { inner: self.inner.dedicated(), anchor: self.anchor }
+        Self { inner: self.inner.dedicated(), source: self.source }
     }
 
     fn spawn<F, Fut, T>(self, f: F) -> Handle<T>
@@ -170,8 +190,8 @@ impl<E: Spawner> Spawner for Steady<E> {
         Fut: Future<Output = T> + Send + 'static,
         T: Send + 'static,
     {
-        let anchor = self.anchor;
-        self.inner.spawn(move |inner| f(Self { inner, anchor }))
+        let source = self.source;
+        self.inner.spawn(move |inner| f(Self { inner, source }))
     }
 
     async fn stop(self, value: i32, timeout: Option<Duration>) -> Result<(), Error> {
@@ -251,6 +271,10 @@ pub(crate) enum News {
     Off(i64),
     /// The machine's clock agrees with the other authorities' blocks.
     Agrees,
+    /// The machine's clock is this many seconds ahead of most others' clocks.
+    OffPeers(i64),
+    /// The machine's clock agrees with most others' clocks.
+    AgreesPeers,
 }
 
 /// The present errors of the machine's clock, in seconds as measured when each began.
@@ -267,12 +291,25 @@ pub struct MachineClock {
 pub(crate) struct ClockWatch {
     clock: MachineClock,
     distances: VecDeque<i64>,
+    /// Seconds by which the clock is ahead of the median of the others' clocks, if that is far.
+    peers: Option<i64>,
+    /// True once the others' clocks are known. Blocks count no more then: one wrong clock moves their times.
+    has_peers: bool,
 }
 
 impl ClockWatch {
     /// The errors at present.
-    pub(crate) const fn clock(&self) -> MachineClock {
-        self.clock
+    pub(crate) fn clock(&self) -> MachineClock {
+        MachineClock { off: self.clock.off.or(self.peers), ..self.clock }
+    }
+
+    /// Takes the seconds by which the machine's clock is ahead of the median of the others' clocks.
+    pub(crate) fn peers(&mut self, ahead: i64) -> Option<News> {
+        if !std::mem::replace(&mut self.has_peers, true) {
+            self.peers = self.clock.off.take();
+        }
+        let far = turned(&mut self.peers, ahead)?;
+        Some(if far { News::OffPeers(ahead) } else { News::AgreesPeers })
     }
 
     /// Takes the distance of the machine's clock from the steady one.
@@ -284,6 +321,9 @@ impl ClockWatch {
     /// Takes a block of another authority that came at its pace: the seconds by which the machine's clock was
     /// ahead of the block's time. All recent blocks must agree, so one lying leader proves nothing.
     pub(crate) fn block(&mut self, ahead: i64) -> Option<News> {
+        if self.has_peers {
+            return None;
+        }
         self.distances.push_back(ahead);
         if self.distances.len() > BLOCKS {
             self.distances.pop_front();
@@ -330,6 +370,17 @@ impl News {
                 "the clock of this machine is that far ahead of (if negative, behind) what the blocks of the other \
                  authorities show: set it; certificates, logs and file times of this machine are wrong"
             ),
+            Self::OffPeers(seconds) => tracing::error!(
+                seconds,
+                "the clock of this machine is that far ahead of (if negative, behind) the clocks of most other \
+                 authorities: set it, and start the node again; consensus goes on, but certificates, logs and file \
+                 times of this machine are wrong"
+            ),
+            Self::AgreesPeers => {
+                tracing::warn!(
+                    "the clock of this machine agrees with the clocks of most other authorities again"
+                )
+            }
             Self::Agrees => {
                 tracing::warn!("the clock of this machine agrees with the other authorities again")
             }
@@ -390,6 +441,22 @@ mod tests {
         watch.step(0);
         watch.block(0);
         assert_eq!(watch.clock(), MachineClock::default());
+    }
+
+    #[test]
+    fn a_clock_that_differs_from_the_others_clocks_is_told_once_and_shown_until_it_is_over() {
+        let mut watch = ClockWatch::default();
+        let news: Vec<_> =
+            [0, 9, 3_600, 3_599, 4, 0].into_iter().filter_map(|ahead| watch.peers(ahead)).collect();
+        assert_eq!(news, [News::OffPeers(3_600), News::AgreesPeers]);
+        assert_eq!(
+            (0..BLOCKS).filter_map(|_| watch.block(-3_600)).count(),
+            0,
+            "another's clock moved the blocks"
+        );
+        assert_eq!(watch.clock(), MachineClock::default());
+        watch.peers(-3_600);
+        assert_eq!(watch.clock(), MachineClock { stepped: None, off: Some(-3_600) });
     }
 
     /// Compares with the system's own count of the time since boot, which includes suspension.

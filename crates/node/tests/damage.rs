@@ -4,6 +4,7 @@ use commonware_utils::TestRng;
 use futures::FutureExt as _;
 use posync_node::{
     config::{Config, Settings},
+    epoch::secrets::Secrets,
     genesis,
     handle::{Handle, Operations},
     run::{RunError, TokioServices, run_tokio},
@@ -46,7 +47,12 @@ struct Authority {
 }
 
 impl Authority {
-    fn start(directory: &Path, settings: Settings) -> Self {
+    fn start(directory: &Path) -> Self {
+        Self::start_as(directory, false)
+    }
+
+    /// Starts it with its operator's word on whether another process with its key was stopped.
+    fn start_as(directory: &Path, other_stopped: bool) -> Self {
         let (told, handle) = mpsc::channel();
         let (stop, stopped) = futures::channel::oneshot::channel();
         let services: TokioServices = Box::new(move |_, handle, _| {
@@ -57,8 +63,12 @@ impl Authority {
             }
             .boxed()
         });
-        let config = Config::open(directory, settings).expect("it is an authority's");
-        let node = move || run_tokio(config, Arc::new(Idle), services);
+        let directory = directory.to_path_buf();
+        let node = move || {
+            let mut config = Config::open(&directory, settings_of(&directory))?;
+            config.other_stopped = other_stopped;
+            run_tokio(config, Arc::new(Idle), services)
+        };
         let thread = thread::Builder::new().stack_size(8 << 20).spawn(node).expect("threads are at hand");
         let handle = handle.recv_timeout(PATIENCE).expect("it starts");
         Self { handle, stop, thread }
@@ -72,6 +82,15 @@ impl Authority {
             let _ = done.send(());
         });
         reached.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("it stands at {}", self.handle.applied()));
+    }
+
+    /// Waits until it ends by itself; returns why.
+    fn ended(self) -> RunError {
+        let (done, ended) = mpsc::channel();
+        let (thread, _stop) = (self.thread, self.stop);
+        thread::spawn(move || done.send(thread.join()));
+        let ended = ended.recv_timeout(PATIENCE).expect("it ends");
+        ended.expect("it does not panic").expect_err("nobody asked it to stop")
     }
 
     fn stop(self) {
@@ -94,27 +113,125 @@ fn data_files(directory: &Path, partition: &str) -> Vec<PathBuf> {
     files
 }
 
-#[test]
-fn an_authority_takes_damaged_or_lost_state_from_the_others() {
-    let home = tempfile::tempdir().expect("a directory");
+/// Copies a directory, as a backup does.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("writable");
+    for entry in fs::read_dir(from).expect("a directory").map(|entry| entry.expect("readable")) {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            fs::copy(&from, &to).expect("writable");
+        }
+    }
+}
+
+/// Four authorities on disks and sockets of their own.
+fn network(home: &Path) -> Vec<PathBuf> {
     let addresses: Vec<SocketAddr> = (0..4).map(|_| free()).collect();
     let supply = Amount::sync(1_000_000_000);
     let (genesis, secrets) =
         genesis::deal(&addresses, Parameters::LOCAL, supply, Vec::new(), TestRng::new(7)).expect("valid");
-    let directories: Vec<PathBuf> = (0..4).map(|index| home.path().join(index.to_string())).collect();
+    let directories: Vec<PathBuf> = (0..4).map(|index| home.join(index.to_string())).collect();
     let signatures = genesis::signatures::sign_all(&genesis, &secrets);
-    for (directory, secret) in directories.iter().zip(&secrets) {
+    for ((directory, secret), address) in directories.iter().zip(&secrets).zip(&addresses) {
         Config::deal(directory, &genesis, &signatures, secret).expect("writable");
+        let text = format!("{address} {}", free());
+        fs::write(directory.join("addresses"), text).expect("writable");
     }
-    let settings: Vec<Settings> =
-        addresses.iter().map(|address| Settings::local(*address, free(), false)).collect();
-    let start = |index: usize| {
-        let (directory, settings) = (directories[index].clone(), settings[index].clone());
-        thread::spawn(move || Authority::start(&directory, settings))
+    directories
+}
+
+/// Settings with the addresses that [`network`] noted in the directory.
+fn settings_of(directory: &Path) -> Settings {
+    let text = fs::read_to_string(directory.join("addresses")).expect("it was written");
+    let mut addresses = text.split(' ').map(|address| address.parse().expect("an address"));
+    let mut next = || addresses.next().expect("two addresses");
+    Settings::local(next(), next(), false)
+}
+
+fn start_all(directories: &[PathBuf]) -> Vec<Authority> {
+    let start = |directory: &PathBuf| {
+        let directory = directory.clone();
+        thread::spawn(move || Authority::start(&directory))
     };
-    let starting: Vec<_> = (0..4).map(start).collect();
-    let mut running: Vec<Authority> =
-        starting.into_iter().map(|thread| thread.join().expect("it starts")).collect();
+    let starting: Vec<_> = directories.iter().map(start).collect();
+    starting.into_iter().map(|thread| thread.join().expect("it starts")).collect()
+}
+
+/// A whole directory is copied, its authority goes on and leads, and the copy takes its place: it would propose
+/// views again that it proposed before. It is refused with both views; after its operator's word it waits a whole
+/// term and signs again, and nobody is slashed.
+#[test]
+fn a_restored_directory_is_refused_on_real_disks() {
+    let home = tempfile::tempdir().expect("a directory");
+    let directories = network(home.path());
+    let backup = home.path().join("backup");
+    let mut running = start_all(&directories);
+    running[0].reach(8);
+    running.remove(0).stop();
+    copy(&directories[0], &backup);
+    let own = Secrets::disk(backup.join("secrets")).expect("readable").proposed();
+    let first = Authority::start(&directories[0]);
+    let then = running[0].handle.applied();
+    first.reach(then + 16);
+    first.stop();
+    fs::rename(&directories[0], home.path().join("lost")).expect("movable");
+    fs::rename(&backup, &directories[0]).expect("movable");
+    for _ in 0..2 {
+        let RunError::SecondSigner(directory, refusal) = Authority::start(&directories[0]).ended() else {
+            panic!("it ends for another reason");
+        };
+        assert_eq!((&directory, refusal.own), (&directories[0], own));
+        assert!(Some(refusal.seen) > own && refusal.height > 8, "{refusal}");
+    }
+    let secrets = Secrets::disk(directories[0].join("secrets")).expect("readable");
+    assert_eq!(secrets.proposed(), own, "it signed nothing");
+    assert!(!directories[0].join("set-aside-0").exists(), "it is no damage");
+
+    let first = Authority::start_as(&directories[0], true);
+    let term = Parameters::LOCAL.term_blocks();
+    let from = running[0].handle.applied() / term + 2;
+    first.reach(from * term + 2);
+    assert!(secrets.proposed() >= Some([from - 1, u64::MAX]), "{:?}", secrets.proposed());
+    running.remove(0).stop();
+    first.reach(first.handle.applied() + 12);
+    let accused = running[0].handle.equivocation().accused();
+    assert!(accused.is_empty(), "{accused:?} signed twice");
+    running.push(first);
+    running.into_iter().for_each(Authority::stop);
+}
+
+/// Its storage is there and its secrets are gone: it follows, and votes again within three terms.
+#[test]
+fn an_authority_that_lost_its_secrets_votes_again_within_three_terms() {
+    let home = tempfile::tempdir().expect("a directory");
+    let directories = network(home.path());
+    let mut running = start_all(&directories);
+    running[0].reach(12);
+    running.pop().expect("four").stop();
+    fs::remove_dir_all(directories[3].join("secrets")).expect("it was there");
+    let last = Authority::start(&directories[3]);
+    let then = running[0].handle.applied();
+    last.reach(then + 4);
+    let aside = fs::read_dir(directories[3].join("set-aside-0")).expect("its state is kept");
+    let is_log = |entry: fs::DirEntry| entry.file_name().to_string_lossy().starts_with("posync-state-log");
+    assert!(aside.map(|entry| entry.expect("readable")).any(is_log), "nothing is deleted");
+    assert!(!directories[3].join("set-aside-1").exists());
+    let term = Parameters::LOCAL.term_blocks();
+    last.reach((then / term + 3) * term + 2);
+    running.remove(0).stop();
+    let goal = running[0].handle.applied() + 12;
+    last.reach(goal);
+    running.push(last);
+    running.into_iter().for_each(Authority::stop);
+}
+
+#[test]
+fn an_authority_takes_damaged_or_lost_state_from_the_others() {
+    let home = tempfile::tempdir().expect("a directory");
+    let directories = network(home.path());
+    let mut running = start_all(&directories);
     running[0].reach(12);
 
     // The log of the state, or the file that records its length, loses a short or a long part of its tail.
@@ -126,7 +243,7 @@ fn an_authority_takes_damaged_or_lost_state_from_the_others() {
             let file = fs::OpenOptions::new().write(true).open(&file).expect("writable");
             file.set_len(length / keep).expect("cut");
         }
-        let first = Authority::start(&directories[0], settings[0].clone());
+        let first = Authority::start(&directories[0]);
         let then = running[0].handle.applied();
         first.reach(then + 4);
         running.insert(0, first);
@@ -141,7 +258,7 @@ fn an_authority_takes_damaged_or_lost_state_from_the_others() {
     // All of storage is gone, but the shares are present.
     running.remove(1).stop();
     fs::remove_dir_all(directories[1].join("storage")).expect("it was there");
-    let second = Authority::start(&directories[1], settings[1].clone());
+    let second = Authority::start(&directories[1]);
     let then = running[0].handle.applied();
     second.reach(then + 4);
     let aside = fs::read_dir(directories[1].join("set-aside-0")).expect("what is left is kept");

@@ -51,6 +51,7 @@ pub mod provider;
 pub mod receipt;
 pub mod record;
 pub mod reputation;
+pub mod rules;
 pub mod service;
 pub mod settlement;
 pub mod storage_proof;

@@ -195,8 +195,15 @@ pub const STALE_BLOCKS_MAX: u64 = 16;
 pub const SIGN_ATTEMPTS: u32 = 16;
 /// Number of epochs for which evidence of a fault is accepted: less than any unbonding time.
 pub const EVIDENCE_EPOCHS_MAX: u64 = 14;
-/// Most seats of authorities; all of them are paid in one block.
+/// Most seats that the ledger's records have room for; all of them are paid in one block. It exceeds
+/// [`AUTHORITIES_MAX`] because it is the width of the sets of seats in records, whose bytes must not change when
+/// the engine learns to carry more authorities.
 pub const SEATS_MAX: u32 = 256;
+/// Most authorities of a term: bounds every set that the engine decodes, and the seats of a genesis. With more,
+/// a term's dealings and the queues for its peers grow with the square.
+pub const AUTHORITIES_MAX: u32 = 64;
+/// Most peers that wait for a seat and follow consensus meanwhile.
+pub const WAITING_MAX: u32 = 8;
 /// Fewest seats that removals leave, and fewest that hold shares of the network's key: the smallest
 /// number that tolerates a fault.
 pub const SEATS_MIN: u32 = 4;
@@ -219,6 +226,7 @@ pub const LATENCY_BANDS: usize = 10;
 /// Number of throughput bands in a report.
 pub const THROUGHPUT_BANDS: usize = 7;
 
+const _: () = assert!(AUTHORITIES_MAX >= SEATS_MIN && AUTHORITIES_MAX <= SEATS_MAX);
 const _: () = assert!(PROBE_QUORUM == PROBE_PEERS - (PROBE_PEERS - 1) / 2);
 const _: () = assert!(FREE_LANE_BYTES / OPERATION_BYTES_MAX >= 2 * DRAWS_MAX);
 const _: () = assert!(index(SEATS_MAX) * 3 < KEYS_MAX / 4);

@@ -5,7 +5,7 @@ use crate::{
     report::Reporter,
 };
 use commonware_cryptography::ed25519::PrivateKey;
-use posync_client::{connection::Endpoint, directory_lock::hold, light::NetworkKey};
+use posync_client::{connection::Endpoint, directory_lock::hold_member, light::NetworkKey};
 use posync_protocol::{
     Amount, Bounded, Hash, PerClass,
     limits::{ADDRESS_BYTES_MAX, LEAF_BYTES, OPERATOR_BYTES, Parameters, REGION_BYTES_MAX},
@@ -117,7 +117,7 @@ pub enum ConfigError {
 /// # Errors
 /// `Locked`, or `Directory` when the volume is missing or not writable.
 pub fn lock(directory: &Path) -> Result<File, ConfigError> {
-    let held = hold(&directory.join("provider.lock"));
+    let held = hold_member(&directory.join("provider.lock"));
     let held = held.map_err(|error| ConfigError::Directory(directory.into(), error))?;
     held.ok_or_else(|| ConfigError::Locked(directory.into()))
 }

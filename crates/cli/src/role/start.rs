@@ -22,7 +22,7 @@ use commonware_runtime::{
 };
 use posync_alert::Alerts;
 use posync_client::{
-    channel::SharedNetwork, connection::Endpoint, descriptors::MEMBER, directory_lock::hold, watch,
+    channel::SharedNetwork, connection::Endpoint, descriptors::MEMBER, directory_lock::hold_member, watch,
 };
 use posync_consumer::auditor;
 use posync_gateway::Policy;
@@ -287,7 +287,7 @@ fn gateway(settings: &Settings) -> Outcome {
         )
     })?;
     let (listen, users) = (settings.listen("listen")?, settings.users("users")?);
-    let held = hold(&directory.join("gateway.lock"));
+    let held = hold_member(&directory.join("gateway.lock"));
     let held = held.map_err(|error| Failure::file(&directory.join("gateway.lock"), "lock", error))?;
     let _lock = held.ok_or_else(|| running_already(settings))?;
     let account = keys::account(&key).to_string();

@@ -29,7 +29,7 @@ pub(crate) use gate::Gated;
 pub use gate::Taking;
 pub use pacer::{Arrivals, Pacer, Seeds};
 pub(crate) use sizes::Files;
-pub use sizes::{channels, message_bytes_max, quota};
+pub use sizes::{PEER_SETS, PEERS_MAX, channels, message_bytes_max, quota, quota_of};
 pub use wiring::{Parts, Running, Transport, start};
 
 use commonware_consensus::{
@@ -44,7 +44,7 @@ use commonware_storage::{
     qmdb::{any::ordered, current::ordered::fixed},
     translator::EightCap,
 };
-use posync_protocol::Slot;
+use posync_protocol::{Slot, limits};
 use rand_core::CryptoRng;
 use std::num::NonZeroU32;
 
@@ -75,7 +75,7 @@ pub type Database<E> = fixed::Db<mmr::Family, E, Digest, Slot, Sha256, EightCap,
 pub type StoreOperation = ordered::fixed::Operation<mmr::Family, Digest, Slot>;
 
 /// Most authorities a term may have; bounds every decoded set.
-pub const AUTHORITIES_MAX: NonZeroU32 = NonZeroU32::new(32).expect("32 is not zero");
+pub const AUTHORITIES_MAX: NonZeroU32 = NonZeroU32::new(limits::AUTHORITIES_MAX).expect("it is not zero");
 /// Terms whose schemes and weights stay in memory: the running one, its neighbours, and slack.
 pub const CONSENSUS_TERMS_KEPT: usize = 8;
 

@@ -11,6 +11,7 @@
 //! 3. Both tables are bounded. A lost seed is fetched from the block store; a lost arrival costs no wait.
 
 use super::{Context, Digest, Finalization, Marshal, PublicKey, Runtime, Scheme, Seed, Variant};
+use crate::own_key::OwnKey;
 use commonware_actor::Feedback;
 use commonware_consensus::{
     Automaton, CertifiableAutomaton, Handoff, Relay, Reporter,
@@ -119,6 +120,7 @@ pub struct Pacer<E, D> {
     inner: D,
     marshal: Marshal,
     seeds: Seeds,
+    own_key: OwnKey,
     arrivals: Arrivals,
     pace: Duration,
 }
@@ -130,6 +132,7 @@ impl<E, D: Clone> Clone for Pacer<E, D> {
             inner: self.inner.clone(),
             marshal: self.marshal.clone(),
             seeds: self.seeds.clone(),
+            own_key: self.own_key.clone(),
             arrivals: self.arrivals.clone(),
             pace: self.pace,
         }
@@ -137,13 +140,29 @@ impl<E, D: Clone> Clone for Pacer<E, D> {
 }
 
 impl<E: Runtime, D> Pacer<E, D> {
-    /// Wraps `inner`: this node's own blocks come at least `pace` after their parents.
-    pub fn new(context: E, inner: D, marshal: Marshal, seeds: Seeds, pace: Duration) -> Self {
-        Self { context: Arc::new(context), inner, marshal, seeds, arrivals: Arrivals::default(), pace }
+    /// Wraps `inner`: this node's own blocks come at least `pace` after their parents, and only while its key
+    /// may sign.
+    pub fn new(
+        context: E,
+        inner: D,
+        marshal: Marshal,
+        (seeds, own_key): (Seeds, OwnKey),
+        pace: Duration,
+    ) -> Self {
+        Self {
+            context: Arc::new(context),
+            inner,
+            marshal,
+            seeds,
+            own_key,
+            arrivals: Arrivals::default(),
+            pace,
+        }
     }
 
     /// Waits until a child of the parent in `context` may be built.
     async fn ready(&self, context: &Context) {
+        self.own_key.may_sign().await;
         let (parent_view, parent) = context.parent;
         if parent_view != View::zero() {
             let round = Round::new(context.round.epoch(), parent_view);

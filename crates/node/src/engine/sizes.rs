@@ -29,7 +29,7 @@ use commonware_storage::{
     mmr, qmdb::current::FixedConfig, translator::EightCap,
 };
 use commonware_utils::{NZDuration, NZU32, NZU64, NZUsize};
-use posync_protocol::limits::{BLOCKS_KEPT, Parameters};
+use posync_protocol::limits::{self, BLOCKS_KEPT, Parameters};
 use std::{
     num::{NonZeroU16, NonZeroU64, NonZeroUsize},
     time::Duration,
@@ -57,9 +57,11 @@ pub mod channels {
     pub const MEMPOOL: u64 = 8;
     /// Headers and evidence that authorities saw others sign; served by the equivocation watcher.
     pub const EQUIVOCATION: u64 = 9;
+    /// Each authority's newest proposal that the others hold, and their clocks.
+    pub const OWN_KEY: u64 = 10;
     /// Channels of the engine itself, in the order in which a transport carries them.
-    pub const ENGINE: [u64; 9] =
-        [VOTES, CERTIFICATES, RESOLVER, BACKFILL, BROADCAST, STATE, RESHARE, PROBE, EQUIVOCATION];
+    pub const ENGINE: [u64; 10] =
+        [VOTES, CERTIFICATES, RESOLVER, BACKFILL, BROADCAST, STATE, RESHARE, PROBE, EQUIVOCATION, OWN_KEY];
 }
 
 /// Bytes of a page on disk; changing it destroys stored data.
@@ -84,9 +86,29 @@ pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) const FETCH_RETRY: Duration = Duration::from_millis(100);
 pub(super) const RESHARE_NAMESPACE: &[u8] = b"posync/reshare/1";
 
-/// The quota of every channel, per peer and direction.
+/// Most peers of one term: its dealers, its players and the players of the next, which may all differ, those
+/// that wait, and this node. The transport panics at a larger set.
+pub const PEERS_MAX: NonZeroUsize =
+    NZUsize!(3 * AUTHORITIES_MAX.get() as usize + limits::WAITING_MAX as usize + 1);
+/// Recent terms whose peers stay connected: the running one and the one before it.
+pub const PEER_SETS: NonZeroUsize = NZUsize!(2);
+
+/// The quota of a channel with few peers, per peer and direction.
 pub const fn quota() -> Quota {
     Quota::per_second(NZU32!(256))
+}
+
+/// The quota of a channel of a running network, per peer and direction. The transport allocates a place for
+/// every message of a burst from each of [`PEERS_MAX`] peers, so bursts are small and rates are not.
+pub const fn quota_of(channel: u64) -> Quota {
+    let (rate, burst) = match channel {
+        channels::VOTES | channels::CERTIFICATES => (NZU32!(256), NZU32!(32)),
+        channels::BACKFILL | channels::STATE => (NZU32!(256), NZU32!(32)),
+        channels::MEMPOOL => (NZU32!(256), NZU32!(64)),
+        channels::PROBE | channels::OWN_KEY => (NZU32!(8), NZU32!(4)),
+        _ => (NZU32!(64), NZU32!(16)),
+    };
+    Quota::per_second(rate).allow_burst(burst)
 }
 
 /// The largest message of the engine.
@@ -234,5 +256,25 @@ impl Files {
             forward: ForwardPolicy::Disabled,
             track_historical_votes: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The transport allocates places for every peer's burst: 224 bytes each, inbound, and as many outbound.
+    #[test]
+    fn the_largest_term_fits_and_its_queues_stay_small() {
+        let most = AUTHORITIES_MAX.get() as usize;
+        assert!(
+            PEERS_MAX.get() > 3 * most + limits::WAITING_MAX as usize,
+            "three disjoint sets, and this node"
+        );
+        let all = channels::ENGINE.into_iter().chain([channels::MEMPOOL]);
+        let bursts: usize = all.map(|channel| quota_of(channel).burst_size().get() as usize).sum();
+        let bytes = bursts * PEERS_MAX.get() * PEER_SETS.get() * 224;
+        assert!(bytes < 24 << 20, "{bytes} bytes");
+        assert!(message_bytes_max() < 8 << 20, "{}", message_bytes_max());
     }
 }

@@ -21,6 +21,8 @@ use crate::{
     genesis::Genesis,
     handle::{Handle, Operations},
     outcomes::Outcomes,
+    own_key::{self, Muted, OwnKey},
+    rules::Versions,
 };
 use commonware_broadcast::buffered;
 use commonware_consensus::{
@@ -57,7 +59,10 @@ use commonware_runtime::Handle as Task;
 use commonware_storage::{archive::prunable, mmr, translator::EightCap};
 use commonware_utils::{NZDuration, NZUsize};
 use posync_client::watch;
-use posync_protocol::limits::{BLOCKS_KEPT, DKG_BYTES_MAX, Parameters};
+use posync_protocol::{
+    limits::{BLOCKS_KEPT, DKG_BYTES_MAX, Parameters},
+    rules::Rules,
+};
 use std::{
     num::{NonZeroU64, NonZeroUsize},
     sync::Arc,
@@ -93,6 +98,10 @@ pub struct Parts {
     pub page_cache_pages: NonZeroUsize,
     /// If true, nothing is pruned.
     pub archive: bool,
+    /// Versions of the rules that the program knows.
+    pub rules: Rules,
+    /// The operator's word that no other process uses the key, although the network may show one.
+    pub other_stopped: bool,
     /// If true, a node without state fetches a recent one from its peers instead of replaying all blocks.
     pub state_sync: bool,
 }
@@ -101,6 +110,10 @@ pub struct Parts {
 pub struct Running {
     /// Access to blocks and state, for the services.
     pub handle: Handle,
+    /// The node's right to sign; once it is refused, the node must end.
+    pub own_key: OwnKey,
+    /// The versions of the rules; at an unknown one, the node must end.
+    pub(crate) versions: Versions,
     /// The actors; if one ends, the node must end.
     pub actors: Vec<Task<()>>,
 }
@@ -135,6 +148,8 @@ struct Node<E, M, B> {
     term: NonZeroU64,
     genesis: Digested<Block>,
     equivocation: EquivocationWatcher,
+    own_key: OwnKey,
+    versions: Versions,
 }
 
 /// Starts a node. Returns once its state is readable.
@@ -151,11 +166,11 @@ where
 {
     let node = Node::new(context, parts, transport.manager, transport.blocker).await;
     let taking = Taking::default();
-    let [votes, certificates, missing, backfill, broadcast, state, reshare, probe, told] =
-        <[_; 9]>::try_from(transport.channels).ok().expect("a transport carries every engine channel");
-    let [votes, certificates, missing, backfill, broadcast, reshare] =
-        [votes, certificates, missing, backfill, broadcast, reshare]
-            .map(|(sender, receiver)| (sender, Gated::new(receiver, &taking)));
+    let [votes, certificates, missing, backfill, broadcast, state, reshare, probe, told, own] =
+        <[_; 10]>::try_from(transport.channels).ok().expect("a transport carries every engine channel");
+    let [votes, certificates, missing] = node.voting([votes, certificates, missing], &taking);
+    let [backfill, broadcast, reshare] =
+        [backfill, broadcast, reshare].map(|(sender, receiver)| (sender, Gated::new(receiver, &taking)));
 
     let plan = Sync::init(node.context.child("plan"), node.files.partition("engine")).await;
     let (plan, synced, probe, probe_task) = node.probe(plan, probe).await;
@@ -188,8 +203,7 @@ where
     let wrapped = reshare::Application::new(mailbox.clone(), reshare.clone(), node.term);
     let deferred =
         Deferred::new(node.context.child("deferred"), wrapped, marshal.clone(), FixedEpocher::new(node.term));
-    let pace = Duration::from_millis(node.parameters().block_ms);
-    let pacer = Pacer::new(node.context.child("tap"), deferred, marshal.clone(), seeds, pace);
+    let pacer = node.pacer(deferred, &marshal, seeds);
     let (orchestrator, orchestrator_mailbox) = orchestrator::Actor::new(
         node.context.child("orchestrator"),
         node.orchestrator_config(marshal.clone(), pacer, gate, reshare_sync),
@@ -201,15 +215,15 @@ where
     probe.attach(marshal.clone());
     let stateful_task = stateful.start();
 
-    let sweep_task = node.past_terms(applied.clone());
     let database = mailbox.subscribe_databases().await;
-    let equivocation = node.equivocation.clone();
-    let handle =
-        Handle::new(node.parts.genesis.clone(), marshal, database, outcomes, applied, (equivocation, taking));
+    let shared = (node.equivocation.clone(), taking);
+    let genesis = node.parts.genesis.clone();
+    let handle = Handle::new(genesis, marshal, database, outcomes, applied.clone(), shared);
     ledger.send_replace(Some(handle.clone()));
     let actors = vec![
         node.equivocation_task(told),
-        sweep_task,
+        node.own_key_task(handle.clone(), own),
+        node.past_terms(applied),
         probe_task,
         resolver_task,
         reshare_task,
@@ -218,7 +232,7 @@ where
         marshal_task,
         stateful_task,
     ];
-    Running { handle, actors }
+    Running { handle, own_key: node.own_key, versions: node.versions, actors }
 }
 
 impl<E, M, B> Node<E, M, B>
@@ -246,12 +260,38 @@ where
             term: NonZeroU64::new(term).expect("a checked genesis has blocks in a term"),
             genesis: Digested::precomputed(genesis.clone(), genesis.digest()),
             schemes: Schemes::default(),
+            versions: Versions::new(parts.rules),
             equivocation: EquivocationWatcher::new(&parts.genesis),
+            own_key: OwnKey::new(
+                &parts.genesis,
+                parts.key.public_key(),
+                parts.secrets.clone(),
+                parts.other_stopped,
+            ),
             context,
             parts,
             blocker,
             weights,
         }
+    }
+
+    fn pacer<D>(&self, inner: D, marshal: &Marshal, seeds: Seeds) -> Pacer<E, D> {
+        let pace = Duration::from_millis(self.parameters().block_ms);
+        let right = (seeds, self.own_key.clone());
+        Pacer::new(self.context.child("tap"), inner, marshal.clone(), right, pace)
+    }
+
+    /// The channels of votes, of certificates and of missing ones: votes wait for the node's right to sign.
+    fn voting<S, R>(&self, channels: [Channel<S, R>; 3], taking: &Taking) -> [Channel<Muted<S>, Gated<R>>; 3]
+    where
+        R: Receiver<PublicKey = PublicKey>,
+    {
+        let [votes, certificates, missing] = channels;
+        [
+            (Muted::votes(votes.0, self.own_key.clone()), Gated::new(votes.1, taking)),
+            (Muted::proofs(certificates.0), Gated::new(certificates.1, taking)),
+            (Muted::proofs(missing.0), Gated::new(missing.1, taking)),
+        ]
     }
 
     fn parameters(&self) -> &Parameters {
@@ -279,6 +319,8 @@ where
             outcomes,
             applied,
             equivocation: self.equivocation.clone(),
+            own_key: self.own_key.clone(),
+            versions: self.versions.clone(),
         })
     }
 
@@ -405,7 +447,11 @@ where
                 participants_provider,
                 secret_store: self.parts.secrets.clone(),
                 strategy: Sequential,
-                registrar: Registrar::new(self.schemes.clone(), genesis.namespace().into()),
+                registrar: Registrar::new(
+                    self.schemes.clone(),
+                    genesis.namespace().into(),
+                    self.own_key.clone(),
+                ),
                 marshal: marshal.clone(),
                 state_sync,
                 fence,
@@ -483,6 +529,16 @@ where
     {
         let equivocation = self.equivocation.clone();
         self.context.child("equivocation").spawn(move |_| equivocation::actor::run(equivocation, channel))
+    }
+
+    fn own_key_task<S, R>(&self, handle: Handle, channel: Channel<S, R>) -> Task<()>
+    where
+        S: Sender<PublicKey = PublicKey>,
+        R: Receiver<PublicKey = PublicKey>,
+    {
+        let own_key = self.own_key.clone();
+        let run = move |context| own_key::actor::run(context, own_key, handle, channel);
+        self.context.child("own_key").spawn(run)
     }
 
     fn resolver<S, R>(

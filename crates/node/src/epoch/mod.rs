@@ -28,7 +28,10 @@ pub mod terms;
 
 pub use terms::Authorities;
 
-use crate::engine::{CONSENSUS_TERMS_KEPT, PublicKey, Scheme, Variant};
+use crate::{
+    engine::{CONSENSUS_TERMS_KEPT, PublicKey, Scheme, Variant},
+    own_key::OwnKey,
+};
 use bytes::BufMut;
 use commonware_codec::{Buf, EncodeSize, Error as CodecError, FixedSize, RangeCfg, Read, Write};
 use commonware_consensus::types::Epoch;
@@ -222,12 +225,14 @@ impl CertificateProvider for Schemes {
 pub struct Registrar {
     schemes: Schemes,
     namespace: Arc<[u8]>,
+    own_key: OwnKey,
 }
 
 impl Registrar {
-    /// Registers into `schemes`; certificates are bound to `namespace`.
-    pub const fn new(schemes: Schemes, namespace: Arc<[u8]>) -> Self {
-        Self { schemes, namespace }
+    /// Registers into `schemes`; certificates are bound to `namespace`, and `own_key` takes the authorities of
+    /// each term.
+    pub const fn new(schemes: Schemes, namespace: Arc<[u8]>, own_key: OwnKey) -> Self {
+        Self { schemes, namespace, own_key }
     }
 
     fn scheme(&self, info: SchemeInfo<Variant, PublicKey>) -> Scheme {
@@ -252,6 +257,10 @@ impl RegistrarTrait for Registrar {
     type PublicKey = PublicKey;
 
     async fn register(&self, epoch: Epoch, info: SchemeInfo<Variant, PublicKey>) {
+        let (SchemeInfo::Verifier { participants, .. }
+        | SchemeInfo::Member { participants, .. }
+        | SchemeInfo::Signer { participants, .. }) = &info;
+        self.own_key.term(epoch.get(), participants);
         let scheme = Arc::new(self.scheme(info));
         let mut schemes = self.schemes.0.lock();
         schemes.insert(epoch, scheme);

@@ -28,6 +28,24 @@ use std::{
 
 /// Name of the entry for the last view with a signed proposal.
 const PROPOSED: &str = "proposed";
+/// Name of the entry that shows that a node has run with these secrets.
+const BEGUN: &str = "begun";
+/// Name of the entry for a wait ([`Wait`]).
+const WAITS: &str = "waits";
+/// Entries that stay when shares are set aside: each can only keep the node from signing.
+const KEPT: [&str; 3] = [PROPOSED, BEGUN, WAITS];
+
+/// Term and view of a proposal.
+pub type Place = [u64; 2];
+
+/// A wait for whole terms in which the node signs nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// First term in which the node signs.
+    pub from: u64,
+    /// The newest proposal of this node's key that the network knew when the wait began.
+    pub newest: Option<Place>,
+}
 
 /// The store of the reshare's secrets.
 #[derive(Clone, Debug)]
@@ -64,6 +82,46 @@ impl Secrets {
             self.put(PROPOSED, &[term, view].encode());
         }
         is_later
+    }
+
+    /// The last view in which a proposal was signed.
+    pub fn proposed(&self) -> Option<Place> {
+        self.get(PROPOSED)
+    }
+
+    /// The wait that has begun and not ended.
+    pub fn wait(&self) -> Option<Wait> {
+        let [from, known, term, view] = self.get::<[u64; 4]>(WAITS)?;
+        (from > 0).then(|| Wait { from, newest: (known > 0).then_some([term, view]) })
+    }
+
+    /// Begins a wait. It is durable before this returns.
+    pub(crate) fn begin_wait(&self, wait: Wait) {
+        let [term, view] = wait.newest.unwrap_or_default();
+        self.put(WAITS, &[wait.from, wait.newest.is_some().into(), term, view].encode());
+    }
+
+    /// Ends a wait: no proposal of an earlier term will be signed.
+    pub(crate) fn end_wait(&self, from: u64) {
+        let last = [from.saturating_sub(1), u64::MAX];
+        if self.proposed() < Some(last) {
+            self.put(PROPOSED, &last.encode());
+        }
+        // Written over and not removed, so that a crash leaves the wait or its end.
+        self.begin_wait(Wait { from: 0, newest: None });
+    }
+
+    /// Records that a node runs with these secrets, and so may sign.
+    pub(crate) fn begin(&self) {
+        if !self.names().iter().any(|name| name == BEGUN) {
+            self.put(BEGUN, &[]);
+        }
+    }
+
+    /// True if a node has run with these secrets, whatever became of its storage.
+    pub fn has_run(&self) -> bool {
+        let ran = |name: &String| name == BEGUN || name == PROPOSED;
+        self.names().iter().any(ran) || self.has_later_share()
     }
 
     /// True if nothing is stored.
@@ -109,11 +167,18 @@ impl Secrets {
         self.names().iter().any(later)
     }
 
-    /// Moves everything but the last proposed view to `aside`, so that it signs nothing more.
+    /// Moves shares, seeds and dealings to `aside`, so that the node signs nothing more. A table in memory
+    /// forgets them.
     pub(crate) fn set_shares_aside(&self, aside: &Path) -> io::Result<()> {
-        let Self::Disk(directory) = self else { return Ok(()) };
-        for name in entries(directory).into_iter().filter(|name| name != PROPOSED) {
-            fs::rename(directory.join(&name), aside.join(&name))?;
+        let directory = match self {
+            Self::Disk(directory) => directory,
+            Self::Memory(table) => {
+                table.lock().retain(|name, _| KEPT.contains(&name.as_str()));
+                return Ok(());
+            }
+        };
+        for name in entries(directory).into_iter().filter(|name| !KEPT.contains(&name.as_str())) {
+            move_private(directory, aside, &name)?;
         }
         File::open(directory)?.sync_all()
     }
@@ -169,6 +234,17 @@ pub fn write_private(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<(
     file.sync_all()?;
     fs::rename(&temporary, directory.join(name))?;
     File::open(directory)?.sync_all()
+}
+
+/// Moves a file, also to another volume.
+fn move_private(from: &Path, to: &Path, name: &str) -> io::Result<()> {
+    match fs::rename(from.join(name), to.join(name)) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            write_private(to, name, &fs::read(from.join(name))?)?;
+            fs::remove_file(from.join(name))
+        }
+        result => result,
+    }
 }
 
 fn name(kind: &str, epoch: Epoch, suffix: &str) -> String {

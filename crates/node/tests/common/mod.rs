@@ -2,7 +2,7 @@
 
 use commonware_p2p::simulated::{self, Link, Network, Oracle};
 use commonware_runtime::{Clock as _, Spawner as _, Supervisor as _, deterministic};
-use commonware_utils::{NZUsize, TestRng, probability, sync::Mutex};
+use commonware_utils::{TestRng, probability, sync::Mutex};
 use futures::FutureExt as _;
 use posync_node::{
     engine::{self, PublicKey},
@@ -61,6 +61,9 @@ impl Network4 {
                 secrets: shares,
                 prefix: format!("authority-{index}"),
                 operations: queue.clone(),
+                other_stopped: false,
+                rules: posync_protocol::rules::Rules::KNOWN,
+                clock_ahead_ms: 0,
             }
         });
         Self { nodes: nodes.collect(), genesis, queue }
@@ -110,9 +113,9 @@ impl World {
         use commonware_cryptography::Signer as _;
         let config = simulated::Config {
             max_size: engine::message_bytes_max(),
-            max_peers_per_set: NZUsize!(8),
+            max_peers_per_set: engine::PEERS_MAX,
             disconnect_on_block: true,
-            tracked_peer_sets: NZUsize!(4),
+            tracked_peer_sets: engine::PEER_SETS,
         };
         let (transport, oracle) = Network::new(context.child("network"), config);
         transport.start();

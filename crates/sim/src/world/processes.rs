@@ -9,11 +9,11 @@ use crate::{
 use commonware_cryptography::Signer as _;
 use commonware_p2p::simulated::{Config, Link, Network};
 use commonware_runtime::{Handle as Task, Spawner as _, Supervisor as _, deterministic::Context};
-use commonware_utils::{NZUsize, Probability};
+use commonware_utils::Probability;
 use futures::FutureExt as _;
 use posync_client::connection::Endpoint;
 use posync_node::{
-    engine::{PublicKey, message_bytes_max},
+    engine::{PEER_SETS, PEERS_MAX, PublicKey, message_bytes_max},
     epoch::secrets::Secrets,
     handle::Handle,
     run::{SimNode, SimRunning, run_sim},
@@ -62,9 +62,9 @@ impl<'a> World<'a> {
     pub(super) async fn start(context: Context, lasting: &'a mut super::Lasting) -> Self {
         let config = Config {
             max_size: message_bytes_max(),
-            max_peers_per_set: NZUsize!(32),
+            max_peers_per_set: PEERS_MAX,
             disconnect_on_block: true,
-            tracked_peer_sets: NZUsize!(4),
+            tracked_peer_sets: PEER_SETS,
         };
         let keys: Vec<PublicKey> = lasting.seats.iter().map(|seat| seat.key.public_key()).collect();
         let (network, oracle) = Network::new_with_peers(context.child("gossip"), config, keys).await;
@@ -180,6 +180,9 @@ impl<'a> World<'a> {
             secrets: seat.secrets.clone(),
             prefix: seat.prefix.clone(),
             operations,
+            other_stopped: false,
+            rules: posync_protocol::rules::Rules::KNOWN,
+            clock_ahead_ms: 0,
         };
         Running::Authority(run_sim(context, self.oracle.clone(), node, services), None)
     }
