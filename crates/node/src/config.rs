@@ -162,7 +162,8 @@ impl Config {
     }
 }
 
-fn lock(directory: &Path) -> Result<File, ConfigError> {
+/// Locks a node's directory until the file is dropped.
+pub(crate) fn lock(directory: &Path) -> Result<File, ConfigError> {
     let path = directory.join("lock");
     let held = hold(&path).map_err(|source| ConfigError::File { path, source })?;
     held.ok_or_else(|| ConfigError::Locked(directory.into()))

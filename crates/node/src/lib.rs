@@ -18,6 +18,7 @@ pub mod engine;
 pub mod epoch;
 pub mod equivocation;
 pub mod feed;
+pub mod follower;
 pub mod genesis;
 mod guard;
 pub mod handle;

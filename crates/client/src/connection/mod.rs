@@ -23,7 +23,7 @@ mod pool;
 mod tests;
 
 pub use error::Error;
-pub use follow::{Follow, FollowBodies};
+pub use follow::{Follow, FollowBodies, Run};
 use pool::{At, Failed, Pool};
 
 use crate::{
