@@ -1,4 +1,5 @@
-//! An authority of the network: orders blocks, runs the rules, keeps the state, serves clients.
+//! A node of the network: an authority orders blocks, runs the rules, keeps the state and serves clients; a node
+//! without a seat does the same but for ordering blocks ([`follower`]).
 //!
 //! ```text
 //!  p2p ──► engine (Simplex, marshal, reshare) ──► application ──► posync_protocol::ledger
@@ -29,3 +30,5 @@ mod repair;
 pub mod run;
 pub mod serve;
 pub mod steady;
+
+pub use follower::follow;

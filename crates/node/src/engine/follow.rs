@@ -235,8 +235,7 @@ pub async fn follow<E: Runtime>(context: E, parts: FollowerParts) -> (Running, S
     let first = Digested::precomputed(first, digest);
 
     let plan = Sync::init(context.child("plan"), files.partition("engine")).await;
-    let (store, marshal, floor) =
-        open_marshal(&context, &files, term, verifier.clone(), first, &plan).await;
+    let (store, marshal, floor) = open_marshal(&context, &files, term, verifier.clone(), first, &plan).await;
     let outcomes = Outcomes::open(context.child("outcomes"), &files, archive).await;
     let (applied_sender, applied) = watch::channel(outcomes.last().await);
     let equivocation = EquivocationWatcher::new(&genesis);

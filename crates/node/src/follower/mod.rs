@@ -60,16 +60,14 @@ pub struct Settings {
     pub archive: bool,
 }
 
-impl Settings {
-    /// The nodes to follow.
-    ///
-    /// # Errors
-    /// [`RunError::NoUpstream`].
-    fn others(&self) -> Result<Vec<Endpoint>, RunError> {
-        let own = Account::of(&self.key.public_key());
-        let others: Vec<_> = self.upstream.iter().filter(|node| node.account != own).copied().collect();
-        if others.is_empty() { Err(RunError::NoUpstream) } else { Ok(others) }
-    }
+/// The nodes to follow: all but the node itself.
+///
+/// # Errors
+/// [`RunError::NoUpstream`].
+fn others(key: &PrivateKey, mut upstream: Vec<Endpoint>) -> Result<Vec<Endpoint>, RunError> {
+    let own = Account::of(&key.public_key());
+    upstream.retain(|node| node.account != own);
+    if upstream.is_empty() { Err(RunError::NoUpstream) } else { Ok(upstream) }
 }
 
 /// Runs beside the node; receives the runtime and the node's handle once its state is readable.
@@ -81,10 +79,10 @@ pub type Beside<E> = Box<dyn FnOnce(E, Handle) + Send>;
 /// [`RunError`]: the directory or the address cannot be used, or a part of the node ended.
 pub fn follow(
     directory: PathBuf,
-    settings: Settings,
+    mut settings: Settings,
     beside: Beside<tokio::Context>,
 ) -> Result<(), RunError> {
-    settings.others()?;
+    settings.upstream = others(&settings.key, settings.upstream)?;
     let at = |source| ConfigError::File { path: directory.clone(), source };
     std::fs::create_dir_all(&directory).map_err(at)?;
     let _lock = lock(&directory)?;
@@ -125,8 +123,8 @@ pub async fn run<E: Runtime, N: Network>(
     settings: Settings,
     beside: Beside<E>,
 ) -> Result<(), RunError> {
-    let upstream = settings.others()?;
-    let Settings { genesis, key, listen: address, page_cache_pages, archive, .. } = settings;
+    let Settings { genesis, key, upstream, listen: address, page_cache_pages, archive } = settings;
+    let upstream = others(&key, upstream)?;
     let light = Light::new(genesis.chain(), genesis.network_key());
     let connection = Connection::new(context.child("upstream"), dialing, key.clone(), upstream, light);
     let relay = Relay::new(context.child("relay"), genesis.chain(), connection.clone());

@@ -151,28 +151,50 @@ impl Trouble {
 
     /// Logs an error that is new, and returns the pause before the next attempt.
     fn tell(&mut self, error: &Error) -> Duration {
-        let text = error.to_string();
+        let text = self.text(error);
         if self.last.as_ref() != Some(&text) {
-            let (wanted, height) = (self.wanted, self.height);
-            if matches!(error, Error::Unavailable(Unavailable::Pruned)) {
-                tracing::error!(
-                    height,
-                    "no upstream node keeps block {height} any more, so this node cannot go on from where it is: \
-                     name a node that keeps every block (`archive = true` in its settings) as upstream; what this \
-                     node has, it serves"
-                );
-            } else {
-                tracing::warn!(height, %error, "no upstream node gives {wanted}; this node serves what it has and \
-                     tries again");
-            }
+            tracing::error!(height = self.height, "{text}");
             self.last = Some(text);
         }
         self.pauses.next().unwrap_or(Duration::from_secs(10))
+    }
+
+    fn text(&self, error: &Error) -> String {
+        let Self { wanted, height, .. } = self;
+        if matches!(error, Error::Unavailable(Unavailable::Pruned)) {
+            format!(
+                "no upstream node keeps block {height} any more, so this node cannot go on: name an archive as \
+                 upstream, a node with `archive = true` in its settings; what this node has, it serves"
+            )
+        } else {
+            format!("no upstream node gives {wanted}: {error}; this node serves what it has and tries again")
+        }
     }
 
     fn over(&self) {
         if self.last.is_some() {
             tracing::info!(height = self.height, "the upstream nodes answer again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_learns_that_only_an_archive_has_the_block() {
+        let trouble = Trouble::new("certified headers", 7);
+        let pruned = trouble.text(&Error::Unavailable(Unavailable::Pruned));
+        assert!(pruned.contains("block 7") && pruned.contains("archive = true"), "{pruned}");
+        let lost = trouble.text(&Error::Unreachable("refused".into()));
+        assert!(lost.contains("refused") && lost.contains("tries again"), "{lost}");
+    }
+
+    #[test]
+    fn pauses_after_failures_grow_and_stay_bounded() {
+        let mut trouble = Trouble::new("a body", 1);
+        let pauses: Vec<Duration> = (0..20).map(|_| trouble.tell(&Error::NoEndpoint)).collect();
+        assert!(pauses.is_sorted() && pauses[19] == Duration::from_secs(10));
     }
 }
