@@ -5,7 +5,7 @@ use commonware_consensus::{
     simplex::types::{Finalize, Proposal},
     types::{Epoch, Round, View},
 };
-use commonware_cryptography::{Digestible as _, Signer as _, ed25519::PrivateKey};
+use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_parallel::Sequential;
 use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
 use commonware_utils::{TestRng, non_empty, ordered::Set};
@@ -18,7 +18,7 @@ use posync_client::{
 use posync_node::{
     engine::{Block, Finalization, Scheme},
     follower::{self, Settings},
-    genesis::{AuthoritySecret, Genesis, deal, hash},
+    genesis::{AuthoritySecret, Genesis, deal},
 };
 use posync_protocol::{
     Account, Amount, Bounded,
@@ -50,7 +50,7 @@ fn forged(genesis: &Genesis, secrets: &[AuthoritySecret]) -> (Certified, BlockBo
     let header = Header {
         height: 1,
         view: 1,
-        parent: hash(&first.digest()),
+        parent: first.header().digest(),
         range_end: first.header().range_end + 1,
         state_root: [7; 32],
         ..first.header().clone()

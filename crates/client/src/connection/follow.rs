@@ -87,6 +87,17 @@ impl Follow {
         Ok(Run { headers, certificate: self.certificate.clone() })
     }
 
+    /// Leaves the followed node if another one proves blocks well above the last header from here: for a
+    /// reader that had to wait for it. A node that sends old blocks slowly is never quiet.
+    pub async fn leave_if_behind(&mut self) {
+        let (Some((at, _)), Some(last)) = (self.call.as_ref(), self.last.as_ref()) else { return };
+        let (at, height) = (*at, last.height);
+        if self.connection.is_left_behind(at, height).await {
+            (self.call, self.behind) = (None, None);
+            self.connection.leave(at);
+        }
+    }
+
     fn wanted(&self) -> u64 {
         self.last.as_ref().map_or(self.from, |last| last.height + 1)
     }

@@ -492,6 +492,11 @@ impl Connection {
         ahead.is_ok_and(|(_, header)| height + APART_BLOCKS_MAX < header.height)
     }
 
+    /// Leaves a node for the next best one.
+    pub(super) fn leave(&self, at: At) {
+        self.0.pool.leave(at);
+    }
+
     /// Records a certified height.
     pub(crate) fn saw(&self, height: u64) {
         if self.0.height.fetch_max(height, Ordering::AcqRel) < height {
