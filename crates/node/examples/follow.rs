@@ -5,14 +5,13 @@
 //! environment variable `BLOCK_MS` sets the pace of the network.
 
 use commonware_cryptography::{Signer as _, ed25519};
-use commonware_runtime::{Spawner as _, Supervisor as _};
-use futures::FutureExt as _;
+use commonware_runtime::{Spawner as _, Supervisor as _, tokio};
 use posync_client::{connection::Endpoint, watch};
 use posync_node::{
     config::{Config, Settings},
     follow, follower,
     genesis::{self, Genesis},
-    handle::Operations,
+    handle::{Handle, Operations},
     run::{RunError, TokioServices, run_tokio},
     serve::{Serving, over_sockets},
 };
@@ -147,7 +146,7 @@ fn follower(directory: &Path, blocks: u64) {
         archive: false,
     };
     let began = Instant::now();
-    let measure: follower::Beside<_> = Box::new(move |context, handle| {
+    let measure: follower::Beside<_> = Box::new(move |context: tokio::Context, handle: Handle| {
         let measure = async move {
             let mut heights = handle.heights();
             let reached = *heights.wait_for(|height| *height >= blocks).await.expect("it runs");
@@ -165,7 +164,7 @@ fn follower(directory: &Path, blocks: u64) {
             println!("in step: {rate:.2} blocks/s, CPU {each:.2} ms per block");
             exit(0);
         };
-        drop(context.child("measure").spawn(|_| measure.boxed()));
+        drop(context.child("measure").spawn(|_| measure));
     });
     let ended = follow(directory.join("follower"), settings, measure);
     eprintln!("the node without a seat: {ended:?}");

@@ -14,7 +14,7 @@ use commonware_macros::select;
 use commonware_utils::sync::Mutex;
 use futures::{FutureExt as _, future::BoxFuture};
 use posync_client::connection::{Connection, Error};
-use posync_protocol::{Account, Code, Hash, limits::RECEIPT_WAIT_MS};
+use posync_protocol::{Account, Code, Hash, Operation, limits::RECEIPT_WAIT_MS};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Operations on their way. An upstream node answers 64 calls of this node at once, and some are for blocks.
@@ -24,6 +24,9 @@ pub const RELAYED_PER_CALLER: usize = 16;
 /// Time that the upstream nodes have to answer: less than a client waits.
 const LIMIT: Duration = Duration::from_millis(RECEIPT_WAIT_MS);
 
+/// Verifies the signatures of an operation of a chain.
+type Verify = dyn Fn(&Operation, &Hash) -> bool + Send + Sync;
+type Sleep = dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync;
 type UnderWay = Arc<Mutex<BTreeMap<Hash, Account>>>;
 
 /// Passes operations on; clones share its bounds.
@@ -32,8 +35,8 @@ pub struct Relay {
     chain: Hash,
     connection: Connection,
     under_way: UnderWay,
-    verify: Arc<dyn Fn(&posync_protocol::Operation, &Hash) -> bool + Send + Sync>,
-    sleep: Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>,
+    verify: Arc<Verify>,
+    sleep: Arc<Sleep>,
 }
 
 /// Counts an operation while it is on its way.
