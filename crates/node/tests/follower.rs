@@ -381,9 +381,9 @@ fn an_upstream_that_lies_or_hangs_is_left() {
             }
             world.reach(world.handles[&1].applied() + 8).await;
             match (lie, alone.handle.applied()) {
-                // It holds back, and has told the truth so far.
+                // It holds back, and was honest so far.
                 (Lie::Drips, applied) => assert!(applied < 3, "{applied}"),
-                // A node that repeats an answer has told the truth once.
+                // A node that repeats an answer was honest once.
                 (Lie::Repeats, applied) => assert!(applied <= 1, "{applied}"),
                 (_, applied) => assert_eq!(applied, 0, "{lie:?}"),
             }

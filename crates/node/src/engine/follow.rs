@@ -190,7 +190,7 @@ impl<E: Runtime> AttachableResolver<Database<E>> for Replayed {
     async fn attach_database(&self, _: Shared<Database<E>>) {}
 }
 
-/// Proposes nothing.
+/// Proposes no operations: a node without a seat never leads.
 struct Nothing;
 
 impl Operations for Nothing {

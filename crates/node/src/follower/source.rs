@@ -7,7 +7,7 @@
 //!
 //! Invariants
 //! 1. Only a block whose header is certified, and whose body its header names, reaches the store.
-//! 2. At most two runs, of [`HEADERS_MAX`] blocks each, are in memory.
+//! 2. At most two runs, of [`HEADERS_MAX`] blocks each, are in memory: 170 MB if every block were full.
 //! 3. An upstream that lies, lags or hangs is left by [`Connection`]; when none is left, this waits and tries
 //!    again without end. What the node has, it serves meanwhile.
 
@@ -117,7 +117,7 @@ impl<E: Runtime> Upstream<E> {
                     }
                     return run;
                 }
-                Err(error) => self.context.sleep(trouble.tell(&error)).await,
+                Err(error) => self.context.sleep(trouble.log(&error)).await,
             }
         }
     }
@@ -144,7 +144,7 @@ impl<E: Runtime> Upstream<E> {
                     trouble.over();
                     return block;
                 }
-                Err(error) => self.context.sleep(trouble.tell(&error)).await,
+                Err(error) => self.context.sleep(trouble.log(&error)).await,
             }
         }
     }
@@ -164,7 +164,7 @@ impl Trouble {
     }
 
     /// Logs an error that is new, and returns the pause before the next attempt.
-    fn tell(&mut self, error: &Error) -> Duration {
+    fn log(&mut self, error: &Error) -> Duration {
         let text = self.text(error);
         if self.last.as_ref() != Some(&text) {
             tracing::error!(height = self.height, "{text}");
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn pauses_after_failures_grow_and_stay_bounded() {
         let mut trouble = Trouble::new("a body", 1);
-        let pauses: Vec<Duration> = (0..20).map(|_| trouble.tell(&Error::NoEndpoint)).collect();
+        let pauses: Vec<Duration> = (0..20).map(|_| trouble.log(&Error::NoEndpoint)).collect();
         assert!(pauses.is_sorted() && pauses[19] == Duration::from_secs(10));
     }
 }
