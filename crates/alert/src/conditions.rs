@@ -9,6 +9,7 @@
 
 use crate::{Alert, Kind, Space};
 use posync_protocol::{
+    Class,
     amount::ONE,
     books::proven_of,
     economics::score::CORRECTNESS_MIN,
@@ -117,10 +118,11 @@ fn reads(facts: &Facts<'_>, reputation: &Reputation, alerts: &mut Vec<Alert>) {
             "reads that were not proved"
         };
         let what = format!("warned in epoch {} for {why}: {low} low epochs", reputation.warned);
-        let next = format!("the {LOW_EPOCHS}rd in a row is jail: restore the shards, or have them rebuilt");
+        let next = format!("{LOW_EPOCHS} in a row are jail: restore the shards, or have them rebuilt");
         alerts.push(Alert { kind: Kind::WarnedReads, what, next, due: Some(facts.judged(low)) });
     } else if fails {
-        let next = "an epoch below nine tenths is warned, the third in a row is jail: check the disk".into();
+        let next =
+            format!("an epoch below nine tenths is warned, {LOW_EPOCHS} in a row are jail: check the disk");
         alerts.push(Alert { kind: Kind::ReadsFail, what: figures.clone(), next, due: None });
     }
     // Each class of reads is counted alone (JL-3).
@@ -149,10 +151,11 @@ fn answers(facts: &Facts<'_>, reputation: &Reputation, alerts: &mut Vec<Alert>) 
     let low = reputation.low_available;
     if low > 0 {
         let what = format!("warned in epoch {} for late answers: {low} low epochs", reputation.warned);
-        let next = format!("the {LOW_EPOCHS}rd in a row suspends: see that it runs and reaches the network");
+        let next = format!("{LOW_EPOCHS} in a row suspend: see that it runs and reaches the network");
         alerts.push(Alert { kind: Kind::WarnedAnswers, what, next, due: Some(facts.judged(low)) });
     } else if away {
-        let next = "an epoch below one half is warned, the third in a row suspends: check the network".into();
+        let next =
+            format!("an epoch below one half is warned, {LOW_EPOCHS} in a row suspend: check the network");
         alerts.push(Alert { kind: Kind::AnswersLate, what: figures.clone(), next, due: None });
     }
     if low + u8::from(away) >= LOW_EPOCHS - 1 {
@@ -197,7 +200,8 @@ fn challenge(facts: &Facts<'_>, alerts: &mut Vec<Alert>) {
 
 /// The alert about a bond that restitution lowered below what the capacity needs.
 fn bond(facts: &Facts<'_>, alerts: &mut Vec<Alert>) {
-    let (bond, needed) = (facts.provider.bond, bond_needed(facts.offer.capacity, facts.parameters));
+    let (bond, needed) =
+        (facts.provider.bond, bond_needed(facts.offer.capacity[Class::Storage], facts.parameters));
     if bond < needed {
         let what = format!("the bond is {bond} SYNC, and the declared capacity needs {needed}");
         let next = "nothing more is sold than the bond covers: add to it, or declare less".into();
@@ -209,7 +213,7 @@ fn bond(facts: &Facts<'_>, alerts: &mut Vec<Alert>) {
 mod tests {
     use super::*;
     use posync_protocol::{
-        Amount, Bounded,
+        Amount, Bounded, PerClass,
         limits::OPERATOR_BYTES,
         record::{Challenge, Missing},
     };
@@ -223,12 +227,8 @@ mod tests {
     fn offer() -> Offer {
         Offer {
             operator: [b'o'; OPERATOR_BYTES],
-            capacity: 1 << 20,
-            capacity_egress: 0,
-            capacity_gas: 0,
-            reserve_storage: 0,
-            reserve_egress: 0,
-            reserve_gas: 0,
+            capacity: PerClass::new(1 << 20, 0, 0),
+            reserve: PerClass::all(0),
             term_max: 720,
             region: Bounded::default(),
         }

@@ -3,7 +3,7 @@
 use crate::failure::Outcome;
 use crate::ledger::Ledger;
 use posync_protocol::{
-    Account,
+    Account, Class,
     capacity::sellable_egress,
     limits::Parameters,
     record::{MEASURED, Measured, Offer, Provider},
@@ -33,7 +33,7 @@ impl Egress {
 
     fn new(offer: &Offer, provider: &Provider, measured: Measured, parameters: Parameters) -> Self {
         let sellable = sellable_egress(offer, Some(&measured));
-        let (declared, sold) = (offer.capacity_egress, provider.sold_egress);
+        let (declared, sold) = (offer.capacity[Class::Egress], provider.sold[Class::Egress]);
         Self { declared, sold, sellable, measured, parameters }
     }
 
@@ -85,18 +85,18 @@ impl Egress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use posync_protocol::{Record as _, record};
+    use posync_protocol::{PerClass, Record as _, record};
 
     fn offer() -> Offer {
         let mut slot = [0; 256];
         (slot[0], slot[1]) = (Offer::KIND, record::VERSION);
         let blank = Offer::from_slot(&slot).expect("zeros are an offer");
-        Offer { capacity_egress: 10 << 20, ..blank }
+        Offer { capacity: PerClass::new(0, 10 << 20, 0), ..blank }
     }
 
     #[test]
     fn what_was_measured_is_said_and_caps_what_may_be_sold() {
-        let provider = Provider { sold_egress: 5 << 20, ..Provider::default() };
+        let provider = Provider { sold: PerClass::new(0, 5 << 20, 0), ..Provider::default() };
         let of = |measured| Egress::new(&offer(), &provider, measured, Parameters::LOCAL);
         let none = of(Measured::default());
         assert_eq!(none.cells(), ["1048576", "-"]);

@@ -4,8 +4,7 @@
 
 use crate::{
     failure::{Exit, Failure, Outcome},
-    keys,
-    network::{Network, Role, USER_KEY},
+    net::Net,
     source::Source,
 };
 use commonware_cryptography::ed25519::PrivateKey;
@@ -18,10 +17,7 @@ use posync_protocol::{
         node::Nothing,
     },
 };
-use std::{
-    io::{self, Write},
-    path::Path,
-};
+use std::io::{self, Write};
 
 /// Bytes of a file in one message. A gateway bounds the messages that it has not processed yet, so this also
 /// bounds the bytes that wait there, and sets how often a slow line is allowed to send on.
@@ -31,24 +27,22 @@ const PIECE_BYTES: usize = 64 << 10;
 pub(crate) struct Gateway(Client<rpc::Gateway>);
 
 impl Gateway {
-    /// Connects to the gateway of the network in `directory`, as its user.
-    pub(crate) async fn connect(context: &Context, directory: &Path) -> Outcome<Self> {
-        let network = Network::read(directory)?;
-        let key = keys::read(&directory.join(USER_KEY))?;
-        Self::dial(context, &network, &key).await
+    /// Connects to the caller's gateway.
+    pub(crate) async fn connect(context: &Context, net: &Net) -> Outcome<Self> {
+        Self::dial(context, net, &net.key()?).await
     }
 
     /// Connects to the network's gateway with a key.
-    pub(crate) async fn dial(context: &Context, network: &Network, key: &PrivateKey) -> Outcome<Self> {
-        let member = network.members(Role::Gateway).next().expect("every network has a gateway");
-        let peer = network.account(member)?;
-        let opened = Client::dial(context.child("gateway"), context, key, peer, member.address).await;
+    pub(crate) async fn dial(context: &Context, net: &Net, key: &PrivateKey) -> Outcome<Self> {
+        let gateway = net.gateway()?;
+        let (dialing, address) = (context.child("gateway"), gateway.address.clone());
+        let opened = Client::dial(dialing, context, key, gateway.account, address).await;
         opened.map(Self).map_err(|error| {
             Failure::new(
                 Exit::Unreachable,
-                format!("the gateway at {} does not answer", member.address),
+                format!("the gateway at {} does not answer", gateway.address),
                 error,
-                "start the network with `posync devnet`, and look at the log in the gateway's directory",
+                "see that the gateway runs and that this machine reaches it; its owner has its log",
             )
         })
     }
@@ -183,7 +177,7 @@ fn not_written(error: io::Error) -> Failure {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Failure::closed();
     }
-    Failure::file(Path::new("the target"), "write", error)
+    Failure::file(std::path::Path::new("the target"), "write", error)
 }
 
 /// The next answer of an open call; a refusal becomes a failure.

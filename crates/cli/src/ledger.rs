@@ -1,30 +1,26 @@
 //! The commands' view of the ledger: [`Connection`] accepts only proofs that lead to the network
-//! key of `devnet.json`; this adds the messages for questions that get no answer.
+//! key of the network file; this adds the messages for questions that get no answer.
 
 use crate::{
     failure::{Exit, Failure, Outcome},
-    keys,
-    network::{Network, Role, USER_KEY},
+    net::Net,
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Supervisor as _, tokio::Context};
 use posync_client::{
     account::{Final, Submitter, beside},
-    connection::{Connection, Endpoint, Error, Follow, Heard},
-    light::{self, Light, Subject, SyncProof},
+    connection::{Connection, Error, Follow, Heard},
+    light::{self, Subject, SyncProof},
 };
 use posync_protocol::{
-    Amount, Body, Key, Record,
+    Account, Amount, Body, Key, Record,
     block::{BlockBody, Header, Receipts},
     ledger::Event,
     limits::{Parameters, READ_KEYS_MAX},
-    record::System,
+    record::{ProviderAt, System},
     wire::node::Unavailable,
 };
-use std::{net::TcpStream, path::Path, time::Duration};
-
-/// Time within which a node must accept a connection; after that it counts as gone.
-const ACCEPT_WITHIN: Duration = Duration::from_secs(1);
+use std::{path::Path, time::Duration};
 
 /// Time that an operation waits while no newer block is proved; its fate is unknown then. It waits four
 /// times as long while blocks come without it.
@@ -50,32 +46,20 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Connects to the network in `directory`, as its user.
-    pub(crate) async fn open(context: &Context, directory: &Path) -> Outcome<Self> {
-        let network = Network::read(directory)?;
-        let key = keys::read(&directory.join(USER_KEY))?;
-        Self::connect(context, &network, &key).await
+    /// Connects to a network, under the caller's key if one is named.
+    pub(crate) async fn open(context: &Context, net: &Net) -> Outcome<Self> {
+        Self::connect(context, net, &net.any_key()?).await
     }
 
-    /// Connects to the network's authorities.
-    pub(crate) async fn connect(context: &Context, network: &Network, key: &PrivateKey) -> Outcome<Self> {
-        let light = trust(network)?;
-        let mut endpoints = Vec::new();
-        for member in network.members(Role::Authority) {
-            let account = network.account(member)?;
-            endpoints.push(Endpoint { account, address: member.address });
-        }
-        // A network that does not run is reported at once; a slow one is given its time.
-        let accepts =
-            |endpoint: &Endpoint| TcpStream::connect_timeout(&endpoint.address, ACCEPT_WITHIN).is_ok();
-        if !endpoints.iter().any(accepts) {
-            return Err(unreachable("none of its nodes accepts a connection"));
-        }
+    /// Connects to the network's nodes.
+    pub(crate) async fn connect(context: &Context, net: &Net, key: &PrivateKey) -> Outcome<Self> {
+        // A network that does not run is reported at once, with the reason of each node.
+        let parameters = net.parameters(context, key).await?;
         let (client, over) = (context.child("ledger"), context.child("network"));
-        let connection = Connection::new(client, over, key.clone(), endpoints, light);
+        let connection = Connection::new(client, over, key.clone(), net.file.endpoints(), net.light.clone());
+        connection.raise_floor(net.file.checkpoint.height);
         // One node alone could show an old state: two are compared, and reads stay near that height.
         connection.compare().await.map_err(failed)?;
-        let parameters = connection.info().await.map_err(failed)?.parameters;
         Ok(Self { connection, parameters })
     }
 
@@ -100,9 +84,27 @@ impl Ledger {
         Ok((proved.header.height, proved.value))
     }
 
+    /// Newest height that was proved here.
+    pub(crate) async fn certified_height(&self) -> Outcome<u64> {
+        self.connection.height().await.map_err(failed)
+    }
+
+    /// The certified header at `height`.
+    pub(crate) async fn header(&self, height: u64) -> Outcome<Header> {
+        self.connection.header(height).await.map_err(|error| missing(height, error))
+    }
+
     /// Asks all authorities at once; returns the proven answer of each, in their order.
     pub(crate) async fn survey(&self) -> Vec<Heard> {
         self.connection.survey().await
+    }
+
+    /// Accounts of all registered providers, in the order of their indices.
+    pub(crate) async fn providers(&self) -> Outcome<Vec<Account>> {
+        let system: System = self.read(System::key()).await?.unwrap_or_default();
+        let keys = (0..system.providers).map(ProviderAt::key).collect();
+        let places = self.read_all::<ProviderAt>(keys).await?;
+        Ok(places.into_iter().filter_map(|place| place?.account).collect())
     }
 
     /// Reads records with their proofs, in the order of the keys.
@@ -149,19 +151,6 @@ impl Ledger {
         let submitter = Submitter::for_command(connection, key.clone(), self.parameters, turns, PATIENCE);
         submitter.send(body).await.and_then(Final::done).map_err(failed)
     }
-}
-
-/// The trust anchors that `devnet.json` names: network key and chain.
-fn trust(network: &Network) -> Outcome<Light> {
-    let damaged = |what: &str| {
-        let next = "restore devnet.json, or start over with `posync devnet --fresh`";
-        Failure::new(Exit::Usage, "devnet.json is damaged", what.to_owned(), next)
-    };
-    let key = hex::decode(&network.network_key).ok().and_then(|bytes| bytes.try_into().ok());
-    let key = light::network_key(&key.ok_or_else(|| damaged("its network key is not 96 bytes in hex"))?)
-        .map_err(|error| damaged(&error.to_string()))?;
-    let chain = hex::decode(&network.chain).ok().and_then(|bytes| bytes.try_into().ok());
-    Ok(Light::new(chain.ok_or_else(|| damaged("its chain is not 32 bytes in hex"))?, key))
 }
 
 /// All money that the ledger's sums account for.
@@ -224,7 +213,7 @@ fn unreachable(why: &str) -> Failure {
         Exit::Unreachable,
         "no node of the network answers",
         why,
-        "start the network with `posync devnet`, and look at the logs in its directory",
+        "see that the network runs and that this machine reaches it (`posync net show --net ...` names its nodes)",
     )
 }
 

@@ -15,6 +15,7 @@ mod interrupt;
 mod keys;
 mod ledger;
 mod log;
+mod net;
 mod network;
 mod output;
 mod provider;
@@ -22,6 +23,7 @@ mod pulse;
 mod ready;
 mod records;
 mod replay;
+mod role;
 mod session;
 mod source;
 mod tally;
@@ -32,8 +34,10 @@ mod wait;
 use clap::{Parser, Subcommand};
 use commands::examples;
 use failure::{Exit, Failure, Outcome};
+use net::Access;
 use output::Output;
 use std::{
+    ffi::OsString,
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -46,10 +50,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(name = "posync", version, propagate_version = true, arg_required_else_help = true)]
 struct Arguments {
-    /// Directory of the network to talk to (its devnet.json)
+    /// The network to talk to: a network file, its posync1... line, or a directory that holds one
     /// [env: POSYNC_NET] [default: devnet]
-    #[arg(long, global = true, value_name = "DIR")]
-    net: Option<PathBuf>,
+    #[arg(long, global = true, value_name = "FILE|LINE|DIR")]
+    net: Option<OsString>,
+    /// Your key file, or a directory of your own that holds it; the one in the directory of --net if not given
+    #[arg(long, global = true, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The gateway to use; the one of the network file if not given
+    #[arg(long, global = true, value_name = "ACCOUNT@HOST:PORT")]
+    gateway: Option<String>,
     /// Print one JSON value instead of text
     #[arg(long, global = true)]
     json: bool,
@@ -68,6 +78,10 @@ enum Command {
     /// Run a network of processes on this machine until it is stopped
     #[command(after_long_help = examples::DEVNET)]
     Devnet(commands::devnet::Devnet),
+    /// Make the card that this machine's authority gives to the others before there is a network
+    Card(commands::card::Card),
+    /// Make a network with the other authorities, so that no one ever holds its key
+    Ceremony(commands::ceremony::Ceremony),
     /// Store a file under a name
     #[command(after_long_help = examples::PUT)]
     Put(commands::put::Put),
@@ -119,9 +133,12 @@ enum Command {
     Recompute(commands::recompute::Recompute),
     /// Simulate the economics at scale: honest worlds, attacks, prices, scores
     Sim(commands::sim::Sim),
-    /// Run one member in its directory (started by `devnet`)
-    #[command(name = devnet::supervise::COMMAND, hide = true)]
-    RunRole(devnet::role::RunRole),
+    /// Make the directory of a role: its key and its settings
+    Init(role::init::Init),
+    /// Run the role of a directory until a signal
+    Start(role::start::Start),
+    /// Show, check or renew a network file
+    Net(commands::net::NetCommand),
 }
 
 fn main() -> ExitCode {
@@ -130,15 +147,8 @@ fn main() -> ExitCode {
         Err(error) => return usage::report(&error),
     };
     let output = Output { json: arguments.json };
-    if let Command::RunRole(command) = arguments.command {
-        log::member(command.directory());
-        return match command.run() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => {
-                tracing::error!("{}", failure.in_one_line());
-                ExitCode::from(failure.exit as u8)
-            }
-        };
+    if let Command::Start(command) = arguments.command {
+        return start(command);
     }
     log::command();
     match descriptors::ensure("a command", descriptors::COMMAND).and_then(|()| run(arguments, output)) {
@@ -147,32 +157,57 @@ fn main() -> ExitCode {
     }
 }
 
+/// Runs a role; its failure is the last line of its log.
+fn start(command: role::start::Start) -> ExitCode {
+    let settings = command.settings();
+    let to_file = settings.as_ref().is_ok_and(|settings| settings.text("log").is_ok_and(|log| log == "file"));
+    let apart = log::member(command.directory(), to_file);
+    match settings.and_then(|settings| command.run(&settings)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tracing::error!("{}", failure.in_one_line());
+            if apart {
+                // Whoever started it reads why it ended, wherever its log is.
+                let _ = writeln!(io::stderr(), "{}", failure.in_one_line());
+            }
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
 fn run(arguments: Arguments, output: Output) -> Outcome {
-    let named = || std::env::var_os(NET).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let net = arguments.net.or_else(named).unwrap_or_else(|| "devnet".into());
-    match arguments.command {
+    let named = || std::env::var_os(NET).filter(|value| !value.is_empty());
+    let Arguments { net, key, gateway, command, .. } = arguments;
+    let net = net.or_else(named);
+    let is_named = net.is_some();
+    let net = &Access { net: net.unwrap_or_else(|| "devnet".into()), key, gateway };
+    match command {
         Command::Demo(command) => command.run(output),
-        Command::Devnet(command) => command.run(&net, output),
-        Command::Put(command) => command.run(&net, output),
-        Command::Get(command) => command.run(&net, output),
-        Command::Ls(command) => command.run(&net, output),
-        Command::Rm(command) => command.run(&net, output),
-        Command::Send(command) => command.run(&net, output),
-        Command::Account(command) => command.run(&net, output),
-        Command::Status(command) => command.run(&net, output),
-        Command::Providers(command) => command.run(&net, output),
-        Command::Agreements(command) => command.run(&net, output),
-        Command::Gateway(command) => command.run(&net, output),
-        Command::Prices(command) => command.run(&net, output),
-        Command::Why(command) => command.run(&net, output),
-        Command::Watch(command) => command.run(&net, output),
-        Command::Prove(command) => command.run(&net, output),
+        Command::Devnet(command) => command.run(net, output),
+        Command::Card(command) => command.run(output),
+        Command::Ceremony(command) => command.run(output),
+        Command::Put(command) => command.run(net, output),
+        Command::Get(command) => command.run(net, output),
+        Command::Ls(command) => command.run(net, output),
+        Command::Rm(command) => command.run(net, output),
+        Command::Send(command) => command.run(net, output),
+        Command::Account(command) => command.run(net, output),
+        Command::Status(command) => command.run(net, output),
+        Command::Providers(command) => command.run(net, output),
+        Command::Agreements(command) => command.run(net, output),
+        Command::Gateway(command) => command.run(net, output),
+        Command::Prices(command) => command.run(net, output),
+        Command::Why(command) => command.run(net, output),
+        Command::Watch(command) => command.run(net, output),
+        Command::Prove(command) => command.run(net, output),
         Command::Verify(command) => command.run(output),
-        Command::Blocks(command) => command.run(&net, output),
-        Command::Explain(command) => command.run(&net, output),
-        Command::Recompute(command) => command.run(&net, output),
+        Command::Blocks(command) => command.run(net, output),
+        Command::Explain(command) => command.run(net, output),
+        Command::Recompute(command) => command.run(net, output),
         Command::Sim(command) => command.run(output),
-        Command::RunRole(command) => command.run(),
+        Command::Init(command) => command.run(is_named.then_some(net), output),
+        Command::Start(command) => command.settings().and_then(|settings| command.run(&settings)),
+        Command::Net(command) => command.run(net, output),
     }
 }
 
@@ -194,6 +229,7 @@ fn report(failure: Failure, output: Output) -> ExitCode {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+    use std::{fs, path::Path};
 
     /// The command of an example: what stands before its effect, and beside a pipe or a redirection.
     fn command(line: &str) -> &str {
@@ -215,5 +251,45 @@ mod tests {
             }
         }
         assert!(seen >= 20, "only {seen} examples were found");
+    }
+
+    /// Command lines in a file of `ops`: what systemd and containers start, without the program's name.
+    fn started(text: &str) -> Vec<Vec<String>> {
+        let mut all = Vec::new();
+        for line in text.lines().map(str::trim) {
+            let list = line.strip_prefix("CMD ").or_else(|| line.strip_prefix("command: "));
+            if let Some(line) = line.strip_prefix("ExecStart=/usr/local/bin/posync ") {
+                all.push(line.replace("%i", "main").split_whitespace().map(str::to_owned).collect());
+            } else if let Some(list) = list {
+                all.push(serde_json::from_str(list).expect("a list of words"));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn what_supervisors_start_is_a_command_with_flags_that_exist() {
+        let ops = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ops");
+        let unit = |role: network::Role| format!("systemd/posync-{role}@.service");
+        let units = network::Role::ALL.map(unit);
+        let others = ["container/Containerfile", "container/compose.yaml"].map(str::to_owned);
+        for name in units.iter().chain(&others) {
+            let text = fs::read_to_string(ops.join(name)).expect(name);
+            let lines = started(&text);
+            assert_eq!(lines.len(), 1, "{name}");
+            let words = ["posync".to_owned()].into_iter().chain(lines[0].clone());
+            let arguments =
+                Arguments::try_parse_from(words).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let Command::Start(start) = arguments.command else { panic!("{name} starts no role") };
+            if let Some(unit) = name.strip_prefix("systemd/posync-") {
+                let role = unit.strip_suffix("@.service").expect("a template");
+                assert_eq!(start.directory(), Path::new(&format!("/var/lib/posync/{role}-main")), "{name}");
+                assert!(text.contains(&format!("StateDirectory=posync/{role}-%i")), "{name}");
+                let files = text.lines().find_map(|line| line.strip_prefix("LimitNOFILE="));
+                let files: u64 = files.and_then(|files| files.parse().ok()).expect("a number");
+                assert!(files >= posync_client::descriptors::MEMBER, "{name}");
+            }
+        }
+        assert_eq!(fs::read_dir(ops.join("systemd")).expect("there").count(), units.len(), "no other unit");
     }
 }

@@ -27,7 +27,7 @@ const DAMAGED: &str =
     "restore devnet.json from a copy; it holds no secret, and the members' directories are untouched";
 
 /// The role of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Role {
     /// Orders blocks, executes them and serves state.
@@ -36,6 +36,13 @@ pub(crate) enum Role {
     Provider,
     /// Stores files for its users.
     Gateway,
+    /// Follows the chain and serves its state, without a seat.
+    Node,
+}
+
+impl Role {
+    /// All roles, in the order in which they are listed.
+    pub(crate) const ALL: [Self; 4] = [Self::Authority, Self::Provider, Self::Gateway, Self::Node];
 }
 
 impl fmt::Display for Role {
@@ -44,6 +51,7 @@ impl fmt::Display for Role {
             Self::Authority => "authority",
             Self::Provider => "provider",
             Self::Gateway => "gateway",
+            Self::Node => "node",
         })
     }
 }
@@ -134,21 +142,6 @@ impl Network {
         })
     }
 
-    /// Resolves an account as users name it: `sync1...`, a member's name, or an operator with one provider.
-    pub(crate) fn resolve(&self, text: &str) -> Outcome<Account> {
-        let operates = |member: &&Member| member.operator.as_deref() == Some(text);
-        let mut operated = self.nodes.iter().filter(operates);
-        if let Some(member) =
-            self.member(text).or_else(|| operated.next().filter(|_| operated.next().is_none()))
-        {
-            return self.account(member);
-        }
-        text.parse().map_err(|error: String| {
-            let next = "give sync1..., a name that `posync status` lists, or an operator that `posync providers` lists";
-            Failure::new(Exit::Usage, format!("'{text}' names no account"), error, next)
-        })
-    }
-
     /// The member with this name.
     pub(crate) fn member(&self, name: &str) -> Option<&Member> {
         self.nodes.iter().find(|member| member.name == name)
@@ -158,4 +151,17 @@ impl Network {
     pub(crate) fn members(&self, role: Role) -> impl Iterator<Item = &Member> {
         self.nodes.iter().filter(move |member| member.role == role)
     }
+}
+
+/// Resolves an account as users name it: `sync1...`, a member's name, or an operator with one provider.
+pub(crate) fn resolve(members: &[Member], text: &str) -> Outcome<Account> {
+    let mut operated = members.iter().filter(|member| member.operator.as_deref() == Some(text));
+    let named = members.iter().find(|member| member.name == text);
+    let member = named.or_else(|| operated.next().filter(|_| operated.next().is_none()));
+    let account = member.map_or(text, |member| member.account.as_str());
+    account.parse().map_err(|error: String| {
+        let next =
+            "give sync1..., a name that `posync status` lists, or an operator that `posync providers` lists";
+        Failure::new(Exit::Usage, format!("'{text}' names no account"), error, next)
+    })
 }

@@ -2,7 +2,7 @@
 
 use crate::{egress::Egress, failure::Outcome, ledger::Ledger};
 use posync_protocol::{
-    Account,
+    Account, Class,
     json::{first, text},
     limits::{HISTORY, LEAF_BYTES, READS},
     record::{Audit, Endpoint, Offer, Provider},
@@ -53,13 +53,13 @@ impl Shown {
     }
 
     /// Declared capacity in bytes.
-    pub(crate) const fn capacity_bytes(&self) -> u64 {
-        self.offer.capacity.saturating_mul(LEAF_BYTES)
+    pub(crate) fn capacity_bytes(&self) -> u64 {
+        self.offer.capacity[Class::Storage].saturating_mul(LEAF_BYTES)
     }
 
     /// Bytes under contract: the sum of its agreements' quotas.
-    pub(crate) const fn sold_bytes(&self) -> u64 {
-        self.provider.sold.saturating_mul(LEAF_BYTES)
+    pub(crate) fn sold_bytes(&self) -> u64 {
+        self.provider.sold[Class::Storage].saturating_mul(LEAF_BYTES)
     }
 
     /// The provider as JSON, with the entries that a command adds.

@@ -1,9 +1,6 @@
 //! The pulse of a network: which authorities answer, what they prove, and since when no block is new.
 
-use crate::{
-    ledger::Ledger,
-    network::{Network, Role},
-};
+use crate::{ledger::Ledger, net::Net};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -32,16 +29,16 @@ pub(crate) struct Pulse {
 
 impl Pulse {
     /// Asks every authority for its newest proved height.
-    pub(crate) async fn take(ledger: &Ledger, network: &Network) -> Self {
+    pub(crate) async fn take(ledger: &Ledger, net: &Net) -> Self {
         let heard = ledger.survey().await;
         let newest = heard.iter().filter_map(|heard| heard.newest.as_ref().ok());
         let newest = newest.max_by_key(|header| header.height);
         let (height, time_ms) = newest.map_or((0, None), |header| (header.height, Some(header.time_ms)));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let now = u64::try_from(now).unwrap_or(u64::MAX);
-        let authorities = network.members(Role::Authority).zip(heard).map(|(member, heard)| {
+        let authorities = net.file.nodes.iter().zip(heard).map(|(node, heard)| {
             let newest = heard.newest.map(|header| header.height);
-            Authority { name: member.name.clone(), newest }
+            Authority { name: net.name(node), newest }
         });
         let late_ms = (ledger.parameters().block_ms * LATE_BLOCKS).max(LATE_MS_MIN);
         let age_ms = time_ms.map(|time_ms| now.saturating_sub(time_ms));

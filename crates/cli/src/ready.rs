@@ -5,7 +5,8 @@ use crate::{
     failure::Outcome,
     gateway::Gateway,
     ledger::Ledger,
-    network::{Network, Role},
+    net::Net,
+    network::Role,
     wait::{Look, until},
 };
 use commonware_cryptography::ed25519::PrivateKey;
@@ -33,17 +34,17 @@ const NEXT: &str =
 /// Waits for the first final block, for every provider's registration and for the gateway; fails
 /// at once if a member ends. Returns the height.
 pub(crate) async fn wait(context: &Context, running: &mut Running) -> Outcome<u64> {
-    let network = running.network.clone();
+    let (network, net) = (running.network.clone(), running.net.clone());
     let key = running.user_key()?;
     let ledger = until("the first final block", FIRST_BLOCK_WITHIN, NEXT, async || {
         running.check()?;
-        Ok(first_block(context, &network, &key).await)
+        Ok(first_block(context, &net, &key).await)
     })
     .await?;
     let wanted = Wanted { providers: network.members(Role::Provider).count(), gateway: true };
     until("every provider registered, the gateway ready to store", MEMBERS_WITHIN, NEXT, async || {
         running.check()?;
-        Ok(members(context, &network, &key, &ledger, wanted).await)
+        Ok(members(context, &net, &key, &ledger, wanted).await)
     })
     .await?;
     ledger.height().await
@@ -52,13 +53,13 @@ pub(crate) async fn wait(context: &Context, running: &mut Running) -> Outcome<u6
 /// The height at which the running members are ready; otherwise, what they still wait for when the time is
 /// up. A late member keeps no user from the rest of the network.
 pub(crate) async fn soon(context: &Context, running: &RefCell<Running>) -> (Option<u64>, Option<String>) {
-    let network = running.borrow().network.clone();
+    let (network, net) = (running.borrow().network.clone(), running.borrow().net.clone());
     let key = match running.borrow().user_key() {
         Ok(key) => key,
         Err(failure) => return (None, Some(failure.in_one_line())),
     };
     let first = patiently(FIRST_BLOCK_WITHIN * 2, FIRST_BLOCK_WITHIN * 2, async || {
-        first_block(context, &network, &key).await
+        first_block(context, &net, &key).await
     });
     let ledger = match first.await {
         Ok(ledger) => ledger,
@@ -73,7 +74,7 @@ pub(crate) async fn soon(context: &Context, running: &RefCell<Running>) -> (Opti
                 gateway: network.members(Role::Gateway).any(|member| up(&member)),
             }
         };
-        members(context, &network, &key, &ledger, wanted).await
+        members(context, &net, &key, &ledger, wanted).await
     })
     .await
     .err();
@@ -102,8 +103,8 @@ async fn patiently<T>(
     }
 }
 
-async fn first_block(context: &Context, network: &Network, key: &PrivateKey) -> Look<Ledger> {
-    let ledger = match Ledger::connect(context, network, key).await {
+async fn first_block(context: &Context, net: &Net, key: &PrivateKey) -> Look<Ledger> {
+    let ledger = match Ledger::connect(context, net, key).await {
         Ok(ledger) => ledger,
         Err(failure) => return Look::Waiting(failure.in_one_line()),
     };
@@ -123,7 +124,7 @@ struct Wanted {
 
 async fn members(
     context: &Context,
-    network: &Network,
+    net: &Net,
     key: &PrivateKey,
     ledger: &Ledger,
     wanted: Wanted,
@@ -139,7 +140,7 @@ async fn members(
     if !wanted.gateway {
         return Look::Done(());
     }
-    let agreements = match Gateway::dial(context, network, key).await {
+    let agreements = match Gateway::dial(context, net, key).await {
         Ok(gateway) => gateway.agreements().await,
         Err(failure) => Err(failure),
     };

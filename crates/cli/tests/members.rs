@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Net, POSYNC, eventually, file, signal};
+use common::{Net, POSYNC, eventually, file, set, signal};
 use posync_client::descriptors::{LISTENER, MEMBER};
 use std::{
     fs,
@@ -19,7 +19,7 @@ fn start(directory: &Path, through: &[&str], log: &Path) -> Child {
     let mut command = Command::new(through[0]);
     command.args(&through[1..]).arg(POSYNC);
     let log = fs::File::create(log).expect("writable");
-    command.arg("run-role").arg(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command.args(["start", "--dir"]).arg(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     command.spawn().expect("it starts")
 }
 
@@ -37,6 +37,7 @@ fn a_terminal_that_closes_ends_a_member_in_order_and_one_under_nohup_not_at_all(
     net.down();
     let log = net.directory.with_file_name("said");
     for name in ["authority-0", "provider-0", "gateway"] {
+        set(&net.directory.join(name), "log", "\"stderr\"");
         let mut member = start(&net.directory.join(name), PLAINLY, &log);
         eventually(30, "it listens for signals", || has(member.id(), "SigCgt", 15));
         eventually(5, "for SIGHUP too", || has(member.id(), "SigCgt", 1));

@@ -3,10 +3,14 @@
 
 mod common;
 
-use common::{Net, file, signal};
+use common::{Net, file, key, signal};
 use commonware_codec::Encode as _;
-use posync_node::genesis::Genesis;
-use posync_protocol::limits::Parameters;
+use commonware_cryptography::Signer as _;
+use posync_node::genesis::{
+    Genesis,
+    signatures::{SIGNATURES_FILE, Signatures},
+};
+use posync_protocol::{Account, limits::Parameters};
 use serde_json::Value;
 use std::{fs, path::Path};
 
@@ -18,7 +22,7 @@ const EPOCH: u64 = PARAMETERS.epoch_rounds * PARAMETERS.round_blocks;
 /// Tries until a round is faulty: which providers are drawn in it, and if by fee, is chance.
 const TRIES: u64 = 6;
 /// Files that a member's directory keeps when its network begins anew.
-const KEPT: [&str; 5] = ["role.json", "node.key", "config.json", "secrets", "genesis"];
+const KEPT: [&str; 4] = ["config.toml", "node.key", "secrets", "genesis"];
 
 /// Restarts the chain under other parameters, with the same members and keys.
 fn begin_anew(net: &Net, parameters: Parameters) {
@@ -28,6 +32,10 @@ fn begin_anew(net: &Net, parameters: Parameters) {
     let path = net.directory.join("genesis");
     fs::write(path, genesis.encode()).expect("writable");
     let mut description = net.description();
+    let keys = (0..genesis.authorities.len())
+        .map(|index| key(&net.directory.join(format!("authority-{index}/node.key"))));
+    let signed = keys.map(|key| (Account::of(&key.public_key()), genesis.sign(&key)));
+    let signatures = Signatures(signed.collect()).to_text();
     for node in description["nodes"].as_array().expect("a list") {
         let directory = Path::new(node["dir"].as_str().expect("text"));
         for entry in fs::read_dir(directory).expect("readable").map(|entry| entry.expect("readable")) {
@@ -37,6 +45,7 @@ fn begin_anew(net: &Net, parameters: Parameters) {
             }
         }
         fs::write(directory.join("genesis"), genesis.encode()).expect("writable");
+        fs::write(directory.join(SIGNATURES_FILE), &signatures).expect("writable");
         let secrets = fs::read_dir(directory.join("secrets")).into_iter().flatten();
         let later = secrets.map(|entry| entry.expect("readable").path()).filter(|path| {
             // Only the shares of the genesis are older than the network.

@@ -132,7 +132,7 @@ async fn between(context: &tokio::Context, way: Way, seed: u64, honest: Endpoint
     let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
     let listen = Listen::new(own.clone(), rpc::Node::NAMESPACE, free);
     let listening = server.listen(context.child("between"), context, listen).await.expect("listens");
-    Endpoint { account: Account::of(&own.public_key()), address: listening.address }
+    Endpoint { account: Account::of(&own.public_key()), address: listening.address.into() }
 }
 
 /// With these nodes in front of the honest ones, a payment is made once.
@@ -156,9 +156,9 @@ fn pays_once(net: &Net, seed: u64, ways: &[Way]) {
     tokio::Runner::new(config).start(|context| async move {
         let mut nodes = Vec::new();
         for (place, way) in ways.iter().enumerate() {
-            nodes.push(between(&context, *way, seed + 1 + place as u64, honest[0]).await);
+            nodes.push(between(&context, *way, seed + 1 + place as u64, honest[0].clone()).await);
         }
-        nodes.extend(&honest[1..]);
+        nodes.extend_from_slice(&honest[1..]);
         let (client, over) = (context.child("client"), context.child("network"));
         let connection = Connection::new(client, over, user.clone(), nodes, light).beginning_at(0);
         let parameters = connection.info().await.expect("answers").parameters;

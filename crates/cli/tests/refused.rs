@@ -3,9 +3,8 @@
 
 mod common;
 
-use common::{Net, file};
-use serde_json::{Value, json};
-use std::fs;
+use common::{Net, file, set};
+use serde_json::Value;
 
 /// Bytes that every provider of a local network declares, and the room that one of them is left with,
 /// of which 16 MiB are reserved for moving shards.
@@ -15,14 +14,7 @@ const NAME: &str = "provider-3";
 
 /// Limits the room for the member's shards from its next start on; `None` for as much as it declared.
 fn set_space(net: &Net, space: Option<u64>) {
-    let path = net.directory.join(NAME).join("role.json");
-    let mut role: Value = serde_json::from_slice(&fs::read(&path).expect("readable")).expect("JSON");
-    let role = role.as_object_mut().expect("an object");
-    match space {
-        Some(space) => drop(role.insert("space_bytes".into(), json!(space))),
-        None => drop(role.remove("space_bytes")),
-    }
-    fs::write(&path, serde_json::to_vec(&role).expect("plain data")).expect("writable");
+    set(&net.directory.join(NAME), "space", &space.unwrap_or(0).to_string());
 }
 
 /// The provider's row in the list of providers.

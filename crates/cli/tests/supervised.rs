@@ -64,7 +64,7 @@ fn a_second_gateway_on_one_directory_is_refused(net: &Net) {
 
 /// Runs one member by hand, with an input that ends at once, until it ends; its exit code and its log.
 fn run_role(directory: &Path) -> (Option<i32>, String) {
-    let output = Command::new(POSYNC).arg("run-role").arg(directory).stdin(Stdio::null()).output();
+    let output = Command::new(POSYNC).args(["start", "--dir"]).arg(directory).stdin(Stdio::null()).output();
     let output = output.expect("the program starts");
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
@@ -81,7 +81,7 @@ fn members_that_are_not_well_keep_nobody_from_starting_and_come_back_when_mended
     let gone = (net.directory.join("provider-7"), home.path().join("provider-7"));
     fs::rename(&gone.0, &gone.1).expect("moved");
     let taken = TcpListener::bind(address(&net, "provider-2")).expect("it is free");
-    let role = net.directory.join("authority-3/role.json");
+    let role = net.directory.join("authority-3/config.toml");
     let was = fs::read(&role).expect("readable");
     fs::write(&role, "{ broken").expect("writable");
     // The member itself rotates a log that is full already.
@@ -123,7 +123,7 @@ fn every_end_that_nobody_asked_for_is_an_error_with_a_reason(net: &Net) {
 fn a_network_whose_gateway_is_broken_or_without_money_starts_and_goes_on() {
     let mut net = Net::start();
     net.down();
-    let role = net.directory.join("gateway/role.json");
+    let role = net.directory.join("gateway/config.toml");
     let was = fs::read(&role).expect("readable");
     fs::write(&role, "").expect("writable");
     net.up();

@@ -2,8 +2,7 @@
 
 mod common;
 
-use common::{Net, POSYNC, file};
-use serde_json::{Value, json};
+use common::{Net, POSYNC, file, set};
 use std::{fs, path::Path, process::Command};
 
 /// Runs a command with the description and the key in `directory`; returns its exit code and its output.
@@ -16,10 +15,8 @@ fn run(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
 
 /// Adds these accounts to those that the gateway serves, from its next start on.
 fn list(net: &Net, users: &[&str]) {
-    let path = net.directory.join("gateway/role.json");
-    let mut role: Value = serde_json::from_slice(&fs::read(&path).expect("readable")).expect("JSON");
-    role["users"] = json!(users);
-    fs::write(&path, serde_json::to_vec(&role).expect("plain data")).expect("writable");
+    let users: Vec<String> = users.iter().map(|user| format!("\"{user}\"")).collect();
+    set(&net.directory.join("gateway"), "users", &format!("[{}]", users.join(", ")));
 }
 
 #[test]
@@ -32,7 +29,7 @@ fn who_is_not_listed_gets_nothing_and_who_is_gets_its_own_files_alone() {
 
     let other = home.path().join("their network");
     fs::create_dir(&other).expect("made");
-    fs::copy(net.directory.join("devnet.json"), other.join("devnet.json")).expect("copied");
+    fs::copy(net.directory.join("network.toml"), other.join("network.toml")).expect("copied");
     fs::write(other.join("user.key"), "5a".repeat(32)).expect("written");
     let out = home.path().join("out");
     let out = out.to_str().expect("UTF-8");

@@ -1,6 +1,7 @@
 //! A typed client of posync's services that accepts only proved answers.
 
 pub mod account;
+pub mod address;
 mod backoff;
 pub mod channel;
 pub mod connection;

@@ -17,7 +17,7 @@ use crate::{
     shared::{Notice, Shared},
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
-use commonware_runtime::{Clock, Handle, Metrics, Network, Spawner, Storage};
+use commonware_runtime::{Clock, Handle, Metrics, Network, Resolver, Spawner, Storage};
 use commonware_utils::channel::mpsc;
 use posync_alert::Alerts;
 use posync_client::{
@@ -77,7 +77,7 @@ impl<C: Contents> Consumer<C> {
     /// [`Error`].
     pub async fn open<E, N>(context: &E, network: &SharedNetwork<N>, means: Means) -> Result<Self, Error>
     where
-        E: Spawner + Clock + Storage + Metrics + CryptoRng,
+        E: Spawner + Clock + Storage + Metrics + CryptoRng + Resolver,
         N: Network,
     {
         let Means { key, partition, nodes, keeps_floor, chain, network_key, parameters, policy, alerts } =

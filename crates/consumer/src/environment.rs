@@ -2,16 +2,20 @@
 //! over runtime and network; everything below it is compiled once.
 
 use commonware_macros::select;
-use commonware_runtime::{Clock, Handle, Spawner};
+use commonware_runtime::{Clock, Handle, Resolver, Spawner};
 use commonware_utils::sync::Mutex;
+use posync_client::address::Address;
 use rand_core::CryptoRng;
 use std::{
     future::Future,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+/// The first socket address of a service, if it has one now.
+type Found = Pin<Box<dyn Future<Output = Option<SocketAddr>> + Send>>;
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A cloneable handle to the runtime, without type parameters.
@@ -21,13 +25,15 @@ pub struct Environment {
     spawn: Arc<dyn Fn(Task) -> Handle<()> + Send + Sync>,
     random: Arc<dyn Fn() -> [u8; 32] + Send + Sync>,
     now: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+    resolve: Arc<dyn Fn(Address) -> Found + Send + Sync>,
 }
 
 impl Environment {
     /// A handle whose tasks are children of `context`, and end with it.
-    pub fn new<E: Spawner + Clock + CryptoRng>(context: &E) -> Self {
+    pub fn new<E: Spawner + Clock + CryptoRng + Resolver>(context: &E) -> Self {
         let (sleeper, spawner) = (context.child("sleep"), context.child("tasks"));
         let clock = context.child("clock");
+        let resolver = Arc::new(context.child("resolver"));
         let random = Mutex::new(context.child("random"));
         Self {
             sleep: Arc::new(move |duration| Box::pin(sleeper.sleep(duration))),
@@ -38,6 +44,10 @@ impl Environment {
                 bytes
             }),
             now: Arc::new(move || clock.current()),
+            resolve: Arc::new(move |address| {
+                let resolver = resolver.clone();
+                Box::pin(async move { address.resolve(&*resolver).await.ok()?.first().copied() })
+            }),
         }
     }
 
@@ -59,6 +69,11 @@ impl Environment {
     /// Draws 32 random bytes from the runtime.
     pub fn random(&self) -> [u8; 32] {
         (self.random)()
+    }
+
+    /// The first socket address that `address` has now; `None` if its name has none.
+    pub async fn resolve(&self, address: Address) -> Option<SocketAddr> {
+        (self.resolve)(address).await
     }
 
     /// Runs `work` for at most `duration`; after that drops it and returns `None`.

@@ -41,7 +41,7 @@ pub use catalogue::Error;
 
 use crate::peer::Dialer;
 use commonware_cryptography::ed25519::PrivateKey;
-use commonware_runtime::{Clock, Network, Spawner};
+use commonware_runtime::{Clock, Network, Resolver, Spawner};
 use posync_client::{
     channel::SharedNetwork,
     rpc::{self, Client},
@@ -53,7 +53,7 @@ use std::sync::Arc;
 pub fn dialer<S, E, N>(context: &E, network: &SharedNetwork<N>, key: &PrivateKey) -> Dialer<S>
 where
     S: rpc::Service,
-    E: Spawner + Clock + CryptoRng,
+    E: Spawner + Clock + CryptoRng + Resolver,
     N: Network,
 {
     let context = Arc::new(context.child("dialer"));

@@ -19,7 +19,10 @@ use commonware_macros::select;
 use commonware_utils::channel::oneshot;
 use commonware_utils::sync::{Mutex, MutexGuard};
 use futures::future::BoxFuture;
-use posync_client::rpc::{Call, Client, Provider};
+use posync_client::{
+    address::Address,
+    rpc::{Call, Client, Provider},
+};
 use posync_protocol::{
     Account, AgreementId, Bounded, Hash, Signature,
     limits::SHARD_BYTES_MAX,
@@ -28,7 +31,6 @@ use posync_protocol::{
 };
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -96,7 +98,7 @@ impl Error {
 
 /// Opens connections of one service; no other part of the gateway's links knows runtime and network.
 pub type Dialer<S> =
-    Arc<dyn Fn(Account, SocketAddr) -> BoxFuture<'static, Result<Client<S>, String>> + Send + Sync>;
+    Arc<dyn Fn(Account, Address) -> BoxFuture<'static, Result<Client<S>, String>> + Send + Sync>;
 
 /// The ledger's time, by which silence is measured.
 #[derive(Clone, Debug)]
@@ -220,7 +222,7 @@ enum State {
 /// The link to one provider.
 pub struct Peer {
     account: Account,
-    address: Mutex<Option<SocketAddr>>,
+    address: Mutex<Option<Address>>,
     state: AsyncMutex<State>,
     puts: Arc<Semaphore>,
     dialer: Dialer<Provider>,
@@ -296,8 +298,8 @@ impl Peer {
     }
 
     /// Sets the address that is dialed from now on.
-    pub fn set_address(&self, address: SocketAddr) {
-        *self.address.lock() = Some(address);
+    pub fn set_address(&self, address: impl Into<Address>) {
+        *self.address.lock() = Some(address.into());
     }
 
     fn unreachable(&self, why: impl ToString) -> Error {
@@ -331,7 +333,7 @@ impl Peer {
     }
 
     async fn dial(&self) -> Result<Client<Provider>, String> {
-        let address = *self.address.lock();
+        let address = self.address.lock().clone();
         let address = address.ok_or("the ledger names no address that parses")?;
         (self.dialer)(self.account, address).await
     }

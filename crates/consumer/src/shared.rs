@@ -12,6 +12,7 @@ use crate::{
 };
 use commonware_utils::channel::mpsc;
 use commonware_utils::sync::Mutex;
+use posync_client::address::Address;
 use posync_protocol::{Account, Hash, limits::Parameters};
 use std::{
     collections::BTreeMap,
@@ -36,7 +37,9 @@ pub struct Known {
     /// Name of the region that the provider declared.
     pub region: Vec<u8>,
     /// First address on the ledger that parses as one; `None` if none does.
-    pub address: Option<SocketAddr>,
+    pub address: Option<Address>,
+    /// Socket address that it had when the ledger was last read, for placement; `None` if its name has none.
+    pub socket: Option<SocketAddr>,
     /// True while it may get new shards: it answers, and its reads are found.
     pub trusted: bool,
     /// True while the ledger lets it take new agreements: it is neither suspended nor in jail.
@@ -139,8 +142,9 @@ impl Shared {
     /// Replaces the record of a provider, and passes its address on to its connections. The trust in a known
     /// provider stays: repair takes it, and what regains it calls [`Self::trust`].
     pub fn learn(&self, provider: Account, known: Known) {
-        if let Some(address) = known.address {
-            self.agreements_with(&provider).iter().for_each(|agreement| agreement.peer.set_address(address));
+        if let Some(address) = &known.address {
+            let agreements = self.agreements_with(&provider);
+            agreements.iter().for_each(|agreement| agreement.peer.set_address(address.clone()));
         }
         {
             let mut all = self.known.lock();
@@ -259,6 +263,7 @@ mod tests {
                 operator: b"one".to_vec(),
                 region: b"here".to_vec(),
                 address: None,
+                socket: None,
                 trusted: true,
                 takes: true,
                 score,

@@ -13,11 +13,11 @@ use posync_consumer::{
     auditor::state::{READ_BYTES, READ_EPOCHS},
 };
 use posync_protocol::{
-    AgreementId, Amount, Body, Bounded, Code,
+    AgreementId, Amount, Body, Bounded, Class, Code, PerClass,
     books::pair,
     limits::Parameters,
     operation::{CloseAlone, Open, RegisterProvider, Settle},
-    record::{Agreement, Audit, CLASSES, Market, Offer, Provider, Reputation},
+    record::{Agreement, Audit, Market, Offer, Provider, Reputation},
 };
 
 const P: Parameters = Parameters::LOCAL;
@@ -29,12 +29,8 @@ fn world() -> World {
     let register = RegisterProvider {
         operator: [1; 32],
         bond: Amount::sync(1_000),
-        capacity: 1 << 23,
-        capacity_egress: 1 << 30,
-        capacity_gas: 0,
-        reserve_storage: 0,
-        reserve_egress: 0,
-        reserve_gas: 0,
+        capacity: PerClass::new(1 << 23, 1 << 30, 0),
+        reserve: PerClass::new(0, 0, 0),
         term_max: 40,
         addresses: Bounded::new(vec![address]).expect("one"),
         region: Bounded::new(b"north".to_vec()).expect("short"),
@@ -60,9 +56,7 @@ fn view(world: &World) -> View {
 }
 
 fn posted(world: &World) -> Posted {
-    let prices = std::array::from_fn::<_, CLASSES, _>(|class| {
-        pair(world.get::<Market>(Market::key(class as u8)), class, &P)
-    });
+    let prices = PerClass::from_fn(|class| pair(world.get::<Market>(Market::key(class)), class, &P));
     Posted { prices, balance: world.balance("g"), height: world.height }
 }
 
@@ -97,14 +91,14 @@ fn burned_idle(policy: &Policy) -> (u64, u64, Open) {
 fn an_idle_gateway_and_an_idle_auditor_burn_next_to_nothing() {
     let gateway = Policy::of(&P);
     let (burned, epochs, open) = burned_idle(&gateway);
-    assert_eq!((open.quota_leaves, open.quota_egress), (1 << 13, 32 << 20));
+    assert_eq!((open.quota[Class::Storage], open.quota[Class::Egress]), (1 << 13, 32 << 20));
     // At most 39,063 grains an epoch for 8 MiB of leaves, and 83,886 for 32 MiB of egress in 40 epochs.
     let most = (epochs + 1) * (39_063 + 83_886);
     assert!(burned > most / 2 && burned <= most, "{burned} in {epochs} epochs, at most {most}");
 
     let auditor = Policy::to_read(&P, READ_EPOCHS, READ_BYTES);
     let (burned, epochs, open) = burned_idle(&auditor);
-    assert_eq!(open.quota_leaves, 0, "who reads holds no leaves");
+    assert_eq!(open.quota[Class::Storage], 0, "who reads holds no leaves");
     let most = (epochs + 1) * 14_850;
     assert!(burned > most / 2 && burned <= most, "{burned} in {epochs} epochs, at most {most}");
 }

@@ -15,7 +15,7 @@ pub const PRICE_MIN: u128 = 1_000_000;
 
 /// The price controller of one class.
 #[derive(Clone, Copy, Debug)]
-pub struct Class {
+pub struct PostedPrice {
     /// Accumulated excess of use over the target.
     pub excess: u64,
     /// Price of the next epoch, in grains per 2^20 units.
@@ -29,7 +29,7 @@ pub struct Class {
     fraction: u64,
 }
 
-impl Class {
+impl PostedPrice {
     /// A flow class at `excess`, with a bucket filled by use at the target and a slow price equal
     /// to the posted price.
     pub fn flow(excess: u64) -> Self {
@@ -84,7 +84,7 @@ pub const ORIGIN: u64 = 6 * price::FRACTION_FLOW;
 
 /// Prices of `epochs` epochs after demand doubled at once. Consumers see the price of `lag` epochs ago.
 pub fn respond(elasticity: u64, lag: usize, bucket: bool, epochs: usize) -> Vec<u128> {
-    let class = Class::flow(ORIGIN);
+    let class = PostedPrice::flow(ORIGIN);
     let mut class = if bucket { class } else { class.bare() };
     let mut seen = vec![class.excess; lag + 1];
     let mut prices = vec![class.price];
@@ -108,7 +108,7 @@ pub fn swing(prices: &[u128], tail: usize) -> u64 {
 /// Posted and slow prices when the same use is redeemed every `every` epochs. Use follows the price
 /// with elasticity one.
 pub fn redeemed_every(every: usize, epochs: usize) -> (Vec<u128>, Vec<u128>) {
-    let mut class = Class::flow(ORIGIN);
+    let mut class = PostedPrice::flow(ORIGIN);
     let (mut waiting, mut prices, mut slow) = (0, vec![class.price], vec![class.slow]);
     for epoch in 1..=epochs {
         waiting += demand(CAPACITY / 2, ORIGIN, class.excess, 100);

@@ -32,7 +32,7 @@ pub struct TooMany(usize);
 /// An account that the owner lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct User {
-    /// The account.
+    /// Account that signs its requests.
     pub account: Account,
     /// Maximum of plain bytes that its files may have together; none without one.
     pub quota: Option<u64>,

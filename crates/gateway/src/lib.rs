@@ -46,20 +46,31 @@ use crate::{
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_macros::select;
-use commonware_runtime::{Clock, Metrics, Network, Spawner, Storage};
+use commonware_runtime::{Clock, Metrics, Network, Resolver, Spawner, Storage};
 use posync_client::{
     channel::{self, Listen, SharedNetwork},
     connection::Endpoint,
     light::NetworkKey,
     rpc::{self, Gateway, Server},
 };
-use posync_consumer::{Consumer, Means, account, agreement, agreements, environment, expected, peer};
+use posync_consumer::{
+    Consumer, Means, account, agreement, agreements,
+    environment::{self, Environment},
+    expected, peer,
+};
 use posync_protocol::{Account, Hash, limits::Parameters};
 use rand_core::CryptoRng;
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
+
+/// Time between two looks at the height until the first is known.
+const READY_LOOK: Duration = Duration::from_millis(250);
 
 /// Configuration of a gateway: its account, users, network and policy.
 #[derive(Clone)]
@@ -129,7 +140,7 @@ pub fn listening(listen: SocketAddr, users: &[User]) -> SocketAddr {
 /// [`Error`].
 pub async fn run<E, N>(context: E, network: N, config: Config) -> Result<(), Error>
 where
-    E: Spawner + Clock + Storage + Metrics + CryptoRng,
+    E: Spawner + Clock + Storage + Metrics + CryptoRng + Resolver,
     N: Network,
 {
     let mut stopped = context.stopped();
@@ -155,11 +166,13 @@ where
     account::start(&agreements, None, Some(renew::drainer(&shared)));
     shared.common.environment.spawn(repair::reap(shared.clone()));
     let repair = repair::start(shared.clone(), notices, found.open);
+    let (environment, height) = (shared.common.environment.clone(), shared.height.clone());
     let service = Arc::new(Service { shared, account: own, access });
     let server = Server::<Gateway, _>::new(move |call, ask| serve::handle(service.clone(), call, ask));
     let listen = Listen::new(config.key, <Gateway as rpc::Service>::NAMESPACE, address);
     let listening = server.listen(context.child("listen"), &network, listen).await?;
     tracing::info!(address = %listening.address, account = %own, owner = %config.owner, users = config.users.len(), "the gateway serves");
+    environment.spawn(tell_ready(environment.clone(), height));
     select! {
         _ = &mut stopped => Ok(()),
         ended = disk => match ended {
@@ -170,6 +183,14 @@ where
         // A gateway that accepts no connections is useless: it ends, and its supervisor restarts it.
         _ = listening.task => Err(Error::Deaf(listening.address)),
     }
+}
+
+/// Logs the first certified height: from then on the gateway knows its agreements' state.
+async fn tell_ready(environment: Environment, height: Arc<AtomicU64>) {
+    while height.load(Ordering::Relaxed) == 0 {
+        environment.sleep(READY_LOOK).await;
+    }
+    tracing::info!(height = height.load(Ordering::Relaxed), "ready: the gateway follows the chain");
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ impl Shared {
             account: *account,
             operator: known.operator.clone(),
             region: known.region.clone(),
-            address: known.address,
+            address: known.socket,
             load: 0,
             capacity: 0,
             score: known.score,

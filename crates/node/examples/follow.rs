@@ -5,6 +5,7 @@
 //! environment variable `BLOCK_MS` sets the pace of the network.
 
 use commonware_cryptography::{Signer as _, ed25519};
+use commonware_p2p::Address;
 use commonware_runtime::{Spawner as _, Supervisor as _, tokio};
 use posync_client::{connection::Endpoint, watch};
 use posync_node::{
@@ -103,10 +104,12 @@ fn authorities(directory: &Path, transfers: u64) -> watch::Receiver<u64> {
     let (dealt, secrets) = genesis::deal(&addresses, parameters, supply, accounts, rng).expect("valid");
     let load = Arc::new(Load { transfers, chain: dealt.chain(), nonce: AtomicU64::new(0) });
     let (sender, receiver) = mpsc::channel();
+    let signatures = genesis::signatures::sign_all(&dealt, &secrets);
     for (index, (secret, address)) in secrets.into_iter().zip(&addresses).enumerate() {
         let service = loopback(address.port() + 100);
         let at = directory.join(index.to_string());
-        Config::create(&at, &dealt, &Settings::local(*address, service, true), &secret).expect("writable");
+        Config::deal(&at, &dealt, &signatures, &secret).expect("writable");
+        let config = Config::open(&at, Settings::local(*address, service, true)).expect("it is whole");
         let (load, sender) = (load.clone(), sender.clone());
         let (_, serve) = over_sockets(Serving { key: secret.key, address: service });
         let services: TokioServices = Box::new(move |context, handle, channel| {
@@ -114,7 +117,7 @@ fn authorities(directory: &Path, transfers: u64) -> watch::Receiver<u64> {
             serve(context, handle, channel)
         });
         let run = move || {
-            let ended: Result<(), RunError> = run_tokio(&at, load, services);
+            let ended: Result<(), RunError> = run_tokio(config, load, services);
             eprintln!("authority {index}: {ended:?}");
         };
         std::thread::Builder::new().stack_size(8 << 20).spawn(run).expect("threads are at hand");
@@ -135,7 +138,10 @@ fn follower(directory: &Path, blocks: u64) {
     let genesis = genesis(directory);
     let endpoint = |authority: &genesis::Authority| Endpoint {
         account: Account::of(&authority.key),
-        address: loopback(authority.address.port() + 100),
+        address: match &authority.address {
+            Address::Symmetric(address) => loopback(address.port() + 100).into(),
+            other => panic!("dealt with one address: {other:?}"),
+        },
     };
     let settings = follower::Settings {
         upstream: genesis.authorities.iter().map(endpoint).collect(),

@@ -73,7 +73,8 @@ fn main() {
         let thread = std::thread::Builder::new().stack_size(8 << 20);
         let node = move || {
             let services = Box::new(move |_, handle: Handle, _| follow(index, handle, sender).boxed());
-            let result = run_tokio(&directory, load, services);
+            let config = Config::open(&directory, settings(index)).expect("the directory is whole");
+            let result = run_tokio(config, load, services);
             eprintln!("authority {index}: {result:?}");
         };
         thread.spawn(node).expect("threads are at hand");
@@ -81,22 +82,26 @@ fn main() {
     measure(&receiver, Duration::from_secs(seconds));
 }
 
+fn settings(index: usize) -> Settings {
+    let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port + index as u16));
+    Settings::local(address(9_600), address(9_700), false)
+}
+
 fn create(directory: &std::path::Path) {
     let mut parameters = Parameters::LOCAL;
     parameters.block_ms =
         std::env::var("BLOCK_MS").map_or(parameters.block_ms, |ms| ms.parse().expect("a number"));
-    let addresses: Vec<SocketAddr> = (0..4).map(|i| SocketAddr::from(([127, 0, 0, 1], 9_600 + i))).collect();
+    let addresses: Vec<SocketAddr> = (0..4).map(|index| settings(index).listen).collect();
     let supply = Amount::sync(1_000_000_000);
     let payer = Account::of(&payer().public_key());
     let rng = commonware_utils::TestRng::new(1);
     let (genesis, secrets) =
         genesis::deal(&addresses, parameters, supply, vec![(payer, Amount::sync(100_000_000))], rng)
             .expect("valid");
-    for (index, (secret, address)) in secrets.iter().zip(&addresses).enumerate() {
-        let settings =
-            Settings::local(*address, SocketAddr::from(([127, 0, 0, 1], 9_700 + index as u16)), false);
+    let signatures = genesis::signatures::sign_all(&genesis, &secrets);
+    for (index, secret) in secrets.iter().enumerate() {
         let at = directory.join(index.to_string());
-        Config::create(&at, &genesis, &settings, secret).expect("the directory is writable");
+        Config::deal(&at, &genesis, &signatures, secret).expect("the directory is writable");
     }
 }
 

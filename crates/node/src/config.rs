@@ -3,7 +3,7 @@
 //! ```text
 //! <directory>/
 //!   genesis        initial data of the network, the same file on every member
-//!   config.json    listen addresses and sizes of this node
+//!   genesis.signatures   signatures of all authorities under it
 //!   node.key       this node's Ed25519 key, hex, readable by its owner alone
 //!   secrets/       shares of the network key (0700)
 //!   storage/       blocks, certificates, state
@@ -16,12 +16,14 @@
 use crate::{
     engine::PrivateKey,
     epoch::secrets::{Secrets, write_private},
-    genesis::{AuthoritySecret, Genesis, GenesisError},
+    genesis::{
+        AuthoritySecret, Genesis, GenesisError,
+        signatures::{SIGNATURES_FILE, Signatures},
+    },
 };
 use commonware_codec::{Copying, DecodeExt as _, Encode as _};
 use commonware_cryptography::Signer as _;
 use posync_client::directory_lock::hold;
-use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
     io,
@@ -65,22 +67,18 @@ pub enum ConfigError {
 }
 
 /// The settings of one node that the network does not need to agree on.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Address at which the other authorities reach this one.
     pub listen: SocketAddr,
     /// Address at which clients reach the node service.
     pub service: SocketAddr,
     /// Pages of 4 KiB that the storage cache holds: at least the active set.
-    #[serde(default = "page_cache_pages")]
     pub page_cache_pages: usize,
     /// If true, nothing is pruned: the node answers about every block since the first.
-    #[serde(default)]
     pub archive: bool,
-    /// If true, peers at private and loopback addresses are dialled, as a local network needs.
-    #[serde(default)]
-    pub local: bool,
+    /// If true, peers at private and loopback addresses are dialled, as a private network needs.
+    pub private: bool,
 }
 
 const fn page_cache_pages() -> usize {
@@ -90,7 +88,7 @@ const fn page_cache_pages() -> usize {
 impl Settings {
     /// Settings of a node on a local network.
     pub const fn local(listen: SocketAddr, service: SocketAddr, archive: bool) -> Self {
-        Self { listen, service, page_cache_pages: page_cache_pages(), archive, local: true }
+        Self { listen, service, page_cache_pages: page_cache_pages(), archive, private: true }
     }
 }
 
@@ -101,7 +99,7 @@ pub struct Config {
     pub directory: PathBuf,
     /// Genesis of the network, the same on every member.
     pub genesis: Genesis,
-    /// Settings of this node, from `config.json`.
+    /// Settings of this node.
     pub settings: Settings,
     /// Private key of this node.
     pub key: PrivateKey,
@@ -111,14 +109,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// Writes the directory of an authority; the share goes into its store of secrets.
+    /// Writes what a dealer gives to an authority: genesis with its signatures, key, and the share in its store of
+    /// secrets.
     ///
     /// # Errors
     /// [`ConfigError`] if the directory holds a node or cannot be written.
-    pub fn create(
+    pub fn deal(
         directory: &Path,
         genesis: &Genesis,
-        settings: &Settings,
+        signatures: &Signatures,
         secret: &AuthoritySecret,
     ) -> Result<(), ConfigError> {
         let at = |path: &Path| {
@@ -129,26 +128,30 @@ impl Config {
         if directory.join("genesis").exists() {
             return Err(ConfigError::Occupied(directory.into()));
         }
-        let json = serde_json::to_vec_pretty(settings).expect("settings are plain data");
         let secrets = Secrets::disk(directory.join("secrets")).map_err(at(directory))?;
         secrets.seed(&secret.share);
         write_private(directory, "node.key", hex(&secret.key.encode()).as_bytes()).map_err(at(directory))?;
-        write_private(directory, "config.json", &json).map_err(at(directory))?;
+        write_private(directory, SIGNATURES_FILE, signatures.to_text().as_bytes()).map_err(at(directory))?;
         // The genesis is written last: its presence means that the directory holds a node.
         write_private(directory, "genesis", &genesis.encode()).map_err(at(directory))
     }
 
-    /// Locks and reads a node's directory.
+    /// Locks and reads a node's directory, with these settings.
     ///
     /// # Errors
     /// [`ConfigError`]: another node runs on it, or a file is missing or damaged.
-    pub fn open(directory: &Path) -> Result<Self, ConfigError> {
+    pub fn open(directory: &Path, settings: Settings) -> Result<Self, ConfigError> {
         let lock = lock(directory)?;
         let genesis = Genesis::from_bytes(&read(directory, "genesis")?)?;
+        // A genesis without the file is one that nobody signed.
+        let signatures = match read(directory, SIGNATURES_FILE) {
+            Err(ConfigError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read?,
+        };
+        let signatures = Signatures::from_text(&signatures);
+        signatures.and_then(|signatures| signatures.check(&genesis)).map_err(GenesisError::from)?;
         let damaged =
             |name: &str, reason: String| ConfigError::Damaged { path: directory.join(name), reason };
-        let settings = serde_json::from_slice(&read(directory, "config.json")?)
-            .map_err(|error| damaged("config.json", error.to_string()))?;
         let key = unhex(&read(directory, "node.key")?)
             .and_then(|bytes| PrivateKey::decode(Copying(&bytes)).ok())
             .ok_or_else(|| damaged("node.key", "it is not 64 hex digits of an Ed25519 key".into()))?;
@@ -174,11 +177,11 @@ fn read(directory: &Path, name: &str) -> Result<Vec<u8>, ConfigError> {
     fs::read(&path).map_err(|source| ConfigError::File { path, source })
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn unhex(text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn unhex(text: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(text).ok()?.trim();
     if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return None;
@@ -189,7 +192,10 @@ fn unhex(text: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::genesis::deal;
+    use crate::genesis::{
+        deal,
+        signatures::{SignaturesError, sign_all},
+    };
     use commonware_utils::TestRng;
     use posync_protocol::{Amount, limits::Parameters};
     use std::os::unix::fs::PermissionsExt as _;
@@ -199,7 +205,13 @@ mod tests {
         let (genesis, secrets) =
             deal(&[address], Parameters::LOCAL, Amount::sync(10_000), Vec::new(), TestRng::new(1))
                 .expect("valid");
-        Config::create(directory, &genesis, &Settings::local(address, address, false), &secrets[0])
+        let signatures = sign_all(&genesis, &secrets);
+        Config::deal(directory, &genesis, &signatures, &secrets[0])
+    }
+
+    fn opened(directory: &Path) -> Result<Config, ConfigError> {
+        let address = SocketAddr::from(([127, 0, 0, 1], 9_000));
+        Config::open(directory, Settings::local(address, address, false))
     }
 
     #[test]
@@ -208,11 +220,33 @@ mod tests {
         let path = directory.path().join("node");
         created(&path).expect("the directory is empty");
         assert!(matches!(created(&path), Err(ConfigError::Occupied(_))));
-        let first = Config::open(&path).expect("it was just written");
-        assert!(matches!(Config::open(&path), Err(ConfigError::Locked(_))));
+        let first = opened(&path).expect("it was just written");
+        assert!(matches!(opened(&path), Err(ConfigError::Locked(_))));
         assert!(!first.secrets.is_empty());
         drop(first);
-        Config::open(&path).expect("the lock is free again");
+        opened(&path).expect("the lock is free again");
+    }
+
+    #[test]
+    fn a_genesis_without_all_signatures_starts_no_node() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("node");
+        created(&path).expect("the directory is empty");
+        let file = path.join(SIGNATURES_FILE);
+        let text = fs::read_to_string(&file).expect("it was just written");
+        let refused = || match opened(&path) {
+            Err(ConfigError::Genesis(GenesisError::Signatures(error))) => error,
+            other => panic!("{other:?}"),
+        };
+        fs::write(&file, "").expect("writable");
+        assert!(matches!(refused(), SignaturesError::Missing(_)));
+        let mut damaged = text.into_bytes();
+        let digit = damaged.len() - 2;
+        damaged[digit] = if damaged[digit] == b'0' { b'1' } else { b'0' };
+        fs::write(&file, damaged).expect("writable");
+        assert!(matches!(refused(), SignaturesError::Wrong(_)));
+        fs::remove_file(&file).expect("it was there");
+        assert!(matches!(refused(), SignaturesError::Missing(_)));
     }
 
     #[test]
@@ -227,10 +261,10 @@ mod tests {
             [0o600, 0o700, 0o600]
         );
         fs::write(path.join("node.key"), hex(&PrivateKey::from_seed(9).encode())).expect("writable");
-        assert!(matches!(Config::open(&path), Err(ConfigError::NoAuthority(_))));
+        assert!(matches!(opened(&path), Err(ConfigError::NoAuthority(_))));
         fs::write(path.join("node.key"), "no key").expect("writable");
-        assert!(matches!(Config::open(&path), Err(ConfigError::Damaged { .. })));
+        assert!(matches!(opened(&path), Err(ConfigError::Damaged { .. })));
         fs::write(path.join("genesis"), [0; 40]).expect("writable");
-        assert!(matches!(Config::open(&path), Err(ConfigError::Genesis(_))));
+        assert!(matches!(opened(&path), Err(ConfigError::Genesis(_))));
     }
 }

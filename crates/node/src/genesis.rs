@@ -10,12 +10,14 @@
 //!    supply.
 //! 3. Every authority has a seat with a bond, in the order of their keys (AU-1).
 
+pub mod signatures;
+
 use crate::{
     engine::{
         AUTHORITIES_MAX, Block, Database, Digest, EpochInfo, NetworkKey, PrivateKey, PublicKey, Runtime,
         Variant,
     },
-    epoch::{Directory, Entry},
+    epoch::{Directory, DirectoryEntry},
 };
 use bytes::BufMut;
 use commonware_codec::{
@@ -35,7 +37,7 @@ use commonware_cryptography::{
 };
 use commonware_glue::{dkg::types::EpochOutcome, stateful::db::ManagedDb};
 use commonware_math::algebra::Random as _;
-use commonware_p2p::Address;
+use commonware_p2p::{Address, Ingress};
 use commonware_utils::{
     N3f1,
     ordered::{Map, Set},
@@ -48,6 +50,7 @@ use posync_protocol::{
     record::{AccountState, RoundInfo, Seat, SeatAt, System},
 };
 use rand_core::CryptoRng;
+use signatures::SignaturesError;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -70,6 +73,9 @@ pub enum GenesisError {
     /// The fields contradict each other.
     #[error("the genesis contradicts itself: {0}")]
     Contradiction(&'static str),
+    /// Not all of its authorities signed it.
+    #[error(transparent)]
+    Signatures(#[from] SignaturesError),
     /// The network key could not be dealt.
     #[error("the network key cannot be dealt: {0}")]
     Deal(String),
@@ -80,8 +86,12 @@ pub enum GenesisError {
 pub struct Authority {
     /// Key that signs headers and authenticates it to the other authorities.
     pub key: PublicKey,
-    /// Address that the other authorities dial.
-    pub address: SocketAddr,
+    /// Address that the other authorities dial, and the one that it dials from.
+    pub address: Address,
+    /// Address at which clients reach its node service, if the genesis names one.
+    pub service: Option<Ingress>,
+    /// Account that its member named for its pay. No rule reads it yet: seats are paid to their own account.
+    pub payout: Account,
     /// Share of the drawn views, relative to the other authorities.
     pub weight: u64,
 }
@@ -132,7 +142,13 @@ pub fn deal(
     let authorities = keys
         .iter()
         .zip(addresses)
-        .map(|(key, address)| Authority { key: key.public_key(), address: *address, weight: 1 })
+        .map(|(key, address)| Authority {
+            key: key.public_key(),
+            address: Address::Symmetric(*address),
+            service: None,
+            payout: Account::of(&key.public_key()),
+            weight: 1,
+        })
         .collect();
     let genesis = Genesis { parameters, time_ms: 0, supply, accounts, authorities, output };
     genesis.check()?;
@@ -172,8 +188,8 @@ impl Genesis {
     /// Addresses and weights of the authorities.
     pub fn directory(&self) -> Directory {
         let entries = self.authorities.iter().map(|authority| {
-            let address = Address::Symmetric(authority.address);
-            (authority.key.clone(), Entry { address, weight: authority.weight })
+            let entry = DirectoryEntry { address: authority.address.clone(), weight: authority.weight };
+            (authority.key.clone(), entry)
         });
         Directory(Map::from_iter_dedup(entries))
     }
@@ -220,7 +236,8 @@ impl Genesis {
     /// The records that the first block finds, in key order.
     pub fn records(&self) -> BTreeMap<Key, Slot> {
         const WITHIN: &str = "a checked genesis spends within the supply";
-        let (balances, seat_bonds) = self.funded().zip(self.bonds()).expect(WITHIN);
+        let bonds = bonds(&self.parameters, self.authorities.len());
+        let (balances, seat_bonds) = sum(&self.accounts).zip(bonds).expect(WITHIN);
         let spent = balances.checked_add(seat_bonds).expect(WITHIN);
         let reserve = self.supply.checked_sub(spent).expect(WITHIN);
         let seats = u32::try_from(self.authorities.len()).expect("at most 32 authorities");
@@ -241,40 +258,53 @@ impl Genesis {
         records
     }
 
-    fn bonds(&self) -> Option<Amount> {
-        let bond = self.parameters.seat_bond.grains();
-        Amount::new(bond.checked_mul(self.authorities.len() as u128)?)
-    }
-
-    fn funded(&self) -> Option<Amount> {
-        self.accounts.iter().try_fold(Amount::ZERO, |sum, (_, balance)| sum.checked_add(*balance))
-    }
-
-    fn check(&self) -> Result<(), GenesisError> {
+    /// Checks that the fields agree with each other.
+    pub(crate) fn check(&self) -> Result<(), GenesisError> {
         let refuse = |what| Err(GenesisError::Contradiction(what));
-        let keys: Vec<_> = self.authorities.iter().map(|authority| authority.key.clone()).collect();
-        let addresses: BTreeSet<_> = self.authorities.iter().map(|authority| authority.address).collect();
-        if keys.is_empty() || keys.len() > AUTHORITIES_MAX.get() as usize {
-            return refuse("there must be 1 to 32 authorities");
+        let keys = self.authorities.iter().map(|authority| &authority.key);
+        if !keys.eq(self.output.players().iter()) {
+            return refuse("the authorities are not the players of the network key, in order");
         }
-        if !keys.iter().eq(self.output.players().iter()) || addresses.len() != keys.len() {
-            return refuse(
-                "the authorities are not the players of the network key, in order, each at its address",
-            );
-        }
-        let accounts: BTreeSet<_> = self.accounts.iter().map(|(account, _)| *account).collect();
-        if accounts.len() != self.accounts.len() {
-            return refuse("an account is funded twice");
-        }
-        if self.authorities.iter().any(|authority| authority.weight == 0) {
-            return refuse("an authority of weight zero would never lead: give each at least one");
-        }
-        let spent = self.funded().zip(self.bonds()).and_then(|(funded, bonds)| funded.checked_add(bonds));
-        if spent.is_none_or(|spent| spent > self.supply) {
-            return refuse("the accounts and the seats' bonds hold more than the supply");
-        }
-        check_times(&self.parameters, keys.len() as u64).map_or(Ok(()), refuse)
+        check_terms(&self.parameters, self.supply, &self.accounts, &self.authorities).map_or(Ok(()), refuse)
     }
+}
+
+/// An error in what the members agree on before there is a key, if there is one: of a genesis or a draft.
+pub(crate) fn check_terms(
+    parameters: &Parameters,
+    supply: Amount,
+    accounts: &[(Account, Amount)],
+    authorities: &[Authority],
+) -> Option<&'static str> {
+    if authorities.is_empty() || authorities.len() > AUTHORITIES_MAX.get() as usize {
+        return Some("there must be 1 to 32 authorities");
+    }
+    let addresses: BTreeSet<_> = authorities.iter().map(|authority| authority.address.ingress()).collect();
+    if addresses.len() != authorities.len() {
+        return Some("two authorities have the same address");
+    }
+    let funded: BTreeSet<_> = accounts.iter().map(|(account, _)| *account).collect();
+    if funded.len() != accounts.len() {
+        return Some("an account is funded twice");
+    }
+    if authorities.iter().any(|authority| authority.weight == 0) {
+        return Some("an authority of weight zero would never lead: give each at least one");
+    }
+    let spent = sum(accounts)
+        .zip(bonds(parameters, authorities.len()))
+        .and_then(|(funded, bonds)| funded.checked_add(bonds));
+    if spent.is_none_or(|spent| spent > supply) {
+        return Some("the accounts and the seats' bonds hold more than the supply");
+    }
+    check_times(parameters, authorities.len() as u64)
+}
+
+fn sum(accounts: &[(Account, Amount)]) -> Option<Amount> {
+    accounts.iter().try_fold(Amount::ZERO, |sum, (_, balance)| sum.checked_add(*balance))
+}
+
+fn bonds(parameters: &Parameters, authorities: usize) -> Option<Amount> {
+    Amount::new(parameters.seat_bond.grains().checked_mul(authorities as u128)?)
 }
 
 /// An error in the times that the engine takes from the parameters, if there is one.
@@ -309,13 +339,19 @@ impl Write for Authority {
     fn write(&self, buf: &mut impl BufMut) {
         self.key.write(buf);
         self.address.write(buf);
+        self.service.write(buf);
+        self.payout.write(buf);
         self.weight.write(buf);
     }
 }
 
 impl EncodeSize for Authority {
     fn encode_size(&self) -> usize {
-        self.key.encode_size() + self.address.encode_size() + u64::SIZE
+        self.key.encode_size()
+            + self.address.encode_size()
+            + self.service.encode_size()
+            + Account::SIZE
+            + u64::SIZE
     }
 }
 
@@ -323,7 +359,13 @@ impl Read for Authority {
     type Cfg = ();
 
     fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, CodecError> {
-        Ok(Self { key: PublicKey::read(buf)?, address: SocketAddr::read(buf)?, weight: u64::read(buf)? })
+        Ok(Self {
+            key: PublicKey::read(buf)?,
+            address: Address::read(buf)?,
+            service: Option::read(buf)?,
+            payout: Account::read(buf)?,
+            weight: u64::read(buf)?,
+        })
     }
 }
 

@@ -195,7 +195,7 @@ mod tests {
     use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
     use commonware_utils::TestRng;
     use posync_protocol::{
-        Account, AgreementId, Amount, Body, Bounded,
+        Account, AgreementId, Amount, Body, Bounded, Units,
         limits::Parameters,
         operation::{CLOSE_NAMESPACE, Close, Redeem, Redemption, Settle, Transfer, Voucher, sign},
     };
@@ -290,7 +290,7 @@ mod tests {
 
     fn redeem(good: bool) -> Operation {
         let agreement = AgreementId { provider: account(2), slot: 0, opened: 1 };
-        let voucher = Voucher::signed(&key(5), &CHAIN, agreement, 10, 0);
+        let voucher = Voucher::signed(&key(5), &CHAIN, agreement, Units::egress(10));
         let session_key = if good { account(5) } else { account(6) };
         let redemption = Redemption { voucher, session_key, claim: None };
         let body = Body::Redeem(Redeem { vouchers: Bounded::new(vec![redemption; 3]).expect("few") });

@@ -14,6 +14,7 @@
 //! its types become concrete.
 
 pub mod application;
+pub mod ceremony;
 pub mod config;
 pub mod engine;
 pub mod epoch;

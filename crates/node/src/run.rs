@@ -41,7 +41,7 @@ use posync_protocol::limits::HANDSHAKE_SKEW_MS_MAX;
 use std::{
     net::{SocketAddr, TcpListener},
     num::NonZeroUsize,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -128,18 +128,17 @@ pub type SimServices = Services<
     simulated::Receiver<PublicKey>,
 >;
 
-/// Runs the authority in `directory` until `services` returns, which stops it.
+/// Runs the authority of an opened directory until `services` returns, which stops it.
 ///
 /// Unusable state is set aside and fetched again from the other authorities ([`crate::repair`]).
 ///
 /// # Errors
 /// [`RunError`]: the directory cannot be used, or a part of the node ended first.
 pub fn run_tokio(
-    directory: &Path,
+    config: Config,
     operations: Arc<dyn Operations>,
     services: TokioServices,
 ) -> Result<(), RunError> {
-    let config = Config::open(directory)?;
     let limit = descriptors::require(descriptors::MEMBER)?;
     tracing::debug!(limit, "files that this node may have open");
     let repair = Repair::new(&config.directory, &config.secrets);
@@ -312,23 +311,30 @@ async fn watch_clock(context: tokio::Context, anchor: Anchor, handle: Handle) ->
     }
 }
 
-type Handshake = Cups<Sake<PrivateKey>, ChaCha20Poly1305>;
+/// Time between two blocks below which peers are looked for as often as on one machine.
+const FAST_BLOCK_MS: u64 = 500;
+/// Longest time between two connections of one peer.
+const COOLDOWN_MAX: Duration = Duration::from_secs(5);
+
+pub(crate) type Handshake = Cups<Sake<PrivateKey>, ChaCha20Poly1305>;
+
+/// The handshake of two authorities whose clocks differ by at most `skew_ms`.
+pub(crate) const fn handshake(key: PrivateKey, skew_ms: u64) -> Handshake {
+    let bound = Duration::from_millis(skew_ms);
+    let sake =
+        Sake { signer: key, synchrony_bound: bound, max_handshake_age: bound, version: sake::Version::V1 };
+    Cups::new(sake, cups::Version::V1)
+}
 
 fn network_config(config: &Config) -> lookup::Config<Handshake> {
-    let handshake = Cups::new(
-        Sake {
-            signer: config.key.clone(),
-            // Keys decide: a clock that is wrong excludes no authority.
-            synchrony_bound: Duration::from_millis(HANDSHAKE_SKEW_MS_MAX),
-            max_handshake_age: Duration::from_millis(HANDSHAKE_SKEW_MS_MAX),
-            version: sake::Version::V1,
-        },
-        cups::Version::V1,
-    );
+    // Keys decide: a clock that is wrong excludes no authority.
+    let handshake = handshake(config.key.clone(), HANDSHAKE_SKEW_MS_MAX);
     let namespace = [b"posync/p2p/1".as_slice(), &config.genesis.chain()].concat();
     // Inbound queues are allocated for this many peers, at the quota of every channel.
     let peers = config.genesis.authorities.len() + 1;
-    let make = if config.settings.local { lookup::Config::local } else { lookup::Config::recommended };
+    // A network with fast blocks finds its peers as fast; who may be dialled is a setting of its own.
+    let is_fast = config.genesis.parameters.block_ms < FAST_BLOCK_MS;
+    let make = if is_fast { lookup::Config::local } else { lookup::Config::recommended };
     let mut network = make(
         handshake,
         &namespace,
@@ -337,6 +343,9 @@ fn network_config(config: &Config) -> lookup::Config<Handshake> {
         engine::message_bytes_max(),
         NZUsize!(1_024),
     );
+    network.allow_private_ips = config.settings.private;
+    // Failed dials count, too: a restarted authority must not wait a minute for a peer that just tried it.
+    network.peer_connection_cooldown = network.peer_connection_cooldown.min(COOLDOWN_MAX);
     // Each handshake takes a file descriptor, and those are counted.
     network.max_concurrent_handshakes = NZU32!(descriptors::PEER_HANDSHAKES);
     network

@@ -91,7 +91,7 @@ fn a_certified_block_with_another_state_ends_a_follower_with_the_reason() {
         });
         let own = PrivateKey::from_seed(66);
         let address = SocketAddr::from(([10, 9, 9, 9], 1));
-        let upstream = vec![Endpoint { account: Account::of(&own.public_key()), address }];
+        let upstream = vec![Endpoint { account: Account::of(&own.public_key()), address: address.into() }];
         let listen = Listen::new(own, rpc::Node::NAMESPACE, address);
         let network = context.child("network");
         server.listen(context.child("upstream"), &network, listen).await.expect("listens");

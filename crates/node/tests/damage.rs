@@ -46,7 +46,7 @@ struct Authority {
 }
 
 impl Authority {
-    fn start(directory: &Path) -> Self {
+    fn start(directory: &Path, settings: Settings) -> Self {
         let (told, handle) = mpsc::channel();
         let (stop, stopped) = futures::channel::oneshot::channel();
         let services: TokioServices = Box::new(move |_, handle, _| {
@@ -57,8 +57,8 @@ impl Authority {
             }
             .boxed()
         });
-        let directory = directory.to_path_buf();
-        let node = move || run_tokio(&directory, Arc::new(Idle), services);
+        let config = Config::open(directory, settings).expect("it is an authority's");
+        let node = move || run_tokio(config, Arc::new(Idle), services);
         let thread = thread::Builder::new().stack_size(8 << 20).spawn(node).expect("threads are at hand");
         let handle = handle.recv_timeout(PATIENCE).expect("it starts");
         Self { handle, stop, thread }
@@ -102,13 +102,15 @@ fn an_authority_takes_damaged_or_lost_state_from_the_others() {
     let (genesis, secrets) =
         genesis::deal(&addresses, Parameters::LOCAL, supply, Vec::new(), TestRng::new(7)).expect("valid");
     let directories: Vec<PathBuf> = (0..4).map(|index| home.path().join(index.to_string())).collect();
-    for ((directory, secret), address) in directories.iter().zip(&secrets).zip(&addresses) {
-        Config::create(directory, &genesis, &Settings::local(*address, free(), false), secret)
-            .expect("writable");
+    let signatures = genesis::signatures::sign_all(&genesis, &secrets);
+    for (directory, secret) in directories.iter().zip(&secrets) {
+        Config::deal(directory, &genesis, &signatures, secret).expect("writable");
     }
+    let settings: Vec<Settings> =
+        addresses.iter().map(|address| Settings::local(*address, free(), false)).collect();
     let start = |index: usize| {
-        let directory = directories[index].clone();
-        thread::spawn(move || Authority::start(&directory))
+        let (directory, settings) = (directories[index].clone(), settings[index].clone());
+        thread::spawn(move || Authority::start(&directory, settings))
     };
     let starting: Vec<_> = (0..4).map(start).collect();
     let mut running: Vec<Authority> =
@@ -124,7 +126,7 @@ fn an_authority_takes_damaged_or_lost_state_from_the_others() {
             let file = fs::OpenOptions::new().write(true).open(&file).expect("writable");
             file.set_len(length / keep).expect("cut");
         }
-        let first = Authority::start(&directories[0]);
+        let first = Authority::start(&directories[0], settings[0].clone());
         let then = running[0].handle.applied();
         first.reach(then + 4);
         running.insert(0, first);
@@ -139,7 +141,7 @@ fn an_authority_takes_damaged_or_lost_state_from_the_others() {
     // All of storage is gone, but the shares are present.
     running.remove(1).stop();
     fs::remove_dir_all(directories[1].join("storage")).expect("it was there");
-    let second = Authority::start(&directories[1]);
+    let second = Authority::start(&directories[1], settings[1].clone());
     let then = running[0].handle.applied();
     second.reach(then + 4);
     let aside = fs::read_dir(directories[1].join("set-aside-0")).expect("what is left is kept");
@@ -168,10 +170,11 @@ fn a_taken_port_is_an_error() {
         let (genesis, secrets) =
             genesis::deal(&addresses, Parameters::LOCAL, supply, Vec::new(), TestRng::new(7)).expect("valid");
         let settings = Settings::local(addresses[0], service, false);
-        Config::create(home.path(), &genesis, &settings, &secrets[0]).expect("writable");
+        let signatures = genesis::signatures::sign_all(&genesis, &secrets);
+        Config::deal(home.path(), &genesis, &signatures, &secrets[0]).expect("writable");
         let (operations, services) = over_sockets(Serving { key: secrets[0].key.clone(), address: service });
-        let directory = home.path().to_path_buf();
-        let node = move || run_tokio(&directory, operations, services);
+        let config = Config::open(home.path(), settings).expect("it is an authority's");
+        let node = move || run_tokio(config, operations, services);
         let thread = thread::Builder::new().stack_size(8 << 20).spawn(node).expect("threads are at hand");
         let ended = thread.join().expect("it does not panic");
         let told = ended.expect_err("it cannot listen").to_string();

@@ -42,7 +42,7 @@ fn submitter(world: &World, node: usize) -> Submitter {
     let genesis = &world.network.genesis;
     let endpoint = Endpoint {
         account: account(&world.network.nodes[node].key),
-        address: address(node, node as u64 + 1),
+        address: address(node, node as u64 + 1).into(),
     };
     let light = Light::new(genesis.chain(), genesis.network_key());
     let (context, over) = (world.context.child("client"), world.context.child("network"));

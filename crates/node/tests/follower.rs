@@ -71,7 +71,7 @@ async fn world(context: &deterministic::Context) -> World {
 /// The authority with that index, at its first start.
 fn authority(network: &Network4, index: usize) -> Endpoint {
     let account = Account::of(&network.nodes[index].key.public_key());
-    Endpoint { account, address: address(index, index as u64 + 1) }
+    Endpoint { account, address: address(index, index as u64 + 1).into() }
 }
 
 fn authorities(network: &Network4) -> Vec<Endpoint> {
@@ -110,7 +110,7 @@ async fn follow(
         },
     );
     let handle = handle.await.expect("it starts");
-    Follower { handle, task, endpoint: Endpoint { account: account(seed), address: listen } }
+    Follower { handle, task, endpoint: Endpoint { account: account(seed), address: listen.into() } }
 }
 
 /// Kills a node without a seat in the middle of whatever it does; what it synced stays.
@@ -179,8 +179,8 @@ fn a_client_of_followers_alone_reads_pays_and_proves() {
         let world = world(&context).await;
         let genesis = world.network.genesis.clone();
         let first = follow(&context, &genesis, (50, 0), authorities(&world.network)).await;
-        let second = follow(&context, &genesis, (51, 0), vec![first.endpoint]).await;
-        let connection = connect(&context, &genesis, vec![second.endpoint]);
+        let second = follow(&context, &genesis, (51, 0), vec![first.endpoint.clone()]).await;
+        let connection = connect(&context, &genesis, vec![second.endpoint.clone()]);
         assert_eq!(connection.info().await.expect("answers").parameters, Parameters::LOCAL);
         let sender = Submitter::new(connection.clone(), key(1), Parameters::LOCAL);
         let sent = sender.send(pay(3, 5)).await.expect("final").done().expect("done");
@@ -264,7 +264,7 @@ fn an_upstream_that_is_lost_is_replaced_while_the_follower_runs() {
         let mut world = world(&context).await;
         let genesis = world.network.genesis.clone();
         let beside = follow(&context, &genesis, (50, 0), authorities(&world.network)).await;
-        let upstream = vec![authority(&world.network, 3), beside.endpoint];
+        let upstream = vec![authority(&world.network, 3), beside.endpoint.clone()];
         let follower = follow(&context, &genesis, (51, 0), upstream).await;
         reach(&context, &follower.handle, 10).await;
         world.crash(3);
@@ -274,7 +274,7 @@ fn an_upstream_that_is_lost_is_replaced_while_the_follower_runs() {
         let ahead = world.handles[&0].applied() + 10;
         world.reach(ahead).await;
         assert!(follower.handle.applied() < ahead);
-        let held = connect(&context, &genesis, vec![follower.endpoint]);
+        let held = connect(&context, &genesis, vec![follower.endpoint.clone()]);
         assert_eq!(balance(&held, 2).await, Some(Amount::sync(1_000)));
         expect_same(&follower.handle, &world.handles[&0], 1..=40).await;
     });
@@ -362,7 +362,7 @@ async fn liar(world: &World, lie: Lie, port: u16) -> (Endpoint, Arc<AtomicUsize>
     let address = SocketAddr::from(([10, 9, 9, 9], port));
     let listen = Listen::new(own, rpc::Node::NAMESPACE, address);
     server.listen(world.context.child("liar"), &network, listen).await.expect("listens");
-    (Endpoint { account: account(66), address }, asked)
+    (Endpoint { account: account(66), address: address.into() }, asked)
 }
 
 /// With such a node alone, nothing false is applied; with an honest one beside it, the chain is followed.
@@ -375,7 +375,7 @@ fn an_upstream_that_lies_or_hangs_is_left() {
         for (turn, lie) in LIES.into_iter().enumerate() {
             let (endpoint, asked) = liar(&world, lie, 100 + turn as u16).await;
             let seed = 80 + turn as u64;
-            let alone = follow(&context, &genesis, (seed, 0), vec![endpoint]).await;
+            let alone = follow(&context, &genesis, (seed, 0), vec![endpoint.clone()]).await;
             while asked.load(Ordering::SeqCst) == 0 {
                 context.sleep(Duration::from_millis(20)).await;
             }
@@ -388,7 +388,7 @@ fn an_upstream_that_lies_or_hangs_is_left() {
                 (_, applied) => assert_eq!(applied, 0, "{lie:?}"),
             }
             kill(&context, alone).await;
-            let upstream = vec![endpoint, endpoint, endpoint, authority(&world.network, 1)];
+            let upstream = vec![endpoint.clone(), endpoint.clone(), endpoint, authority(&world.network, 1)];
             let beside = follow(&context, &genesis, (seed, 1), upstream).await;
             let now = world.handles[&1].applied();
             reach(&context, &beside.handle, now).await;
@@ -417,13 +417,13 @@ fn another_chain_is_not_followed() {
         });
         let strange = World::start_serving(context.child("strange"), other, Some(serve)).await;
         strange.reach(10).await;
-        let stranger = Endpoint { address: at(0), ..authority(&strange.network, 0) };
+        let stranger = Endpoint { address: at(0).into(), ..authority(&strange.network, 0) };
         let genesis = world.network.genesis.clone();
-        let follower = follow(&context, &genesis, (50, 0), vec![stranger]).await;
+        let follower = follow(&context, &genesis, (50, 0), vec![stranger.clone()]).await;
         strange.reach(30).await;
         assert_eq!(follower.handle.applied(), 0);
         kill(&context, follower).await;
-        let upstream = vec![stranger, stranger, authority(&world.network, 0)];
+        let upstream = vec![stranger.clone(), stranger, authority(&world.network, 0)];
         let follower = follow(&context, &genesis, (50, 1), upstream).await;
         reach(&context, &follower.handle, 10).await;
         expect_same(&follower.handle, &world.handles[&0], 1..=10).await;
@@ -448,7 +448,7 @@ async fn sink(context: &deterministic::Context) -> (Endpoint, Arc<Mutex<usize>>)
     let listen = Listen::new(key(66), rpc::Node::NAMESPACE, address);
     let network = context.child("network");
     server.listen(context.child("sink"), &network, listen).await.expect("listens");
-    (Endpoint { account: account(66), address }, waiting)
+    (Endpoint { account: account(66), address: address.into() }, waiting)
 }
 
 async fn caller(context: &deterministic::Context, seed: u64, node: Endpoint) -> rpc::Client<rpc::Node> {
@@ -467,7 +467,7 @@ fn what_is_passed_on_is_signed_and_bounded() {
         let follower = follow(&context, &genesis, (50, 0), vec![sink]).await;
         let mut callers = Vec::new();
         for seed in 200..203 {
-            callers.push(caller(&context, seed, follower.endpoint).await);
+            callers.push(caller(&context, seed, follower.endpoint.clone()).await);
         }
         let mut forged = signed(&genesis, 1, 0, 1);
         forged.signature[3] ^= 1;
@@ -502,7 +502,7 @@ fn nodes_that_follow_each_other_pass_nothing_in_a_circle() {
         let genesis = network().genesis;
         let at = |seed: u64| Endpoint {
             account: account(seed),
-            address: SocketAddr::from(([10, 7, seed as u8, 1], 100)),
+            address: SocketAddr::from(([10, 7, seed as u8, 1], 100)).into(),
         };
         let (one, other) = futures::join!(
             follow(&context, &genesis, (50, 0), vec![at(51)]),
@@ -520,13 +520,14 @@ fn nodes_that_follow_each_other_pass_nothing_in_a_circle() {
 #[test]
 fn a_follower_needs_somebody_to_follow() {
     runner().start(|context| async move {
-        let own = Endpoint { account: account(50), address: SocketAddr::from(([10, 7, 50, 1], 1)) };
+        let listen = SocketAddr::from(([10, 7, 50, 1], 1));
+        let own = Endpoint { account: account(50), address: listen.into() };
         for upstream in [vec![], vec![own]] {
             let settings = Settings {
                 genesis: network().genesis,
                 key: key(50),
                 upstream,
-                listen: own.address,
+                listen,
                 page_cache_pages: 16,
                 archive: false,
             };

@@ -38,7 +38,7 @@ fn account(seed: u64) -> Account {
 fn endpoints(network: &Network4) -> Vec<Endpoint> {
     let endpoint = |(index, node): (usize, &posync_node::run::SimNode)| Endpoint {
         account: Account::of(&node.key.public_key()),
-        address: address(index, index as u64 + 1),
+        address: address(index, index as u64 + 1).into(),
     };
     network.nodes.iter().enumerate().map(endpoint).collect()
 }
@@ -132,7 +132,7 @@ async fn twist(
 
 /// Starts a node with that behaviour in front of an honest one.
 async fn between(world: &World, way: Way, seed: u64) -> Endpoint {
-    let honest = endpoints(&world.network)[0];
+    let honest = endpoints(&world.network)[0].clone();
     let network = world.context.child("network");
     let own = key(seed);
     let behind = world.context.child("behind");
@@ -157,7 +157,7 @@ async fn between(world: &World, way: Way, seed: u64) -> Endpoint {
     let address = SocketAddr::from(([10, 9, 9, seed as u8], 100));
     let listen = Listen::new(own.clone(), rpc::Node::NAMESPACE, address);
     server.listen(world.context.child("listener"), &network, listen).await.expect("listens");
-    Endpoint { account: account(seed), address }
+    Endpoint { account: account(seed), address: address.into() }
 }
 
 /// Sends 1 SYNC to a stranger, with these nodes before the honest ones; the payer must have paid once.
@@ -351,11 +351,11 @@ fn a_state_below_what_was_proved_before_is_not_believed() {
     run(|context| async move {
         let world = world(&context).await;
         let withholding = between(&world, Way::Withholds, 60).await;
-        let old = connect(&world, vec![withholding]);
+        let old = connect(&world, vec![withholding.clone()]);
         let seen = old.read::<System>(System::key()).await.expect("answers").header.height;
         world.reach(seen + STALE_BLOCKS_MAX + 8).await;
         let floor = world.handles[&1].applied();
-        let restarted = connect(&world, vec![withholding]);
+        let restarted = connect(&world, vec![withholding.clone()]);
         restarted.raise_floor(floor);
         let refused = restarted.read::<System>(System::key()).await;
         assert!(matches!(refused, Err(Error::Behind { .. })), "{refused:?}");
@@ -382,7 +382,7 @@ fn a_node_that_hangs_is_asked_last() {
                 taken.push(connection);
             }
         });
-        let mut nodes = vec![Endpoint { account: account(66), address: hung }];
+        let mut nodes = vec![Endpoint { account: account(66), address: hung.into() }];
         nodes.extend(endpoints(&world.network).into_iter().skip(1));
         let connection = connect(&world, nodes);
         let start = context.current();

@@ -17,7 +17,7 @@ use posync_client::{
 };
 use posync_node::genesis::Genesis;
 use posync_protocol::{
-    Account, AgreementId, Amount, Body, Bounded, Code, Operation, Record as _,
+    Account, AgreementId, Amount, Body, Bounded, Code, Operation, PerClass, Record as _, Units,
     ledger::{self, BlockContext},
     limits::{OPERATION_BYTES_MAX, Parameters, REDEEM_VOUCHERS_MAX},
     operation::{Redeem, Redemption, RegisterProvider, Settle, StorageProof, Transfer, Voucher},
@@ -39,7 +39,7 @@ fn endpoints(network: &Network4, first: usize) -> Vec<Endpoint> {
     let count = network.nodes.len();
     let endpoint = |index: usize| Endpoint {
         account: Account::of(&network.nodes[index].key.public_key()),
-        address: address(index, index as u64 + 1),
+        address: address(index, index as u64 + 1).into(),
     };
     (0..count).map(|place| endpoint((first + place) % count)).collect()
 }
@@ -267,7 +267,7 @@ fn twist(lie: Lie, answer: Answer, seen: &mut Option<Answer>) -> Option<Answer> 
 
 /// Starts a node that forwards requests to an honest one and falsifies the answers.
 async fn liar(world: &World, lie: Lie, port: u16) -> Endpoint {
-    let honest = endpoints(&world.network, 0)[0];
+    let honest = endpoints(&world.network, 0)[0].clone();
     let network = world.context.child("network");
     let dialing = world.context.child("behind");
     let own = key(66);
@@ -289,7 +289,7 @@ async fn liar(world: &World, lie: Lie, port: u16) -> Endpoint {
     let address = SocketAddr::from(([10, 9, 9, 9], port));
     let listen = Listen::new(own.clone(), rpc::Node::NAMESPACE, address);
     server.listen(world.context.child("liar"), &network, listen).await.expect("listens");
-    Endpoint { account: account(66), address }
+    Endpoint { account: account(66), address: address.into() }
 }
 
 /// Whatever the first node does, the client ends up with the data that the network certified.
@@ -434,7 +434,7 @@ fn an_answer_that_no_block_takes_is_refused_at_the_door() {
 fn bad_redeem(provider: u64) -> Body {
     let bad = |slot| {
         let agreement = AgreementId { provider: account(provider), slot, opened: 1 };
-        let voucher = Voucher { agreement, egress: 1, gas: 0, signature: [7; 64] };
+        let voucher = Voucher { agreement, units: Units::egress(1), signature: [7; 64] };
         Redemption { voucher, session_key: account(6), claim: None }
     };
     let vouchers = (0..REDEEM_VOUCHERS_MAX as u32).map(bad).collect();
@@ -448,7 +448,7 @@ fn bad_signatures_cost_a_look_up_or_one_try_a_block() {
     run(|context| async move {
         let world = world(&context).await;
         world.reach(2).await;
-        let Endpoint { account: peer, address } = endpoints(&world.network, 0)[0];
+        let Endpoint { account: peer, address } = endpoints(&world.network, 0)[0].clone();
         let network = world.context.child("network");
         let raw = world.context.child("raw");
         let client = rpc::Client::<rpc::Node>::dial(raw, &network, &key(8), peer, address).await;
@@ -494,12 +494,8 @@ async fn with_providers(context: &deterministic::Context) -> World {
         let register = RegisterProvider {
             operator: [1; 32],
             bond: Amount::sync(1_000),
-            capacity: 1 << 23,
-            capacity_egress: 1 << 30,
-            capacity_gas: 0,
-            reserve_storage: 0,
-            reserve_egress: 0,
-            reserve_gas: 0,
+            capacity: PerClass::new(1 << 23, 1 << 30, 0),
+            reserve: PerClass::all(0),
             term_max: 40,
             addresses: Bounded::new(vec![address]).expect("one"),
             region: Bounded::new(b"north".to_vec()).expect("short"),
@@ -527,7 +523,7 @@ fn storage_proof(height: u64) -> StorageProof {
 
 /// Submits at authority 0, as the holder of the key `caller`.
 async fn raw(world: &World, caller: u64) -> impl Fn(Operation) -> BoxFuture<'static, Answer> {
-    let Endpoint { account: peer, address } = endpoints(&world.network, 0)[0];
+    let Endpoint { account: peer, address } = endpoints(&world.network, 0)[0].clone();
     let (context, network) = (world.context.child("raw"), world.context.child("network"));
     let client = rpc::Client::<rpc::Node>::dial(context, &network, &key(caller), peer, address).await;
     let client = client.expect("connects");
@@ -608,7 +604,7 @@ fn upkeep_of_one_account_or_that_nobody_signed_leaves_room_for_that_of_others() 
 
 /// Submits bytes that are no operation, or too many, and asks for blocks that do not exist.
 async fn raw_refusals(world: &World, operation: Operation) {
-    let Endpoint { account: peer, address } = endpoints(&world.network, 0)[0];
+    let Endpoint { account: peer, address } = endpoints(&world.network, 0)[0].clone();
     let network = world.context.child("network");
     let context = world.context.child("raw");
     let client = rpc::Client::<rpc::Node>::dial(context, &network, &key(8), peer, address).await;

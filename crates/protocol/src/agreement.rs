@@ -32,7 +32,7 @@ pub use voucher::{Delta, check};
 pub(crate) use voucher::{redeem, touches_redeem};
 
 use crate::{
-    Account, AgreementId, Amount, Broken, Code, Halt,
+    Account, AgreementId, Amount, Broken, Class, Code, Halt, Metered, PerClass,
     account::{credit, debit},
     books::{self, Pair},
     capacity, data_set,
@@ -40,8 +40,8 @@ use crate::{
     limits::Parameters,
     operation::{Close, CloseAlone, Open, RotateKey, TopUp},
     record::{
-        AccountState, Agreement, Audit, DataSet, EGRESS, Ending, GAS, Lock, Market, Measured, Offer,
-        Provider, Reputation, STORAGE, System, Usage,
+        AccountState, Agreement, Audit, DataSet, Ending, Lock, Market, Measured, Offer, Provider, Reputation,
+        System, Usage,
     },
     settlement,
 };
@@ -87,11 +87,14 @@ pub(crate) fn touches_open(body: &Open, touched: &mut Touched) {
 /// # Errors
 /// `Balance`, `ProviderUnknown`, `ProviderLeaving`, `PriceAboveMaximum`, `PriceBelowReserve`,
 /// `NoCapacity`, `SlotTaken`, `TermTooLong`, `EscrowTooSmall`, `ProviderJailed`,
-/// `ProviderSuspended`, `NoEgress`.
+/// `ProviderSuspended`, `NoEgress`, `NoGas`.
 pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> Result<(), Halt> {
     let (context, parameters) = (working.context, &working.context.parameters);
-    let prices = [posted(working, STORAGE)?, posted(working, EGRESS)?, posted(working, GAS)?];
-    let agreement = terms(signer, body, &prices, context.height);
+    let mut prices = PerClass::default();
+    for class in Class::ALL {
+        prices[class] = posted(working, class)?;
+    }
+    let agreement = terms(signer, body, prices, context.height);
     debit(working, signer, deposit(&agreement, parameters).unwrap_or(Amount::MAX))?;
     debit(working, signer, body.voucher_reserve)?;
     let mut provider: Provider = working.need(Provider::key(&body.provider), Code::ProviderUnknown)?;
@@ -122,7 +125,7 @@ pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> 
         held_round: context.round(),
         ..Usage::default()
     };
-    admit(working, body, provider, needed)?;
+    admit(working, body, &agreement, provider, needed)?;
     working.put(Agreement::key(&body.provider, body.slot), &agreement)?;
     working.put(Usage::key(&body.provider, body.slot), &usage)?;
     tell(working, &agreement, body.provider, body.slot, AgreementChange::Opened);
@@ -130,18 +133,25 @@ pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> 
 }
 
 /// The pair of prices posted for a class (MK-1).
-fn posted(working: &mut Working<'_>, class: usize) -> Result<Pair, Broken> {
-    let market = working.get::<Market>(Market::key(class as u8))?;
+fn posted(working: &mut Working<'_>, class: Class) -> Result<Pair, Broken> {
+    let market = working.get::<Market>(Market::key(class))?;
     Ok(books::pair(market, class, &working.context.parameters))
 }
 
 /// Adds a new agreement to the sums of the provider, the ending and the ledger.
-fn admit(working: &mut Working<'_>, body: &Open, mut provider: Provider, locked: Locked) -> Result<(), Halt> {
+fn admit(
+    working: &mut Working<'_>,
+    body: &Open,
+    agreement: &Agreement,
+    mut provider: Provider,
+    locked: Locked,
+) -> Result<(), Halt> {
     let Locked { storage, deposit } = locked;
     provider.slots += 1;
-    provider.sold = provider.sold.checked_add(body.quota_leaves).ok_or(Code::NoCapacity)?;
-    let egress = capacity::opening_share(working.context, body);
-    provider.sold_egress = provider.sold_egress.checked_add(egress).ok_or(Code::NoEgress)?;
+    for (class, taken) in capacity::taken(agreement, &working.context.parameters).iter() {
+        let sold = provider.sold[class].checked_add(*taken);
+        provider.sold[class] = sold.ok_or(capacity::lacking(class))?;
+    }
     provider.pool.gain(storage, "Provider.pool")?;
     working.put(Provider::key(&body.provider), &provider)?;
     let key = Ending::key(&body.provider, body.end_epoch);
@@ -188,10 +198,10 @@ pub(crate) fn top_up(working: &mut Working<'_>, signer: &Account, body: &TopUp) 
         return Err(Code::WrongParty.into());
     }
     check_open(&agreement, &usage, working.context.epoch())?;
-    let (egress, gas) = (posted(working, EGRESS)?, posted(working, GAS)?);
-    let lock = raise(&agreement, &usage, egress, gas);
-    let Lock { egress_price, gas_price, .. } = lock.unwrap_or_else(|| lock_of(&agreement, &usage));
-    if egress_price > body.max_egress_price || gas_price > body.max_gas_price {
+    let posted = Metered { egress: posted(working, Class::Egress)?, gas: posted(working, Class::Compute)? };
+    let lock = raise(&agreement, &usage, posted);
+    let Lock { prices, .. } = lock.unwrap_or_else(|| lock_of(&agreement, &usage));
+    if !prices.map(|pair| pair.price).is_within(body.price_max) {
         return Err(Code::PriceAboveMaximum.into());
     }
     usage.lock = lock.or(usage.lock);
@@ -269,9 +279,10 @@ pub(crate) fn remove(working: &mut Working<'_>, account: &Account, slot: u32) ->
     let mut provider: Provider = working.kept(Provider::key(account))?;
     let storage = usage.storage_reserve.min(provider.pool);
     provider.slots = provider.slots.saturating_sub(1);
-    provider.sold = provider.sold.saturating_sub(agreement.quota_leaves);
-    let egress = capacity::share_of(&agreement, &working.context.parameters);
-    provider.sold_egress = provider.sold_egress.saturating_sub(egress);
+    let taken = capacity::taken(&agreement, &working.context.parameters);
+    for (class, taken) in taken.iter() {
+        provider.sold[class] = provider.sold[class].saturating_sub(*taken);
+    }
     provider.pool = provider.pool.saturating_sub(storage);
     let dust = if provider.slots == 0 { core::mem::take(&mut provider.pool) } else { Amount::ZERO };
     working.put(Provider::key(account), &provider)?;

@@ -4,6 +4,7 @@
 //! so no rule overflows below the supply bound of 2^100 grains (`docs/invariants.md`, 7).
 
 use crate::Broken;
+use crate::number::widest;
 use core::fmt;
 use ruint::aliases::U256;
 
@@ -31,7 +32,7 @@ impl Amount {
 
     /// An amount of `whole` SYNC.
     pub const fn sync(whole: u64) -> Self {
-        Self(whole as u128 * SYNC)
+        Self(widest(whole) * SYNC)
     }
 
     /// The amount as a number of grains.

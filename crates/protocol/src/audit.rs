@@ -36,6 +36,7 @@ pub use weight::is_awake;
 pub use weight::proved_nothing;
 pub(crate) use weight::{touches_weight, wake, weigh};
 
+use crate::number::{count, saturate_u8, saturate_u32};
 use crate::{
     Account, Hash,
     ledger::{BlockContext, Event},
@@ -85,7 +86,7 @@ pub(crate) fn note(audit: &mut Audit, height: u64, reads: &[bool], timing: Timin
         if !reads.is_empty() {
             audit.on_time = audit.on_time << 1 | u64::from(timing == Timing::OnTime);
         }
-        audit.drawn = audit.drawn.saturating_add(reads.len() as u32);
+        audit.drawn = audit.drawn.saturating_add(saturate_u32(count(reads.len())));
     }
     audit.settlements = audit.settlements.saturating_add(u32::from(!reads.is_empty()));
     audit.closed = audit.closed.saturating_add(1).min(NEWCOMER_CLOSED);
@@ -113,7 +114,7 @@ pub(crate) fn expire(
         height: challenge.height,
         answered: false,
         passed: 0,
-        reads: reads as u8,
+        reads: saturate_u8(count(reads)),
         on_time: false,
         excused,
     }

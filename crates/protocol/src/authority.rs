@@ -28,20 +28,14 @@ use crate::{
     books::begins_epoch,
     economics::{slash, split::floor_carry},
     ledger::{BlockContext, Event, Touched, Working},
-    record::{AccountState, Closing, Key, Offences, Seat, SeatAt, System},
+    record::{AccountState, Closing, Offences, Seat},
 };
 use alloc::vec::Vec;
 
 /// Epochs after which the faults and the credits of an epoch are closed, like its books.
 pub(crate) const CLOSED_AFTER: u64 = 3;
 
-/// The records to read before a block can name the seats: the holders of the seats, if it closes an epoch.
-pub(crate) fn closing_set_keys(context: &BlockContext, system: &System) -> Vec<Key> {
-    let seats = if begins_epoch(context) { system.seats } else { 0 };
-    (0..seats).map(SeatAt::key).collect()
-}
-
-/// Names the records of the authorities in this block; `seats` are those of [`closing_set_keys`].
+/// Names the records of the authorities in this block; `seats` are those of the closing set.
 pub(crate) fn touches(context: &BlockContext, seats: &[Account], touched: &mut Touched) {
     touched.writable.push(Seat::key(&context.leader));
     let Some(closed) = context.epoch().checked_sub(CLOSED_AFTER).filter(|_| begins_epoch(context)) else {

@@ -22,17 +22,19 @@ mod measure;
 mod pay;
 pub mod tree;
 
+pub use crate::record::Pair;
+pub use market::pair;
 pub(crate) use market::touches as touches_market;
-pub use market::{Pair, pair};
 pub use measure::{Figures, figures_of, on_time_of, proven_of, quality_of};
 
+use crate::number::{count, saturate_u8};
 use crate::{
-    Account, Amount, Broken, Record, authority,
+    Account, Amount, Broken, Class, Record, authority,
     ledger::{BlockContext, Invalid, Records, Touched, Working, decode},
     limits::{AUDITORS_MAX, SETTLEMENT_RING},
     record::{
-        AccountState, Audit, Books, CLOSING_RING, Closing, Key, Measured, Offer, Peak, Provider, ProviderAt,
-        Reports, Reputation, Seat, SeatAt, ServiceRound, Settlement, System,
+        AccountState, Audit, Books, CLOSING_RING, Closing, Key, Market, Measured, Offer, Peak, Provider,
+        ProviderAt, Reports, Reputation, Seat, SeatAt, ServiceRound, Settlement, System,
     },
 };
 use alloc::vec::Vec;
@@ -74,10 +76,10 @@ fn audited_epoch(context: &BlockContext, system: &System) -> Option<u64> {
     context.epoch().checked_sub(1).filter(|_| !slice(context, system).is_empty())
 }
 
-/// The keys of the seats, if the block closes an epoch for them or closes a slice with their audits.
+/// The keys of the seats, each once, if the block closes an epoch for them or closes a slice with their audits.
 fn seat_keys(context: &BlockContext, system: &System) -> impl Iterator<Item = Key> {
-    let auditing = if slice(context, system).is_empty() { 0 } else { system.seats };
-    authority::closing_set_keys(context, system).into_iter().chain((0..auditing).map(SeatAt::key))
+    let is_needed = begins_epoch(context) || !slice(context, system).is_empty();
+    (0..if is_needed { system.seats } else { 0 }).map(SeatAt::key)
 }
 
 impl ClosingSet {
@@ -120,8 +122,9 @@ impl ClosingSet {
         for (index, account) in &self.providers {
             let Some((round, stratum)) = self.audited(*index) else { continue };
             touched.writable.extend(Reports::parts(account, round.epoch));
-            let auditors = (0..AUDITORS_MAX as u8).filter_map(|auditor| round.seat(stratum, auditor));
-            let seats = auditors.filter_map(|seat| self.seats.get(seat as usize));
+            let auditors =
+                (0..saturate_u8(count(AUDITORS_MAX))).filter_map(|auditor| round.seat(stratum, auditor));
+            let seats = auditors.filter_map(|seat| self.seats.get(crate::number::index(seat)));
             touched.writable.extend(seats.map(Seat::key));
         }
     }
@@ -156,7 +159,7 @@ pub(crate) fn touches(
         touched
             .writable
             .extend([1, 2, 3].iter().filter_map(|back| epoch.checked_sub(*back)).map(Closing::of));
-        touched.writable.extend(market::keys());
+        touched.writable.extend(Class::ALL.map(Market::key));
         if let Some(sealed) = epoch.checked_sub(3) {
             touched.readable.extend(peaks(sealed));
             touched.writable.push(Books::key(sealed));

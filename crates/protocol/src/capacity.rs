@@ -13,15 +13,19 @@
 //! 1. Slot and peers follow from a seed that no member knew when it registered (CP-1, CP-2).
 //! 2. Up to three peers that do not answer, or up to four that lie upwards, change nothing beyond an honest
 //!    peer's count (CP-3).
-//! 3. `sold_egress` is the sum of the agreements' shares, and at most `capacity_egress` (CP-5).
+//! 3. What is sold of a class is the sum of what the agreements take of it, and at most what is declared
+//!    (AG-9).
 //! 4. A measurement moves no money.
 
+use crate::number::{count, saturate, saturate_u8, widest};
 use crate::{
-    Account, Broken, Code, Halt, Key,
+    Account, Broken, Class, Code, Halt, Key, PerClass,
+    agreement::Seen,
     audit::reduce,
     ledger::{BlockContext, Event, Touched, Working},
     limits::{MEASURED_FRESH_EPOCHS, PROBE_PEERS, PROBE_QUORUM, PROBE_SLOT_MS, Parameters},
-    operation::{Measure, Open, ProbeCount},
+    operation::{Measure, ProbeCount},
+    provider::sellable,
     record::{Agreement, MEASURED, Measured, Offer, PROBE_RING, Probe, Provider, ProviderAt, Reputation},
 };
 use core::ops::Range;
@@ -35,16 +39,16 @@ impl Parameters {
 
     /// Bytes an epoch at a rate of `bytes` a second, at the pace of `block_ms`.
     pub const fn bytes_per_epoch(&self, bytes: u64) -> u64 {
-        let ms = self.block_ms as u128 * self.epoch_blocks() as u128;
-        let all = ms.saturating_mul(bytes as u128) / 1_000;
-        if all > u64::MAX as u128 { u64::MAX } else { all as u64 }
+        let ms = widest(self.block_ms) * widest(self.epoch_blocks());
+        let all = ms.saturating_mul(widest(bytes)) / 1_000;
+        saturate(all)
     }
 
     /// The rate in bytes a second that gives `bytes` bytes an epoch.
     pub const fn bytes_per_second(&self, bytes: u64) -> u64 {
-        let ms = self.block_ms as u128 * self.epoch_blocks() as u128;
-        let rate = bytes as u128 * 1_000 / if ms == 0 { 1 } else { ms };
-        if rate > u64::MAX as u128 { u64::MAX } else { rate as u64 }
+        let ms = widest(self.block_ms) * widest(self.epoch_blocks());
+        let rate = widest(bytes) * 1_000 / if ms == 0 { 1 } else { ms };
+        saturate(rate)
     }
 }
 
@@ -98,7 +102,7 @@ impl Measured {
         self.epochs.rotate_right(1);
         self.rates.rotate_right(1);
         (self.epochs[0], self.rates[0]) = (epoch, rate);
-        self.taken = self.taken.saturating_add(1).min(MEASURED as u8);
+        self.taken = self.taken.saturating_add(1).min(saturate_u8(count(MEASURED)));
     }
 }
 
@@ -113,29 +117,81 @@ pub fn rate(counts: impl IntoIterator<Item = u64>, parameters: &Parameters) -> u
         *place = count;
     }
     all.sort_unstable();
-    let sent = u128::from(all[(PROBE_PEERS - 1) / 2]).saturating_mul(PROBE_PEERS as u128);
+    let sent = u128::from(all[(PROBE_PEERS - 1) / 2]).saturating_mul(widest(count(PROBE_PEERS)));
     let scaled =
         sent.saturating_mul(parameters.epoch_blocks().into()) / u128::from(parameters.probe_blocks());
     u64::try_from(scaled).unwrap_or(u64::MAX)
 }
 
-/// The part of an egress quota that an agreement takes in each of its epochs: the quota spread over them,
-/// rounded up (CP-5). A gas quota is spread in the same way (AG-7).
-pub const fn share(quota_egress: u64, opened: u64, end_epoch: u64, parameters: &Parameters) -> u64 {
+/// The part of a quota of egress or gas that an agreement takes in each of its epochs: the quota spread over
+/// them, rounded up (CP-5).
+pub const fn share(quota: u64, opened: u64, end_epoch: u64, parameters: &Parameters) -> u64 {
     let epochs = end_epoch.saturating_sub(parameters.epoch(opened));
-    quota_egress.div_ceil(if epochs == 0 { 1 } else { epochs })
+    quota.div_ceil(if epochs == 0 { 1 } else { epochs })
 }
 
-/// The egress share of an agreement, in bytes an epoch.
-pub const fn share_of(agreement: &Agreement, parameters: &Parameters) -> u64 {
-    share(agreement.quota_egress, agreement.opened, agreement.end_epoch, parameters)
+/// The units that an agreement takes of what its provider may sell: the whole quota of leaves, and its shares
+/// of egress and gas an epoch (AG-9).
+pub fn taken(agreement: &Agreement, parameters: &Parameters) -> PerClass<u64> {
+    let Agreement { quota, opened, end_epoch, .. } = agreement;
+    PerClass::from_fn(|class| match class {
+        Class::Storage => quota[class],
+        Class::Egress | Class::Compute => share(quota[class], *opened, *end_epoch, parameters),
+    })
+}
+
+/// The units that a provider may have under contract, each class at most what it declared (AG-9): leaves as
+/// far as the bond covers them (PV-4), egress as far as it was measured (CP-4), gas as declared.
+pub fn sellable_units(
+    offer: &Offer,
+    provider: &Provider,
+    measured: Option<&Measured>,
+    parameters: &Parameters,
+) -> PerClass<u64> {
+    PerClass::from_fn(|class| match class {
+        Class::Storage => sellable(offer, provider, parameters),
+        Class::Egress => sellable_egress(offer, measured),
+        Class::Compute => offer.capacity[class],
+    })
+}
+
+/// Units that an opening takes of its provider, and those that are free there.
+pub(crate) struct Free {
+    taken: PerClass<u64>,
+    free: PerClass<u64>,
+}
+
+impl Free {
+    /// Compares the opening's terms with the records that decide it.
+    pub(crate) fn of(agreement: &Agreement, seen: &Seen<'_>, parameters: &Parameters) -> Self {
+        let sellable = sellable_units(seen.offer, seen.provider, seen.measured, parameters);
+        let free = PerClass::from_fn(|class| sellable[class].saturating_sub(seen.provider.sold[class]));
+        Self { taken: taken(agreement, parameters), free }
+    }
+
+    /// Checks that what the opening takes of a class is free (AG-9).
+    ///
+    /// # Errors
+    /// `NoCapacity`, `NoEgress` or `NoGas`.
+    pub(crate) fn check(&self, class: Class) -> Result<(), Code> {
+        if self.taken[class] > self.free[class] { Err(lacking(class)) } else { Ok(()) }
+    }
+}
+
+/// The refusal of an opening that asks for more of a class than is free.
+pub(crate) const fn lacking(class: Class) -> Code {
+    match class {
+        Class::Storage => Code::NoCapacity,
+        Class::Egress => Code::NoEgress,
+        Class::Compute => Code::NoGas,
+    }
 }
 
 /// Bytes an epoch that may be under contract: the declared egress, at most the measured one. A provider with
 /// fewer than three measurements sells what it declares (CP-4).
 pub fn sellable_egress(offer: &Offer, measured: Option<&Measured>) -> u64 {
     let most = measured.and_then(Measured::median).unwrap_or(u64::MAX);
-    offer.capacity_egress.min(most)
+    offer.capacity[Class::Egress].min(most)
 }
 
 /// Bytes an epoch that the market counts as offered in `epoch`: as [`sellable_egress`], but zero unless the
@@ -144,7 +200,7 @@ pub fn offered_egress(offer: &Offer, measured: Option<&Measured>, epoch: u64) ->
     let fresh = measured.filter(|measured| {
         measured.newest().is_some_and(|newest| newest.saturating_add(MEASURED_FRESH_EPOCHS) >= epoch)
     });
-    fresh.and_then(Measured::median).map_or(0, |most| offer.capacity_egress.min(most))
+    fresh.and_then(Measured::median).map_or(0, |most| offer.capacity[Class::Egress].min(most))
 }
 
 /// Names the record of the epoch's slot in the blocks that may fix it.
@@ -225,25 +281,6 @@ fn check_before(working: &mut Working<'_>, account: &Account, epoch: u64) -> Res
     let reputation: Option<Reputation> = working.get(Reputation::key(account))?;
     let before = reputation.is_some_and(|reputation| reputation.registered < epoch);
     if before { Ok(()) } else { Err(Code::MeasurePeer.into()) }
-}
-
-/// Checks that an agreement that takes `asked` bytes an epoch fits what its provider may sell (CP-4, CP-5).
-///
-/// # Errors
-/// `NoEgress`.
-pub fn check_opening(
-    offer: &Offer,
-    provider: &Provider,
-    measured: Option<&Measured>,
-    asked: u64,
-) -> Result<(), Code> {
-    let free = sellable_egress(offer, measured).saturating_sub(provider.sold_egress);
-    if asked > free { Err(Code::NoEgress) } else { Ok(()) }
-}
-
-/// The egress share of an agreement that this block opens, in bytes an epoch.
-pub(crate) const fn opening_share(context: &BlockContext, body: &Open) -> u64 {
-    share(body.quota_egress, context.height, body.end_epoch, &context.parameters)
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@
 //!
 //! Source: the BLAKE3 paper, section 2.1; `blake3::hazmat`.
 
+use crate::number::{bound, count};
 use crate::{
     Hash,
     limits::{LEAF_BYTES, SHARD_BYTES_MAX, SLICE_BYTES},
@@ -48,17 +49,17 @@ pub fn name(data: &[u8]) -> Hash {
 
 /// The values of a shard's 16 KiB groups, in order; empty if one group holds the whole shard.
 pub fn outboard(data: &[u8]) -> Vec<Hash> {
-    if data.len() as u64 <= GROUP_BYTES {
+    if count(data.len()) <= GROUP_BYTES {
         return Vec::new();
     }
-    let groups = (0..).step_by(GROUP_BYTES as usize).zip(data.chunks(GROUP_BYTES as usize));
+    let groups = (0..).step_by(bound(GROUP_BYTES)).zip(data.chunks(bound(GROUP_BYTES)));
     groups.map(|(offset, group)| value(group, offset)).collect()
 }
 
 /// The name that follows from the outboard of a shard of `length` bytes; `None` if it does not fit.
 pub fn outboard_name(length: u64, outboard: &[Hash]) -> Option<Hash> {
     let whole = Part { offset: 0, length };
-    (length > GROUP_BYTES && outboard.len() as u64 == length.div_ceil(GROUP_BYTES)).then_some(())?;
+    (length > GROUP_BYTES && count(outboard.len()) == length.div_ceil(GROUP_BYTES)).then_some(())?;
     let (left, right) = whole.halves();
     let (left, right) = (left.value(outboard)?, right.value(outboard)?);
     Some(*merge_subtrees_root(&left, &right, Mode::Hash).as_bytes())
@@ -72,7 +73,7 @@ pub fn prove_chunk(length: u64, index: u64, group: &[u8], outboard: &[Hash]) -> 
     let part = chunk_part(length, index)?;
     let start = part.offset / GROUP_BYTES * GROUP_BYTES;
     let group_part = Part { offset: start, length: GROUP_BYTES.min(length - start) };
-    (group.len() as u64 == group_part.length).then_some(())?;
+    (count(group.len()) == group_part.length).then_some(())?;
     let mut path = Vec::new();
     for (part, _) in siblings(group_part, part)? {
         let from = usize::try_from(part.offset - start).ok()?;
@@ -166,7 +167,7 @@ fn prove(length: u64, part: Part, outboard: &[Hash]) -> Option<Vec<Hash>> {
 
 fn verify(shard: &Hash, length: u64, part: Part, data: &[u8], path: &[Hash]) -> bool {
     let Some(siblings) = siblings(Part { offset: 0, length }, part) else { return false };
-    if data.len() as u64 != part.length || path.len() != siblings.len() {
+    if count(data.len()) != part.length || path.len() != siblings.len() {
         return false;
     }
     if siblings.is_empty() {
@@ -237,7 +238,7 @@ mod tests {
 
     fn group(all: &[u8], index: u64) -> &[u8] {
         let start = usize::try_from(index / 16 * GROUP_BYTES).unwrap();
-        &all[start..all.len().min(start + GROUP_BYTES as usize)]
+        &all[start..all.len().min(start + bound(GROUP_BYTES))]
     }
 
     #[test]

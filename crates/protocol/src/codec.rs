@@ -128,17 +128,21 @@ macro_rules! tagged {
     };
 }
 
-/// Declares a public enum without fields, encoded as one byte, and in JSON as the words beside it.
+/// Declares a public enum without fields, encoded as one byte: the number of each variant. In JSON it is the
+/// words beside the variants, if they are given.
 macro_rules! tags {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $tag:literal => $variant:ident $word:literal,)* }) => {
         json_words! { $name { $($variant $word)* } }
+        tags! { $(#[$doc])* $name { $($(#[$vdoc])* $tag => $variant,)* } }
+    };
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $tag:literal => $variant:ident,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
         pub enum $name { $($(#[$vdoc])* $variant = $tag,)* }
         impl commonware_codec::Write for $name {
             fn write(&self, buf: &mut impl bytes::BufMut) {
-                buf.put_u8(*self as u8);
+                buf.put_u8(match self { $(Self::$variant => $tag,)* });
             }
         }
         impl commonware_codec::FixedSize for $name {

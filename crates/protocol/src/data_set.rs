@@ -23,7 +23,7 @@
 //!    `faults::who_is_jailed_or_suspended_grows_no_data_set`.
 
 use crate::{
-    Account, Broken, Code, Halt,
+    Account, Broken, Class, Code, Halt,
     agreement::check_open,
     audit::{self, is_awake, proved_nothing},
     fenwick,
@@ -124,7 +124,7 @@ fn check_claim(
     if !provider_signed && !is_empty {
         return Err(Code::DataSetSignature);
     }
-    if claim.leaves > agreement.quota_leaves {
+    if claim.leaves > agreement.quota[Class::Storage] {
         return Err(Code::DataSetOverQuota);
     }
     let shrinks = claim.leaves < current.leaves;
@@ -236,7 +236,7 @@ fn weigh(
     weigh_paid(working, account, slot, before, after)?;
     let agreement: Agreement = working.kept(Agreement::key(account, slot))?;
     let mut provider: Provider = working.kept(Provider::key(account))?;
-    let paid = Step::of_rate(agreement.storage_price, before, after);
+    let paid = WeightStep::of_rate(agreement.prices[Class::Storage].price, before, after);
     provider.phi = paid.of(provider.phi, "Provider.phi")?;
     working.put(Provider::key(account), &provider)?;
     if after > 0 {
@@ -271,9 +271,9 @@ fn weigh_paid(
     let mut provider: Provider = working.kept(Provider::key(account))?;
     let audit: Audit = working.kept(Audit::key(account))?;
     let awake = is_awake(&provider) && (provider.weighed > 0 || !proved_nothing(&audit));
-    let paid = Step::of_rate(agreement.storage_price, before, after);
-    let base = Step::of_rate(agreement.storage_price.min(agreement.storage_slow), before, after);
-    let leaves = Step::of_rate(1, before, after);
+    let paid = WeightStep::of_rate(agreement.prices[Class::Storage].price, before, after);
+    let base = WeightStep::of_rate(agreement.prices[Class::Storage].base(), before, after);
+    let leaves = WeightStep::of_rate(1, before, after);
     provider.paid = paid.of(provider.paid, "Provider.paid")?;
     provider.paid_base = base.of(provider.paid_base, "Provider.paid_base")?;
     provider.leaves = leaves.of_leaves(provider.leaves, "Provider.leaves")?;
@@ -287,12 +287,12 @@ fn weigh_paid(
 
 /// A change of one weight within a sum.
 #[derive(Clone, Copy)]
-struct Step {
+struct WeightStep {
     before: u128,
     after: u128,
 }
 
-impl Step {
+impl WeightStep {
     fn of_rate(rate: u64, before: u64, after: u64) -> Self {
         let weight = |leaves| u128::from(rate) * u128::from(leaves);
         Self { before: weight(before), after: weight(after) }

@@ -5,7 +5,7 @@
 //! hashed. Each event is declared once, with its number and its fields in the order of their bytes. A number is
 //! never reused.
 
-use crate::{Account, AgreementId, Amount, Code, Hash};
+use crate::{Account, AgreementId, Amount, Class, Code, Hash};
 use bytes::BufMut;
 use commonware_codec::{Buf, EncodeSize, Error, Read, ReadExt as _, Write};
 
@@ -157,7 +157,7 @@ events! {
         /// Epoch whose use moved the price.
         epoch: u64,
         /// Class: 0 storage, 1 egress, 2 gas.
-        class: u8,
+        class: Class,
         /// Posted price, in grains per 2^20 units.
         #[json(digits)]
         price: u64,

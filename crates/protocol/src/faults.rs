@@ -19,6 +19,7 @@
 //!    (NF-3, NF-4). Tests: `faults::pay_is_the_same_with_and_without_the_rule`.
 //! 4. A faulty round writes two records; the work of a block does not grow with the providers.
 
+use crate::number::{wide, widest};
 use crate::{
     Broken,
     amount::ONE,
@@ -29,8 +30,8 @@ use crate::{
 
 /// Returns true if a round with these challenges by fee is the network's fault (NF-1).
 pub const fn is_faulty(drawn: u32, on_time: u32, parameters: &Parameters) -> bool {
-    let missed = drawn.saturating_sub(on_time) as u128;
-    let many = missed * ONE as u128 > drawn as u128 * FAULT_MISSED_SHARE as u128;
+    let missed = widest(wide(drawn.saturating_sub(on_time)));
+    let many = missed * widest(ONE) > widest(wide(drawn)) * widest(FAULT_MISSED_SHARE);
     drawn >= parameters.fault_draws_min && many
 }
 

@@ -4,7 +4,7 @@
 //! lower of price and slow price, so raising the posted price artificially only increases the burn.
 
 use crate::{
-    Account, AgreementId, Amount, Broken, Code, Halt,
+    Account, AgreementId, Amount, Broken, Code, Halt, Units,
     amount::{ONE, mul_div, mul_div_up},
     ledger::{BlockContext, Event, Touched, Working},
     limits::SETTLEMENT_RING,
@@ -13,17 +13,15 @@ use crate::{
 
 /// A fee to book, and the units that it pays for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct FeeEntry {
     /// Agreement of the voucher; `None` for storage.
     pub(crate) agreement: Option<AgreementId>,
     /// Fee that the consumers pay.
     pub(crate) fee: Amount,
     /// Part of the fee that counts as the provider's base.
     pub(crate) base: Amount,
-    /// Egress redeemed, in bytes.
-    pub(crate) egress: u64,
-    /// Gas that was redeemed.
-    pub(crate) gas: u64,
+    /// Egress and gas that were redeemed.
+    pub(crate) redeemed: Units,
     /// Storage paid for, in leaf-rounds.
     pub(crate) storage: u64,
     /// Value that the provider claims beyond the signed voucher (BK-8).
@@ -68,15 +66,16 @@ pub(crate) fn touches(context: &BlockContext, provider: &Account, touched: &mut 
 }
 
 /// Books a fee whose money the caller has taken out of its pot and of that pot's sum in `System` (BK-8):
-/// burns, credits the committee and the provider, adds to the epoch's row and emits the event. Without a
-/// fee, egress and gas it does nothing, even with `storage` or `disputed` set.
+/// burns, credits the committee and the provider, adds to the epoch's row and emits the event. Does nothing
+/// for an entry without fee, units and disputed value; storage worth less than a grain counts as use without
+/// an event.
 ///
 /// # Errors
 /// `VoucherOverRate` if the epoch's row cannot count more: fees circulate within an epoch, so that the
 /// supply does not bound their sum.
-pub(crate) fn book(working: &mut Working<'_>, provider: &Account, entry: Entry) -> Result<(), Halt> {
-    let Entry { agreement, fee, base, .. } = entry;
-    if fee == Amount::ZERO && entry.egress == 0 && entry.gas == 0 {
+pub(crate) fn book(working: &mut Working<'_>, provider: &Account, entry: FeeEntry) -> Result<(), Halt> {
+    let FeeEntry { agreement, fee, base, redeemed, storage, disputed } = entry;
+    if (fee, redeemed, storage, disputed) == (Amount::ZERO, Units::ZERO, 0, Amount::ZERO) {
         return Ok(());
     }
     let parameters = &working.context.parameters;
@@ -92,20 +91,21 @@ pub(crate) fn book(working: &mut Working<'_>, provider: &Account, entry: Entry) 
     let row = Settlement::of(epoch, working.get(key)?);
     working.put(key, &add_row(row, &entry, split).ok_or(Code::VoucherOverRate)?)?;
     let provider = *provider;
-    working.events.push(Event::Settled { epoch, provider, agreement, fee, burn, committee, pay });
+    if fee > Amount::ZERO || redeemed != Units::ZERO {
+        working.events.push(Event::Settled { epoch, provider, agreement, fee, burn, committee, pay });
+    }
     Ok(())
 }
 
 /// Adds the entry to the provider's row; `None` on overflow.
-fn add_row(row: Settlement, entry: &Entry, split: Split) -> Option<Settlement> {
+fn add_row(row: Settlement, entry: &FeeEntry, split: Split) -> Option<Settlement> {
     Some(Settlement {
         fee: row.fee.checked_add(entry.fee)?,
         burn: row.burn.checked_add(split.burn)?,
         committee: row.committee.checked_add(split.committee)?,
         pay: row.pay.checked_add(split.pay)?,
         base: row.base.checked_add(entry.base)?,
-        egress: row.egress.checked_add(entry.egress)?,
-        gas: row.gas.checked_add(entry.gas)?,
+        redeemed: row.redeemed.checked_add(entry.redeemed)?,
         storage: row.storage.saturating_add(entry.storage),
         signed: row.signed.checked_add(entry.fee)?,
         disputed: row.disputed.checked_add(entry.disputed)?,

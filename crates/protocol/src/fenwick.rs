@@ -22,6 +22,7 @@
 //! Source: P. Fenwick, A new data structure for cumulative frequency tables, 1994.
 
 use crate::limits::{ENDS_RING, SLOTS_MAX};
+use crate::number::{saturate_u32, wide};
 use alloc::vec::Vec;
 
 /// Nodes of the longest path, in a tree of 2^30 places.
@@ -30,7 +31,7 @@ pub const PATH_MAX: usize = 31;
 /// A slot's place in its provider's tree, from its end epoch and number: slots with the same end are adjacent
 /// (RD-12).
 pub const fn place(end_epoch: u64, slot: u32) -> u32 {
-    (end_epoch % ENDS_RING as u64) as u32 * SLOTS_MAX + slot % SLOTS_MAX
+    saturate_u32(end_epoch % wide(ENDS_RING)) * SLOTS_MAX + slot % SLOTS_MAX
 }
 
 /// The number of the slot at a place.
@@ -41,7 +42,7 @@ pub const fn slot_at(place: u32) -> u32 {
 /// The places that live in `epoch`, if no agreement ends more than `span` epochs later (RD-12): from the
 /// first up to, not including, the last, around the ring.
 pub const fn window(epoch: u64, span: u64) -> (u32, u32) {
-    let most = ENDS_RING as u64 - 1;
+    let most = wide(ENDS_RING) - 1;
     let span = if span < most { span } else { most };
     let first = epoch.wrapping_add(1);
     (place(first, 0), place(first.wrapping_add(span), 0))

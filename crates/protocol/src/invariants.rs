@@ -19,9 +19,10 @@ mod books;
 mod seats;
 mod service;
 
+use crate::number::{count, widest};
 use crate::settlement::owed;
 use crate::{
-    Account, Amount, Broken, Key, Record, Slot,
+    Account, Amount, Broken, Class, Key, Record, Slot,
     fenwick::{place, update_path},
     limits::{PLACES_MAX, PROVIDERS_MAX, SLOTS_MAX},
     record::{
@@ -141,7 +142,7 @@ fn check_decodes(state: &State) -> Result<(), Broken> {
         + each::<FaultBits>(state)?
         + each::<Measured>(state)?
         + each::<Probe>(state)?;
-    equal("slots of a known kind", state.slots.len() as u128, known)
+    equal("slots of a known kind", widest(count(state.slots.len())), known)
 }
 
 fn check_money(state: &State, system: &System, supply: Amount) -> Result<(), Broken> {
@@ -238,8 +239,8 @@ fn walk_slots(
         slot += 1;
     }
     reached.agreements += u64::from(sums.slots);
-    reached.endings += sums.endings.len() as u64;
-    reached.slot_nodes += sums.nodes.len() as u64;
+    reached.endings += count(sums.endings.len());
+    reached.slot_nodes += count(sums.nodes.len());
     check_provider(state, account, provider, &sums)
 }
 
@@ -257,15 +258,15 @@ fn count_agreement(
     let ending: Ending = state.need(key, "Ending of an agreement")?;
     let crossed = ending.acc.is_some();
     let leaves = u128::from(data_set.current.leaves);
-    let weight = u128::from(agreement.storage_price) * leaves;
-    let base = u128::from(agreement.storage_price.min(agreement.storage_slow)) * leaves;
-    at_most("leaves within the quota", data_set.current.leaves, agreement.quota_leaves)?;
-    at_most("egress within the quota", usage.egress, agreement.quota_egress)?;
-    at_most("gas within the quota", usage.gas, agreement.quota_gas)?;
-    at_most("audited within the redeemed egress", usage.audited, usage.egress)?;
+    let weight = u128::from(agreement.prices[Class::Storage].price) * leaves;
+    let base = u128::from(agreement.prices[Class::Storage].base()) * leaves;
+    at_most("leaves within the quota", data_set.current.leaves, agreement.quota[Class::Storage])?;
+    at_most("egress within the quota", usage.redeemed.egress, agreement.quota[Class::Egress])?;
+    at_most("gas within the quota", usage.redeemed.gas, agreement.quota[Class::Compute])?;
+    at_most("audited within the redeemed egress", usage.audited, usage.redeemed.egress)?;
     at_most("disputed within signed", usage.disputed.grains(), usage.signed.grains())?;
     sums.slots += 1;
-    sums.sold += agreement.quota_leaves;
+    sums.sold += agreement.quota[Class::Storage];
     // Credited to the provider already; charged when the agreement is next touched.
     let owed = owed(agreement, &usage, &data_set, &ending, provider);
     sums.reserves += usage.storage_reserve.saturating_sub(owed).grains();
@@ -288,25 +289,24 @@ fn count_agreement(
 /// Checks that a top-up only raised prices and bases, and only beyond the money paid in before (AG-8).
 fn check_lock(agreement: &Agreement, usage: &Usage) -> Result<(), Broken> {
     let Some(lock) = usage.lock else { return Ok(()) };
-    let Agreement { egress_price, egress_slow, gas_price, gas_slow, .. } = *agreement;
-    at_most("a lock at the opening's prices or above", egress_price, lock.egress_before)?;
-    at_most("a lock at the opening's prices or above", gas_price, lock.gas_before)?;
-    at_most("a lock at the opening's base or above", egress_price.min(egress_slow), lock.egress_base_before)?;
-    at_most("a lock at the opening's base or above", gas_price.min(gas_slow), lock.gas_base_before)?;
-    let bases = [lock.egress_price.min(lock.egress_slow), lock.gas_price.min(lock.gas_slow)];
-    at_most("what was paid in is not dearer", lock.egress_before, lock.egress_price)?;
-    at_most("what was paid in is not dearer", lock.gas_before, lock.gas_price)?;
-    at_most("the base in force never falls", lock.egress_base_before, bases[0])?;
-    at_most("the base in force never falls", lock.gas_base_before, bases[1])
+    let opened = agreement.prices.metered().zip(lock.before.zip(lock.prices));
+    for (opened, (before, now)) in opened.into_array() {
+        at_most("a lock at the opening's prices or above", opened.price, before.price)?;
+        at_most("a lock at the opening's base or above", opened.base(), before.base)?;
+        at_most("what was paid in is not dearer", before.price, now.price)?;
+        at_most("the base in force never falls", before.base, now.base())?;
+    }
+    Ok(())
 }
 
 fn check_provider(state: &State, account: &Account, provider: &Provider, sums: &Sums) -> Result<(), Broken> {
     equal("Provider.slots", provider.slots, sums.slots)?;
-    equal("Provider.sold", provider.sold, sums.sold)?;
+    equal("Provider.sold", provider.sold[Class::Storage], sums.sold)?;
     let offer: Offer = state.need(Offer::key(account), "Offer of a provider")?;
-    at_most("sold within the capacity", provider.sold, offer.capacity)?;
-    at_most("sold egress within the declared", provider.sold_egress, offer.capacity_egress)?;
-    equal("egress sold to nobody", provider.slots == 0 && provider.sold_egress > 0, false)?;
+    for (class, sold) in provider.sold.iter() {
+        at_most("sold within the declared", *sold, offer.capacity[class])?;
+        equal("sold to nobody", provider.slots == 0 && *sold > 0, false)?;
+    }
     at_most("storage reserves within the pool", sums.reserves, provider.pool.grains())?;
     equal("Provider.phi", provider.phi, sums.phi)?;
     equal("Provider.leaves", provider.leaves, sums.leaves)?;
@@ -347,7 +347,7 @@ fn check_reached(state: &State, system: &System, reached: &Reached) -> Result<()
     for node in state.all::<SlotTree>() {
         filled[1] += u64::from(node?.sum > 0);
     }
-    equal("FeeTree nodes with a sum", filled[0], reached.fee_nodes.len() as u64)?;
+    equal("FeeTree nodes with a sum", filled[0], count(reached.fee_nodes.len()))?;
     equal("SlotTree nodes with a sum", filled[1], reached.slot_nodes)?;
     equal("providers without an index", state.count::<Provider>(), reached.providers)?;
     equal("orphaned Audit", state.count::<Audit>(), reached.providers)?;

@@ -15,18 +15,21 @@
 //! - `#[json(skip)]`: no entry, as for signatures and the bytes of proofs;
 //! - `#[json("name")]`: another name;
 //! - `#[json(function)]`, `#[json("name", function)]`: shown by a function of this module;
-//! - `#[json(flat)]`: the entries of the field's own fields.
+//! - `#[json(flat)]`: the entries of the field's own fields;
+//! - `#[json(units("name", ..))]`: one entry for each class of resources, under these names. Leaves and bytes
+//!   are numbers, gas is digits;
+//! - `#[json(prices("name", ..))]`: the same, all in digits.
 //!
 //! `#[json("name" = function)]` before a type's documentation adds an entry that is computed from the value.
 
 use crate::{
-    Account, Amount, Bounded, Code, Hash, Slot,
+    Account, Amount, Bounded, Class, Code, Hash, Metered, PerClass, Slot, Units,
     operation::ProbeCount,
-    record::{self, Address, Challenge, Measured, Ratio, Record as _, UNMEASURED},
+    record::{self, Address, Before, Challenge, Measured, Pair, Ratio, Record as _, UNMEASURED},
 };
 use alloc::{
     format,
-    string::{String, ToString as _},
+    string::{String, ToString},
     vec::Vec,
 };
 use serde::ser::{Error as _, Serialize, SerializeMap, Serializer};
@@ -145,7 +148,19 @@ impl Json for Ratio {
 
 impl Json for Code {
     fn write_json<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_u8(*self as u8)
+        to.serialize_u8(self.number())
+    }
+}
+
+impl Json for Class {
+    fn write_json<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u8(self.index())
+    }
+}
+
+impl<T: Json> Json for PerClass<T> {
+    fn write_json<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.values().write_json(to)
     }
 }
 
@@ -217,6 +232,13 @@ impl<T: Digits, const N: usize> Digits for [T; N] {
     }
 }
 
+impl<T: Digits> Digits for PerClass<T> {
+    type Text = Vec<T::Text>;
+    fn digits(&self) -> Vec<T::Text> {
+        self.values().digits()
+    }
+}
+
 /// Prices and gas: integers of 64 bits in decimal digits.
 pub fn digits<T: Digits>(value: &T) -> T::Text {
     value.digits()
@@ -249,9 +271,88 @@ impl<T: Share, const N: usize> Share for [T; N] {
     }
 }
 
+impl<T: Share> Share for PerClass<T> {
+    type Measured = Vec<T::Measured>;
+    fn share(&self) -> Vec<T::Measured> {
+        self.values().share()
+    }
+}
+
 /// A share in parts per billion; null if it was not measured.
 pub fn ratio<T: Share>(value: &T) -> T::Measured {
     value.share()
+}
+
+/// A value of `N` integers: one or two for each class of resources.
+pub(crate) trait Numbers<const N: usize> {
+    /// Type of the integers.
+    type Number: Copy;
+    /// The integers, in the order of the classes.
+    fn numbers(&self) -> [Self::Number; N];
+}
+
+impl<T: Copy> Numbers<3> for PerClass<T> {
+    type Number = T;
+    fn numbers(&self) -> [T; 3] {
+        *self.values()
+    }
+}
+
+impl<T: Copy> Numbers<2> for Metered<T> {
+    type Number = T;
+    fn numbers(&self) -> [T; 2] {
+        self.into_array()
+    }
+}
+
+impl Numbers<6> for PerClass<Pair> {
+    type Number = u64;
+    fn numbers(&self) -> [u64; 6] {
+        let [storage, egress, gas] = *self.values();
+        [storage.price, storage.slow, egress.price, egress.slow, gas.price, gas.slow]
+    }
+}
+
+impl Numbers<4> for Metered<Pair> {
+    type Number = u64;
+    fn numbers(&self) -> [u64; 4] {
+        [self.egress.price, self.egress.slow, self.gas.price, self.gas.slow]
+    }
+}
+
+impl Numbers<4> for Metered<Before> {
+    type Number = u64;
+    fn numbers(&self) -> [u64; 4] {
+        [self.egress.price, self.egress.base, self.gas.price, self.gas.base]
+    }
+}
+
+/// Units of each class under names: numbers, and the last of them, gas, in digits.
+pub(crate) fn units<const N: usize, M: SerializeMap>(
+    value: &impl Numbers<N, Number = u64>,
+    names: [&'static str; N],
+    map: &mut M,
+) -> Result<(), M::Error> {
+    for (place, (name, number)) in names.into_iter().zip(value.numbers()).enumerate() {
+        if place + 1 < N {
+            map.serialize_entry(name, &number)?;
+        } else {
+            map.serialize_entry(name, &digits(&number))?;
+        }
+    }
+    Ok(())
+}
+
+/// Prices of each class under names, in digits.
+pub(crate) fn prices<const N: usize, M: SerializeMap, T: Numbers<N, Number: ToString>>(
+    value: &T,
+    names: [&'static str; N],
+    map: &mut M,
+) -> Result<(), M::Error> {
+    names
+        .into_iter()
+        .zip(value.numbers())
+        .try_for_each(|(name, number)| map.serialize_entry(name, &number.to_string()))
 }
 
 /// Zero-padded or bounded bytes as text, without the padding.
@@ -321,20 +422,19 @@ fn taken(measured: &Measured) -> usize {
 
 /// Units that a provider claims beyond a voucher.
 #[derive(Clone, Copy)]
-pub(crate) struct Claimed(u64, u64);
+pub(crate) struct Claimed(Units);
 
 impl Serialize for Claimed {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut map = to.serialize_map(Some(2))?;
-        map.serialize_entry("egress", &self.0)?;
-        map.serialize_entry("gas", &digits(&self.1))?;
+        units(&self.0, ["egress", "gas"], &mut map)?;
         map.end()
     }
 }
 
 /// Egress bytes and gas that a provider claims, by name.
-pub(crate) fn claimed(claim: &Option<(u64, u64)>) -> Option<Claimed> {
-    claim.map(|(egress, gas)| Claimed(egress, gas))
+pub(crate) fn claimed(claim: &Option<Units>) -> Option<Claimed> {
+    claim.map(Claimed)
 }
 
 struct Counted<'a>(u32, &'a ProbeCount);

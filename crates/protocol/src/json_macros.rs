@@ -84,6 +84,9 @@ macro_rules! json_entries {
         $map.serialize_entry($name, &$crate::json::$how($value))?;
         $crate::json_more! { $map, ($value), $field, [$($rest)*] }
     };
+    ($map:ident, ($value:expr), $field:ident, [($how:ident($($name:literal),+))]) => {
+        $crate::json::$how($value, [$($name),+], $map)?;
+    };
     ($map:ident, ($value:expr), $field:ident, [($how:ident) $($rest:tt)*]) => {
         $map.serialize_entry(stringify!($field), &$crate::json::$how($value))?;
         $crate::json_more! { $map, ($value), $field, [$($rest)*] }

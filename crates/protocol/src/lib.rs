@@ -15,6 +15,7 @@
 //!
 //! The numbered rules are in `docs/protocol.md`.
 #![no_std]
+#![cfg_attr(not(test), deny(clippy::as_conversions))]
 extern crate alloc;
 
 mod broken;
@@ -31,6 +32,7 @@ pub mod block;
 pub mod books;
 pub mod capacity;
 pub mod chunk;
+mod class;
 pub mod data_set;
 pub mod economics;
 pub mod event;
@@ -43,6 +45,7 @@ pub mod invariants;
 pub mod json;
 pub mod ledger;
 pub mod limits;
+mod number;
 pub mod operation;
 pub mod provider;
 pub mod receipt;
@@ -56,6 +59,7 @@ pub mod wire;
 
 pub use amount::Amount;
 pub use broken::{Broken, Halt};
+pub use class::{Class, Metered, PerClass, Units};
 pub use codec::Bounded;
 pub use identity::{Account, AgreementId, Hash, Signature};
 pub use operation::{Body, Operation};

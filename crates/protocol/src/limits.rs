@@ -1,6 +1,8 @@
 //! Bounds and genesis parameters, each with its reason. Assertions below relate them at compile time.
 
 use crate::amount::{Amount, ONE};
+use crate::number::{count, index, saturate, wide, widest};
+use crate::{PerClass, Units};
 
 /// Size of a leaf, a BLAKE3 chunk: the unit that is drawn, proved and paid for.
 pub const LEAF_BYTES: u64 = 1024;
@@ -219,16 +221,16 @@ pub const THROUGHPUT_BANDS: usize = 7;
 
 const _: () = assert!(PROBE_QUORUM == PROBE_PEERS - (PROBE_PEERS - 1) / 2);
 const _: () = assert!(FREE_LANE_BYTES / OPERATION_BYTES_MAX >= 2 * DRAWS_MAX);
-const _: () = assert!(SEATS_MAX as usize * 3 < KEYS_MAX / 4);
+const _: () = assert!(index(SEATS_MAX) * 3 < KEYS_MAX / 4);
 const _: () = assert!(SHARD_BYTES_MAX / LEAF_BYTES == 1 << CHUNK_LEVELS_MAX);
-const _: () = assert!(FRAME_BYTES_MAX as u64 > SHARD_BYTES_MAX);
+const _: () = assert!(count(FRAME_BYTES_MAX) > SHARD_BYTES_MAX);
 const _: () = assert!(MEMPOOL_FREE_BYTES >= FREE_LANE_BYTES && MEMPOOL_SETTLE_BYTES < MEMPOOL_FREE_BYTES);
 const _: () = assert!(
     MEMPOOL_BYTES - MEMPOOL_FREE_BYTES - MEMPOOL_RESERVED_BYTES - MEMPOOL_GAP_BYTES >= 4 * BODY_BYTES_MAX
 );
 const _: () = assert!(MEMPOOL_GAP_BYTES_PER_ACCOUNT >= OPERATION_BYTES_MAX);
 const _: () = assert!(CALL_BYTES_MAX >= 4 * FRAME_BYTES_MAX);
-const _: () = assert!((SEATS_MAX * SERVICE_DRAWS) as usize <= REPORTS_MAX * REPORT_BATCHES_MAX);
+const _: () = assert!(index(SEATS_MAX * SERVICE_DRAWS) <= REPORTS_MAX * REPORT_BATCHES_MAX);
 const _: () = assert!(AUDITORS_MAX <= 3 * REPORTS_PER_PART);
 
 encoded! {
@@ -288,24 +290,16 @@ encoded! {
         bond_per_leaf: Amount,
         /// Burned at registration: at least the cost of 64 audits (PV-1).
         registration_burn: Amount,
-        /// Storage price in grains per 2^20 leaf-rounds; posted and slow price start at it.
-        price_storage: u128,
-        /// Egress price in grains per 2^20 bytes.
-        price_egress: u128,
-        /// Price of computation in grains per 2^20 gas.
-        price_gas: u128,
-        /// Largest storage quota of one agreement, in leaves.
-        quota_leaves_max: u64,
-        /// Largest egress quota of one agreement, in bytes.
-        quota_egress_max: u64,
-        /// Largest gas quota of one agreement.
-        #[json(digits)]
-        quota_gas_max: u64,
-        /// Highest rate cap on egress of one agreement, in bytes per round.
-        rate_egress_max: u64,
-        /// Highest rate cap on gas of one agreement, per round.
-        #[json(digits)]
-        rate_gas_max: u64,
+        /// Price of each class in grains per 2^20 units (leaf-rounds, bytes, gas). Posted and slow prices
+        /// start at it.
+        #[json(prices("price_storage", "price_egress", "price_gas"))]
+        prices: PerClass<u128>,
+        /// Largest quotas of one agreement: leaves, bytes, gas.
+        #[json(units("quota_leaves_max", "quota_egress_max", "quota_gas_max"))]
+        quota_max: PerClass<u64>,
+        /// Highest rate caps of one agreement, in bytes and gas per round.
+        #[json(units("rate_egress_max", "rate_gas_max"))]
+        rate_max: Units,
         /// S: number of providers that a block closes in each pass. Registration stops when a pass would
         /// no longer fit its epoch (BK-4).
         closing_slice: u64,
@@ -375,14 +369,9 @@ impl Parameters {
             Some(x) => x,
             None => Amount::ZERO,
         },
-        price_storage: 10_000_000,
-        price_egress: 1_000_000,
-        price_gas: 1_000,
-        quota_leaves_max: 1 << 21,
-        quota_egress_max: 64 << 30,
-        quota_gas_max: 10_000_000_000_000,
-        rate_egress_max: 4 << 30,
-        rate_gas_max: 100_000_000_000,
+        prices: PerClass::new(10_000_000, 1_000_000, 1_000),
+        quota_max: PerClass::new(1 << 21, 64 << 30, 10_000_000_000_000),
+        rate_max: Units { egress: 4 << 30, gas: 100_000_000_000 },
         closing_slice: 64,
         emission_divisor: 4096,
         usage_share: ONE / 2,
@@ -407,9 +396,8 @@ impl Parameters {
         pending_rounds_max: 1_440,
         round_ring: 4_096,
         expiry_blocks_max: 3_600,
-        price_storage: 25_000,
-        rate_egress_max: 64 << 30,
-        rate_gas_max: 10_000_000_000_000,
+        prices: PerClass::new(25_000, 1_000_000, 1_000),
+        rate_max: Units { egress: 64 << 30, gas: 10_000_000_000_000 },
         ..Self::LOCAL
     };
 
@@ -443,18 +431,64 @@ impl Parameters {
     pub const fn indices_max(&self) -> u64 {
         let blocks = self.epoch_blocks().saturating_sub(self.round_blocks);
         let visited = blocks.saturating_mul(self.closing_slice);
-        if visited < PROVIDERS_MAX as u64 { visited } else { PROVIDERS_MAX as u64 }
+        if visited < wide(PROVIDERS_MAX) { visited } else { wide(PROVIDERS_MAX) }
     }
 
     /// Most faulty rounds in [`FAULT_EPOCHS`] epochs (NF-2).
     pub const fn faults_max(&self) -> u64 {
-        let rounds = self.epoch_rounds as u128 * FAULT_EPOCHS as u128;
-        (rounds * FAULT_ROUNDS_SHARE as u128 / ONE as u128) as u64
+        let rounds = widest(self.epoch_rounds) * widest(count(FAULT_EPOCHS));
+        saturate(rounds * widest(FAULT_ROUNDS_SHARE) / widest(ONE))
     }
 
     /// The first round of an epoch. Saturates, because epochs come from the wire.
     pub const fn epoch_start(&self, epoch: u64) -> u64 {
         epoch.saturating_mul(self.epoch_rounds)
+    }
+
+    /// A contradiction between the parameters under which the rules would not work, if there is one.
+    pub const fn contradiction(&self) -> Option<&'static str> {
+        let p = self;
+        if p.round_blocks == 0 || p.term_rounds == 0 || !p.epoch_rounds.is_multiple_of(p.term_rounds) {
+            return Some("an epoch must be whole terms, of rounds with blocks");
+        }
+        if p.round_ring <= p.pending_rounds_max.saturating_add(2) {
+            return Some("round_ring must be above pending_rounds_max by more than 2");
+        }
+        if index(p.draws) > DRAWS_MAX || p.draw_every_blocks == 0 {
+            return Some("draw_every_blocks must be at least 1, and draws within the bound of a block");
+        }
+        if p.agreement_epochs_max >= ENDING_RING || p.agreement_epochs_max >= wide(ENDS_RING) {
+            return Some("agreement_epochs_max is longer than the rings of endings");
+        }
+        if p.unbonding_epochs < p.exit_epochs || p.unbonding_epochs <= EVIDENCE_EPOCHS_MAX {
+            return Some("unbonding_epochs must reach exit_epochs, and outlast evidence");
+        }
+        // A round is judged two rounds later, when none of its challenges can be answered on time any
+        // more.
+        if p.deadline_blocks > p.round_blocks || p.fault_draws_min == 0 {
+            return Some("deadline_blocks must lie within a round, and fault_draws_min be at least 1");
+        }
+        if p.pending_rounds_max.saturating_add(2) >= FAULT_RING || p.epoch_rounds >= 1 << 16 {
+            return Some("pending_rounds_max or epoch_rounds is above the ring of faults");
+        }
+        if p.leader_timeout_ms <= p.block_ms || p.certification_timeout_ms <= p.leader_timeout_ms {
+            return Some("a leader needs more time than a block, and a certificate more than a leader");
+        }
+        if p.burn == 0 || p.burn.saturating_add(p.committee) >= ONE || p.reserve_share >= ONE {
+            return Some("burn must be above zero, and burn with committee, and reserve_share, below one");
+        }
+        if p.subsidy_cap >= ONE || p.usage_share > ONE || p.emission_divisor == 0 {
+            return Some(
+                "subsidy_cap must be below one, usage_share at most one, emission_divisor above zero",
+            );
+        }
+        // The two passes of a block name about a dozen records per provider, three more for its reports,
+        // and two per seat.
+        let closing = p.closing_slice.saturating_mul(15).saturating_add(2 * wide(SEATS_MAX));
+        if p.closing_slice == 0 || closing >= count(KEYS_MAX) / 4 {
+            return Some("closing_slice must be at least 1, and within the records of a block");
+        }
+        None
     }
 }
 
@@ -468,26 +502,6 @@ const fn quotient(number: u64, divisor: u64) -> u64 {
 }
 
 const _: () = {
-    let mut i = 0;
-    while i < 2 {
-        let p = if i == 0 { Parameters::LOCAL } else { Parameters::PRODUCTION };
-        assert!(p.epoch_rounds.is_multiple_of(p.term_rounds));
-        assert!(p.round_ring > p.pending_rounds_max + 2);
-        assert!(p.draws as usize <= DRAWS_MAX && p.draw_every_blocks > 0);
-        assert!(p.agreement_epochs_max < ENDING_RING && p.agreement_epochs_max < ENDS_RING as u64);
-        assert!(p.unbonding_epochs >= p.exit_epochs && p.unbonding_epochs > EVIDENCE_EPOCHS_MAX);
-        assert!(p.reserve_share < ONE);
-        // A round is judged two rounds later, when none of its challenges can be answered on time any
-        // more.
-        assert!(p.deadline_blocks <= p.round_blocks && p.fault_draws_min > 0);
-        assert!(p.pending_rounds_max + 2 < FAULT_RING && p.epoch_rounds < 1 << 16);
-        assert!(p.leader_timeout_ms > p.block_ms && p.certification_timeout_ms > p.leader_timeout_ms);
-        assert!(p.burn > 0 && p.burn + p.committee < ONE);
-        assert!(p.subsidy_cap < ONE && p.usage_share <= ONE && p.emission_divisor > 0);
-        // The two passes of a block name about a dozen records per provider, three more for its reports,
-        // and two per seat.
-        let closing = p.closing_slice as usize * 15 + 2 * SEATS_MAX as usize;
-        assert!(p.closing_slice > 0 && closing < KEYS_MAX / 4);
-        i += 1;
-    }
+    assert!(Parameters::LOCAL.contradiction().is_none());
+    assert!(Parameters::PRODUCTION.contradiction().is_none());
 };

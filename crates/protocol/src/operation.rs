@@ -19,8 +19,10 @@ pub use service::{
 pub use signatures::{SignatureCheck, sign};
 pub use structure::check_structure;
 
+use crate::number::bound;
 use crate::{
-    Account, AgreementId, Amount, Bounded, Hash, Signature, account, agreement, authority,
+    Account, AgreementId, Amount, Bounded, Hash, Metered, PerClass, Signature, Units, account, agreement,
+    authority,
     block::Header,
     capacity, data_set,
     fenwick::slot_at,
@@ -68,22 +70,12 @@ encoded! {
         operator: [u8; OPERATOR_BYTES],
         /// Bond to lock, taken from the signer's balance.
         bond: Amount,
-        /// Capacity offered, in leaves.
-        capacity: u64,
-        /// Egress offered, in bytes per epoch.
-        capacity_egress: u64,
-        /// Gas offered per epoch.
-        #[json(digits)]
-        capacity_gas: u64,
-        /// Lowest storage price that it accepts.
-        #[json(digits)]
-        reserve_storage: u64,
-        /// Lowest egress price that it accepts.
-        #[json(digits)]
-        reserve_egress: u64,
-        /// Lowest gas price that it accepts; no rule reads it yet.
-        #[json(digits)]
-        reserve_gas: u64,
+        /// Capacity offered: leaves, egress bytes per epoch, gas per epoch.
+        #[json(units("capacity", "capacity_egress", "capacity_gas"))]
+        capacity: PerClass<u64>,
+        /// Lowest price of each class at which it sells.
+        #[json(prices("reserve_storage", "reserve_egress", "reserve_gas"))]
+        reserve: PerClass<u64>,
         /// Longest agreement that it accepts, in epochs.
         term_max: u32,
         /// Addresses at which clients reach it, preferred one first.
@@ -101,22 +93,12 @@ encoded! {
     UpdateProvider {
         /// Money to add to the bond.
         bond_add: Amount,
-        /// New capacity in leaves, not below what is sold.
-        capacity: u64,
-        /// New egress offer in bytes per epoch, not below what is sold.
-        capacity_egress: u64,
-        /// New gas offer per epoch, not below what is sold.
-        #[json(digits)]
-        capacity_gas: u64,
-        /// New lowest storage price.
-        #[json(digits)]
-        reserve_storage: u64,
-        /// New lowest egress price.
-        #[json(digits)]
-        reserve_egress: u64,
-        /// New lowest gas price.
-        #[json(digits)]
-        reserve_gas: u64,
+        /// New capacity, in no class below what is sold: leaves, egress bytes per epoch, gas per epoch.
+        #[json(units("capacity", "capacity_egress", "capacity_gas"))]
+        capacity: PerClass<u64>,
+        /// New lowest price of each class.
+        #[json(prices("reserve_storage", "reserve_egress", "reserve_gas"))]
+        reserve: PerClass<u64>,
         /// New longest agreement, in epochs.
         term_max: u32,
         /// New addresses, preferred one first.
@@ -146,27 +128,15 @@ encoded! {
         session_key: Account,
         /// Key that signs data sets.
         storage_key: Account,
-        /// Highest posted storage price that the consumer accepts.
-        #[json(digits)]
-        max_storage_price: u64,
-        /// Highest posted egress price that the consumer accepts.
-        #[json(digits)]
-        max_egress_price: u64,
-        /// Highest posted gas price that the consumer accepts.
-        #[json(digits)]
-        max_gas_price: u64,
-        /// Storage quota, in leaves.
-        quota_leaves: u64,
-        /// Egress quota over the whole term, in bytes.
-        quota_egress: u64,
-        /// Gas quota over the whole term.
-        #[json(digits)]
-        quota_gas: u64,
-        /// Rate cap on egress, in bytes per round (VO-2).
-        rate_egress: u64,
-        /// Rate cap on gas, per round (VO-2).
-        #[json(digits)]
-        rate_gas: u64,
+        /// Highest posted price of each class that the consumer accepts.
+        #[json(prices("max_storage_price", "max_egress_price", "max_gas_price"))]
+        price_max: PerClass<u64>,
+        /// Quotas: leaves held at once, egress bytes and gas over the whole term.
+        #[json(units("quota_leaves", "quota_egress", "quota_gas"))]
+        quota: PerClass<u64>,
+        /// Rate caps, in egress bytes and gas per round (VO-2).
+        #[json(units("rate_egress", "rate_gas"))]
+        rate: Units,
         /// Epoch in which the agreement ends, exclusive.
         end_epoch: u64,
         /// Money to lock for vouchers.
@@ -184,12 +154,9 @@ encoded! {
         agreement: AgreementId,
         /// Money to lock for further vouchers.
         amount: Amount,
-        /// Highest egress price that the consumer accepts for units beyond the new boundary.
-        #[json(digits)]
-        max_egress_price: u64,
-        /// Highest gas price that the consumer accepts for units beyond the new boundary.
-        #[json(digits)]
-        max_gas_price: u64,
+        /// Highest prices that the consumer accepts for units beyond the new boundaries.
+        #[json(prices("max_egress_price", "max_gas_price"))]
+        price_max: Metered<u64>,
     }
 }
 
@@ -300,7 +267,7 @@ encoded! {
         position: SumPath,
         /// Content of the chunk, at most 1 KiB.
         #[json(skip)]
-        chunk: Bounded<u8, { LEAF_BYTES as usize }>,
+        chunk: Bounded<u8, { bound(LEAF_BYTES) }>,
         /// Sibling chaining values from the chunk to the shard's hash.
         #[json(skip)]
         path: Bounded<Hash, CHUNK_LEVELS_MAX>,
@@ -395,7 +362,7 @@ encoded! {
         length: u64,
         /// Content of the chunk, at most 1 KiB.
         #[json(skip)]
-        chunk: Bounded<u8, { LEAF_BYTES as usize }>,
+        chunk: Bounded<u8, { bound(LEAF_BYTES) }>,
         /// Sibling chaining values from the chunk to the shard's hash.
         #[json(skip)]
         path: Bounded<Hash, CHUNK_LEVELS_MAX>,
@@ -419,11 +386,9 @@ encoded! {
     Voucher {
         /// Full id of the agreement, so that a reused slot voids it.
         agreement: AgreementId,
-        /// Egress bytes since the opening.
-        egress: u64,
-        /// Gas since the opening.
-        #[json(digits)]
-        gas: u64,
+        /// Egress bytes and gas since the opening.
+        #[json(units("egress", "gas"))]
+        units: Units,
         /// Ed25519 signature by the session key over chain id and the fields above.
         #[json(skip)]
         signature: Signature,
@@ -443,7 +408,7 @@ encoded! {
         /// Egress bytes and gas that the provider says it has served since the opening, each at least
         /// the voucher's. The excess is never paid; it counts as disputed, once.
         #[json(claimed)]
-        claim: Option<(u64, u64)>,
+        claim: Option<Units>,
     }
 }
 

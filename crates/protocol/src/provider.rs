@@ -14,7 +14,7 @@
 //!    no weight in the fee tree.
 
 use crate::{
-    Account, Amount, Code, Halt,
+    Account, Amount, Class, Code, Halt,
     account::{credit, debit},
     ledger::{BlockContext, Event, Touched, Working},
     limits::{OPERATOR_BYTES, Parameters, SETTLEMENT_RING},
@@ -39,7 +39,7 @@ pub fn sellable(offer: &Offer, provider: &Provider, parameters: &Parameters) -> 
         return 0;
     }
     let covered = provider.bond.grains() / parameters.bond_per_leaf.grains().max(1);
-    u64::try_from(covered).unwrap_or(u64::MAX).min(offer.capacity)
+    u64::try_from(covered).unwrap_or(u64::MAX).min(offer.capacity[Class::Storage])
 }
 
 /// Returns true if the bytes are a name: UTF-8, not empty, padded with zeros only.
@@ -99,7 +99,7 @@ pub(crate) fn register(
     if working.get::<Provider>(Provider::key(signer))?.is_some() {
         return Err(Code::ProviderExists.into());
     }
-    if body.bond < bond_needed(body.capacity, parameters) {
+    if body.bond < bond_needed(body.capacity[Class::Storage], parameters) {
         return Err(Code::BondTooSmall.into());
     }
     if !is_operator(&body.operator) {
@@ -126,11 +126,7 @@ fn offer(body: &RegisterProvider) -> Offer {
     Offer {
         operator: body.operator,
         capacity: body.capacity,
-        capacity_egress: body.capacity_egress,
-        capacity_gas: body.capacity_gas,
-        reserve_storage: body.reserve_storage,
-        reserve_egress: body.reserve_egress,
-        reserve_gas: body.reserve_gas,
+        reserve: body.reserve,
         term_max: body.term_max,
         region: body.region.clone(),
     }
@@ -184,22 +180,15 @@ pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateP
     let parameters = &working.context.parameters;
     let offer_key = Offer::key(signer);
     let mut offer: Offer = working.kept(offer_key)?;
-    let grows = body.capacity > offer.capacity;
-    if grows && provider.bond < bond_needed(body.capacity, parameters) {
+    let grows = body.capacity[Class::Storage] > offer.capacity[Class::Storage];
+    if grows && provider.bond < bond_needed(body.capacity[Class::Storage], parameters) {
         return Err(Code::BondTooSmall.into());
     }
-    let below = body.capacity < provider.sold
-        || body.capacity_egress < provider.sold_egress
-        || body.capacity_gas < provider.sold_gas;
-    if below {
+    if provider.sold.iter().any(|(class, sold)| body.capacity[class] < *sold) {
         return Err(Code::CapacityBelowSold.into());
     }
     offer.capacity = body.capacity;
-    offer.capacity_egress = body.capacity_egress;
-    offer.capacity_gas = body.capacity_gas;
-    offer.reserve_storage = body.reserve_storage;
-    offer.reserve_egress = body.reserve_egress;
-    offer.reserve_gas = body.reserve_gas;
+    offer.reserve = body.reserve;
     offer.term_max = body.term_max;
     if body.leave && provider.leaves_at == 0 {
         provider.leaves_at = working.context.epoch().saturating_add(parameters.exit_epochs);
@@ -225,15 +214,15 @@ pub(crate) fn cut(working: &mut Working<'_>, body: &RefusedPlacement) -> Result<
     if age > working.context.parameters.epoch_blocks() || is_spent {
         return Err(Code::RefusalStale.into());
     }
-    let free = offer.capacity.saturating_sub(provider.sold);
+    let (before, after) = (offer.capacity[Class::Storage], provider.sold[Class::Storage]);
+    let free = before.saturating_sub(after);
     if body.agreement.is_none() && body.leaves > free {
         return Err(Code::RefusalBeyond.into());
     }
     if free == 0 {
         return Err(Code::RefusalCut.into());
     }
-    let (before, after) = (offer.capacity, provider.sold);
-    offer.capacity = after;
+    offer.capacity[Class::Storage] = after;
     provider.cut = working.context.height;
     working.put(provider_key, &provider)?;
     working.events.push(Event::CapacityCut {

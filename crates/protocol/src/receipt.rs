@@ -17,6 +17,11 @@ macro_rules! codes {
                 match self { $(Self::$name => $text,)* }
             }
 
+            /// The code's number, in the order of precedence.
+            pub const fn number(self) -> u8 {
+                match self { $(Self::$name => $number,)* }
+            }
+
             /// The code with this number, if any.
             pub fn from_number(number: u8) -> Option<Self> {
                 match number { $($number => Some(Self::$name),)* _ => None }
@@ -110,11 +115,12 @@ codes! {
     116 GrowthJailed "the provider is in jail and takes no new data; shrink its data sets, or store elsewhere";
     117 GrowthSuspended "the provider was away for three epochs and takes no new data; store elsewhere, or wait until it is back";
     118 ChallengeOpen "reads of the provider are due, and a close by both would hide them; close again once it has answered";
+    119 NoGas "the gas quota, spread over the agreement's epochs, exceeds what the provider declared; ask for less or choose another";
 }
 
 impl commonware_codec::Write for Code {
     fn write(&self, buf: &mut impl bytes::BufMut) {
-        buf.put_u8(*self as u8);
+        buf.put_u8(self.number());
     }
 }
 

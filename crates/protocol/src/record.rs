@@ -4,8 +4,9 @@
 //! Because slots have a fixed size, the engine's state sync and its proofs carry them unchanged. State
 //! is bounded: each record is paid for by a deposit or a bond, or is part of a ring.
 
+use crate::number::bound;
 use crate::{
-    Account, AgreementId, Amount, Bounded, Hash,
+    Account, AgreementId, Amount, Bounded, Hash, Metered, PerClass, Units,
     limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, ENDING_RING, MISSING_MAX, OPERATOR_BYTES, REGION_BYTES_MAX},
 };
 use bytes::BufMut;
@@ -35,7 +36,7 @@ impl Read for Key {
 }
 
 /// Size in bytes of the ring of bits for ending epochs.
-pub const ENDING_BYTES: usize = ENDING_RING as usize / 8;
+pub const ENDING_BYTES: usize = bound(ENDING_RING) / 8;
 
 /// Format version, the second byte of every slot.
 pub const VERSION: u8 = 1;
@@ -193,14 +194,10 @@ record! {
         leaves_at: u64,
         /// Money locked as bond.
         bond: Amount,
-        /// Leaves under contract: the sum of the agreements' quotas.
-        sold: u64,
-        /// Egress under contract, bytes per epoch: quotas spread over the epochs of their agreements
-        /// (CP-5).
-        sold_egress: u64,
-        /// Gas under contract; no rule counts it yet.
-        #[json(digits)]
-        sold_gas: u64,
+        /// Units under contract: leaves, the sum of the agreements' quotas; egress bytes and gas per epoch,
+        /// quotas spread over the epochs of their agreements (CP-5).
+        #[json(units("sold", "sold_egress", "sold_gas"))]
+        sold: PerClass<u64>,
         /// Height of the block that last lowered its offer after a signed refusal; 0 if none did.
         cut: u64,
         /// Number of agreements that hold a slot.
@@ -230,22 +227,12 @@ record! {
         /// Declared operator, zero padded UTF-8.
         #[json(text)]
         operator: [u8; OPERATOR_BYTES],
-        /// Capacity offered, in leaves.
-        capacity: u64,
-        /// Egress, in bytes per epoch.
-        capacity_egress: u64,
-        /// Gas per epoch; no rule sells by it yet.
-        #[json(digits)]
-        capacity_gas: u64,
-        /// Lowest storage price that it accepts.
-        #[json(digits)]
-        reserve_storage: u64,
-        /// Lowest egress price that it accepts.
-        #[json(digits)]
-        reserve_egress: u64,
-        /// Lowest gas price that it accepts; no rule reads it yet.
-        #[json(digits)]
-        reserve_gas: u64,
+        /// Capacity offered: leaves, egress bytes per epoch, gas per epoch.
+        #[json(units("capacity", "capacity_egress", "capacity_gas"))]
+        capacity: PerClass<u64>,
+        /// Lowest price of each class at which it sells.
+        #[json(prices("reserve_storage", "reserve_egress", "reserve_gas"))]
+        reserve: PerClass<u64>,
         /// Longest agreement in epochs, and so the longest time for which it locks its prices.
         term_max: u32,
         /// Name of its region, UTF-8.
@@ -352,36 +339,15 @@ record! {
         storage_key: Account,
         /// Epoch in which it ends, exclusive; key of the provider's ending record.
         end_epoch: u64,
-        /// Posted storage price at the opening.
-        #[json(digits)]
-        storage_price: u64,
-        /// Slow storage price at the opening.
-        #[json(digits)]
-        storage_slow: u64,
-        /// Posted egress price at the opening.
-        #[json(digits)]
-        egress_price: u64,
-        /// Slow egress price at the opening.
-        #[json(digits)]
-        egress_slow: u64,
-        /// Posted gas price at the opening.
-        #[json(digits)]
-        gas_price: u64,
-        /// Slow gas price at the opening.
-        #[json(digits)]
-        gas_slow: u64,
-        /// Storage quota, in leaves.
-        quota_leaves: u64,
-        /// Egress quota over the whole term, in bytes.
-        quota_egress: u64,
-        /// Gas quota over the whole term.
-        #[json(digits)]
-        quota_gas: u64,
-        /// Rate cap on egress, in bytes per round.
-        rate_egress: u64,
-        /// Rate cap on gas, per round.
-        #[json(digits)]
-        rate_gas: u64,
+        /// Posted and slow price of each class at the opening.
+        #[json(prices("storage_price", "storage_slow", "egress_price", "egress_slow", "gas_price", "gas_slow"))]
+        prices: PerClass<Pair>,
+        /// Quotas: leaves held at once, egress bytes and gas over the whole term.
+        #[json(units("quota_leaves", "quota_egress", "quota_gas"))]
+        quota: PerClass<u64>,
+        /// Rate caps, in egress bytes and gas per round.
+        #[json(units("rate_egress", "rate_gas"))]
+        rate: Units,
     }
 }
 
@@ -395,11 +361,9 @@ record! {
         voucher_reserve: Amount,
         /// Returned when the records are deleted, less the cost of reserved egress and gas (AG-7).
         deposit: Amount,
-        /// Egress redeemed so far, in bytes.
-        egress: u64,
-        /// Gas redeemed so far.
-        #[json(digits)]
-        gas: u64,
+        /// Egress and gas redeemed so far.
+        #[json(units("egress", "gas"))]
+        redeemed: Units,
         /// The provider's `acc` at the last charge of this agreement.
         acc: u128,
         /// After a close by one party, epoch from which nothing can be redeemed; `None` while open.
@@ -422,39 +386,30 @@ record! {
 }
 
 encoded! {
+    /// The price of the units that were paid in for before a top-up.
+    #[derive(Copy)]
+    Before {
+        /// Price that the consumer pays, in grains per 2^20 units.
+        price: u64,
+        /// Part of `price` that counts as base (ST-3).
+        base: u64,
+    }
+}
+
+encoded! {
     #[json]
     /// Voucher prices that a top-up locked, and the earlier ones up to the boundaries (AG-8).
     #[derive(Copy)]
     Lock {
-        /// Posted egress price that was locked.
-        #[json(digits)]
-        egress_price: u64,
-        /// Slow egress price that was locked.
-        #[json(digits)]
-        egress_slow: u64,
-        /// Posted gas price that was locked.
-        #[json(digits)]
-        gas_price: u64,
-        /// Slow gas price that was locked.
-        #[json(digits)]
-        gas_slow: u64,
-        /// Boundary of egress: cumulative bytes that the reserve covered before the raise.
-        egress: u64,
-        /// Boundary of gas: cumulative gas that the reserve covered before the raise.
-        #[json(digits)]
-        gas: u64,
-        /// Egress price up to the boundary.
-        #[json(digits)]
-        egress_before: u64,
-        /// Part of `egress_before` that counts as base (ST-3).
-        #[json(digits)]
-        egress_base_before: u64,
-        /// Gas price up to the boundary.
-        #[json(digits)]
-        gas_before: u64,
-        /// Part of `gas_before` that counts as base (ST-3).
-        #[json(digits)]
-        gas_base_before: u64,
+        /// Posted and slow prices that were locked.
+        #[json(prices("egress_price", "egress_slow", "gas_price", "gas_slow"))]
+        prices: Metered<Pair>,
+        /// Boundaries: cumulative units that the reserve covered before the raise.
+        #[json(units("egress", "gas"))]
+        from: Units,
+        /// Prices up to the boundaries.
+        #[json(prices("egress_before", "egress_base_before", "gas_before", "gas_base_before"))]
+        before: Metered<Before>,
     }
 }
 
@@ -604,6 +559,6 @@ impl Endings {
 
     const fn place(epoch: u64) -> (usize, u8) {
         let at = epoch % ENDING_RING;
-        ((at / 8) as usize, 1 << (at % 8))
+        (bound(at / 8), 1 << (at % 8))
     }
 }

@@ -16,14 +16,14 @@
 //! 4. Suspension and jail change nothing that was agreed or closed before (JL-4).
 
 use crate::{
-    Account, Code, Halt, Hash,
+    Account, Class, Code, Halt, Hash, PerClass,
     account::debit,
     amount::{ONE, mul_div},
     economics::score::{CORRECTNESS_MIN, SCORE_START, quality, update},
     ledger::{Event, ReputationReason, ReputationStep, Touched, Working},
     operation::Unjail,
     provider::bond_needed,
-    record::{CLASSES, EGRESS, Offer, Provider, QUALITIES, Reputation, STORAGE, Settlement, UNMEASURED},
+    record::{Offer, Provider, QUALITIES, Reputation, Settlement, UNMEASURED},
     service::is_quorum,
 };
 use alloc::vec::Vec;
@@ -50,7 +50,7 @@ impl Reputation {
     pub const fn newborn(epoch: u64) -> Self {
         Self {
             registered: epoch,
-            scores: [SCORE_START, UNMEASURED, UNMEASURED],
+            scores: PerClass::new(SCORE_START, UNMEASURED, UNMEASURED),
             qualities: [UNMEASURED; QUALITIES],
             idle: 0,
             drawn_at_close: 0,
@@ -86,7 +86,7 @@ impl Reputation {
             reputation.warned = before.warned;
         }
         if is_jailed_seat || reputation.jailed_until == u64::MAX {
-            (reputation.jailed_until, reputation.scores) = (u64::MAX, [0; CLASSES]);
+            (reputation.jailed_until, reputation.scores) = (u64::MAX, PerClass::default());
         }
         reputation
     }
@@ -100,7 +100,7 @@ impl Reputation {
 
     /// The sync score: the least over the classes that were ever measured (SC-4).
     pub fn score(&self) -> u64 {
-        let measured = self.scores.into_iter().filter(|score| *score != UNMEASURED);
+        let measured = self.scores.values().iter().copied().filter(|score| *score != UNMEASURED);
         measured.min().unwrap_or(SCORE_START)
     }
 
@@ -141,9 +141,9 @@ pub(crate) fn score(reputation: &mut Reputation, row: &Settlement) {
     if reputation.jailed_until == u64::MAX {
         return;
     }
-    for class in [STORAGE, EGRESS] {
+    for class in [Class::Storage, Class::Egress] {
         let (correct, before) = (row.correct[class].ppb(), reputation.scores[class]);
-        let is_idle = class == STORAGE && reputation.idle > IDLE_GRACE;
+        let is_idle = class == Class::Storage && reputation.idle > IDLE_GRACE;
         if correct == UNMEASURED && !is_idle {
             continue;
         }
@@ -157,13 +157,13 @@ pub(crate) fn score(reputation: &mut Reputation, row: &Settlement) {
 
 /// A step of a provider's reputation, before it becomes an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Step {
+pub(crate) struct ReputationChange {
     step: ReputationStep,
     reason: ReputationReason,
     until: u64,
 }
 
-impl Step {
+impl ReputationChange {
     pub(crate) const fn event(self, provider: Account, epoch: u64, evidence: Hash) -> Event {
         let Self { step, reason, until } = self;
         Event::Reputation { provider, epoch, step, reason, evidence, until }
@@ -179,12 +179,12 @@ fn count_wrong(reputation: &mut Reputation, row: &Settlement) -> Option<u8> {
     if reputation.jailed_until != 0 || row.epoch < reputation.released {
         return None;
     }
-    let is_storage = row.correct[STORAGE].measured().is_some();
+    let is_storage = row.correct[Class::Storage].measured().is_some();
     let storage = match (reputation.proven < CORRECTNESS_MIN, row.wrong > 0) {
         (false, _) => Some(false),
         (true, is_fresh) => is_fresh.then_some(true),
     };
-    let egress = row.correct[EGRESS].measured().map(|correct| correct < CORRECTNESS_MIN);
+    let egress = row.correct[Class::Egress].measured().map(|correct| correct < CORRECTNESS_MIN);
     let counts =
         [(&mut reputation.low_correct, storage.filter(|_| is_storage)), (&mut reputation.low_egress, egress)];
     let mut highest = None;
@@ -218,16 +218,16 @@ fn is_away(reputation: &Reputation, row: &Settlement) -> Option<bool> {
 
 /// Ends the suspension of a provider that has nothing to read, once it answered a challenge (JL-2). It takes
 /// no agreements, so no epoch could ever measure it again.
-fn resume_idle(reputation: &mut Reputation, row: &Settlement, now: u64) -> Option<Step> {
+fn resume_idle(reputation: &mut Reputation, row: &Settlement, now: u64) -> Option<ReputationChange> {
     (reputation.suspended != 0 && row.reads == 0 && row.answers > 0).then(|| {
         (reputation.suspended, reputation.low_available) = (0, 0);
-        Step { step: ReputationStep::Resumed, reason: ReputationReason::Availability, until: now }
+        ReputationChange { step: ReputationStep::Resumed, reason: ReputationReason::Availability, until: now }
     })
 }
 
 /// Counts low epochs, and warns, suspends, resumes or jails (JL-1, JL-2, JL-3). `now` is the
 /// epoch of the block. A provider that is jailed already is not jailed again.
-pub(crate) fn judge(reputation: &mut Reputation, row: &Settlement, now: u64) -> Vec<Step> {
+pub(crate) fn judge(reputation: &mut Reputation, row: &Settlement, now: u64) -> Vec<ReputationChange> {
     if row.quality.measured().is_none() {
         return resume_idle(reputation, row, now).into_iter().collect();
     }
@@ -244,7 +244,7 @@ pub(crate) fn judge(reputation: &mut Reputation, row: &Settlement, now: u64) -> 
     if is_good && reputation.probation > 0 && reputation.proven.min(reputation.on_time) >= PROBATION_MIN {
         reputation.probation -= 1;
     }
-    let mut step = |step, reason, until| steps.push(Step { step, reason, until });
+    let mut step = |step, reason, until| steps.push(ReputationChange { step, reason, until });
     let penalty = |count: u8| now.saturating_add((LOW_EPOCHS - count).into());
     match wrong {
         Some(count) if count >= LOW_EPOCHS => {
@@ -308,7 +308,7 @@ pub(crate) fn unjail(working: &mut Working<'_>, signer: &Account, body: &Unjail)
     let mut reputation: Reputation = working.kept(Reputation::key(signer))?;
     provider.bond.gain(body.bond_add, "Provider.bond")?;
     let offer: Offer = working.kept(Offer::key(signer))?;
-    if provider.bond < bond_needed(offer.capacity, parameters) {
+    if provider.bond < bond_needed(offer.capacity[Class::Storage], parameters) {
         return Err(Code::BondTooSmall.into());
     }
     if reputation.jailed_until == 0 {
@@ -320,13 +320,16 @@ pub(crate) fn unjail(working: &mut Working<'_>, signer: &Account, body: &Unjail)
     reputation.jailed_until = 0;
     reputation.released = context.epoch();
     reputation.probation = PROBATION;
-    for score in reputation.scores.iter_mut().filter(|score| **score != UNMEASURED) {
+    for score in reputation.scores.values_mut().iter_mut().filter(|score| **score != UNMEASURED) {
         *score = (*score).min(SCORE_START);
     }
     working.put(Provider::key(signer), &provider)?;
     working.put(Reputation::key(signer), &reputation)?;
-    let step =
-        Step { step: ReputationStep::Unjailed, reason: ReputationReason::Request, until: context.epoch() };
+    let step = ReputationChange {
+        step: ReputationStep::Unjailed,
+        reason: ReputationReason::Request,
+        until: context.epoch(),
+    };
     working.events.push(step.event(*signer, context.epoch(), Hash::default()));
     Ok(())
 }
@@ -348,7 +351,7 @@ mod tests {
     /// that auditors agreed on, if any looked.
     fn row(wrong: Option<u8>, egress: Option<u64>, answers: u32) -> Settlement {
         let ratio = |share: Option<u64>| share.map_or(Ratio::UNMEASURED, Ratio::new);
-        let correct = [ratio(wrong.map(|_| ONE)), ratio(egress), Ratio::UNMEASURED];
+        let correct = PerClass::new(ratio(wrong.map(|_| ONE)), ratio(egress), Ratio::UNMEASURED);
         let (quality, wrong) = (Ratio::new(ONE), wrong.unwrap_or(0));
         Settlement { correct, answers, wrong, quality, available: quality, ..Settlement::default() }
     }

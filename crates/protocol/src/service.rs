@@ -27,6 +27,7 @@ pub(crate) use audit::{
 pub use median::{PAID_WITHIN, Verdict, is_quorum};
 pub(crate) use median::{close, event};
 
+use crate::number::{bound_u32, count, saturate_u8};
 use crate::{
     Hash,
     amount::ONE,
@@ -48,12 +49,12 @@ pub const THROUGHPUT_BOUNDS: [u64; THROUGHPUT_BANDS - 1] =
 
 /// The band of a latency in milliseconds.
 pub fn latency_band(milliseconds: u64) -> u8 {
-    LATENCY_BOUNDS_MS.iter().take_while(|bound| **bound < milliseconds).count() as u8
+    saturate_u8(count(LATENCY_BOUNDS_MS.iter().take_while(|bound| **bound < milliseconds).count()))
 }
 
 /// The band of a throughput in bytes per second.
 pub fn throughput_band(bytes_per_second: u64) -> u8 {
-    THROUGHPUT_BOUNDS.iter().take_while(|bound| **bound <= bytes_per_second).count() as u8
+    saturate_u8(count(THROUGHPUT_BOUNDS.iter().take_while(|bound| **bound <= bytes_per_second).count()))
 }
 
 /// The score of a latency band, parts per billion: that of its upper bound (SQ-7).
@@ -88,7 +89,7 @@ impl ServiceRound {
 
     /// Number of auditors of each drawn provider.
     pub fn auditors(&self) -> u32 {
-        self.seats.min(AUDITORS_MAX as u32)
+        self.seats.min(bound_u32(AUDITORS_MAX))
     }
 
     /// The index that is drawn in `stratum` (SQ-1); `None` if there is no such stratum.

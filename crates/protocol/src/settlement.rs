@@ -26,8 +26,9 @@
 //! 3. Free upkeep ([`apply`]) changes something for every slot that it names, or is refused, so that it
 //!    cannot be used to fill blocks (ST-7).
 
+use crate::number::{count, widest};
 use crate::{
-    Account, Amount, Broken, Code, Halt,
+    Account, Amount, Broken, Class, Code, Halt, Units,
     agreement::{is_over, last_round, remove, touches_removal},
     amount::{ONE, UNIT, mul_div, mul_div_up},
     audit, data_set, faults, fees,
@@ -49,7 +50,7 @@ pub fn owed(
     provider: &Provider,
 ) -> Amount {
     let acc = ending.acc.unwrap_or(provider.acc);
-    let weight = u128::from(agreement.storage_price) * u128::from(data_set.current.leaves);
+    let weight = u128::from(agreement.prices[Class::Storage].price) * u128::from(data_set.current.leaves);
     let grains = mul_div_up(weight, acc.saturating_sub(usage.acc), u128::from(ONE) * UNIT);
     grains.and_then(Amount::new).unwrap_or(Amount::MAX).min(usage.storage_reserve)
 }
@@ -69,9 +70,10 @@ pub fn hold(
         parameters.epoch_start(agreement.end_epoch).clamp(usage.held_round, until.max(usage.held_round));
     let before = u128::from(end.saturating_sub(usage.held_round));
     let after = u128::from(until.saturating_sub(end));
-    let (quota, free) = (agreement.quota_leaves, agreement.quota_leaves.saturating_sub(leaves));
+    let (quota, free) =
+        (agreement.quota[Class::Storage], agreement.quota[Class::Storage].saturating_sub(leaves));
     let unused = u128::from(free) * before + u128::from(quota) * after;
-    let tenths = u128::from(agreement.storage_price) * u128::from(parameters.reserve_share);
+    let tenths = u128::from(agreement.prices[Class::Storage].price) * u128::from(parameters.reserve_share);
     let grains = mul_div(unused, tenths, u128::from(ONE) * UNIT);
     grains.and_then(Amount::new).unwrap_or(Amount::MAX).min(usage.storage_reserve)
 }
@@ -164,7 +166,7 @@ pub(crate) fn settle(
     working.put(Provider::key(account), &provider)?;
     working.system.storage_pools.lose(fee, "System.storage_pools")?;
     let entry =
-        fees::Entry { agreement: None, fee, base, egress: 0, gas: 0, storage, disputed: Amount::ZERO };
+        fees::FeeEntry { agreement: None, fee, base, redeemed: Units::ZERO, storage, disputed: Amount::ZERO };
     fees::book(working, account, entry)
 }
 
@@ -186,7 +188,8 @@ impl Interval {
         let provider = &mut self.provider;
         let units = u128::from(round.saturating_sub(provider.settled_round)) * u128::from(self.passed);
         provider.settled_round = provider.settled_round.max(round);
-        provider.acc = provider.acc.checked_add(units.checked_mul(u128::from(ONE) / READS as u128)?)?;
+        provider.acc =
+            provider.acc.checked_add(units.checked_mul(u128::from(ONE) / widest(count(READS)))?)?;
         let product = |paid: u128| U256::from(paid).checked_mul(U256::from(units));
         self.fee = self.fee.checked_add(product(provider.paid)?)?;
         self.base = self.base.checked_add(product(provider.paid_base)?)?;
@@ -201,7 +204,7 @@ impl Interval {
 
     /// Fee and base in grains, each floored once.
     fn amounts(&self) -> Option<(Amount, Amount)> {
-        let unit = U256::from(UNIT * READS as u128);
+        let unit = U256::from(UNIT * widest(count(READS)));
         let grains = |sum: U256| Amount::new((sum / unit).try_into().ok()?);
         Some((grains(self.fee)?, grains(self.base)?))
     }

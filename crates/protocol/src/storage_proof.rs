@@ -19,8 +19,9 @@
 //! 4. Stake moves only for a read that was declared missing in four storage proofs in a row, and only to the
 //!    agreement that paid for it, less a tenth that is burned (RD-7).
 
+use crate::number::{count, saturate_u8};
 use crate::{
-    Account, Amount, Bounded, Broken, Code, Halt,
+    Account, Amount, Bounded, Broken, Class, Code, Halt,
     agreement::{redeem, touches_redeem},
     amount::{UNIT, mul_div},
     audit::{self, Live, Reads, Timing},
@@ -91,7 +92,7 @@ pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &StorageP
     audit.missing = ask_again(working, signer, &challenge, &audit, body)?;
     remember(&mut audit, &judged);
     let reads: Vec<bool> = judged.iter().map(|read| read.passed).collect();
-    let passed = reads.iter().filter(|passed| **passed).count();
+    let passed = count(reads.iter().filter(|passed| **passed).count());
     let on_time = audit::is_on_time(&challenge, context.height, parameters);
     let excused = !on_time && faults::is_excused(working, &challenge)?;
     let timing = match (on_time, excused) {
@@ -110,13 +111,13 @@ pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &StorageP
         provider: *signer,
         height: challenge.height,
         answered: true,
-        passed: passed as u8,
-        reads: reads.len() as u8,
+        passed: saturate_u8(passed),
+        reads: saturate_u8(count(reads.len())),
         on_time,
         excused,
     });
     let through = if on_time { context.round() } else { parameters.round(challenge.height) };
-    settlement::settle(working, signer, passed as u64, through, &body.endings)?;
+    settlement::settle(working, signer, passed, through, &body.endings)?;
     for slot in body.apply.iter() {
         put_in_force(working, signer, *slot)?;
     }
@@ -188,7 +189,7 @@ fn judge_one(
     }
     let agreement: Agreement = working.need(Agreement::key(account, slot), Code::ReadOutsideSlot)?;
     let data_set: DataSet = working.need(DataSet::key(account, slot), Code::ReadOutsideSlot)?;
-    let rate = u128::from(agreement.storage_price);
+    let rate = u128::from(agreement.prices[Class::Storage].price);
     let leaf = (index - low).checked_div(rate).ok_or(Code::ReadOutsideSlot)?;
     let leaf = u64::try_from(leaf).map_err(|_| Code::ReadOutsideSlot)?;
     let drawn_in = working.context.parameters.epoch(challenge.height);
@@ -297,7 +298,7 @@ fn restitute(
     let mut provider: Provider = working.kept(Provider::key(account))?;
     let mut usage: Usage = working.kept(Usage::key(account, slot))?;
     let data_set: DataSet = working.kept(DataSet::key(account, slot))?;
-    let weight = u128::from(agreement.storage_price) * u128::from(data_set.current.leaves);
+    let weight = u128::from(agreement.prices[Class::Storage].price) * u128::from(data_set.current.leaves);
     let rounds = u128::from(working.context.parameters.epoch_rounds);
     let fee = mul_div(weight, 2 * rounds, UNIT).and_then(Amount::new).unwrap_or(Amount::MAX);
     let amount = fee.min(provider.bond);

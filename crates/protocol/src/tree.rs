@@ -15,6 +15,7 @@
 //!    (DS-2).
 //! 3. The empty data set has a root of zeros and no leaves.
 
+use crate::number::index;
 use crate::{
     Bounded, Hash, chunk,
     limits::{SHARD_BYTES_MAX, SUM_LEVELS_MAX},
@@ -48,7 +49,7 @@ fn parent(left: &Node, right: &Node) -> Option<Node> {
 
 /// The position and the root that a path proves for a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ShardPlace {
     /// Number of the shard's first leaf.
     pub start: u64,
     /// Leaves of the shard.
@@ -61,7 +62,7 @@ pub struct Place {
 
 impl SumPath {
     /// The place of a shard, and the root of its data set; `None` if the path is not well formed.
-    pub fn place(&self, shard: &Hash, length: u64) -> Option<Place> {
+    pub fn place(&self, shard: &Hash, length: u64) -> Option<ShardPlace> {
         let (levels, lefts) = (self.siblings.len(), u64::from(self.lefts));
         (length <= SHARD_BYTES_MAX && lefts >> levels == 0).then_some(())?;
         let mut at = leaf(shard, length);
@@ -74,7 +75,7 @@ impl SumPath {
                 parent(&at, sibling)?
             };
         }
-        Some(Place { start, leaves, total: at.1, root: at.0 })
+        Some(ShardPlace { start, leaves, total: at.1, root: at.0 })
     }
 }
 
@@ -114,12 +115,12 @@ impl SumTree {
     /// than [`SHARD_BYTES_MAX`], or more than [`SHARDS_MAX`] would remain.
     pub fn change(&mut self, removes: &[u32], adds: &[(Hash, u64)]) -> Option<()> {
         let ascending = removes.windows(2).all(|pair| pair[0] < pair[1]);
-        let inside = removes.last().is_none_or(|last| (*last as usize) < self.shards.len());
+        let inside = removes.last().is_none_or(|last| index(*last) < self.shards.len());
         let fits = adds.iter().all(|(_, length)| *length <= SHARD_BYTES_MAX);
         let count = self.shards.len().checked_sub(removes.len())? + adds.len();
         (ascending && inside && fits && count <= SHARDS_MAX).then_some(())?;
-        let from = removes.first().map_or(self.shards.len(), |first| *first as usize);
-        let mut removes = removes.iter().map(|position| *position as usize).peekable();
+        let from = removes.first().map_or(self.shards.len(), |first| index(*first));
+        let mut removes = removes.iter().map(|position| index(*position)).peekable();
         let tail = self.shards.split_off(from);
         for (position, shard) in (from..).zip(tail) {
             if removes.next_if_eq(&position).is_some() {
@@ -199,7 +200,7 @@ impl SumTree {
         let (mut lefts, mut siblings, mut at) = (0, Vec::new(), position);
         for level in &self.levels {
             if let Some(sibling) = level.get(at ^ 1) {
-                lefts |= ((at & 1) as u32) << siblings.len();
+                lefts |= u32::from(at & 1 == 1) << siblings.len();
                 siblings.push(*sibling);
             }
             at /= 2;
@@ -254,7 +255,7 @@ mod tests {
         let one = SumTree::new(&[([7; 32], 0)]).unwrap();
         assert_eq!((one.leaves(), one.find(0), one.find(1)), (1, Some((0, 0)), None));
         let place = one.path(0).unwrap().place(&[7; 32], 0).unwrap();
-        assert_eq!(place, Place { start: 0, leaves: 1, total: 1, root: one.root() });
+        assert_eq!(place, ShardPlace { start: 0, leaves: 1, total: 1, root: one.root() });
     }
 
     #[test]
@@ -279,7 +280,7 @@ mod tests {
                 let path = tree.path(position).unwrap();
                 let place = path.place(shard, *length).unwrap();
                 let leaves = chunk::chunks(*length);
-                prop_assert_eq!(place, Place { start: number, leaves, total: tree.leaves(), root: tree.root() });
+                prop_assert_eq!(place, ShardPlace { start: number, leaves, total: tree.leaves(), root: tree.root() });
                 prop_assert_eq!(tree.find(number), Some((position, 0)));
                 prop_assert_eq!(tree.find(number + leaves - 1), Some((position, leaves - 1)));
                 number += leaves;

@@ -5,7 +5,7 @@
 //! Each file names its source, commit and licence; only numbers were copied.
 
 use posync_protocol::{
-    Account, Amount, Record,
+    Account, Amount, Class, Record,
     amount::ONE,
     economics::{
         fair, pool, price, score,
@@ -319,7 +319,8 @@ fn reference_storage_charges() {
         let provider = Provider { acc: int(&row["acc"]), ..blank() };
         let (rates, leaves) = (smalls(&row["rates"]), smalls(&row["leaves"]));
         for ((rate, leaves), charged) in rates.iter().zip(&leaves).zip(rows(&row["charged"])) {
-            let agreement = Agreement { storage_price: *rate, ..blank() };
+            let mut agreement: Agreement = blank();
+            agreement.prices[Class::Storage].price = *rate;
             let usage = Usage { storage_reserve: Amount::MAX, ..Usage::default() };
             let current = Version { leaves: *leaves, ..Version::default() };
             let data_set = DataSet { current, next: None };

@@ -7,7 +7,7 @@ use crate::{
 use commonware_cryptography::ed25519::PrivateKey;
 use posync_client::{connection::Endpoint, directory_lock::hold, light::NetworkKey};
 use posync_protocol::{
-    Amount, Bounded, Hash,
+    Amount, Bounded, Hash, PerClass,
     limits::{ADDRESS_BYTES_MAX, LEAF_BYTES, OPERATOR_BYTES, Parameters, REGION_BYTES_MAX},
     operation::RegisterProvider,
 };
@@ -47,7 +47,7 @@ pub struct Config {
     /// Gas offered per epoch.
     pub capacity_gas: u64,
     /// Minimum prices that it accepts for storage, egress and gas.
-    pub reserve_prices: (u64, u64, u64),
+    pub reserve_prices: PerClass<u64>,
     /// Longest agreement that it accepts, in epochs: prices stay locked for that long.
     pub term_max: u32,
     /// Ledger nodes, tried in turn.
@@ -60,6 +60,8 @@ pub struct Config {
     pub parameters: Parameters,
     /// Interval between two scrubs.
     pub scrub: Duration,
+    /// Minimum rate at which a scrub reads, in bytes a second.
+    pub scrub_rate: u64,
     /// Time after which a shard that was put but never signed for is removed.
     pub loose: Duration,
     /// Grace period for which everything of an agreement is kept after its absence from the ledger was
@@ -75,6 +77,8 @@ pub const TERM_MAX: u32 = 720;
 pub const EGRESS_LOCAL: u64 = 4 << 20;
 /// Default size in bytes at which a pack is sealed.
 pub const PACK_BYTES: u64 = 256 << 20;
+/// Default for the minimum rate of a scrub, in bytes a second.
+pub const SCRUB_RATE: u64 = 1 << 20;
 /// Interval between scrubs on a local network; it is 14 days in production.
 pub const SCRUB_LOCAL: Duration = Duration::from_secs(20);
 /// Grace period for an agreement that is gone from the ledger, in production.
@@ -166,12 +170,12 @@ impl Config {
         Ok(RegisterProvider {
             operator,
             bond: self.bond,
-            capacity: self.capacity_leaves(),
-            capacity_egress: self.parameters.bytes_per_epoch(self.egress_rate),
-            reserve_storage: self.reserve_prices.0,
-            capacity_gas: self.capacity_gas,
-            reserve_egress: self.reserve_prices.1,
-            reserve_gas: self.reserve_prices.2,
+            capacity: PerClass::new(
+                self.capacity_leaves(),
+                self.parameters.bytes_per_epoch(self.egress_rate),
+                self.capacity_gas,
+            ),
+            reserve: self.reserve_prices,
             term_max: self.term_max,
             addresses: Bounded::new(vec![text::<ADDRESS_BYTES_MAX>("address", &address)?]).expect("one"),
             region: text::<REGION_BYTES_MAX>("region", &self.region)?,

@@ -5,8 +5,9 @@ use crate::{
     world::{self, World},
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use posync_protocol::record::Pair;
 use posync_protocol::{
-    Account, AgreementId, Amount, Bounded, Hash, Signature,
+    Account, AgreementId, Amount, Bounded, Hash, PerClass, Signature, Units,
     block::with_chain,
     operation::{DATA_SET_NAMESPACE, DataSetClaim, Open, RegisterProvider, sign},
     record::{Agreement, DataSet, Usage},
@@ -53,17 +54,13 @@ pub(crate) fn terms() -> Terms {
         session_key: Account::of(&session().public_key()),
         storage_key: Account::of(&storage().public_key()),
         end_epoch: 700,
-        storage_price: 10_000_000,
-        storage_slow: 10_000_000,
-        egress_price: 1_000_000,
-        egress_slow: 1_000_000,
-        gas_price: 1_000,
-        gas_slow: 1_000,
-        quota_leaves: 1 << 20,
-        quota_egress: 1 << 30,
-        quota_gas: 1 << 30,
-        rate_egress: 1 << 20,
-        rate_gas: 1 << 30,
+        prices: PerClass::new(
+            Pair { price: 10_000_000, slow: 10_000_000 },
+            Pair { price: 1_000_000, slow: 1_000_000 },
+            Pair { price: 1_000, slow: 1_000 },
+        ),
+        quota: PerClass::new(1 << 20, 1 << 30, 1 << 30),
+        rate: Units { egress: 1 << 20, gas: 1 << 30 },
     };
     let usage = Usage { voucher_reserve: Amount::sync(1), ..Usage::default() };
     Terms { id: id(), height: 0, agreement, usage, data: DataSet::default() }
@@ -99,12 +96,8 @@ pub(crate) fn register_body() -> RegisterProvider {
     RegisterProvider {
         operator,
         bond: Amount::sync(1_000),
-        capacity: 1 << 20,
-        capacity_egress: 1 << 30,
-        reserve_storage: 0,
-        reserve_egress: 0,
-        capacity_gas: 0,
-        reserve_gas: 0,
+        capacity: PerClass::new(1 << 20, 1 << 30, 1 << 40),
+        reserve: PerClass::all(0),
         term_max: 720,
         addresses: Bounded::new(vec![text("127.0.0.1:4000")]).expect("one"),
         region: text("test"),
@@ -120,14 +113,9 @@ pub(crate) fn open_body(world: &World, slot: u32, epochs: u64) -> Open {
         slot,
         session_key: world::account("carol"),
         storage_key: world::account("carol"),
-        max_storage_price: price(parameters.price_storage),
-        max_egress_price: price(parameters.price_egress),
-        max_gas_price: price(parameters.price_gas),
-        quota_leaves: 1 << 16,
-        quota_egress: 1 << 30,
-        quota_gas: 1 << 30,
-        rate_egress: 1 << 24,
-        rate_gas: 1 << 30,
+        price_max: parameters.prices.map(price),
+        quota: PerClass::new(1 << 16, 1 << 30, 1 << 30),
+        rate: Units { egress: 1 << 24, gas: 1 << 30 },
         end_epoch: world.epoch() + epochs,
         voucher_reserve: Amount::sync(10),
         storage_reserve_max: Amount::sync(1_000),

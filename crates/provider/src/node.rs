@@ -47,7 +47,7 @@ impl Confirmers {
         let mut once: Vec<Endpoint> = vec![];
         for endpoint in endpoints {
             if once.iter().all(|known| known.account != endpoint.account) {
-                once.push(*endpoint);
+                once.push(endpoint.clone());
             }
         }
         Self { endpoints: once, alone: Arc::new(alone), next: Arc::default() }
@@ -58,7 +58,7 @@ impl Confirmers {
         let mut proofs = vec![];
         let mut last = LedgerError::Unreachable("no node is configured".into());
         for place in (0..nodes).map(|place| (first + place) % nodes) {
-            match (self.alone)(self.endpoints[place]).read_many(keys).await {
+            match (self.alone)(self.endpoints[place].clone()).read_many(keys).await {
                 Ok(proved) if proved.header.height >= least => {
                     proofs.push((proved.header.height, proved.value));
                 }

@@ -42,13 +42,13 @@ use beside::{Beside, Told};
 use commonware_runtime::{Blob, Spawner};
 use commonware_storage::Context;
 use posync_protocol::{
-    Account, AgreementId, Amount, Body, Code, Hash,
+    Account, AgreementId, Amount, Body, Class, Code, Hash,
     amount::UNIT,
     ledger::base_fee,
     limits::{READ_KEYS_MAX, STALE_BLOCKS_MAX},
     operation::{Redeem, Redemption, RegisterProvider, UpdateProvider},
     provider::sellable,
-    record::{Audit, Endings, Offer, Provider, Reputation, RoundInfo, System},
+    record::{Address, Audit, Endings, Endpoint, Offer, Provider, Reputation, RoundInfo, System},
     reputation::check_grows,
 };
 use read::{read_slots, slot_keys, terms_of};
@@ -130,7 +130,9 @@ pub struct Reconciler<E: Spawner + Context, B, L> {
     /// The round of the last tidying.
     tidied: Option<u64>,
     freed_at: Option<u64>,
-    /// The epoch in which the capacity was declared last.
+    /// The addresses on the ledger, as last proved.
+    announced: Option<Endpoint>,
+    /// The epoch in which the capacity or the address was declared last.
     declared: Option<u64>,
     declaring: Beside,
     freeing: Beside,
@@ -200,6 +202,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             refreshed: None,
             tidied: None,
             freed_at: None,
+            announced: None,
             declared: None,
             declaring: Beside::new(),
             freeing: Beside::new(),
@@ -373,34 +376,45 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         Ok(())
     }
 
-    /// After a refusal has cut the capacity (PV-5), declares the capacity again that the disk and the bond
-    /// allow, beside other work. It runs at most once an epoch, since each attempt costs a fee.
+    /// Declares again what the ledger has otherwise, beside other work: after a refusal has cut the capacity
+    /// (PV-5), the capacity that the disk and the bond allow; after a move, the address. It runs at most once
+    /// an epoch, since each attempt costs a fee.
     fn declare(&mut self, case: &Case) {
         let Case { provider, offer, parameters, height, .. } = case;
-        let (epoch, capacity) = (parameters.epoch(*height), self.registration.capacity);
-        let capacity = sellable(&Offer { capacity, ..offer.clone() }, provider, parameters);
+        let (epoch, mut capacity) = (parameters.epoch(*height), offer.capacity);
+        capacity[Class::Storage] = self.registration.capacity[Class::Storage];
+        capacity[Class::Storage] = sellable(&Offer { capacity, ..offer.clone() }, provider, parameters);
+        let (from, to) = (offer.capacity[Class::Storage], capacity[Class::Storage]);
         let leaves = provider.leaves_at != 0;
         let is_tried = self.declared == Some(epoch) || self.declaring.is_busy();
-        if leaves || capacity <= offer.capacity || is_tried {
+        let addresses = &self.registration.addresses;
+        let moved = self.announced.as_ref().is_some_and(|announced| announced.addresses != *addresses);
+        // A provider that leaves still serves what it holds, at its address.
+        let grows = to > from && !leaves;
+        if !(grows || moved) || is_tried {
             return;
         }
         self.declared = Some(epoch);
-        tracing::info!(from = offer.capacity, to = capacity, "declaring the capacity again");
+        let capacity = if grows { capacity } else { offer.capacity };
+        if moved {
+            let text = |address: &Address| String::from_utf8_lossy(address).into_owned();
+            let to = addresses.iter().map(text).collect::<Vec<_>>().join(", ");
+            tracing::info!(to, "announcing another address than the ledger has");
+        }
+        if grows {
+            tracing::info!(from, to, "declaring the capacity again");
+        }
         let update = UpdateProvider {
             bond_add: Amount::ZERO,
             capacity,
-            capacity_egress: offer.capacity_egress,
-            capacity_gas: offer.capacity_gas,
-            reserve_storage: offer.reserve_storage,
-            reserve_egress: offer.reserve_egress,
-            reserve_gas: offer.reserve_gas,
+            reserve: offer.reserve,
             term_max: offer.term_max,
             addresses: self.registration.addresses.clone(),
             index: provider.index,
             leave: false,
             exit: None,
         };
-        let failed = "the capacity could not be declared again now";
+        let failed = "the capacity or the address could not be declared again now";
         self.declaring = self.pay_beside(Body::UpdateProvider(update), failed);
     }
 
@@ -411,7 +425,12 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     async fn own(&mut self, height: u64) -> Result<(u64, Option<Case>), LedgerError> {
         let (account, parameters) = (self.account(), self.handler.parts().view.parameters);
         let mut keys = vec![Provider::key(&account), Audit::key(&account), Endings::key(&account)];
-        keys.extend([Reputation::key(&account), Offer::key(&account), System::key()]);
+        keys.extend([
+            Reputation::key(&account),
+            Offer::key(&account),
+            System::key(),
+            Endpoint::key(&account),
+        ]);
         let (at, slots) = self.ledger.read(keys).await?;
         if at.saturating_add(STALE_BLOCKS_MAX) < self.ender.ends.floor() {
             return Err(LedgerError::Unreachable(format!("the node is at height {at}, far behind")));
@@ -421,6 +440,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         let Some(provider) = decode::<Provider>(slot(0))? else { return Ok((at, None)) };
         let Some(offer) = decode::<Offer>(slot(4))? else { return Ok((at, None)) };
         let (audit, endings) = (decode::<Audit>(slot(1))?.unwrap_or_default(), decode::<Endings>(slot(2))?);
+        self.announced = decode::<Endpoint>(slot(6))?;
         self.finder.saw(at, provider.slots);
         let (height, anchor, terms) = (at.max(height), [0; 32], BTreeMap::new());
         let reputation = decode::<Reputation>(slot(3))?;

@@ -11,7 +11,7 @@
 
 use crate::terms::Terms;
 use posync_protocol::{
-    Amount, agreement,
+    Amount, Units, agreement,
     limits::{AUDIT_READ_BYTES, FEE_BYTES_PER_KEY, Parameters},
     operation::Redemption,
 };
@@ -35,8 +35,8 @@ pub fn value(terms: &Terms, kept: &Redemption, round: u64, parameters: &Paramete
 /// that never pays again is never reported.
 pub fn claiming(kept: &Redemption, overdue: u64, disputed: u64) -> Redemption {
     let Redemption { voucher, .. } = kept;
-    let sent = voucher.egress.checked_add(overdue).filter(|_| overdue > disputed);
-    Redemption { claim: sent.map(|sent| (sent, voucher.gas)), ..*kept }
+    let sent = voucher.units.egress.checked_add(overdue).filter(|_| overdue > disputed);
+    Redemption { claim: sent.map(|egress| Units { egress, ..voucher.units }), ..*kept }
 }
 
 /// Vouchers that pay something, by falling value.
@@ -55,7 +55,7 @@ pub fn payable<'a>(
 
 /// True if the unredeemed part of a voucher may include an auditor's read.
 pub const fn is_read(terms: &Terms, kept: &Redemption) -> bool {
-    kept.voucher.egress.saturating_sub(terms.usage.egress) >= AUDIT_READ_BYTES
+    kept.voucher.units.egress.saturating_sub(terms.usage.redeemed.egress) >= AUDIT_READ_BYTES
 }
 
 /// Fee budget of each of `reads` redemptions for their epoch's quality: together a tenth of the epoch's
@@ -99,7 +99,7 @@ mod tests {
 
     fn kept(slot: u32, egress: u64) -> Redemption {
         let agreement = AgreementId { slot, ..id() };
-        let voucher = Voucher::signed(&session(), &CHAIN, agreement, egress, 0);
+        let voucher = Voucher::signed(&session(), &CHAIN, agreement, Units::egress(egress));
         Redemption { voucher, session_key: Account::of(&session().public_key()), claim: None }
     }
 
@@ -107,9 +107,9 @@ mod tests {
     fn a_claim_goes_along_while_it_says_something_new() {
         for (overdue, disputed, expected) in [
             (0, 0, None),
-            (1, 0, Some((MIB + 1, 0))),
+            (1, 0, Some(Units::egress(MIB + 1))),
             (1, 1, None),
-            (500, 499, Some((MIB + 500, 0))),
+            (500, 499, Some(Units::egress(MIB + 500))),
             (500, 501, None),
             (u64::MAX, 0, None),
         ] {
@@ -134,7 +134,7 @@ mod tests {
         closing.usage.closing_epoch = Some(2);
         let read = || {
             let mut read = terms();
-            read.usage.egress = MIB;
+            read.usage.redeemed.egress = MIB;
             read
         };
         let mut small = terms();

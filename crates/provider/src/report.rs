@@ -6,7 +6,7 @@
 
 use crate::prover::Case;
 use posync_alert::{Alert, Alerts, Facts, Kind, Space, Watch, conditions, full_volume};
-use posync_protocol::{Account, limits::LEAF_BYTES};
+use posync_protocol::{Account, Class, limits::LEAF_BYTES};
 use std::path::PathBuf;
 
 /// State of a provider's disk, as far as alerts need it.
@@ -70,7 +70,7 @@ impl Reporter {
 
     /// Sends the alerts that begin or end with these records and this disk, on which `stored` leaves lie.
     pub(crate) fn look(&mut self, case: &Case, stored: u64, disk: Disk) {
-        let promised = case.provider.sold.saturating_sub(stored).saturating_mul(LEAF_BYTES);
+        let promised = case.provider.sold[Class::Storage].saturating_sub(stored).saturating_mul(LEAF_BYTES);
         let space = self.volume.as_deref().and_then(|volume| Space::of(volume, promised));
         let Case { parameters, height, provider, offer, audit, .. } = case;
         let (height, reputation) = (*height, case.reputation.as_ref());

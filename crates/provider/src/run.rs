@@ -23,13 +23,14 @@ use crate::{
 };
 use commonware_cryptography::Signer as _;
 use commonware_macros::select;
-use commonware_runtime::{Clock, Metrics, Network, Spawner, Storage};
+use commonware_runtime::{Clock, Metrics, Network, Resolver, Spawner, Storage};
 use posync_client::{
     channel::{self, Listen, SharedNetwork},
     connection::Connection,
     floor,
     light::Light,
     rpc::{self, Server, Service as _},
+    watch,
 };
 use posync_protocol::Account;
 use rand_core::CryptoRng;
@@ -77,11 +78,10 @@ pub async fn run<E, N>(
     started: impl FnOnce(SocketAddr) + Send,
 ) -> Result<(), Error>
 where
-    E: Spawner + Clock + Storage + Metrics + CryptoRng,
+    E: Spawner + Clock + Storage + Metrics + CryptoRng + Resolver,
     N: Network,
 {
-    let (chain, parameters, account) =
-        (config.chain, config.parameters, Account::of(&config.key.public_key()));
+    let (chain, account) = (config.chain, Account::of(&config.key.public_key()));
     config.registration(config.listen)?;
     let name = |part: &str| format!("{}-{part}", config.partition);
     let (store, mut store_task) = Store::open(context.child("store"), config.store()).await?;
@@ -90,7 +90,7 @@ where
         DataSets::open(context.child("data_sets"), &name("books"), key, chain, held).await?;
     let (vouchers, mut vouchers_task) = Vouchers::open(context.child("vouchers"), &name("till")).await?;
     let journals = journals(&context, &config.partition).await?;
-    let (view, questions) = View::new(account, chain, parameters);
+    let (view, questions) = View::new(account, chain, config.parameters);
     let (asking, seen) = (view.clone(), view.clone());
     let (clock, capacity_leaves) = (Arc::new(context.child("clock")), config.capacity_leaves());
     let key = config.key.clone();
@@ -113,10 +113,11 @@ where
         journals,
     );
     let mut reconciler_task = context.child("reconciler_task").spawn(move |_| reconciler.run());
-    let every = config.scrub;
+    let (every, rate) = (config.scrub, config.scrub_rate);
     let mut scrub_task =
-        context.child("scrub").spawn(move |_| async move { scrub::run(&handler, every).await });
+        context.child("scrub").spawn(move |_| async move { scrub::run(&handler, every, rate).await });
     tracing::info!(%account, address = %listening.address, "the provider is up");
+    tell_when_ready(&context, seen.heights());
     started(listening.address);
     let mut stopped = context.stopped();
     let ended = select! {
@@ -152,10 +153,19 @@ fn open<E: Spawner + Clock, B: commonware_runtime::Blob>(
     handler
 }
 
+/// Logs the first certified height: from then on the provider knows what it owes.
+fn tell_when_ready<E: Spawner>(context: &E, mut heights: watch::Receiver<u64>) {
+    context.child("ready").spawn(move |_| async move {
+        if let Ok(height) = heights.wait_for(|height| *height > 0).await {
+            tracing::info!(height = *height, "ready: the provider follows the chain");
+        }
+    });
+}
+
 /// Starts measuring egress in every epoch.
 fn measure<E, N>(context: &E, network: SharedNetwork<N>, config: &Config, view: View, node: Node)
 where
-    E: Spawner + Clock + CryptoRng,
+    E: Spawner + Clock + CryptoRng + Resolver,
     N: Network,
 {
     let (key, rate) = (config.key.clone(), config.egress_rate);
@@ -176,7 +186,7 @@ where
 /// Follows the chain over a light connection to one node at a time; two nodes must prove an absence.
 async fn follow<E, N>(context: &E, network: &SharedNetwork<N>, config: &Config) -> Node
 where
-    E: Spawner + Clock + Storage + Metrics + CryptoRng,
+    E: Spawner + Clock + Storage + Metrics + CryptoRng + Resolver,
     N: Network,
 {
     let light = Light::new(config.chain, config.network_key);
@@ -205,7 +215,7 @@ async fn listen<E, N, B>(
     handler: Arc<Handler<E, B>>,
 ) -> Result<channel::Listening, channel::Error>
 where
-    E: Spawner + Clock + CryptoRng,
+    E: Spawner + Clock + CryptoRng + Resolver,
     N: Network,
     B: commonware_runtime::Blob,
 {

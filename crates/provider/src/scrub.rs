@@ -9,8 +9,6 @@ use std::time::Duration;
 
 /// Number of shards looked up at once.
 const PAGE: usize = 256;
-/// Minimum read rate, in bytes a second.
-const RATE: u64 = 1 << 20;
 /// Maximum seconds of a pass: two weeks. A store that would take longer is read faster.
 const ROUND_SECONDS: u64 = 14 * 24 * 3_600;
 /// Bytes read before a pause: two of the largest shards.
@@ -26,15 +24,19 @@ pub struct Unreadable {
     pub last: StoreError,
 }
 
-/// Scrubs forever, with a pause of `every` before each pass.
+/// Scrubs forever, with a pause of `every` before each pass, at `least_rate` bytes a second or more.
 ///
 /// # Errors
 /// [`Unreadable`].
-pub async fn run<E: Clock, B: Blob>(handler: &Handler<E, B>, every: Duration) -> Result<(), Unreadable> {
+pub async fn run<E: Clock, B: Blob>(
+    handler: &Handler<E, B>,
+    every: Duration,
+    least_rate: u64,
+) -> Result<(), Unreadable> {
     let mut told = 0;
     loop {
         handler.parts().clock.sleep(every).await;
-        let bad = pass(handler).await?;
+        let bad = pass(handler, least_rate).await?;
         if bad > told {
             tracing::warn!(bad, "the scrub found shards that are damaged or missing; they are in the status");
         } else if bad == 0 && told > 0 {
@@ -44,10 +46,11 @@ pub async fn run<E: Clock, B: Blob>(handler: &Handler<E, B>, every: Duration) ->
     }
 }
 
-/// Read rate in bytes a second for a store of `bytes`.
-const fn rate(bytes: u64) -> u64 {
+/// Read rate in bytes a second for a store of `bytes`, of `least` at least.
+const fn rate(bytes: u64, least: u64) -> u64 {
     let in_time = bytes / ROUND_SECONDS;
-    if in_time > RATE { in_time } else { RATE }
+    let least = if least == 0 { 1 } else { least };
+    if in_time > least { in_time } else { least }
 }
 
 /// One pass: reads every shard at a limited rate, compares it with its name, and looks for owed shards that
@@ -55,10 +58,10 @@ const fn rate(bytes: u64) -> u64 {
 ///
 /// # Errors
 /// [`Unreadable`]: the disk failed on every one of them.
-pub async fn pass<E: Clock, B: Blob>(handler: &Handler<E, B>) -> Result<usize, Unreadable> {
+pub async fn pass<E: Clock, B: Blob>(handler: &Handler<E, B>, least_rate: u64) -> Result<usize, Unreadable> {
     let (store, clock) = (&handler.parts().store, &handler.parts().clock);
     look_for_missing(handler);
-    let rate = rate(store.totals().bytes);
+    let rate = rate(store.totals().bytes, least_rate);
     let (mut after, mut seen, mut failed, mut last) = (None, 0, 0, StoreError::Unknown);
     let mut burst = 0_u64;
     loop {
@@ -96,13 +99,14 @@ fn look_for_missing<E: Clock, B: Blob>(handler: &Handler<E, B>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SCRUB_RATE;
 
     #[test]
     fn a_round_takes_days_and_never_more_than_two_weeks() {
         const TIB: u64 = 1 << 40;
         for (bytes, most) in [(0, 1), (1 << 20, 1), (TIB, 14 * 86_400), (100 * TIB, 14 * 86_400 + 1)] {
-            assert!(bytes / rate(bytes) <= most, "{bytes}");
+            assert!(bytes / rate(bytes, SCRUB_RATE) <= most, "{bytes}");
         }
-        assert!(TIB / rate(TIB) > 10 * 86_400, "a terabyte is no reason to hurry");
+        assert!(TIB / rate(TIB, SCRUB_RATE) > 10 * 86_400, "a terabyte is no reason to hurry");
     }
 }

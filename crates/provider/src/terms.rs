@@ -1,7 +1,7 @@
 //! The ledger's records of one agreement, as the provider last proved them.
 
 use posync_protocol::{
-    AgreementId, Code,
+    AgreementId, Class, Code,
     agreement::{check_open, lock_of, start_round, trust},
     amount::{UNIT, mul_div_up},
     limits::Parameters,
@@ -39,7 +39,7 @@ impl Terms {
 
     /// Egress bytes that the ledger has as disputed: the disputed money at the egress price, rounded up.
     pub fn disputed_bytes(&self) -> u64 {
-        let price = lock_of(&self.agreement, &self.usage).egress_price.into();
+        let price = lock_of(&self.agreement, &self.usage).prices.egress.price.into();
         let bytes = mul_div_up(self.usage.disputed.grains(), UNIT, price).unwrap_or(0);
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
@@ -49,12 +49,12 @@ impl Terms {
     /// cumulative `gas` is paid (VO-3). Bytes beyond it are never paid.
     pub fn egress_ceiling(&self, gas: u64, round: u64, parameters: &Parameters) -> u64 {
         let rounds = round.saturating_sub(start_round(&self.agreement, parameters)) + 1;
-        let by_rate = self.agreement.rate_egress.saturating_mul(rounds);
+        let by_rate = self.agreement.rate.egress.saturating_mul(rounds);
         let lock = lock_of(&self.agreement, &self.usage);
-        let for_gas = lock.gas_cost(self.usage.gas, gas);
+        let for_gas = lock.gas_cost(self.usage.redeemed.gas, gas);
         let left = self.usage.voucher_reserve.grains().saturating_sub(for_gas);
-        let by_reserve = lock.egress_reach(self.usage.egress, left);
-        self.agreement.quota_egress.min(by_rate).min(by_reserve)
+        let by_reserve = lock.egress_reach(self.usage.redeemed.egress, left);
+        self.agreement.quota[Class::Egress].min(by_rate).min(by_reserve)
     }
 }
 
@@ -62,27 +62,24 @@ impl Terms {
 mod tests {
     use super::*;
     use crate::fixtures;
-    use posync_protocol::{Amount, record::Lock};
+    use posync_protocol::{
+        Amount, Metered, Units,
+        record::{Before, Lock, Pair},
+    };
 
     #[test]
     fn the_ceiling_is_what_the_reserve_can_still_pay_at_the_prices_in_force() {
         const P: Parameters = Parameters::LOCAL;
         const MIB: u64 = 1 << 20;
+        const MILLION: Before = Before { price: 1_000_000, base: 1 };
         let mut terms = fixtures::terms();
-        terms.agreement.gas_price = 2_000_000;
+        terms.agreement.prices[Class::Compute].price = 2_000_000;
         terms.usage.voucher_reserve = Amount::new(4_000_000).expect("small");
-        (terms.usage.egress, terms.usage.gas) = (MIB, 7);
-        let lock = |egress_price| Lock {
-            egress_price,
-            egress_slow: 1,
-            gas_price: 1_000_000,
-            gas_slow: 1,
-            egress: MIB,
-            gas: 7,
-            egress_before: 1_000_000,
-            egress_base_before: 1,
-            gas_before: 1_000_000,
-            gas_base_before: 1,
+        (terms.usage.redeemed.egress, terms.usage.redeemed.gas) = (MIB, 7);
+        let lock = |price| Lock {
+            prices: Metered { egress: Pair { price, slow: 1 }, gas: Pair { price: 1_000_000, slow: 1 } },
+            from: Units { egress: MIB, gas: 7 },
+            before: Metered { egress: MILLION, gas: MILLION },
         };
         for (name, gas, lock, expected) in [
             ("four MiB at the opening's price", 0, None, 5 * MIB),

@@ -16,7 +16,7 @@ use posync_client::{
 };
 use posync_node::serve::{Serving, simulated};
 use posync_protocol::{
-    Account, AgreementId, Amount, Body, Bounded, Hash,
+    Account, AgreementId, Amount, Body, Bounded, Class, Hash, PerClass, Units,
     agreement::{credit_window, trust},
     amount::ONE,
     block::with_chain,
@@ -29,7 +29,7 @@ use posync_protocol::{
 };
 use posync_provider::{
     Config,
-    config::{GRACE_LOCAL, LOOSE, SCRUB_LOCAL},
+    config::{GRACE_LOCAL, LOOSE, SCRUB_LOCAL, SCRUB_RATE},
     vouchers::OVERDUE,
 };
 use std::{net::SocketAddr, time::Duration};
@@ -63,7 +63,7 @@ fn serve() -> Option<Serve> {
 fn endpoints(network: &Network4) -> Vec<Endpoint> {
     let endpoint = |(index, node): (usize, &posync_node::run::SimNode)| Endpoint {
         account: Account::of(&node.key.public_key()),
-        address: node_address(index, index as u64 + 1),
+        address: node_address(index, index as u64 + 1).into(),
     };
     network.nodes.iter().enumerate().map(endpoint).collect()
 }
@@ -84,13 +84,14 @@ fn start(world: &World, port: u16) -> Handle<()> {
         egress_rate: 16 << 20,
         pack_bytes: 1 << 20,
         capacity_gas: 0,
-        reserve_prices: (0, 0, 0),
+        reserve_prices: PerClass::all(0),
         term_max: posync_provider::config::TERM_MAX,
         nodes: endpoints(&world.network),
         chain: genesis.chain(),
         network_key: genesis.network_key(),
         parameters: P,
         scrub: SCRUB_LOCAL,
+        scrub_rate: SCRUB_RATE,
         loose: LOOSE,
         grace: GRACE_LOCAL,
         report: posync_provider::report::Reporter::default(),
@@ -133,14 +134,9 @@ impl Consumer {
             slot,
             session_key: account(3),
             storage_key: account(4),
-            max_storage_price: price(P.price_storage),
-            max_egress_price: price(P.price_egress),
-            max_gas_price: price(P.price_gas),
-            quota_leaves: 1 << 15,
-            quota_egress,
-            quota_gas: 0,
-            rate_egress: 1 << 30,
-            rate_gas: 0,
+            price_max: P.prices.map(price),
+            quota: PerClass::new(1 << 15, quota_egress, 0),
+            rate: Units::egress(1 << 30),
             end_epoch,
             voucher_reserve: Amount::sync(10),
             storage_reserve_max: Amount::sync(10_000),
@@ -202,7 +198,7 @@ impl Consumer {
             assert!(proved && slice.offset == read.len() as u64);
             read.extend_from_slice(&slice.data);
             *paid += slice.data.len() as u64;
-            let voucher = Voucher::signed(&key(3), &self.chain, id, *paid, 0);
+            let voucher = Voucher::signed(&key(3), &self.chain, id, Units::egress(*paid));
             if slice.last {
                 // No answer means acceptance, once the voucher is durable there.
                 assert!(matches!(client.call(Ask::Pay(voucher)).await, Err(rpc::Error::NoAnswer)));
@@ -298,7 +294,7 @@ fn it_registers_keeps_proves_sells_and_survives_being_killed() {
         let mut paid = 0;
         assert_eq!(consumer.get(&client, id, chunk::name(&shards[0]), &mut paid).await, shards[0]);
         let used = Usage::key(&account(PROVIDER), 0);
-        while consumer.read::<Usage>(used).await.is_some_and(|used| used.egress < paid) {
+        while consumer.read::<Usage>(used).await.is_some_and(|used| used.redeemed.egress < paid) {
             context.sleep(Duration::from_millis(100)).await;
         }
         for start_number in 2..5u16 {
@@ -334,10 +330,9 @@ fn agreements_that_nobody_ever_used_are_found_in_blocks_and_cleared() {
         let provider = Provider::key(&account(PROVIDER));
         let over = (now + 3 + P.redemption_epochs) * P.epoch_blocks();
         loop {
-            let Provider { slots, sold, sold_egress, .. } =
-                consumer.read(provider).await.expect("registered");
+            let Provider { slots, sold, .. } = consumer.read(provider).await.expect("registered");
             if slots == 0 {
-                assert_eq!((sold, sold_egress), (0, 0), "the room is on offer again");
+                assert_eq!(sold, PerClass::all(0), "the room is on offer again");
                 break;
             }
             let height = consumer.connection.height().await.expect("the network answers");
@@ -377,13 +372,13 @@ fn who_takes_a_window_and_leaves_is_disputed_once_and_who_pays_never() {
             consumer.get(&client, cheat, small, &mut paid_by_cheat).await;
             consumer.get(&client, honest, small, &mut paid).await;
             for (id, paid) in [(honest, paid), (cheat, paid_by_cheat)] {
-                while consumer.used(id).await.egress < paid {
+                while consumer.used(id).await.redeemed.egress < paid {
                     context.sleep(Duration::from_millis(100)).await;
                 }
             }
             let (honest, cheat) = (consumer.used(honest).await, consumer.used(cheat).await);
             assert_eq!((honest.disputed, trust(&honest, &P)), (Amount::ZERO, ONE));
-            let worth = (u128::from(lost) * P.price_egress) >> 20;
+            let worth = (u128::from(lost) * P.prices[Class::Egress]) >> 20;
             assert_eq!(cheat.disputed.grains(), worth);
         }
         // The provider refreshes its agreements once a round.

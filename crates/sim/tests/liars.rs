@@ -1,7 +1,7 @@
 //! Providers that lie to the ledger: the code that refuses them, and the money they keep.
 
 use posync_protocol::{
-    AgreementId, Amount, Body, Bounded, Code, Hash,
+    AgreementId, Amount, Body, Bounded, Class, Code, Hash, Units,
     ledger::Event,
     limits::Parameters,
     operation::{Answer, MissingRead, Redemption, Settle, StorageProof, Voucher},
@@ -188,12 +188,16 @@ fn silence_pays_nothing_and_ends_with_four_failed_reads() {
 fn what_is_claimed_beyond_signatures_is_never_paid_and_voids_no_proof() {
     let (mut market, challenge) = drawn(5);
     let agreement = market.members[0].agreement();
-    let voucher = |agreement: AgreementId, egress| Voucher { agreement, egress, gas: 0, signature: [0; 64] };
+    let voucher = |agreement: AgreementId, egress| Voucher {
+        agreement,
+        units: Units::egress(egress),
+        signature: [0; 64],
+    };
     let redemption = |voucher, session_key, claim| Redemption { voucher, session_key, claim };
     let stranger = market.members[1].account;
     let older = AgreementId { opened: agreement.opened - 1, ..agreement };
     market.members[0].vouchers = vec![
-        redemption(voucher(agreement, 10 << 20), CONSUMER, Some((1 << 40, 0))),
+        redemption(voucher(agreement, 10 << 20), CONSUMER, Some(Units::egress(1 << 40))),
         redemption(voucher(agreement, u64::MAX), CONSUMER, None),
         redemption(voucher(agreement, 20 << 20), stranger, None),
         redemption(voucher(older, 20 << 20), CONSUMER, None),
@@ -201,9 +205,12 @@ fn what_is_claimed_beyond_signatures_is_never_paid_and_voids_no_proof() {
     market.members[0].terms.manner = Manner::Truthful;
     market.events.clear();
     market.reach(challenge.height + posync_sim::market::ANSWER_BLOCKS).expect("the rules hold");
-    let paid = 10 * LOCAL.price_egress;
+    let paid = 10 * LOCAL.prices[Class::Egress];
     let usage: Usage = market.ledger.record(Usage::key(&agreement.provider, 0)).expect("open");
-    assert_eq!((usage.egress, usage.signed.grains(), usage.disputed.grains()), (10 << 20, paid, paid));
+    assert_eq!(
+        (usage.redeemed.egress, usage.signed.grains(), usage.disputed.grains()),
+        (10 << 20, paid, paid)
+    );
     let refused: Vec<Code> = market
         .events
         .iter()
@@ -237,7 +244,7 @@ fn a_read_missing_four_times_running_costs_twice_the_epochs_fee() {
     let before = market.provider(0).bond;
     market.members[0].lose(20, 1);
     market.reach(12 * LOCAL.epoch_blocks()).expect("the rules hold");
-    let weight = LOCAL.price_storage * u128::from(market.members[0].tree.leaves());
+    let weight = LOCAL.prices[Class::Storage] * u128::from(market.members[0].tree.leaves());
     let twice = Amount::new(2 * weight * u128::from(LOCAL.epoch_rounds) / (1 << 20)).expect("little");
     let taken: Vec<Amount> = market
         .events

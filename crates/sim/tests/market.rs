@@ -3,7 +3,7 @@
 
 use commonware_codec::EncodeSize as _;
 use posync_protocol::{
-    Account, AgreementId, Amount, Body, Bounded, Code,
+    Account, AgreementId, Amount, Body, Bounded, Code, Units,
     ledger::Event,
     limits::{Parameters, REDEEM_VOUCHERS_MAX},
     operation::{Redeem, Redemption, Settle, Voucher},
@@ -139,7 +139,7 @@ fn a_flood_of_mempools_delays_no_answer_and_prices_itself_out() {
 fn flood() -> Body {
     let redemption = |slot| {
         let agreement = AgreementId { provider: CONSUMER, slot, opened: 1 };
-        let voucher = Voucher { agreement, egress: 1, gas: 0, signature: [0; 64] };
+        let voucher = Voucher { agreement, units: Units::egress(1), signature: [0; 64] };
         Redemption { voucher, session_key: CONSUMER, claim: None }
     };
     let vouchers = (0..REDEEM_VOUCHERS_MAX as u32).map(redemption);

@@ -4,6 +4,7 @@ use crate::{
     failure::Outcome,
     gateway::Gateway,
     ledger::Ledger,
+    net::{Access, Net},
     output::{Output, table},
     session,
 };
@@ -11,7 +12,6 @@ use posync_protocol::{
     Amount, agreement::trust, amount::ONE, limits::Parameters, record::Usage, wire::gateway::AgreementRow,
 };
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// Command-line arguments of `posync agreements`.
 #[derive(Debug, clap::Args)]
@@ -19,10 +19,11 @@ pub(crate) struct Agreements {}
 
 impl Agreements {
     /// Prints the gateway's agreements and their use as the ledger proves it.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
+    pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
+        let net = Net::open(access)?;
         session::run(async |context| {
-            let agreements = Gateway::connect(&context, net).await?.agreements().await?;
-            let ledger = Ledger::open(&context, net).await?;
+            let agreements = Gateway::connect(&context, &net).await?.agreements().await?;
+            let ledger = Ledger::open(&context, &net).await?;
             let keys = agreements.iter().map(|row| Usage::key(&row.agreement.provider, row.agreement.slot));
             let uses = ledger.read_all::<Usage>(keys.collect()).await?.into_iter();
             let rows: Vec<(AgreementRow, Usage)> =

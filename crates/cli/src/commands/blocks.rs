@@ -8,7 +8,7 @@ use crate::{
     devnet::create::SUPPLY,
     failure::{Exit, Failure, Outcome},
     ledger::{Block, Ledger},
-    network::Network,
+    net::{Access, Net},
     output::{Output, table},
     session,
 };
@@ -19,7 +19,6 @@ use posync_protocol::{
 };
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// Number of blocks shown by default.
 const LAST: u64 = 20;
@@ -37,10 +36,10 @@ pub(crate) struct Blocks {
 
 impl Blocks {
     /// Prints the blocks of a range; fails if the first is newer than the newest final one.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
-        let network = Network::read(net)?;
+    pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
+        let net = Net::open(access)?;
         session::run(async |context| {
-            let ledger = Ledger::open(&context, net).await?;
+            let ledger = Ledger::open(&context, &net).await?;
             let tip = ledger.height().await?;
             let to = self.to.unwrap_or(tip).min(tip);
             let usual = if output.json { 1 } else { to.saturating_sub(LAST - 1) };
@@ -51,7 +50,7 @@ impl Blocks {
                 return Err(Failure::new(Exit::NotFound, "there are no such blocks", why, next));
             }
             if output.json {
-                print_lines(&ledger, &network, from..=to, output).await
+                print_lines(&ledger, &net, from..=to, output).await
             } else {
                 print_table(&ledger, from..=to, output).await
             }
@@ -61,12 +60,12 @@ impl Blocks {
 
 async fn print_lines(
     ledger: &Ledger,
-    network: &Network,
+    net: &Net,
     heights: std::ops::RangeInclusive<u64>,
     output: Output,
 ) -> Outcome {
     let parameters = ledger.parameters();
-    let about = json!({ "network_key": network.network_key, "chain": network.chain,
+    let about = json!({ "network_key": net.network_key(), "chain": net.chain(),
         "supply": SUPPLY, "parameters": parameters });
     output.answer(&about, String::new)?;
     for height in heights {

@@ -9,6 +9,7 @@ use crate::{
     },
     failure::{Failure, Outcome},
     interrupt::Asked,
+    net::Access,
     network::Role,
     output::Output,
     ready, session,
@@ -16,7 +17,7 @@ use crate::{
 use std::{
     cell::RefCell,
     io::{self, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -38,7 +39,7 @@ pub(crate) struct Devnet {
     /// Remove the network in the directory first
     #[arg(long)]
     fresh: bool,
-    /// Address to which members post their alerts as JSON; kept in each one's role.json
+    /// Address to which members post their alerts as JSON; kept in each one's config.toml
     #[arg(long, value_name = "URL")]
     alert_url: Option<String>,
     /// Certificate authorities (PEM) that may have signed that host's certificate; the public ones if not given
@@ -53,8 +54,8 @@ fn absolute(path: PathBuf) -> Outcome<PathBuf> {
 
 impl Devnet {
     /// Runs `posync devnet` until a signal.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
-        let directory = self.dir.unwrap_or_else(|| net.to_path_buf());
+    pub(crate) fn run(self, net: &Access, output: Output) -> Outcome {
+        let directory = self.dir.unwrap_or_else(|| net.directory().to_path_buf());
         hook(self.alert_url.as_deref(), self.alert_ca.as_deref())?;
         if self.fresh {
             clear(&directory)?;
@@ -107,13 +108,14 @@ fn announce(running: &Running, height: Option<u64>, output: Output) -> Outcome {
         let count = |role| network.members(role).count();
         format!(
             "network   {}\nkey       {}\nheight    {height}\nmembers   {} authorities, {} providers, 1 gateway\n\
-             gateway   {}\n\nIn another terminal: POSYNC_NET={} posync put FILE\nCtrl-C stops it; the same \
+             gateway   {}\nline      {}\n\nIn another terminal: POSYNC_NET={} posync put FILE\nCtrl-C stops it; the same \
              directory continues the same chain.",
             running.directory.display(),
             network.network_key,
             count(Role::Authority),
             count(Role::Provider),
             network.endpoints.gateway,
+            running.net.file.to_line(),
             running.directory.display(),
         )
     })

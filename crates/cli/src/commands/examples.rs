@@ -67,7 +67,7 @@ pub(crate) const PROVE: &str = "Examples:
 
 /// Examples of `posync verify`.
 pub(crate) const VERIFY: &str = "Examples:
-  posync verify proof.sync --network-key 8c5f...  the key is `network_key` in devnet.json";
+  posync verify proof.sync --network-key 8c5f...  the key is that of `posync net show`";
 
 /// Examples of `posync blocks`.
 pub(crate) const BLOCKS: &str = "Examples:

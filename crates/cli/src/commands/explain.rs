@@ -6,11 +6,11 @@ mod faults;
 mod service;
 
 use self::service::Service;
-use super::recompute::{genesis, sealing_block};
+use super::recompute::sealing_block;
 use crate::{
     failure::{Exit, Failure, Outcome},
     ledger::Ledger,
-    network::Network,
+    net::{Access, Net},
     output::{Output, table},
     session,
 };
@@ -24,7 +24,6 @@ use posync_protocol::{
     record::{Books, Provider, QUALITIES, Settlement, UNMEASURED},
 };
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// Command-line arguments of `posync explain`.
 #[derive(Debug, clap::Args)]
@@ -46,14 +45,12 @@ enum What {
 
 impl Explain {
     /// Prints the computation; fails if a line differs from the ledger's record.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
-        let network = Network::read(net)?;
+    pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
+        let net = Net::open(access)?;
         let What::Reward { node, epoch } = self.what;
-        let account = network.resolve(&node)?;
-        // The chain must be the one with the constants in the formulas.
-        genesis(net, &network)?;
+        let account = net.resolve(&node)?;
         session::run(async |context| {
-            let ledger = Ledger::open(&context, net).await?;
+            let ledger = Ledger::open(&context, &net).await?;
             let reward = explain(&ledger, &account, epoch).await?;
             output.answer(&reward.to_json(), || reward.to_text())?;
             reward.judge()
@@ -197,8 +194,8 @@ fn measure(lines: &mut Vec<Line>, row: &Settlement, rows: &[Option<Settlement>],
         lines.push(Line { name, formula, value, recorded, block: times.measured });
     };
     let (a, l) = (row.available.ppb(), row.latency.ppb());
-    let classes = ["storage", "egress", "gas"].into_iter().zip(row.correct);
-    let classes = classes.filter_map(|(class, c)| Some((class, c.measured()?)));
+    let classes = row.correct.iter();
+    let classes = classes.filter_map(|(class, c)| Some((class.name(), c.measured()?)));
     let mut qualities = Vec::new();
     for (class, c) in classes {
         let cc = times_ratio(c, c);

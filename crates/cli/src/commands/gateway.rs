@@ -2,8 +2,10 @@
 
 use crate::{
     failure::{Exit, Failure, Outcome},
-    network::{Network, Role},
+    net::{Access, Net},
+    network::Role,
     output::Output,
+    role::settings::{self, Settings},
 };
 use commonware_runtime::{
     Runner as _, Supervisor as _,
@@ -50,14 +52,9 @@ enum Command {
 
 impl Gateway {
     /// Saves or restores the catalogue in the directory of the network.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
-        let network = Network::read(net)?;
-        let of = network.nodes.iter().find(|member| member.role == Role::Gateway);
-        let member = of.ok_or_else(|| {
-            let next = "name the directory of a network with a gateway with --net";
-            Failure::new(Exit::Local, "there is no gateway", "the network names none", next)
-        })?;
-        let storage = member.dir.join("storage");
+    pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
+        let net = Net::open(access)?;
+        let storage = directory(&net)?.join("storage");
         let (held, file, done) = match self.command {
             Command::Backup { file } => (backup(&storage, &file)?, file, "saved to"),
             Command::Restore { file } => (restore(&storage, &file)?, file, "restored from"),
@@ -67,6 +64,21 @@ impl Gateway {
         let (files, agreements) = (held.files, held.agreements);
         output.answer(&value, || format!("{done} {}: {files} files, {agreements} agreements", file.display()))
     }
+}
+
+/// The gateway's directory: the one that `--net` names, or the gateway's in a devnet's.
+fn directory(net: &Net) -> Outcome<PathBuf> {
+    let own = net.directory.as_ref().filter(|own| own.join(settings::FILE).exists());
+    if let Some(own) = own
+        && Settings::read(own)?.role == Role::Gateway
+    {
+        return Ok(own.clone());
+    }
+    let member = net.members(Role::Gateway).next().map(|member| member.dir.clone());
+    member.ok_or_else(|| {
+        let next = "name the gateway's own directory with --net";
+        Failure::new(Exit::Local, "there is no gateway", "the directory holds none", next)
+    })
 }
 
 fn failed(file: &Path, doing: &str, why: impl std::fmt::Display) -> Failure {

@@ -3,10 +3,10 @@
 use crate::{
     failure::Outcome,
     gateway::Gateway,
+    net::{Access, Net},
     output::{Output, table},
     session,
 };
-use std::path::Path;
 
 /// Command-line arguments of `posync ls`.
 #[derive(Debug, clap::Args)]
@@ -14,9 +14,10 @@ pub(crate) struct Ls {}
 
 impl Ls {
     /// Prints name, size, hash and durable shards of every file.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
+    pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
+        let net = Net::open(access)?;
         session::run(async |context| {
-            let files = Gateway::connect(&context, net).await?.list().await?;
+            let files = Gateway::connect(&context, &net).await?.list().await?;
             output.answer(&files, || {
                 let rows: Vec<Vec<String>> = files
                     .iter()

@@ -3,6 +3,8 @@
 pub(crate) mod account;
 pub(crate) mod agreements;
 pub(crate) mod blocks;
+pub(crate) mod card;
+pub(crate) mod ceremony;
 pub(crate) mod demo;
 pub(crate) mod devnet;
 pub(crate) mod examples;
@@ -10,6 +12,7 @@ pub(crate) mod explain;
 pub(crate) mod gateway;
 pub(crate) mod get;
 pub(crate) mod ls;
+pub(crate) mod net;
 pub(crate) mod prices;
 pub(crate) mod prove;
 pub(crate) mod providers;

@@ -6,26 +6,26 @@
 use crate::{
     failure::Outcome,
     ledger::Ledger,
+    net::{Access, Net},
     output::{Output, table},
     session,
 };
 use posync_protocol::{
+    Class,
     amount::ONE,
     books::pair,
     economics::price::TARGET_FLOW,
     json::digits,
     limits::Parameters,
-    record::{Books, EGRESS, Market, STORAGE},
+    record::{Books, Market},
 };
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// Most closed epochs that one answer may show.
 const EPOCHS_MAX: u64 = 512;
 
 /// The classes and the units of their prices: 2^20 leaves of 1 KiB kept for a round, 2^20 bytes sent.
-const CLASSES: [(usize, &str, &str, u64); 2] =
-    [(STORAGE, "storage", "GiB and round", TARGET_FLOW), (EGRESS, "egress", "MiB", TARGET_FLOW)];
+const CLASSES: [(Class, &str); 2] = [(Class::Storage, "GiB and round"), (Class::Egress, "MiB")];
 
 /// Command-line arguments of `posync prices`.
 #[derive(Debug, clap::Args)]
@@ -37,10 +37,11 @@ pub(crate) struct Prices {
 
 impl Prices {
     /// Prints the posted prices and those of the newest closed epochs.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
+    pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
+        let net = Net::open(access)?;
         session::run(async |context| {
-            let ledger = Ledger::open(&context, net).await?;
-            let keys = CLASSES.iter().map(|(class, ..)| Market::key(*class as u8)).collect();
+            let ledger = Ledger::open(&context, &net).await?;
+            let keys = CLASSES.iter().map(|(class, ..)| Market::key(*class)).collect();
             let markets = ledger.read_all::<Market>(keys).await?;
             let epoch = ledger.parameters().epoch(ledger.height().await?);
             let keys = (epoch.saturating_sub(self.epochs)..epoch).map(Books::key).collect();
@@ -69,13 +70,9 @@ struct Now {
 }
 
 impl Now {
-    fn of(
-        (class, name, unit, target): (usize, &'static str, &'static str, u64),
-        market: Option<Market>,
-        parameters: &Parameters,
-    ) -> Self {
+    fn of((class, unit): (Class, &'static str), market: Option<Market>, parameters: &Parameters) -> Self {
         let pair = pair(market.clone(), class, parameters);
-        Self { name, unit, target, price: pair.price, slow: pair.slow, market }
+        Self { name: class.name(), unit, target: TARGET_FLOW, price: pair.price, slow: pair.slow, market }
     }
 
     /// Used share of the offered capacity in percent, and its epoch; `None` while none is offered.
@@ -104,8 +101,8 @@ fn percent(share: u64) -> u64 {
 }
 
 fn epoch_json(books: &Books) -> Value {
-    let classes = CLASSES.map(|(class, name, ..)| {
-        json!({ "class": name, "price": digits(&books.prices[class]),
+    let classes = CLASSES.map(|(class, _)| {
+        json!({ "class": class.name(), "price": digits(&books.prices[class]),
             "slow_price": digits(&books.slow[class]) })
     });
     json!({ "epoch": books.epoch, "classes": classes })
@@ -130,7 +127,7 @@ fn epochs_text(closed: &[Books]) -> String {
         return "no epoch is closed yet: an epoch's prices stand three epochs after it".into();
     }
     let rows = closed.iter().map(|books| {
-        let pair = |class: usize| [books.prices[class].to_string(), books.slow[class].to_string()];
+        let pair = |class: Class| [books.prices[class].to_string(), books.slow[class].to_string()];
         let mut row = vec![books.epoch.to_string()];
         row.extend(CLASSES.iter().flat_map(|(class, ..)| pair(*class)));
         row

@@ -4,11 +4,11 @@ use super::recompute::{genesis, replay, root};
 use crate::{
     failure::{Exit, Failure, Outcome},
     ledger::Ledger,
-    network::Network,
+    net::{Access, Net},
     output::Output,
     records, session, target,
 };
-use posync_client::light::{Row, Subject};
+use posync_client::light::{ProvedRow, Subject};
 use posync_protocol::{
     Account, Bounded, Hash, Record as _, Slot,
     books::tree,
@@ -88,45 +88,42 @@ enum Record {
 
 impl Prove {
     /// Writes the proof of the record to a file.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
-        let network = Network::read(net)?;
-        let subject = self.record.subject(&network)?;
+    pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
+        let net = Net::open(access)?;
+        let subject = self.record.subject(&net)?;
         session::run(async |context| {
-            let ledger = Ledger::open(&context, net).await?;
+            let ledger = Ledger::open(&context, &net).await?;
             let bytes = match &self.record {
                 Record::Payout { account, epoch } => {
-                    let account = network.resolve(account)?;
-                    export_payout(&ledger, (net, &network), &account, *epoch, &self.out).await?
+                    let account = net.resolve(account)?;
+                    export_payout(&ledger, &net, &account, *epoch, &self.out).await?
                 }
                 _ => export(&ledger, &subject, &self.out).await?,
             };
             let file = self.out.display().to_string();
-            output.answer(
-                &json!({ "file": file, "bytes": bytes, "network_key": network.network_key }),
-                || {
-                    format!(
-                        "wrote {file}: {bytes} bytes\ncheck it with\n  posync verify {file} --network-key {}",
-                        network.network_key
-                    )
-                },
-            )
+            output.answer(&json!({ "file": file, "bytes": bytes, "network_key": net.network_key() }), || {
+                format!(
+                    "wrote {file}: {bytes} bytes\ncheck it with\n  posync verify {file} --network-key {}",
+                    net.network_key()
+                )
+            })
         })
     }
 }
 
 impl Record {
-    fn subject(&self, network: &Network) -> Outcome<Subject> {
+    fn subject(&self, net: &Net) -> Outcome<Subject> {
         Ok(match self {
-            Self::Account { account } => Subject::of_account::<AccountState>(&network.resolve(account)?),
-            Self::Provider { account } => Subject::of_account::<Provider>(&network.resolve(account)?),
-            Self::Audit { account } => Subject::of_account::<Audit>(&network.resolve(account)?),
-            Self::Settlement { account, epoch } => records::settlement(&network.resolve(account)?, *epoch),
-            Self::Reputation { account } => Subject::of_account::<Reputation>(&network.resolve(account)?),
-            Self::Seat { account } => Subject::of_account::<Seat>(&network.resolve(account)?),
+            Self::Account { account } => Subject::of_account::<AccountState>(&net.resolve(account)?),
+            Self::Provider { account } => Subject::of_account::<Provider>(&net.resolve(account)?),
+            Self::Audit { account } => Subject::of_account::<Audit>(&net.resolve(account)?),
+            Self::Settlement { account, epoch } => records::settlement(&net.resolve(account)?, *epoch),
+            Self::Reputation { account } => Subject::of_account::<Reputation>(&net.resolve(account)?),
+            Self::Seat { account } => Subject::of_account::<Seat>(&net.resolve(account)?),
             Self::Payout { epoch, .. } | Self::Books { epoch } => {
                 Subject::new::<Books>(&[&epoch.to_be_bytes()]).expect("8 bytes fit")
             }
-            Self::Agreement { account, slot } => Subject::agreement(&network.resolve(account)?, *slot),
+            Self::Agreement { account, slot } => Subject::agreement(&net.resolve(account)?, *slot),
             Self::System => Subject::new::<System>(&[]).expect("an empty id fits"),
         })
     }
@@ -145,7 +142,7 @@ fn write(path: &Path, proof: &[u8]) -> Outcome<u64> {
 /// Writes the proof of a provider's row of closed books; returns its length in bytes.
 pub(crate) async fn export_payout(
     ledger: &Ledger,
-    (net, network): (&Path, &Network),
+    net: &Net,
     account: &Account,
     epoch: u64,
     path: &Path,
@@ -156,7 +153,7 @@ pub(crate) async fn export_payout(
     if root(&rows) != books.root {
         // The ledger keeps a row for 512 epochs, and none of a provider that left: those come from blocks.
         let epochs = epoch..=epoch;
-        rows = replay(ledger, genesis(net, network)?, &epochs).await?.rows(epoch).to_vec();
+        rows = replay(ledger, genesis(net, None)?, &epochs).await?.rows(epoch).to_vec();
     }
     if root(&rows) != books.root {
         return Err(differ(epoch));
@@ -168,7 +165,7 @@ pub(crate) async fn export_payout(
     })?;
     let leaves: Vec<Hash> = rows.iter().map(|(account, slot)| tree::leaf(account, slot)).collect();
     let path_to_root = tree::path(&leaves, index).and_then(Bounded::new).ok_or_else(|| differ(epoch))?;
-    let row = Row {
+    let row = ProvedRow {
         account: *account,
         index: u32::try_from(index).map_err(|_| differ(epoch))?,
         slot: rows[index].1,

@@ -3,14 +3,13 @@
 use crate::{
     failure::Outcome,
     ledger::Ledger,
-    network::{Network, Role},
+    net::{Access, Net},
     output::{Output, table},
     provider::Shown,
     session,
 };
 use posync_protocol::{Account, Amount, limits::SETTLEMENT_RING, record::Settlement};
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// Epochs over which the pay is added up.
 const EPOCHS: u64 = 8;
@@ -20,15 +19,15 @@ const EPOCHS: u64 = 8;
 pub(crate) struct Providers {}
 
 impl Providers {
-    /// Prints a row for each provider of the network's description.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
-        let network = Network::read(net)?;
+    /// Prints a row for each registered provider.
+    pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
+        let net = Net::open(access)?;
         session::run(async |context| {
-            let ledger = Ledger::open(&context, net).await?;
+            let ledger = Ledger::open(&context, &net).await?;
             let epoch = ledger.parameters().epoch(ledger.height().await?);
             let mut rows = Vec::new();
-            for member in network.members(Role::Provider) {
-                rows.extend(row(&ledger, &network.account(member)?, epoch).await?);
+            for account in ledger.providers().await? {
+                rows.extend(row(&ledger, &account, epoch).await?);
             }
             let values: Vec<Value> = rows.iter().map(Row::to_json).collect();
             output.answer(&values, || {

@@ -3,6 +3,7 @@
 use crate::{
     failure::{Exit, Failure, Outcome},
     gateway::Gateway,
+    net::{Access, Net},
     output::Output,
     session,
     source::Source,
@@ -23,15 +24,16 @@ pub(crate) struct Put {
 
 impl Put {
     /// Stores the file and prints how many shards are durable.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
+    pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
         let name = match self.name {
             Some(name) => name,
             None => own_name(&self.file)?,
         };
         let mut source =
             if self.file == Path::new("-") { Source::stdin(self.length)? } else { Source::open(&self.file)? };
+        let net = Net::open(access)?;
         session::run(async |context| {
-            let gateway = Gateway::connect(&context, net).await?;
+            let gateway = Gateway::connect(&context, &net).await?;
             let bar = output.progress(source.length());
             let file = gateway.put(&name, &mut source, |bytes| bar.inc(bytes)).await?;
             bar.finish_and_clear();

@@ -1,12 +1,12 @@
 //! `posync recompute`: an epoch's books from blocks alone, compared with the ledger byte for byte.
 
 use crate::{
-    devnet::create::GENESIS_FILE,
     failure::{Exit, Failure, Outcome},
     ledger::Ledger,
-    network::Network,
+    net::{Access, Net},
     output::{Output, table},
     replay::{Replay, Row},
+    role::GENESIS_FILE,
     session,
 };
 use posync_node::genesis::Genesis;
@@ -17,22 +17,29 @@ use posync_protocol::{
     record::{Books, Settlement},
 };
 use serde_json::{Value, json};
-use std::{fs, ops::RangeInclusive, path::Path};
+use std::{
+    fs,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
 
 /// Command-line arguments of `posync recompute`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Recompute {
     /// The epoch; its books must be closed
     epoch: u64,
+    /// The genesis of the network; the one in the directory of --net if not given
+    #[arg(long, value_name = "FILE")]
+    genesis: Option<PathBuf>,
 }
 
 impl Recompute {
     /// Prints the comparison; fails if the ledger's books differ.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
-        let network = Network::read(net)?;
-        let genesis = genesis(net, &network)?;
+    pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
+        let net = Net::open(access)?;
+        let genesis = genesis(&net, self.genesis.as_deref())?;
         session::run(async |context| {
-            let ledger = Ledger::open(&context, net).await?;
+            let ledger = Ledger::open(&context, &net).await?;
             let compared = compare(&ledger, genesis, self.epoch..=self.epoch).await?;
             let compared = compared.first().expect("one epoch was asked for");
             output.answer(&compared.to_json(), || compared.to_text())?;
@@ -43,18 +50,22 @@ impl Recompute {
 
 /// Advice where to get a genesis.
 pub(crate) const FROM_A_MEMBER: &str =
-    "copy `genesis` from the directory of any member: it is the same for all";
+    "copy `genesis` from the directory of any authority: it is the same for all";
 
-/// Reads the genesis in `net`; fails unless it is the one that `devnet.json` names.
-pub(crate) fn genesis(net: &Path, network: &Network) -> Outcome<Genesis> {
-    let path = net.join(GENESIS_FILE);
+/// Reads the genesis at `path`, or in the network's directory; fails unless it is the network's.
+pub(crate) fn genesis(net: &Net, path: Option<&Path>) -> Outcome<Genesis> {
+    let beside = net.directory.as_ref().map(|directory| directory.join(GENESIS_FILE));
+    let path = path.map(Path::to_path_buf).or(beside).ok_or_else(|| {
+        let next = "name a copy with --genesis: every authority has one, and it is the same for all";
+        Failure::new(Exit::Usage, "the genesis is needed", "a network file holds only its hash", next)
+    })?;
     let bytes = fs::read(&path).map_err(|error| Failure::file(&path, "read", error))?;
     let genesis =
         Genesis::from_bytes(&bytes).map_err(|error| Failure::damaged(&path, error, FROM_A_MEMBER))?;
-    if hex::encode(genesis.chain()) == network.chain {
+    if genesis.chain() == net.file.chain {
         return Ok(genesis);
     }
-    let why = "it is the genesis of another network than devnet.json names";
+    let why = "it is the genesis of another network than the network file names";
     Err(Failure::damaged(&path, why, FROM_A_MEMBER))
 }
 

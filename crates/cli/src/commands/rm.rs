@@ -1,7 +1,12 @@
 //! `posync rm NAME`: forgets a stored file.
 
-use crate::{failure::Outcome, gateway::Gateway, output::Output, session};
-use std::path::Path;
+use crate::{
+    failure::Outcome,
+    gateway::Gateway,
+    net::{Access, Net},
+    output::Output,
+    session,
+};
 
 /// Command-line arguments of `posync rm`.
 #[derive(Debug, clap::Args)]
@@ -12,9 +17,10 @@ pub(crate) struct Rm {
 
 impl Rm {
     /// Deletes the file from the catalogue and prints its size.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
+    pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
+        let net = Net::open(access)?;
         session::run(async |context| {
-            let file = Gateway::connect(&context, net).await?.remove(&self.name).await?;
+            let file = Gateway::connect(&context, &net).await?.remove(&self.name).await?;
             output.answer(&file, || format!("removed '{}': {} bytes", self.name.escape_debug(), file.bytes))
         })
     }

@@ -4,13 +4,12 @@ use crate::{
     failure::{Exit, Failure, Outcome},
     keys,
     ledger::Ledger,
-    network::{Network, USER_KEY},
+    net::{Access, Net},
     output::Output,
     session,
 };
 use posync_protocol::{Amount, Body, amount::SYNC, operation::Transfer};
 use serde_json::json;
-use std::path::{Path, PathBuf};
 
 /// Decimals of one SYNC: its smallest part is a grain.
 const DECIMALS: usize = 9;
@@ -22,20 +21,18 @@ pub(crate) struct Send {
     to: String,
     /// The amount in SYNC, with up to nine decimals
     amount: String,
-    /// The key file that pays; the network's user.key if not given
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
 }
 
 impl Send {
     /// Pays, and prints the block that holds the payment.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
+    pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
         let amount = parse(&self.amount)?;
-        let to = Network::read(net)?.resolve(&self.to)?;
-        let path = self.key.unwrap_or_else(|| net.join(USER_KEY));
+        let net = Net::open(access)?;
+        let to = net.resolve(&self.to)?;
+        let path = net.key_file()?;
         let key = keys::read(&path)?;
         session::run(async |context| {
-            let ledger = Ledger::open(&context, net).await?;
+            let ledger = Ledger::open(&context, &net).await?;
             let sent = ledger.run(&key, &path, Body::Transfer(Transfer { to, amount })).await?;
             let value = json!({ "to": to, "amount": amount,
                 "operation": hex::encode(sent.id), "height": sent.receipt.height });
@@ -45,7 +42,7 @@ impl Send {
 }
 
 /// Parses SYNC with up to nine decimals, without rounding.
-fn parse(text: &str) -> Outcome<Amount> {
+pub(crate) fn parse(text: &str) -> Outcome<Amount> {
     let refuse = |why: &str| {
         let next = "give SYNC with up to nine decimals, such as 1.5";
         Failure::new(Exit::Usage, format!("'{text}' is not an amount"), why, next)

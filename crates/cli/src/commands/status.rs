@@ -4,7 +4,7 @@ use crate::{
     failure::Outcome,
     gateway::Gateway,
     ledger::{Ledger, accounted},
-    network::{Network, Role},
+    net::{Access, Net},
     output::{Output, table},
     pulse::Pulse,
     session,
@@ -12,7 +12,6 @@ use crate::{
 use posync_protocol::record::{Seat, System};
 use rustix::process::{Pid, test_kill_process};
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// Command-line arguments of `posync status`.
 #[derive(Debug, clap::Args)]
@@ -20,30 +19,30 @@ pub(crate) struct Status {}
 
 impl Status {
     /// Prints height, consensus, processes, money and the gateway's state.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
-        let network = Network::read(net)?;
+    pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
+        let net = Net::open(access)?;
         session::run(async |context| {
-            let ledger = Ledger::open(&context, net).await?;
-            let pulse = Pulse::take(&ledger, &network).await;
+            let ledger = Ledger::open(&context, &net).await?;
+            let pulse = Pulse::take(&ledger, &net).await;
             let system: System = ledger.read(System::key()).await?.unwrap_or_default();
-            let gateway = match Gateway::connect(&context, net).await {
+            let gateway = match Gateway::connect(&context, &net).await {
                 // The gateway may serve other accounts only; the network's state is public all the same.
                 Ok(gateway) => gateway.status().await.ok(),
                 Err(_) => None,
             };
-            let seats = read_seats(&ledger, &network).await?;
+            let seats = read_seats(&ledger, &net).await?;
             let parameters = ledger.parameters();
             let height = pulse.height;
             let alive = |pid| pid > 0 && Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_ok());
-            let members: Vec<Value> = network
-                .nodes
+            let members: Vec<Value> = net
+                .members
                 .iter()
                 .map(|node| {
                     json!({ "name": node.name, "role": node.role, "pid": node.pid,
                         "running": alive(node.pid.cast_signed()), "address": node.address })
                 })
                 .collect();
-            let value = json!({ "network_key": network.network_key, "chain": network.chain, "height": height,
+            let value = json!({ "network_key": net.network_key(), "chain": net.chain(), "height": height,
                 "round": parameters.round(height), "epoch": parameters.epoch(height), "consensus": pulse.to_json(),
                 "system": system, "accounted": accounted(&system),
                 "gateway": gateway, "seats": seats.iter().map(seat_json).collect::<Vec<_>>(), "members": members });
@@ -54,12 +53,12 @@ impl Status {
     }
 }
 
-/// The seats of the authorities, with the names of their members.
-async fn read_seats(ledger: &Ledger, network: &Network) -> Outcome<Vec<(String, Seat)>> {
+/// The seats of the nodes, with their names.
+async fn read_seats(ledger: &Ledger, net: &Net) -> Outcome<Vec<(String, Seat)>> {
     let mut seats = Vec::new();
-    for member in network.members(Role::Authority) {
-        let seat: Option<Seat> = ledger.read(Seat::key(&network.resolve(&member.name)?)).await?;
-        seats.extend(seat.map(|seat| (member.name.clone(), seat)));
+    for node in &net.file.nodes {
+        let seat: Option<Seat> = ledger.read(Seat::key(&node.account)).await?;
+        seats.extend(seat.map(|seat| (net.name(node), seat)));
     }
     Ok(seats)
 }

@@ -45,7 +45,7 @@ impl Verify {
 
 fn network_key(text: &str) -> Outcome<NetworkKey> {
     let refuse = |why: String| {
-        let next = "give the 192 hex digits that devnet.json calls network_key";
+        let next = "give the 192 hex digits that the network file calls network_key";
         Failure::new(Exit::Usage, "the network key cannot be read", why, next)
     };
     let bytes = hex::decode(text).map_err(|error| refuse(error.to_string()))?;

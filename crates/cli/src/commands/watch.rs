@@ -4,7 +4,8 @@
 use crate::{
     failure::{Exit, Failure, Outcome},
     ledger::Ledger,
-    network::{Network, Role},
+    net::{Access, Net},
+    network::Role,
     output::Output,
     session,
 };
@@ -35,12 +36,12 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Runs `posync watch` until a signal.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
-        let network = Network::read(net)?;
-        let accounts = self.accounts(&network)?;
+    pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
+        let net = Net::open(access)?;
         let alerts = hook(self.alert_url.as_deref(), self.alert_ca.as_deref())?;
         session::run(async |context| {
-            let ledger = Ledger::open(&context, net).await?;
+            let ledger = Ledger::open(&context, &net).await?;
+            let accounts = self.accounts(&net, &ledger).await?;
             let mut watches: BTreeMap<Account, posync_alert::Watch> = BTreeMap::new();
             let mut blocks = ledger.follow();
             loop {
@@ -60,11 +61,16 @@ impl Watch {
         })
     }
 
-    fn accounts(&self, network: &Network) -> Outcome<Vec<Account>> {
+    async fn accounts(&self, net: &Net, ledger: &Ledger) -> Outcome<Vec<Account>> {
         if self.nodes.is_empty() {
-            return network.members(Role::Provider).map(|member| network.account(member)).collect();
+            // The providers of a devnet are known before they are registered.
+            let members: Vec<Account> = net
+                .members(Role::Provider)
+                .map(|member| net.resolve(&member.name))
+                .collect::<Outcome<_>>()?;
+            return if members.is_empty() { ledger.providers().await } else { Ok(members) };
         }
-        self.nodes.iter().map(|node| network.resolve(node)).collect()
+        self.nodes.iter().map(|node| net.resolve(node)).collect()
     }
 }
 

@@ -8,20 +8,21 @@ use crate::{
     failure::{Exit, Failure, Outcome},
     gateway::Gateway,
     ledger::Ledger,
-    network::Network,
+    net::{Access, Net},
     output::Output,
     provider::Shown,
     session,
 };
 use posync_alert::Alert;
 use posync_protocol::{
+    Class,
     limits::{HISTORY, LEAF_BYTES, Parameters},
     provider::{bond_needed, sellable},
     record::Reputation,
     wire::gateway::{Placement, Seen, Why as Placements},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 /// Command-line arguments of `posync why`.
 #[derive(Debug, clap::Args)]
@@ -32,13 +33,14 @@ pub(crate) struct Why {
 
 impl Why {
     /// Prints the gateway's placement decision and the ledger's proven state.
-    pub(crate) fn run(self, net: &Path, output: Output) -> Outcome {
-        let account = Network::read(net)?.resolve(&self.node)?;
+    pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
+        let net = Net::open(access)?;
+        let account = net.resolve(&self.node)?;
         session::run(async |context| {
-            let ledger = Ledger::open(&context, net).await?;
+            let ledger = Ledger::open(&context, &net).await?;
             let shown = Shown::read(&ledger, &account).await?.ok_or_else(|| unknown(&self.node))?;
             let reputation: Option<Reputation> = ledger.read(Reputation::key(&account)).await?;
-            let placements = Gateway::connect(&context, net).await?.why(account).await?;
+            let placements = Gateway::connect(&context, &net).await?.why(account).await?;
             let (height, parameters) = (ledger.height().await?, *ledger.parameters());
             let Shown { provider, offer, audit, .. } = &shown;
             let alerts = alerts(&parameters, height, (provider, offer), audit, reputation.as_ref());
@@ -153,7 +155,8 @@ impl Facts {
     }
 
     fn is_covered(&self) -> bool {
-        sellable(&self.shown.offer, &self.shown.provider, &self.parameters) == self.shown.offer.capacity
+        let offer = &self.shown.offer;
+        sellable(offer, &self.shown.provider, &self.parameters) == offer.capacity[Class::Storage]
     }
 
     fn to_json(&self) -> Value {
@@ -163,7 +166,7 @@ impl Facts {
             "recent_challenges": challenges, "recent_challenges_on_time": on_time,
             "missing_reads": audit.missing.len(),
             "sellable_bytes": sellable(offer, provider, &self.parameters) * LEAF_BYTES,
-            "bond_needed": bond_needed(offer.capacity, &self.parameters),
+            "bond_needed": bond_needed(offer.capacity[Class::Storage], &self.parameters),
             "bond_covers_capacity": self.is_covered(),
             "leaves_at_epoch": (provider.leaves_at != 0).then_some(provider.leaves_at),
             "alerts": self.alerts.iter().map(alert_json).collect::<Vec<_>>() }))
@@ -174,7 +177,7 @@ impl Facts {
         let open = self.shown.audit.challenge.map_or("none open".into(), |open| {
             format!("one open since height {}; nothing is paid until it is answered", open.height)
         });
-        let needed = bond_needed(self.shown.offer.capacity, &self.parameters);
+        let needed = bond_needed(self.shown.offer.capacity[Class::Storage], &self.parameters);
         let bond = if self.is_covered() {
             "covers"
         } else {

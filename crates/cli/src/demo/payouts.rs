@@ -7,11 +7,11 @@ use crate::{
     wait::{Look, until},
 };
 use posync_protocol::{
-    Account, Amount,
+    Account, Amount, Class,
     amount::ONE,
     economics::score::CORRECTNESS_MIN,
     limits::SETTLEMENT_RING,
-    record::{Provider, STORAGE, Settlement, UNMEASURED},
+    record::{Provider, Settlement, UNMEASURED},
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -37,13 +37,13 @@ impl Payout {
     }
 
     /// Its storage score after the epoch.
-    pub(crate) const fn score(&self) -> u64 {
-        self.row.scores[STORAGE].ppb()
+    pub(crate) fn score(&self) -> u64 {
+        self.row.scores[Class::Storage].ppb()
     }
 
     /// Explains in words why the pay is not higher.
     pub(crate) fn why(&self) -> String {
-        let correct = self.row.correct[STORAGE].ppb();
+        let correct = self.row.correct[Class::Storage].ppb();
         if self.row.answers == 0 && self.row.fee == Amount::ZERO {
             return "answered no challenge in the epoch: nothing was settled, nothing is taken".into();
         }

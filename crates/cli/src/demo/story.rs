@@ -73,9 +73,9 @@ pub(crate) struct Tour<'a> {
 pub(crate) async fn run(context: &Context, running: &mut Running, source: &Source) -> Outcome<Report> {
     let start = Instant::now();
     let height = ready::wait(context, running).await?;
-    let ledger = Ledger::connect(context, &running.network, &running.user_key()?).await?;
-    let gateway = Gateway::dial(context, &running.network, &running.user_key()?).await?;
-    let watch = Watch::start(context, &running.network, &running.user_key()?).await?;
+    let ledger = Ledger::connect(context, &running.net, &running.user_key()?).await?;
+    let gateway = Gateway::dial(context, &running.net, &running.user_key()?).await?;
+    let watch = Watch::start(context, &running.net, &running.user_key()?).await?;
     let mut tour = Tour { running, ledger, gateway, watch, start };
     let count = tour.running.network.nodes.len();
     tour.say(&format!("{count} processes run, block {height} is final, every provider is registered"));
@@ -291,7 +291,7 @@ impl Tour<'_> {
         for epoch in 0..=last {
             paid.extend(payouts::of(&self.ledger, &nodes, epoch).await?);
         }
-        let genesis = recompute::genesis(&self.running.directory, &self.running.network)?;
+        let genesis = recompute::genesis(&self.running.net, None)?;
         let compared = recompute::compare(&self.ledger, genesis, 0..=last).await?;
         let equal = compared.iter().all(recompute::Compared::equal);
         self.say(&format!(
@@ -321,7 +321,7 @@ impl Tour<'_> {
             *stored.entry(row.agreement.provider).or_default() += set.current.bytes;
         }
         for (row, usage) in rows.iter().zip(uses(&self.ledger, &rows).await?) {
-            *read.entry(row.agreement.provider).or_default() += usage.egress;
+            *read.entry(row.agreement.provider).or_default() += usage.redeemed.egress;
         }
         let mut providers = Vec::new();
         for member in self.running.network.members(Role::Provider) {

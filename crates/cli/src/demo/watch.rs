@@ -1,6 +1,6 @@
 //! Follows the chain during the tour: adds up events, and times blocks.
 
-use crate::{failure::Outcome, ledger::Ledger, network::Network, tally::Tally};
+use crate::{failure::Outcome, ledger::Ledger, net::Net, tally::Tally};
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Spawner as _, Supervisor as _, tokio::Context};
 use commonware_utils::sync::Mutex;
@@ -24,10 +24,10 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Starts to time blocks, on a connection of its own that ends with the context.
-    pub(crate) async fn start(context: &Context, network: &Network, key: &PrivateKey) -> Outcome<Self> {
+    pub(crate) async fn start(context: &Context, net: &Net, key: &PrivateKey) -> Outcome<Self> {
         let watch = Self::default();
         let times = watch.times.clone();
-        let ledger = Ledger::connect(context, network, key).await?;
+        let ledger = Ledger::connect(context, net, key).await?;
         let mut blocks = ledger.follow();
         context.child("watch").spawn(move |_| async move {
             while let Ok(header) = blocks.next().await {

@@ -3,11 +3,12 @@
 //! ```text
 //!   DIR/
 //!     devnet.json      the network's description; written last, so its presence means "complete"
-//!     genesis          the same bytes in every member's directory
+//!     network.toml     the network file, the same in every member's directory
+//!     genesis          the same bytes in every authority's directory
 //!     user.key         an account with money for `send`
 //!     lock             held by the supervisor
 //!     authority-0/ ... provider-0/ ... gateway/
-//!       role.json      the role that `run-role` starts here
+//!       config.toml    the role and its settings, which `posync start` reads
 //!       node.key       the member's key
 //!       log            the member's log
 //! ```
@@ -19,29 +20,31 @@ use super::{
     running::Size,
 };
 use crate::{
+    commands::recompute::FROM_A_MEMBER,
     failure::{Exit, Failure, Outcome},
     keys,
+    net::{
+        self,
+        file::{NetworkFile, Service},
+    },
     network::{self, Endpoints, Member, Network, Role},
+    role::{GENESIS_FILE, KEY_FILE, init::private, settings::Settings},
     target,
 };
 use commonware_codec::Encode as _;
 use commonware_cryptography::Signer as _;
-use posync_client::{connection::Endpoint, directory_lock::hold};
-use posync_gateway::User;
+use posync_client::directory_lock::hold;
 use posync_node::{
-    config::{Config, Settings},
-    genesis::{self, AuthoritySecret, Genesis},
+    config::Config,
+    genesis::{self, AuthoritySecret, Genesis, signatures},
 };
 use posync_protocol::{Account, Amount, limits::Parameters};
 use rand_core::CryptoRng;
-use serde::{Deserialize, Serialize};
 use std::{
     ffi::OsStr,
-    fs::{self, DirBuilder, File},
-    io,
+    fs::{self, File},
     net::SocketAddr,
-    os::unix::fs::DirBuilderExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -53,140 +56,12 @@ const FUNDS: Amount = Amount::sync(1_000_000);
 const AUTHORITIES_USUAL: u16 = 4;
 /// Number of providers by default: eight holders and two spares.
 const PROVIDERS_USUAL: u16 = 10;
-/// Name of the file that describes a member's role.
-pub(crate) const ROLE_FILE: &str = "role.json";
-/// Name of the member's key file.
-pub(crate) const KEY_FILE: &str = "node.key";
 /// Name of the file that the supervisor locks.
 const LOCK_FILE: &str = "lock";
-/// Name of the file that holds the genesis.
-pub(crate) const GENESIS_FILE: &str = "genesis";
-
-/// The address and the account of a node service.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NodeService {
-    /// Address on which the service listens.
-    pub(crate) address: SocketAddr,
-    /// Account of the node, which is its public key.
-    pub(crate) account: String,
-}
-
-/// An account under `users` of a gateway's role file.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(untagged, expecting = "a user is an account, or {\"account\": ACCOUNT, \"bytes\": QUOTA}")]
-pub(crate) enum ListedUser {
-    /// An account without a quota.
-    Account(String),
-    /// An account with a quota.
-    Quota(UserQuota),
-}
-
-/// An account and the most bytes that its files may have together.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct UserQuota {
-    /// The account.
-    account: String,
-    /// Maximum of bytes of its files.
-    bytes: u64,
-}
-
-/// The role of a member and its settings, as `run-role` reads them from `role.json`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RoleFile {
-    /// The role that is run.
-    pub(crate) role: Role,
-    /// Address on which the member's service listens.
-    pub(crate) listen: SocketAddr,
-    /// The operator that a provider declares.
-    pub(crate) operator: Option<String>,
-    /// The region that a provider declares.
-    pub(crate) region: Option<String>,
-    /// The node services that the member may ask; their answers are verified.
-    pub(crate) nodes: Vec<NodeService>,
-    /// Address to which a provider or an authority posts its alerts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) alert_url: Option<String>,
-    /// File of the certificate authorities for that address; the public ones without it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) alert_ca: Option<PathBuf>,
-    /// Account of a gateway's owner; without it, the user of the network whose directory it lies in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) owner: Option<String>,
-    /// Other accounts that may store files at the gateway, each with its quota if it has one.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) users: Vec<ListedUser>,
-    /// Most bytes that a provider's shards may take on its volume; without it, as many as it offers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) space_bytes: Option<u64>,
-}
-
-impl RoleFile {
-    /// Reads the role of the member in `directory`.
-    pub(crate) fn read(directory: &Path) -> Outcome<Self> {
-        let path = directory.join(ROLE_FILE);
-        let text = fs::read_to_string(&path).map_err(|error| Failure::file(&path, "read", error))?;
-        let next =
-            "restore it from a copy, or write it after the role.json of another member with the same role";
-        serde_json::from_str(&text).map_err(|error| Failure::damaged(&path, error, next))
-    }
-
-    fn write(&self, directory: &Path) -> Outcome {
-        let json = serde_json::to_vec_pretty(self).expect("a role is plain data");
-        target::replace(&directory.join(ROLE_FILE), &json)
-    }
-
-    /// Sets the address for the alerts of the member in `directory`, from its next start on; none if empty.
-    pub(crate) fn set_alert(directory: &Path, url: &str, ca: Option<&Path>) -> Outcome {
-        let (alert_url, alert_ca) = ((!url.is_empty()).then(|| url.to_owned()), ca.map(Path::to_path_buf));
-        Self { alert_url, alert_ca, ..Self::read(directory)? }.write(directory)
-    }
-
-    /// Account of the owner of the gateway in `directory`.
-    pub(crate) fn owner(&self, directory: &Path) -> Outcome<Account> {
-        match &self.owner {
-            Some(owner) => account(owner, "owner"),
-            None => Ok(keys::account(&keys::read(&directory.join("..").join(network::USER_KEY))?)),
-        }
-    }
-
-    /// Accounts that a gateway serves besides its owner, with their quotas.
-    pub(crate) fn users(&self) -> Outcome<Vec<User>> {
-        let user = |user: &ListedUser| match user {
-            ListedUser::Account(text) => Ok(User { account: account(text, "users")?, quota: None }),
-            ListedUser::Quota(of) => {
-                Ok(User { account: account(&of.account, "users")?, quota: Some(of.bytes) })
-            }
-        };
-        self.users.iter().map(user).collect()
-    }
-
-    /// The node services, as endpoints for the roles.
-    pub(crate) fn nodes(&self) -> Outcome<Vec<Endpoint>> {
-        let parse = |node: &NodeService| {
-            let account = node.account.parse();
-            account.map(|account| Endpoint { account, address: node.address }).map_err(|error: String| {
-                Failure::new(
-                    Exit::Usage,
-                    "the role file is damaged",
-                    error,
-                    "copy `nodes` from the role.json of another member: it is the same for all",
-                )
-            })
-        };
-        self.nodes.iter().map(parse).collect()
-    }
-}
-
-/// Parses an account of a role file's field.
-fn account(text: &str, field: &str) -> Outcome<Account> {
-    text.parse().map_err(|error: String| {
-        let what = format!("{ROLE_FILE} names no account under \"{field}\": {text:?}");
-        Failure::new(Exit::Usage, what, error, "write an account there, as `posync status` prints them")
-    })
-}
+/// Capacity that each provider of a local network offers.
+const CAPACITY: &str = "8 GiB";
+/// Pause of such a provider before each scrub, and its grace period for an agreement that is gone.
+const SOON: &str = "20 s";
 
 /// Locks the directory for this process; the lock lasts as long as the returned file.
 pub(crate) fn lock(directory: &Path) -> Outcome<File> {
@@ -214,7 +89,8 @@ pub(crate) fn makes(name: &OsStr, path: &Path) -> bool {
     let about = fs::symlink_metadata(path);
     // The temporary file of a supervisor that was killed while it replaced a file.
     let half_written = name.starts_with(".posync-") && name.ends_with(".part");
-    let own = [network::FILE, GENESIS_FILE, network::USER_KEY, network::USER_TURN, LOCK_FILE];
+    let own =
+        [network::FILE, net::file::FILE, GENESIS_FILE, network::USER_KEY, network::USER_TURN, LOCK_FILE];
     if half_written || own.contains(&name) {
         return about.is_ok_and(|about| about.is_file());
     }
@@ -228,6 +104,16 @@ pub(crate) fn open(directory: &Path, size: &Size, rng: &mut impl CryptoRng) -> O
     if directory.join(network::FILE).exists() {
         let network = Network::read(directory)?;
         same_size(directory, &network, size)?;
+        let path = directory.join(GENESIS_FILE);
+        let bytes = fs::read(&path).map_err(|error| Failure::file(&path, "read", error))?;
+        let genesis =
+            Genesis::from_bytes(&bytes).map_err(|error| Failure::damaged(&path, error, FROM_A_MEMBER))?;
+        let text = network_file(&network, &genesis)?.to_toml();
+        replace_if_changed(&directory.join(net::file::FILE), &text)?;
+        for member in &network.nodes {
+            // A member whose directory is not well says so itself when it is started.
+            let _ = replace_if_changed(&member.dir.join(net::file::FILE), &text);
+        }
         return Ok(network);
     }
     let stray = fs::read_dir(directory)
@@ -342,6 +228,24 @@ fn describe<'a>(
     Network { network_key, chain: hex::encode(genesis.chain()), port, endpoints, nodes }
 }
 
+/// The network file of a local network. Its first authority is an archive.
+fn network_file(network: &Network, genesis: &Genesis) -> Outcome<NetworkFile> {
+    let service = |member: &Member, archive| {
+        Ok(Service { account: network.account(member)?, address: member.address.into(), archive })
+    };
+    let nodes = network.members(Role::Authority).enumerate();
+    let nodes = nodes.map(|(place, member)| service(member, place == 0)).collect::<Outcome<_>>()?;
+    let gateways = network.members(Role::Gateway).map(|member| service(member, false));
+    Ok(NetworkFile::new(genesis, nodes, gateways.collect::<Outcome<_>>()?))
+}
+
+fn replace_if_changed(path: &Path, text: &str) -> Outcome {
+    if fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
+        return Ok(());
+    }
+    target::replace(path, text.as_bytes())
+}
+
 fn write_members(
     directory: &Path,
     seats: &[Seat],
@@ -349,73 +253,50 @@ fn write_members(
     genesis: &Genesis,
     (user, secrets): (&Account, &[AuthoritySecret]),
 ) -> Outcome {
-    let nodes: Vec<NodeService> = network
-        .members(Role::Authority)
-        .map(|member| NodeService { address: member.address, account: member.account.clone() })
-        .collect();
-    let bytes = genesis.encode();
-    target::replace(&directory.join(GENESIS_FILE), &bytes)?;
+    target::replace(&directory.join(GENESIS_FILE), &genesis.encode())?;
+    let text = network_file(network, genesis)?.to_toml();
+    target::replace(&directory.join(net::file::FILE), text.as_bytes())?;
+    let signatures = signatures::sign_all(genesis, secrets);
     let mut secrets = secrets.iter();
     // One of them is an archive: with it, old epochs can be explained, recomputed and proved.
     let mut archive = true;
     for seat in seats {
         let own = directory.join(&seat.name);
-        if let Some(peers) = seat.peers {
+        if seat.peers.is_some() {
             let secret = secrets.next().expect("one secret for each authority");
-            let settings = Settings::local(peers, seat.service, std::mem::take(&mut archive));
-            Config::create(&own, genesis, &settings, secret)
+            Config::deal(&own, genesis, &signatures, secret)
                 .map_err(|error| Failure::file(&own, "write the node's directory", error))?;
-        } else {
-            target::replace(&own.join(GENESIS_FILE), &bytes)?;
         }
-        let (operator, region) = seat.offer.clone().unzip();
-        let (role, listen, nodes) = (seat.role, seat.service, nodes.clone());
-        let owner = (role == Role::Gateway).then(|| user.to_string());
-        let (alert_url, alert_ca, users, space_bytes) = Default::default();
-        let file = RoleFile {
-            role,
-            listen,
-            operator,
-            region,
-            nodes,
-            alert_url,
-            alert_ca,
-            owner,
-            users,
-            space_bytes,
-        };
-        file.write(&own)?;
+        target::replace(&own.join(net::file::FILE), text.as_bytes())?;
+        let is_archive = seat.peers.is_some() && std::mem::take(&mut archive);
+        settings(seat, &own, user, is_archive)?.write()?;
     }
     Ok(())
 }
 
-/// Creates a directory that only its owner may enter.
-fn private(directory: &Path) -> Outcome {
-    let made: io::Result<()> = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    made.map_err(|error| Failure::file(directory, "make the directory", error))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn users_are_accounts_with_or_without_a_quota_and_anything_else_is_refused_with_what_is_expected() {
-        let user = Account([7; 32]);
-        let role = |users: &str| {
-            let text = format!(
-                r#"{{"role": "gateway", "listen": "127.0.0.1:1", "operator": null, "region": null, "nodes": [],
-                "users": {users}}}"#
-            );
-            serde_json::from_str::<RoleFile>(&text).map_err(|error| error.to_string())
-        };
-        let users = |users: String| role(&users).expect("it is a role").users().expect("accounts");
-        let found = users(format!(r#"["{user}", {{"account": "{user}", "bytes": 9}}]"#));
-        assert_eq!(found, [User { account: user, quota: None }, User { account: user, quota: Some(9) }]);
-        for wrong in ["[7]", r#"[{"account": "x"}]"#, r#"[{"account": "x", "bytes": 1, "files": 2}]"#] {
-            let error = role(wrong).expect_err("no user");
-            assert!(error.contains("a user is an account, or"), "{error}");
+/// The settings of a member: the defaults of its role, but for one machine and at the pace of its chain.
+fn settings(seat: &Seat, own: &Path, user: &Account, archive: bool) -> Outcome<Settings> {
+    let mut settings = Settings::new(seat.role, own);
+    let service = seat.service.to_string();
+    settings.set("private", "true")?;
+    settings.set("log", "file")?;
+    match seat.peers {
+        Some(peers) => {
+            settings.set("listen", &peers.to_string())?;
+            settings.set("service_listen", &service)?;
+            settings.set("archive", if archive { "true" } else { "false" })?;
         }
-        assert!(role(r#"[{"account": "x", "bytes": 1}]"#).expect("it is a role").users().is_err());
+        None => settings.set("listen", &service)?,
     }
+    if let Some((operator, region)) = &seat.offer {
+        for (key, value) in [("operator", operator.as_str()), ("region", region), ("capacity", CAPACITY)] {
+            settings.set(key, value)?;
+        }
+        settings.set("scrub_every", SOON)?;
+        settings.set("grace", SOON)?;
+    }
+    if seat.role == Role::Gateway {
+        settings.set("owner", &user.to_string())?;
+    }
+    Ok(settings)
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   posync devnet ── lays out DIR once (layout, create)
 //!        │
-//!        ├── starts `posync run-role DIR/<member>` for each (supervise, role)
+//!        ├── starts `posync start --child --dir DIR/<member>` for each (supervise)
 //!        │        stdin = a pipe that only the parent holds: when it ends, so does the child
 //!        └── waits for the first final block and the providers' registration, then for a signal
 //! ```
@@ -16,8 +16,6 @@
 
 pub(crate) mod create;
 pub(crate) mod layout;
-mod restart;
-pub(crate) mod role;
+pub(crate) mod restart;
 pub(crate) mod running;
 pub(crate) mod supervise;
-mod watching;

@@ -2,15 +2,14 @@
 //!
 //! A member that is not well neither keeps others from starting nor stops them.
 
-use super::{
-    create::{self, RoleFile},
-    supervise::Processes,
-};
+use super::{create, supervise::Processes};
 use crate::{
     descriptors,
     failure::{Exit, Failure, Outcome},
     keys,
+    net::Net,
     network::{self, Network},
+    role::settings,
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use posync_client::descriptors::MEMBER;
@@ -47,6 +46,8 @@ impl Size {
 pub(crate) struct Running {
     /// The network's directory, as an absolute path.
     pub(crate) directory: PathBuf,
+    /// The network, as commands reach it.
+    pub(crate) net: Net,
     /// The description, as in `devnet.json`.
     pub(crate) network: Network,
     processes: Processes,
@@ -63,11 +64,12 @@ impl Running {
         let directory =
             fs::canonicalize(directory).map_err(|error| Failure::file(directory, "resolve", error))?;
         let network = create::open(&directory, size, &mut commonware_utils::sys_rng())?;
+        let net = Net::in_directory(&directory)?;
         let (processes, told) = Default::default();
-        let mut running = Self { directory, network, processes, told, _lock: lock };
+        let mut running = Self { directory, net, network, processes, told, _lock: lock };
         for member in &running.network.nodes {
             if let Some(url) = &size.alert_url
-                && let Err(failure) = RoleFile::set_alert(&member.dir, url, size.alert_ca.as_deref())
+                && let Err(failure) = set_alert(&member.dir, url, size.alert_ca.as_deref())
             {
                 running.told.push(format!(
                     "{} does not get the alert hook: {}",
@@ -140,6 +142,12 @@ impl Running {
         }
         self.network.write(&self.directory)
     }
+}
+
+/// Sets the address for the alerts of the member in `directory`, from its next start on; none if empty.
+fn set_alert(directory: &Path, url: &str, ca: Option<&Path>) -> Outcome {
+    let ca = ca.map(|ca| ca.display().to_string()).unwrap_or_default();
+    settings::change(directory, &[("alert_url", url), ("alert_ca", &ca)])
 }
 
 /// The last [`LOG_TAIL`] bytes of a log, as text.

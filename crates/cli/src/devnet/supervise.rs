@@ -34,8 +34,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Characters of a log's line that are shown.
 const LINE_MAX: usize = 400;
-/// Name of the hidden subcommand that runs one member.
-pub(crate) const COMMAND: &str = "run-role";
 
 #[derive(Debug)]
 enum State {
@@ -235,7 +233,7 @@ fn spawn(directory: &Path) -> Outcome<Child> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::file(Path::new("posync"), "find the program", error))?;
     Command::new(&program)
-        .arg(COMMAND)
+        .args(["start", "--child", "--dir"])
         .arg(directory)
         .stdin(Stdio::piped())
         .stdout(out)

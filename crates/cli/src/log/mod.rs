@@ -1,16 +1,16 @@
-//! The logs of commands and members, and their destinations.
+//! The logs of commands and roles, and their destinations.
 //!
 //! ```text
 //!   command        ─► standard error
-//!   member         ─► Repeats ─► standard error          (started by hand or by another supervisor)
-//!                             └► DIR/log, log.1 .. log.3  (started by `devnet`)
+//!   role           ─► Repeats ─► standard error          (log = "stderr")
+//!                             └► DIR/log, log.1 .. log.3  (log = "file")
 //! ```
 
 mod repeats;
 mod rotating;
 
 use repeats::{Repeats, Told};
-use rotating::Rotating;
+use rotating::{Rotating, is_stderr};
 use std::{
     io::{self, IsTerminal as _, Write as _},
     panic,
@@ -48,10 +48,19 @@ pub(crate) fn command() {
         .init();
 }
 
-/// Starts the log of the member in `directory`: of bounded size if standard error is the member's own log.
-/// A lasting condition is logged once when it begins and once when it is over.
-pub(crate) fn member(directory: &Path) {
-    let writer = match Rotating::of(directory) {
+/// Starts the log of the role in `directory`: of bounded size in its own file if `to_file`, else on standard
+/// error. A lasting condition is logged once when it begins and once when it is over. Returns true if
+/// standard error gets none of it.
+pub(crate) fn member(directory: &Path, to_file: bool) -> bool {
+    let file = to_file.then(|| Rotating::of(directory)).and_then(|file| {
+        file.inspect_err(|error| {
+            let _ = writeln!(io::stderr(), "the log cannot be written in {}: {error}", directory.display());
+        })
+        .ok()
+    });
+    let apart = file.is_some() && !is_stderr(&directory.join("log"));
+    let ansi = file.is_none() && io::stderr().is_terminal();
+    let writer = match file {
         Some(rotating) => BoxMakeWriter::new(rotating),
         None => BoxMakeWriter::new(io::stderr),
     };
@@ -60,7 +69,7 @@ pub(crate) fn member(directory: &Path) {
     tracing_subscriber::fmt()
         .with_env_filter(filter(MEMBER))
         .with_writer(writer)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(ansi)
         .event_format(Told(repeats))
         .init();
     panic::set_hook(Box::new(|panicked| {
@@ -69,4 +78,5 @@ pub(crate) fn member(directory: &Path) {
             panicked.to_string().replace('\n', " ")
         );
     }));
+    apart
 }

@@ -34,15 +34,15 @@ struct Open {
 }
 
 impl Rotating {
-    /// Opens the log in a member's directory, if this process's standard error is that very file.
-    pub(super) fn of(directory: &Path) -> Option<Self> {
+    /// Opens the log in a role's directory. If standard error is that very file, it follows to each new one.
+    pub(super) fn of(directory: &Path) -> io::Result<Self> {
         let path = directory.join("log");
-        let (stderr, log) = (rustix::fs::fstat(io::stderr()).ok()?, fs::metadata(&path).ok()?);
-        let same = (stderr.st_dev, stderr.st_ino) == (log.dev(), log.ino());
-        if !same {
-            return None;
+        let stays: fn(&File) -> io::Result<()> = |_| Ok(());
+        let log = Self::open(path.clone(), FILE_BYTES_MAX, stays)?;
+        if is_stderr(&path) {
+            log.0.lock().follow = follow;
         }
-        Self::open(path, FILE_BYTES_MAX, follow).ok()
+        Ok(log)
     }
 
     fn open(path: PathBuf, most: u64, follow: fn(&File) -> io::Result<()>) -> io::Result<Self> {
@@ -50,6 +50,12 @@ impl Rotating {
         let length = file.metadata()?.len();
         Ok(Self(Arc::new(Mutex::new(Open { path, file, length, most, follow }))))
     }
+}
+
+/// True if standard error is the file at `path`.
+pub(super) fn is_stderr(path: &Path) -> bool {
+    let ids = || Some((rustix::fs::fstat(io::stderr()).ok()?, fs::metadata(path).ok()?));
+    ids().is_some_and(|(stderr, log)| (stderr.st_dev, stderr.st_ino) == (log.dev(), log.ino()))
 }
 
 /// Redirects standard output and standard error to `file`.

@@ -240,6 +240,17 @@ impl Drop for Net {
     }
 }
 
+/// Changes a setting of the role in `directory`, to a value in TOML, from its next start on.
+pub(crate) fn set(directory: &Path, key: &str, value: &str) {
+    let path = directory.join("config.toml");
+    let text = fs::read_to_string(&path).expect("readable");
+    let start = format!("{key} = ");
+    assert_eq!(text.lines().filter(|line| line.starts_with(&start)).count(), 1, "{key}");
+    let change = |line: &str| if line.starts_with(&start) { format!("{start}{value}") } else { line.into() };
+    let lines: Vec<String> = text.lines().map(change).collect();
+    fs::write(&path, lines.join("\n") + "\n").expect("writable");
+}
+
 /// Waits until `holds` is true; panics after `seconds`.
 pub(crate) fn eventually(seconds: u64, what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();

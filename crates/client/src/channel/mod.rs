@@ -32,12 +32,16 @@ pub use cipher::Aes256Gcm;
 pub use places::{HANDSHAKES_MAX, HANDSHAKES_PER_ORIGIN, KEY_CONNECTIONS_MAX};
 pub use shared::SharedNetwork;
 
-use crate::Backoff;
+use crate::{
+    Backoff,
+    address::{Address, Unresolved},
+};
 use bytes::Bytes;
 use commonware_cryptography::{ed25519::PrivateKey, handshake::sake::Error as Handshake};
 use commonware_macros::select;
 use commonware_runtime::{
-    Clock, Handle, IoBufs, Listener as _, ListenerOf, Network, Sink, SinkOf, Spawner, Stream, StreamOf,
+    Clock, Handle, IoBufs, Listener as _, ListenerOf, Network, Resolver, Sink, SinkOf, Spawner, Stream,
+    StreamOf,
 };
 use commonware_stream::{
     Upgrader as _,
@@ -46,7 +50,7 @@ use commonware_stream::{
     utils::{Timeout, TimeoutError},
 };
 use memory::{Budget, Gate, Held, Metered};
-use places::{Origin, Place, Places};
+use places::{ConnectionPlace, Origin, Places};
 use posync_protocol::{
     Account,
     limits::{CALL_BYTES_MAX, CONNECTIONS_MAX, FRAME_BYTES_MAX, HANDSHAKE_MS_MAX, HANDSHAKE_SKEW_MS_MAX},
@@ -83,7 +87,10 @@ pub enum Error {
     Bind(SocketAddr, #[source] commonware_runtime::Error),
     /// The TCP connection to the address failed.
     #[error("cannot reach {0}: {1}; is the process running and the address right?")]
-    Dial(SocketAddr, #[source] commonware_runtime::Error),
+    Dial(Address, #[source] commonware_runtime::Error),
+    /// The host name has no address.
+    #[error(transparent)]
+    Name(#[from] Unresolved),
     /// The account is not a valid key.
     #[error("{0} is not a valid key; check the account")]
     Key(Account),
@@ -231,20 +238,40 @@ pub async fn dial<E, N>(
     key: &PrivateKey,
     namespace: &[u8],
     peer: Account,
-    address: SocketAddr,
+    address: impl Into<Address> + Send,
 ) -> Result<Channel<N>, Error>
 where
-    E: Clock + CryptoRng,
+    E: Clock + CryptoRng + Resolver,
     N: Network,
 {
     let public = peer.public_key().ok_or(Error::Key(peer))?;
-    let (sink, stream) = network.dial(address).await.map_err(|error| Error::Dial(address, error))?;
+    let (address, sink, stream) = reach(&context, network, &address.into()).await?;
     let stream = Metered { stream, gate: None };
     let (sender, receiver) = upgrade(key)
         .dial(context, namespace, FRAME, public, stream, sink)
         .await
         .map_err(|error| refused(address, error))?;
     Ok((Sender(sender), Receiver { inner: receiver, gate: None }))
+}
+
+/// Connects to the first address of the host that accepts.
+async fn reach<E, N>(
+    context: &E,
+    network: &N,
+    address: &Address,
+) -> Result<(SocketAddr, SinkOf<N>, StreamOf<N>), Error>
+where
+    E: Clock + Resolver,
+    N: Network,
+{
+    let mut last = commonware_runtime::Error::ConnectionFailed;
+    for candidate in address.resolve(context).await? {
+        match network.dial(candidate).await {
+            Ok((sink, stream)) => return Ok((candidate, sink, stream)),
+            Err(error) => last = error,
+        }
+    }
+    Err(Error::Dial(address.clone(), last))
 }
 
 /// The address, key and service of a listener.
@@ -365,7 +392,7 @@ async fn connect<E, N, F, Fut>(
     context: E,
     config: Listen,
     serve: F,
-    place: &Place,
+    place: &ConnectionPlace,
     gate: Arc<Gate>,
     (address, sink, stream): (SocketAddr, SinkOf<N>, StreamOf<N>),
 ) where

@@ -64,7 +64,7 @@ enum Stage {
     Proved(Account),
 }
 
-struct Entry {
+struct ConnectionEntry {
     origin: Origin,
     stage: Stage,
     calls: Calls,
@@ -72,7 +72,7 @@ struct Entry {
     _cut: oneshot::Sender<()>,
 }
 
-impl Entry {
+impl ConnectionEntry {
     fn key(&self) -> Option<Account> {
         match self.stage {
             Stage::Proved(key) => Some(key),
@@ -88,11 +88,11 @@ impl Entry {
 #[derive(Default)]
 struct Table {
     next: u64,
-    entries: BTreeMap<u64, Entry>,
+    entries: BTreeMap<u64, ConnectionEntry>,
 }
 
 impl Table {
-    fn count(&self, is: impl Fn(&Entry) -> bool) -> usize {
+    fn count(&self, is: impl Fn(&ConnectionEntry) -> bool) -> usize {
         self.entries.values().filter(|entry| is(entry)).count()
     }
 
@@ -115,7 +115,7 @@ impl Table {
         let keys = proved().filter(|(_, entry)| entry.origin == origin).filter_map(|(_, entry)| entry.key());
         let greedy = most(keys)
             .filter(|(_, keys)| held > own + 1 || *keys > self.count(|entry| entry.key() == Some(key)) + 1);
-        let candidates = |entry: &Entry| {
+        let candidates = |entry: &ConnectionEntry| {
             greedy.is_some_and(|(greedy, _)| entry.origin == origin && entry.key() == Some(greedy))
         };
         let of_greedy = || proved().filter(|(_, entry)| candidates(entry));
@@ -139,7 +139,7 @@ fn most<T: Ord>(items: impl Iterator<Item = T>) -> Option<(T, usize)> {
 pub(super) struct Places(Arc<Mutex<Table>>);
 
 /// One connection's entry; dropping it frees the place.
-pub(super) struct Place {
+pub(super) struct ConnectionPlace {
     id: u64,
     places: Places,
 }
@@ -153,7 +153,7 @@ impl Places {
     }
 
     /// Registers an accepted connection; an older handshake is ended if there are too many.
-    pub(super) fn arrive(&self, origin: Origin) -> (Place, Cut) {
+    pub(super) fn arrive(&self, origin: Origin) -> (ConnectionPlace, Cut) {
         let mut table = self.lock();
         let waiting = table.count(|entry| entry.key().is_none());
         let own = table.count(|entry| entry.key().is_none() && entry.origin == origin);
@@ -168,13 +168,13 @@ impl Places {
         let (cut, gives_way) = oneshot::channel();
         let id = table.next;
         table.next += 1;
-        let entry = Entry { origin, stage: Stage::Silent, calls: Calls::default(), _cut: cut };
+        let entry = ConnectionEntry { origin, stage: Stage::Silent, calls: Calls::default(), _cut: cut };
         table.entries.insert(id, entry);
-        (Place { id, places: self.clone() }, gives_way)
+        (ConnectionPlace { id, places: self.clone() }, gives_way)
     }
 }
 
-impl Place {
+impl ConnectionPlace {
     /// Records that the other end has named a key.
     pub(super) fn speaks(&self) {
         if let Some(entry) = self.places.lock().entries.get_mut(&self.id) {
@@ -186,7 +186,7 @@ impl Place {
     pub(super) fn prove(&self, key: Account, connections_max: usize) -> Option<Calls> {
         let mut table = self.places.lock();
         let origin = table.entries.get(&self.id)?.origin;
-        let of_key = |entry: &Entry| entry.key() == Some(key);
+        let of_key = |entry: &ConnectionEntry| entry.key() == Some(key);
         let bound = if cfg!(planted = "greedy-key") { usize::MAX } else { KEY_CONNECTIONS_MAX };
         if table.count(of_key) >= bound {
             let idle = table.entries.iter().find(|(_, entry)| of_key(entry) && entry.is_idle());
@@ -202,7 +202,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         self.places.lock().entries.remove(&self.id);
     }

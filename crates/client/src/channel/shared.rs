@@ -7,7 +7,7 @@ use std::{net::SocketAddr, sync::Arc};
 pub struct SharedNetwork<N>(Arc<N>);
 
 impl<N> SharedNetwork<N> {
-    /// Shares `network`.
+    /// A handle that owns `network` with its clones.
     pub fn new(network: N) -> Self {
         Self(Arc::new(network))
     }

@@ -23,7 +23,7 @@ fn at(port: u16) -> SocketAddr {
 /// Starts a listener (key 1) that returns every frame and reports each caller's account.
 async fn echo<E, N>(context: &E, network: &N, port: u16, most: usize) -> (SocketAddr, mpsc::Receiver<Account>)
 where
-    E: Spawner + Clock + CryptoRng,
+    E: Spawner + Clock + CryptoRng + commonware_runtime::Resolver,
     N: Network,
 {
     let (callers, seen) = mpsc::channel(64);
@@ -45,14 +45,14 @@ where
 
 async fn dial_as<E>(context: &E, seed: u64, address: SocketAddr) -> Result<Channel<E>, Error>
 where
-    E: Spawner + Clock + CryptoRng + Network,
+    E: Spawner + Clock + CryptoRng + commonware_runtime::Resolver + Network,
 {
     dial(context.child("dial"), context, &key(seed), SERVICE, account(1), address).await
 }
 
 async fn frames_come_back<E>(context: E, port: u16)
 where
-    E: Spawner + Clock + CryptoRng + Network,
+    E: Spawner + Clock + CryptoRng + commonware_runtime::Resolver + Network,
 {
     let (address, mut seen) = echo(&context, &context, port, 4).await;
     let (mut sender, mut receiver) =
@@ -86,7 +86,7 @@ fn frames_come_back_over_sockets() {
 
 async fn wrong_ends_are_refused<E>(context: E, port: u16)
 where
-    E: Spawner + Clock + CryptoRng + Network,
+    E: Spawner + Clock + CryptoRng + commonware_runtime::Resolver + Network,
 {
     let (address, _seen) = echo(&context, &context, port, 4).await;
     let wrong_key = dial(context.child("dial"), &context, &key(2), SERVICE, account(3), address).await;
@@ -117,7 +117,7 @@ fn wrong_ends_are_refused_over_sockets() {
 
 async fn garbage_and_silence_cost_only_their_own_connection<E>(context: E, port: u16)
 where
-    E: Spawner + Clock + CryptoRng + Network,
+    E: Spawner + Clock + CryptoRng + commonware_runtime::Resolver + Network,
 {
     let (address, mut seen) = echo(&context, &context, port, 8).await;
     let garbage: [&[u8]; 4] = [b"GET / HTTP/1.1\r\n\r\n", &[0xff; 64], &[0x20; 4096], &[0; 1]];

@@ -28,11 +28,12 @@ use pool::{At, Failed, Pool};
 
 use crate::{
     Backoff,
+    address::Address,
     light::{self, Light, SYNC_PROOF_BYTES_MAX, Subject, SyncProof, network_key_bytes},
     rpc::{self, Call, Client},
 };
 use commonware_cryptography::ed25519::PrivateKey;
-use commonware_runtime::{Clock, Network, Spawner};
+use commonware_runtime::{Clock, Network, Resolver, Spawner};
 use commonware_utils::sync::Mutex;
 use futures::{
     FutureExt as _,
@@ -48,7 +49,6 @@ use posync_protocol::{
 };
 use rand_core::CryptoRng;
 use std::{
-    net::SocketAddr,
     pin::pin,
     sync::{
         Arc,
@@ -72,12 +72,12 @@ const GRACE: Duration = Duration::from_millis(500);
 const ANSWER: Duration = Duration::from_millis(ANSWER_MS_MAX);
 
 /// A node: its account and its address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// Account whose key the node proves.
     pub account: Account,
     /// Address of its node service.
-    pub address: SocketAddr,
+    pub address: Address,
 }
 
 /// A proved value, and the certified header that it was proved against.
@@ -125,7 +125,7 @@ impl Connection {
     /// Asks `endpoints` in turn, starting with a random one, as the holder of `key`.
     pub fn new<E, N>(context: E, network: N, key: PrivateKey, endpoints: Vec<Endpoint>, light: Light) -> Self
     where
-        E: Spawner + Clock + CryptoRng,
+        E: Spawner + Clock + CryptoRng + Resolver,
         N: Network,
     {
         let random = Mutex::new(context.child("random"));

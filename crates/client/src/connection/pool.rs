@@ -88,7 +88,7 @@ impl Pool {
     }
 
     pub(super) fn endpoint(&self, place: usize) -> Option<Endpoint> {
-        self.nodes.get(place).map(|node| node.endpoint)
+        self.nodes.get(place).map(|node| node.endpoint.clone())
     }
 
     pub(super) fn current(&self) -> usize {
@@ -120,7 +120,7 @@ impl Pool {
         if let Some(open) = held.as_ref().filter(|open| !open.client.is_gone()) {
             return Ok((At { place, generation: open.generation }, open.client.clone()));
         }
-        let client = (self.dial)(node.endpoint).await;
+        let client = (self.dial)(node.endpoint.clone()).await;
         let client = client.map_err(|error| failed(Error::Unreachable(error.to_string())))?;
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         *held = Some(Open { generation, client: client.clone() });

@@ -10,7 +10,7 @@ use commonware_cryptography::{Signer as _, ed25519};
 use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
 use futures::future::pending;
 use posync_protocol::wire::node::Certified;
-use std::sync::atomic::AtomicUsize;
+use std::{net::SocketAddr, sync::atomic::AtomicUsize};
 use tokio::sync::Notify;
 
 /// Height of the first header that the tests follow.
@@ -83,7 +83,7 @@ async fn node(context: &deterministic::Context, seed: u64, answers: Answers, pac
     let address = SocketAddr::from(([10, 0, 0, seed as u8], 100));
     let listen = Listen::new(key, rpc::Node::NAMESPACE, address);
     server.listen(context.child("node"), context, listen).await.expect("listens");
-    Endpoint { account, address }
+    Endpoint { account, address: address.into() }
 }
 
 /// Follows a node with these answers, before an honest one. With `behind`, the reader comes back when all

@@ -23,7 +23,7 @@ mod proof;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use proof::{Row, SYNC_PROOF_BYTES_MAX, Subject, SyncProof, Verified};
+pub use proof::{ProvedRow, SYNC_PROOF_BYTES_MAX, Subject, SyncProof, Verified};
 
 use commonware_codec::{Copying, Decode, DecodeExt as _, Encode, Read as CodecRead};
 use commonware_consensus::simplex::{
@@ -46,6 +46,7 @@ use posync_protocol::{
     block::{BlockBody, Header, Receipts},
     wire::node::{Certified, FINALIZATION_BYTES_MAX, NETWORK_KEY_BYTES, ProvenRecord, Read},
 };
+use std::fmt;
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
@@ -155,6 +156,12 @@ pub struct Light {
     network_key: NetworkKey,
     scheme: Scheme,
     remembered: Arc<Remembered>,
+}
+
+impl fmt::Debug for Light {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Light").field("chain", &self.chain).finish_non_exhaustive()
+    }
 }
 
 impl Light {

@@ -67,7 +67,7 @@ impl Subject {
 
 encoded! {
     /// A provider's row of closed books, and its path to their root.
-    Row {
+    ProvedRow {
         /// Provider that the row is about.
         account: Account,
         /// Index of the row among all rows.
@@ -79,7 +79,7 @@ encoded! {
     }
 }
 
-impl Row {
+impl ProvedRow {
     /// Returns the row if it belongs to `books`.
     ///
     /// # Errors
@@ -107,7 +107,7 @@ encoded! {
         /// The record and its proof.
         record: ProvenRecord,
         /// One row of the books, if the record is books.
-        row: Option<Row>,
+        row: Option<ProvedRow>,
     }
 }
 
@@ -145,7 +145,7 @@ impl SyncProof {
 
     /// Adds a row to a proof of books.
     #[must_use]
-    pub fn with_row(self, row: Row) -> Self {
+    pub fn with_row(self, row: ProvedRow) -> Self {
         Self { row: Some(row), ..self }
     }
 

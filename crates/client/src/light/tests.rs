@@ -349,7 +349,7 @@ async fn payout(database: &Database, committee: &Committee, number: u64) -> Sync
     let subject = Subject::new::<Books>(&[&EPOCH.to_be_bytes()]).expect("8 bytes");
     let books = proven(database, Books::key(EPOCH)).await;
     let path = tree::path(&leaves(), number as usize).expect("one of seven");
-    SyncProof::new(subject, certified(committee, root, 1), books).with_row(Row {
+    SyncProof::new(subject, certified(committee, root, 1), books).with_row(ProvedRow {
         account: account(number),
         index: number as u32,
         slot: row(number).to_slot(),
@@ -379,7 +379,7 @@ fn a_payout_of_any_epoch_is_proved_by_its_books() {
         let of_another_record = sync_proof(&database, &committee, 321).await.with_row(row.clone());
         let verdict = SyncProof::verify(&of_another_record.to_bytes(), &committee.network_key);
         assert_eq!(verdict.expect_err("an account has no rows"), Error::Question);
-        let of_another = proof.with_row(Row { account: account(3), ..row });
+        let of_another = proof.with_row(ProvedRow { account: account(3), ..row });
         let verdict = SyncProof::verify(&of_another.to_bytes(), &committee.network_key);
         assert_eq!(verdict.expect_err("the row is account 2's"), Error::Commitment("the row"));
     });

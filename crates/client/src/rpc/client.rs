@@ -2,18 +2,20 @@
 
 use super::{
     Error, Service,
-    shared::{Frame, Half, Shared, Slot, frame, frame_bytes, idle, read, write},
+    shared::{Frame, Half, PendingCall, Shared, frame, frame_bytes, idle, read, write},
 };
-use crate::channel::{self, Receiver, Sender};
+use crate::{
+    address::Address,
+    channel::{self, Receiver, Sender},
+};
 use commonware_codec::{EncodeSize, Write};
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_macros::select;
-use commonware_runtime::{Clock, Network, Sink, Spawner, Stream};
+use commonware_runtime::{Clock, Network, Resolver, Sink, Spawner, Stream};
 use commonware_utils::sync::Mutex;
 use posync_protocol::{Account, limits::CALLS_MAX};
 use rand_core::CryptoRng;
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -67,10 +69,10 @@ impl<S: Service> Client<S> {
         network: &N,
         key: &PrivateKey,
         peer: Account,
-        address: SocketAddr,
+        address: impl Into<Address> + Send,
     ) -> Result<Self, Error>
     where
-        E: Spawner + Clock + CryptoRng,
+        E: Spawner + Clock + CryptoRng + Resolver,
         N: Network,
     {
         let dialing = context.child("dial");
@@ -141,7 +143,7 @@ impl<S: Service> Client<S> {
         let place = self.inner.calls.clone().acquire_owned().await.map_err(|_| Error::Gone)?;
         let shared = &self.inner.shared;
         let room = shared.room(frame_bytes(ask)?, None).await?;
-        let (slot, inbox) = Slot::new(true);
+        let (slot, inbox) = PendingCall::new(true);
         let credit = slot.credit.clone();
         // Held until the frame is queued, so that ids reach the queue in order.
         let mut next = self.inner.next.lock();

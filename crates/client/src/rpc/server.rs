@@ -2,7 +2,7 @@
 
 use super::{
     Error, Service,
-    shared::{Frame, Half, Shared, Slot, frame, frame_bytes, idle, read, write},
+    shared::{Frame, Half, PendingCall, Shared, frame, frame_bytes, idle, read, write},
 };
 use crate::channel::{self, Listen, Listening, memory::Held};
 use commonware_macros::select;
@@ -155,7 +155,7 @@ where
         ask: S::Ask,
         held: Option<Held>,
     ) -> Option<()> {
-        let (slot, inbox) = Slot::new(S::takes_more(&ask));
+        let (slot, inbox) = PendingCall::new(S::takes_more(&ask));
         let credit = slot.credit.clone();
         // Only this task adds calls, so the check holds.
         if shared.with(|slots| slots.len())? >= CALLS_MAX {

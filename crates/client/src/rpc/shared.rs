@@ -90,7 +90,7 @@ pub(super) fn parse<T: Read<Cfg = ()>>(mut bytes: Bytes) -> Option<(u64, Frame<T
 pub(super) type Kept<T> = (T, Option<Held>);
 
 /// One end's view of an open call.
-pub(super) struct Slot<T> {
+pub(super) struct PendingCall<T> {
     /// Queue to the task that reads this call.
     pub(super) inbox: mpsc::Sender<Kept<T>>,
     /// Messages that this side may still send.
@@ -101,7 +101,7 @@ pub(super) struct Slot<T> {
     more: bool,
 }
 
-impl<T> Slot<T> {
+impl<T> PendingCall<T> {
     /// Creates the slot of a call; `more` allows the peer to send further messages.
     pub(super) fn new(more: bool) -> (Self, mpsc::Receiver<Kept<T>>) {
         let (inbox, outlet) = mpsc::channel(CALL_WINDOW);
@@ -110,7 +110,7 @@ impl<T> Slot<T> {
     }
 }
 
-impl<T> Drop for Slot<T> {
+impl<T> Drop for PendingCall<T> {
     fn drop(&mut self) {
         self.credit.close();
         if let Some(task) = &self.task {
@@ -130,7 +130,7 @@ pub(super) type Queued = (Bytes, Option<Room>);
 
 /// One end of a connection; `T` is the type of the messages that arrive.
 pub(super) struct Shared<T> {
-    slots: Mutex<Option<BTreeMap<u64, Slot<T>>>>,
+    slots: Mutex<Option<BTreeMap<u64, PendingCall<T>>>>,
     queue: mpsc::UnboundedSender<Queued>,
     places: Arc<Semaphore>,
     /// Budget of the connection, on a server's side.
@@ -159,12 +159,12 @@ impl<T> Shared<T> {
         (Arc::new(shared), outlet)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<BTreeMap<u64, Slot<T>>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<BTreeMap<u64, PendingCall<T>>>> {
         self.slots.lock()
     }
 
     /// Applies `work` to the table; `None` once the connection is gone.
-    pub(super) fn with<R>(&self, work: impl FnOnce(&mut BTreeMap<u64, Slot<T>>) -> R) -> Option<R> {
+    pub(super) fn with<R>(&self, work: impl FnOnce(&mut BTreeMap<u64, PendingCall<T>>) -> R) -> Option<R> {
         let mut slots = self.lock();
         let slots = slots.as_mut()?;
         let done = work(slots);
@@ -175,7 +175,7 @@ impl<T> Shared<T> {
     }
 
     /// Enters a call into the table; `None` once the connection is gone.
-    pub(super) fn insert(&self, id: u64, slot: Slot<T>) -> Option<()> {
+    pub(super) fn insert(&self, id: u64, slot: PendingCall<T>) -> Option<()> {
         self.opened.fetch_add(1, Ordering::Relaxed);
         self.with(|slots| slots.insert(id, slot)).map(drop)
     }
@@ -272,7 +272,7 @@ impl<T> Shared<T> {
 }
 
 /// `None` if the window is exceeded or the call takes no more. If the reader has gone, the message is lost.
-fn deliver<T>(slot: &Slot<T>, message: T, held: Option<Held>) -> Option<Option<Slot<T>>> {
+fn deliver<T>(slot: &PendingCall<T>, message: T, held: Option<Held>) -> Option<Option<PendingCall<T>>> {
     if !slot.more {
         return None;
     }
@@ -282,7 +282,7 @@ fn deliver<T>(slot: &Slot<T>, message: T, held: Option<Held>) -> Option<Option<S
     }
 }
 
-fn grant<T>(slot: &Slot<T>, messages: u32) -> Option<Option<Slot<T>>> {
+fn grant<T>(slot: &PendingCall<T>, messages: u32) -> Option<Option<PendingCall<T>>> {
     let messages = messages as usize;
     let granted = slot.credit.available_permits().saturating_add(messages);
     if !cfg!(planted = "any-window") && granted > CALL_WINDOW {

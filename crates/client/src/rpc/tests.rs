@@ -99,7 +99,7 @@ async fn handle(seen: Seen, mut call: Incoming<Test>, ask: Message) {
 
 async fn serve<E>(context: &E, port: u16) -> (SocketAddr, Seen)
 where
-    E: Spawner + Clock + CryptoRng + Network,
+    E: Spawner + Clock + CryptoRng + commonware_runtime::Resolver + Network,
 {
     let seen = Seen::default();
     let state = seen.clone();
@@ -111,7 +111,7 @@ where
 
 async fn connect<E>(context: &E, address: SocketAddr) -> Client<Test>
 where
-    E: Spawner + Clock + CryptoRng + Network,
+    E: Spawner + Clock + CryptoRng + commonware_runtime::Resolver + Network,
 {
     Client::dial(context.child("client"), context, &key(2), account(1), address).await.expect("connects")
 }
@@ -129,7 +129,7 @@ async fn until(context: &impl Clock, done: impl Fn() -> bool) {
 
 async fn many_calls_at_once<E>(context: E, port: u16)
 where
-    E: Spawner + Clock + CryptoRng + Network,
+    E: Spawner + Clock + CryptoRng + commonware_runtime::Resolver + Network,
 {
     let (address, _) = serve(&context, port).await;
     let client = connect(&context, address).await;

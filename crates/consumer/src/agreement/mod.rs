@@ -46,7 +46,7 @@ use commonware_utils::channel::oneshot;
 use commonware_utils::sync::Mutex;
 use posync_client::watch;
 use posync_protocol::{
-    Account, AgreementId, Hash, Signature,
+    Account, AgreementId, Hash, Signature, Units,
     amount::ONE,
     block::with_chain,
     chunk,
@@ -510,7 +510,7 @@ impl OwnAgreement {
     pub async fn pay(&self) -> Result<(), Error> {
         if let Some(voucher) = self.voucher(0, true).await? {
             self.peer.pay(voucher).await?;
-            self.meter.lock().await.acknowledge(voucher.egress);
+            self.meter.lock().await.acknowledge(voucher.units.egress);
         }
         Ok(())
     }
@@ -590,6 +590,6 @@ impl OwnAgreement {
         } else if !(all && meter.is_unacknowledged()) {
             return Ok(None);
         }
-        Ok(Some(Voucher::signed(&self.session, &self.common.chain, self.id, meter.signed(), 0)))
+        Ok(Some(Voucher::signed(&self.session, &self.common.chain, self.id, Units::egress(meter.signed()))))
     }
 }

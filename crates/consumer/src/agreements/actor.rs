@@ -25,10 +25,9 @@ use commonware_utils::sync::Mutex;
 use posync_alert::{Alerts, Watch};
 use posync_client::rpc::Provider;
 use posync_protocol::{
-    Account, Amount, Code,
+    Account, Amount, Class, Code, Metered,
     limits::Parameters,
     operation::{Body, CloseAlone, TopUp},
-    record::EGRESS,
     reputation::check_takes,
 };
 use std::{
@@ -130,12 +129,13 @@ impl Agreements {
     async fn look(self: &Arc<Self>, seen: &mut Seen, tick: u64) -> Result<(), Error> {
         let few = seen.providers.len() < self.policy.providers;
         let all = few || tick.is_multiple_of(SURVEY_TICKS);
+        let environment = &self.shared.common.environment;
         let found = if all {
-            survey(&self.ledger).await?
+            survey(&self.ledger, environment).await?
         } else {
             let ours: BTreeSet<Account> =
                 self.shared.agreements().iter().map(|agreement| agreement.provider()).collect();
-            details(&self.ledger, &ours.into_iter().collect::<Vec<_>>()).await?
+            details(&self.ledger, environment, &ours.into_iter().collect::<Vec<_>>()).await?
         };
         self.shared.height.fetch_max(found.height, Ordering::Relaxed);
         self.learn(seen, found, all);
@@ -318,7 +318,7 @@ impl Agreements {
             successor: holds && old && successor(),
             idle: !awaited && self.policy.is_idle(usage, &mine, epoch, &self.parameters),
             kept: self.kept.contains(&usage.number),
-            egress_price: posted.prices[EGRESS].price,
+            egress_price: posted.prices[Class::Egress].price,
         };
         let is_kept = matches!(Stage::of(&usage.row), Stage::Open | Stage::Draining) && usage.live;
         let ends = is_kept && old && !around.successor;
@@ -360,13 +360,13 @@ impl Agreements {
         if let Err(error) = agreement.pay().await {
             tracing::debug!(%error, "a voucher is brought again");
         }
-        let egress_price = agreement.terms().egress_price.max(posted.min(self.policy.price_max[EGRESS]));
+        let egress_price =
+            agreement.terms().egress_price.max(posted.min(self.policy.price_max[Class::Egress]));
         let body = TopUp {
             agreement: agreement.id,
             amount,
-            max_egress_price: egress_price,
             // No gas is bought, so any gas price is accepted.
-            max_gas_price: u64::MAX,
+            price_max: Metered { egress: egress_price, gas: u64::MAX },
         };
         let code = self.ledger.execute(Body::TopUp(body)).await;
         if code != Ok(Code::Done) {
@@ -422,7 +422,7 @@ impl Agreements {
                 tracing::debug!(agreement = agreement.number, "no money for a voucher reserve");
             }
             Step::TopUp(amount) => {
-                let (of, price) = (agreement.clone(), posted.prices[EGRESS].price);
+                let (of, price) = (agreement.clone(), posted.prices[Class::Egress].price);
                 // An earlier top-up became final after the agreement was judged.
                 if of.terms().voucher_reserve != usage.row.voucher_reserve {
                     return Ok(());

@@ -18,9 +18,9 @@ use crate::{
 use commonware_cryptography::Signer as _;
 use futures::future::join_all;
 use posync_protocol::{
-    Account, AgreementId, Amount, Code,
+    Account, AgreementId, Amount, Class, Code, PerClass, Units,
     operation::{Body, Open},
-    record::{Agreement, CLASSES},
+    record::Agreement,
 };
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -31,15 +31,14 @@ const SLOTS_TRIED: usize = 16;
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     /// Highest price of each class.
-    prices: [u64; CLASSES],
+    prices: PerClass<u64>,
     /// Most money for the storage reserve.
     reserve: Amount,
 }
 
 impl Limits {
     const fn of(open: &Open) -> Self {
-        let prices = [open.max_storage_price, open.max_egress_price, open.max_gas_price];
-        Self { prices, reserve: open.storage_reserve_max }
+        Self { prices: open.price_max, reserve: open.storage_reserve_max }
     }
 }
 
@@ -69,10 +68,10 @@ impl Agreements {
                 id: AgreementId { provider, slot, opened: 0 },
                 stage: Stage::Opening as u8,
                 end_epoch: open.end_epoch,
-                quota_leaves: open.quota_leaves,
-                quota_egress: open.quota_egress,
+                quota_leaves: open.quota[Class::Storage],
+                quota_egress: open.quota[Class::Egress],
                 voucher_reserve: open.voucher_reserve,
-                egress_price: open.max_egress_price,
+                egress_price: open.price_max[Class::Egress],
                 rate_egress: RateCap(self.policy.rate_egress),
             };
             let number = self.shared.common.catalogue.add_agreement(row.clone()).await;
@@ -109,7 +108,6 @@ impl Agreements {
     /// Submits the opening that the row describes and takes up the agreement; `false` if it did not open.
     async fn ask(&self, number: u32, row: OwnAgreementRow, most: Limits) -> Result<bool, Error> {
         let (master, policy) = (&self.shared.common.master, &self.policy);
-        let [max_storage_price, max_egress_price, max_gas_price] = most.prices;
         let account = |key: commonware_cryptography::ed25519::PrivateKey| Account::of(&key.public_key());
         let session_key = account(session_key(master, number));
         let open = Open {
@@ -117,14 +115,9 @@ impl Agreements {
             slot: row.id.slot,
             session_key,
             storage_key: account(storage_key(master, number)),
-            max_storage_price,
-            max_egress_price,
-            max_gas_price,
-            quota_leaves: row.quota_leaves,
-            quota_egress: row.quota_egress,
-            quota_gas: 0,
-            rate_egress: policy.rate_egress,
-            rate_gas: 0,
+            price_max: most.prices,
+            quota: PerClass::new(row.quota_leaves, row.quota_egress, 0),
+            rate: Units::egress(policy.rate_egress),
             end_epoch: row.end_epoch,
             voucher_reserve: row.voucher_reserve,
             storage_reserve_max: most.reserve,
@@ -197,8 +190,8 @@ impl Agreements {
         let row = OwnAgreementRow {
             id: found.id(row.id.provider, row.id.slot),
             stage: Stage::Open as u8,
-            egress_price: found.egress_price,
-            rate_egress: RateCap(found.rate_egress),
+            egress_price: found.prices[Class::Egress].price,
+            rate_egress: RateCap(found.rate.egress),
             ..row
         };
         self.shared.common.catalogue.put_agreement(number, row.clone()).await.map_err(|_| Error::Stopping)?;

@@ -21,14 +21,14 @@
 use super::state::{AgreementUsage, Stage, View, is_old, passes, takes_over};
 use crate::{agreement::state::leaves, limits::SHARD_BYTES};
 use posync_protocol::{
-    Account, Amount,
+    Account, Amount, Class, PerClass, Units,
     agreement::{Seen, check_offer, locked, terms},
     amount::{UNIT, mul_div_up},
     books::Pair,
     capacity::{sellable_egress, share},
     limits::{LEAF_BYTES, Parameters},
     operation::Open,
-    record::{Agreement, CLASSES, EGRESS, GAS, STORAGE},
+    record::Agreement,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -87,7 +87,7 @@ pub struct Policy {
     /// Longest term of an agreement, in epochs; the offer may limit it further.
     pub epochs: u64,
     /// Highest prices accepted for new data, by class. A class without a quota has no limit.
-    pub(crate) price_max: [u64; CLASSES],
+    pub(crate) price_max: PerClass<u64>,
 }
 
 /// The purpose of an opening.
@@ -103,7 +103,7 @@ pub(crate) enum Need {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Posted {
     /// The prices of the classes.
-    pub prices: [Pair; CLASSES],
+    pub prices: PerClass<Pair>,
     /// The account's balance, from which openings are paid.
     pub balance: Amount,
     /// The height of the state that was read.
@@ -115,16 +115,22 @@ impl Policy {
     /// one small.
     pub fn of(parameters: &Parameters) -> Self {
         let price = |price: u128| u64::try_from(price).unwrap_or(u64::MAX).saturating_mul(PRICES);
-        let most = Quota { leaves: parameters.quota_leaves_max, egress: parameters.quota_egress_max };
+        let most = Quota {
+            leaves: parameters.quota_max[Class::Storage],
+            egress: parameters.quota_max[Class::Egress],
+        };
         Self {
             providers: 10,
             first: Quota::to_hold(FIRST_LEAVES.min(most.leaves), most),
             most,
-            rate_egress: parameters.rate_egress_max,
+            rate_egress: parameters.rate_max.egress,
             voucher_reserve: Amount::sync(100),
             epochs: parameters.agreement_epochs_max,
             // No gas is bought, so its price has no limit.
-            price_max: [price(parameters.price_storage), price(parameters.price_egress), u64::MAX],
+            price_max: PerClass::from_fn(|class| match class {
+                Class::Storage | Class::Egress => price(parameters.prices[class]),
+                Class::Compute => u64::MAX,
+            }),
         }
     }
 
@@ -167,23 +173,18 @@ impl Policy {
     ) -> Option<Open> {
         let term = self.term(view, p);
         let free = sellable_egress(&view.offer, view.measured.as_ref());
-        let free = free.saturating_sub(view.provider.sold_egress);
+        let free = free.saturating_sub(view.provider.sold[Class::Egress]);
         let egress = quota.egress.min((free / EGRESS_PART).saturating_mul(term));
-        let price = posted.prices[EGRESS].price;
+        let price = posted.prices[Class::Egress].price;
         let most = self.highest(need, Quota { egress, ..quota }, posted);
         let mut open = Open {
             provider: Account::default(),
             slot: 0,
             session_key: Account::default(),
             storage_key: Account::default(),
-            max_storage_price: most[STORAGE],
-            max_egress_price: most[EGRESS],
-            max_gas_price: most[GAS],
-            quota_leaves: quota.leaves,
-            quota_egress: egress,
-            quota_gas: 0,
-            rate_egress: self.rate_egress,
-            rate_gas: 0,
+            price_max: most,
+            quota: PerClass::new(quota.leaves, egress, 0),
+            rate: Units::egress(self.rate_egress),
             end_epoch: p.epoch(posted.height).saturating_add(term),
             voucher_reserve: self.reserve(price.saturating_add(price / 8), egress),
             storage_reserve_max: Amount::ZERO,
@@ -209,18 +210,16 @@ impl Policy {
     }
 
     /// The highest prices that an opening of this quota accepts, by class.
-    fn highest(&self, need: Need, quota: Quota, posted: &Posted) -> [u64; CLASSES] {
-        let bought = [quota.leaves, quota.egress, 0];
-        let mut most = self.price_max;
-        for ((most, pair), bought) in most.iter_mut().zip(posted.prices).zip(bought) {
-            let dear = pair.price.saturating_add(pair.price / SLACK_PART);
-            *most = match need {
-                _ if bought == 0 => u64::MAX,
-                Need::New => *most,
-                Need::Held => (*most).max(dear),
-            };
-        }
-        most
+    fn highest(&self, need: Need, quota: Quota, posted: &Posted) -> PerClass<u64> {
+        let bought = PerClass::new(quota.leaves, quota.egress, 0);
+        PerClass::from_fn(|class| {
+            let (most, price) = (self.price_max[class], posted.prices[class].price);
+            match need {
+                _ if bought[class] == 0 => u64::MAX,
+                Need::New => most,
+                Need::Held => most.max(price.saturating_add(price / SLACK_PART)),
+            }
+        })
     }
 
     /// Openings for these quotas, one after another; each that does not fit is halved until it does, down
@@ -233,9 +232,10 @@ impl Policy {
                 continue;
             };
             let sold = &mut view.provider;
-            let egress = share(open.quota_egress, posted.height, open.end_epoch, p);
-            sold.sold = sold.sold.saturating_add(open.quota_leaves);
-            sold.sold_egress = sold.sold_egress.saturating_add(egress);
+            let egress = share(open.quota[Class::Egress], posted.height, open.end_epoch, p);
+            for (class, more) in [(Class::Storage, open.quota[Class::Storage]), (Class::Egress, egress)] {
+                sold.sold[class] = sold.sold[class].saturating_add(more);
+            }
             opens.push(open);
         }
         opens
@@ -259,7 +259,7 @@ impl Policy {
     ) -> Vec<Open> {
         let mut opens = self.fit(Need::New, view, quotas, posted, p);
         let homeless = homeless(mine, p.epoch(posted.height), p);
-        if self.stores() && homeless > 0 && opens.iter().all(|open| open.quota_leaves == 0) {
+        if self.stores() && homeless > 0 && opens.iter().all(|open| open.quota[Class::Storage] == 0) {
             let quota = Quota::to_hold(self.large_enough(homeless), self.most);
             opens.extend(self.fit(Need::Held, view, &[quota], posted, p));
         }
@@ -382,7 +382,7 @@ fn homeless(mine: &[&AgreementUsage], epoch: u64, p: &Parameters) -> u64 {
 
 /// The agreement that an opening results in at the posted prices.
 const fn agreement(open: &Open, posted: &Posted) -> Agreement {
-    terms(&Account([0; 32]), open, &posted.prices, posted.height)
+    terms(&Account([0; 32]), open, posted.prices, posted.height)
 }
 
 /// The amount that an opening takes from the account.

@@ -94,6 +94,7 @@ mod tests {
     use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
     use posync_client::{connection::Endpoint, light::network_key};
     use posync_protocol::{Account, AgreementId, Amount, limits::Parameters};
+    use std::net::SocketAddr;
 
     /// A network key that is a point of its group: nothing is verified under it here.
     const ANY_KEY: &str = "93e02b6052719f607dacd3a088274f65596bd0d09920b61ab5da61bbdc7f5049334cf11213945d57e5ac7d055d042b7e\
@@ -102,7 +103,8 @@ mod tests {
     fn means() -> Means {
         let hex = |at: usize| u8::from_str_radix(&ANY_KEY[2 * at..2 * at + 2], 16).expect("hex");
         let parameters = Parameters::LOCAL;
-        let node = Endpoint { account: Account([1; 32]), address: ([127, 0, 0, 1], 1).into() };
+        let node =
+            Endpoint { account: Account([1; 32]), address: SocketAddr::from(([127, 0, 0, 1], 1)).into() };
         Means {
             key: PrivateKey::from_seed(1),
             partition: "test".into(),

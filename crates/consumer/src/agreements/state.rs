@@ -17,9 +17,9 @@
 use super::policy::{Policy, egress_cost};
 use crate::catalogue::row::OwnAgreementRow;
 use posync_protocol::{
-    Amount,
+    Amount, Class,
     limits::{HISTORY, Parameters},
-    record::{Audit, EGRESS, Measured, Offer, Provider, Reputation},
+    record::{Audit, Measured, Offer, Provider, Reputation},
 };
 
 /// The stage of an agreement's life.
@@ -195,7 +195,7 @@ pub(crate) fn next(
 /// where the ledger would refuse it.
 fn more(usage: &AgreementUsage, posted: u64, policy: &Policy) -> Option<Amount> {
     let row = &usage.row;
-    if posted > row.egress_price.max(policy.price_max[EGRESS]) {
+    if posted > row.egress_price.max(policy.price_max[Class::Egress]) {
         return None;
     }
     let cost = |bytes| egress_cost(row.egress_price.max(posted), bytes).unwrap_or(Amount::MAX);
@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn what_cannot_be_topped_up_moves_on_all_the_same() {
         let policy = Policy::of(&P);
-        let dear = policy.price_max[posync_protocol::record::EGRESS] + 1;
+        let dear = policy.price_max[Class::Egress] + 1;
         let old = AgreementUsage {
             egress: 28_000 << 20,
             load: 1 << 20,

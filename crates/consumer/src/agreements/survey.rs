@@ -3,16 +3,17 @@
 
 use super::{policy::Posted, state::View};
 use crate::{
+    environment::Environment,
     ledger::{Error, Ledger, decode},
     shared::Known,
 };
+use futures::StreamExt as _;
 use posync_protocol::{
-    Account,
+    Account, Class, PerClass,
     books::pair,
     limits::{HISTORY, Parameters, READ_KEYS_MAX},
     record::{
-        AccountState, Audit, CLASSES, Endpoint, Market, Measured, Offer, Provider, ProviderAt, Reputation,
-        System,
+        AccountState, Audit, Endpoint, Market, Measured, Offer, Provider, ProviderAt, Reputation, System,
     },
     reputation::check_takes,
 };
@@ -20,6 +21,8 @@ use std::collections::BTreeMap;
 
 /// Most providers that a gateway considers; with that many, more would change little.
 pub(super) const PROVIDERS_SEEN_MAX: u32 = 1024;
+/// Names that a survey looks up at once.
+const LOOKUPS_MAX: usize = 32;
 /// Records that a survey reads of one provider.
 const PER_PROVIDER: usize = 6;
 
@@ -36,7 +39,7 @@ pub(super) struct Survey {
 ///
 /// # Errors
 /// [`Error`].
-pub(super) async fn survey(ledger: &Ledger) -> Result<Survey, Error> {
+pub(super) async fn survey(ledger: &Ledger, environment: &Environment) -> Result<Survey, Error> {
     let system = ledger.record::<System>(System::key()).await?;
     let count = system.map_or(0, |system| system.providers).min(PROVIDERS_SEEN_MAX);
     let mut accounts = Vec::new();
@@ -47,7 +50,7 @@ pub(super) async fn survey(ledger: &Ledger) -> Result<Survey, Error> {
             accounts.extend(decode::<ProviderAt>(slot)?.and_then(|at| at.account));
         }
     }
-    details(ledger, &accounts).await
+    details(ledger, environment, &accounts).await
 }
 
 /// Reads the posted prices and the account's balance.
@@ -59,13 +62,14 @@ pub(super) async fn posted(
     account: &Account,
     parameters: &Parameters,
 ) -> Result<Posted, Error> {
-    let markets = (0..CLASSES as u8).map(Market::key);
-    let (height, slots) = ledger.read(markets.chain([AccountState::key(account)]).collect()).await?;
-    let state: Option<AccountState> = decode(slots.get(CLASSES).copied().flatten())?;
-    let found = |class: usize| decode::<Market>(slots.get(class).copied().flatten());
-    let found = [found(0)?, found(1)?, found(2)?];
-    let mut class = 0..;
-    let prices = found.map(|market| pair(market, class.next().expect("without end"), parameters));
+    let keys = [AccountState::key(account)].into_iter().chain(Class::ALL.map(Market::key));
+    let (height, slots) = ledger.read(keys.collect()).await?;
+    let mut slots = slots.into_iter();
+    let state: Option<AccountState> = decode(slots.next().flatten())?;
+    let mut prices = PerClass::default();
+    for class in Class::ALL {
+        prices[class] = pair(decode::<Market>(slots.next().flatten())?, class, parameters);
+    }
     Ok(Posted { prices, balance: state.unwrap_or_default().balance, height })
 }
 
@@ -73,7 +77,11 @@ pub(super) async fn posted(
 ///
 /// # Errors
 /// [`Error`].
-pub(super) async fn details(ledger: &Ledger, accounts: &[Account]) -> Result<Survey, Error> {
+pub(super) async fn details(
+    ledger: &Ledger,
+    environment: &Environment,
+    accounts: &[Account],
+) -> Result<Survey, Error> {
     let mut survey = Survey { height: u64::MAX, ..Survey::default() };
     for group in accounts.chunks(READ_KEYS_MAX / PER_PROVIDER) {
         let own = |a| {
@@ -102,10 +110,20 @@ pub(super) async fn details(ledger: &Ledger, accounts: &[Account]) -> Result<Sur
             survey.providers.insert(*account, (View { offer, provider, audit, reputation, measured }, known));
         }
     }
+    locate(environment, survey.providers.values_mut().map(|(_, known)| known)).await;
     if accounts.is_empty() {
         survey.height = 0;
     }
     Ok(survey)
+}
+
+/// Looks up the socket addresses of these providers, some at a time.
+async fn locate(environment: &Environment, all: impl Iterator<Item = &mut Known>) {
+    let looks = all.filter_map(|known| {
+        let address = known.address.clone()?;
+        Some(async move { known.socket = environment.resolve(address).await })
+    });
+    futures::stream::iter(looks).for_each_concurrent(LOOKUPS_MAX, |look| look).await;
 }
 
 fn known(
@@ -120,6 +138,7 @@ fn known(
         operator: offer.operator.to_vec(),
         region: offer.region.to_vec(),
         address: addresses.find_map(|text| text.parse().ok()),
+        socket: None,
         trusted: true,
         takes: check_takes(reputation).is_ok(),
         score: reputation.score(),

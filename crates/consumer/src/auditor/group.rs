@@ -18,7 +18,7 @@ use crate::{
     shared::Shared,
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
-use commonware_runtime::{Clock, Handle, Metrics, Network, Spawner, Storage};
+use commonware_runtime::{Clock, Handle, Metrics, Network, Resolver, Spawner, Storage};
 use commonware_utils::channel::{mpsc, oneshot};
 use posync_client::{
     account::{paying, sign_paying},
@@ -61,7 +61,7 @@ struct Reading {
 }
 
 /// The reading accounts, by group.
-pub(super) struct Groups<E: Spawner + Clock + Storage + Metrics + CryptoRng, N: Network> {
+pub(super) struct Groups<E: Spawner + Clock + Storage + Metrics + CryptoRng + Resolver, N: Network> {
     context: E,
     network: SharedNetwork<N>,
     config: Config,
@@ -96,7 +96,7 @@ fn of_group(partition: &str, group: u64) -> String {
 
 impl<E, N> Groups<E, N>
 where
-    E: Spawner + Clock + Storage + Metrics + CryptoRng,
+    E: Spawner + Clock + Storage + Metrics + CryptoRng + Resolver,
     N: Network,
 {
     /// Starts without any account. Each sample goes to the sender.

@@ -31,7 +31,7 @@ use crate::{
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_macros::select;
-use commonware_runtime::{Clock, Metrics, Network, Spawner, Storage};
+use commonware_runtime::{Clock, Metrics, Network, Resolver, Spawner, Storage};
 use commonware_utils::channel::mpsc;
 use group::Groups;
 use posync_alert::Alerts;
@@ -85,7 +85,7 @@ impl Config {
 /// [`Error`].
 pub async fn run<E, N>(context: E, network: N, config: Config) -> Result<(), Error>
 where
-    E: Spawner + Clock + Storage + Metrics + CryptoRng,
+    E: Spawner + Clock + Storage + Metrics + CryptoRng + Resolver,
     N: Network,
 {
     let mut stopped = context.stopped();
@@ -113,7 +113,7 @@ where
     }
 }
 
-struct Auditor<E: Spawner + Clock + Storage + Metrics + CryptoRng, N: Network> {
+struct Auditor<E: Spawner + Clock + Storage + Metrics + CryptoRng + Resolver, N: Network> {
     seat: Seat,
     rounds: Rounds<E>,
     groups: Groups<E, N>,
@@ -130,7 +130,7 @@ struct Auditor<E: Spawner + Clock + Storage + Metrics + CryptoRng, N: Network> {
 
 impl<E, N> Auditor<E, N>
 where
-    E: Spawner + Clock + Storage + Metrics + CryptoRng,
+    E: Spawner + Clock + Storage + Metrics + CryptoRng + Resolver,
     N: Network,
 {
     async fn follow(mut self, mut heights: watch::Receiver<u64>) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use crate::{
     ledger::{Error, Ledger, decode},
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
-use commonware_runtime::{Clock, Network, Spawner};
+use commonware_runtime::{Clock, Network, Resolver, Spawner};
 use posync_client::{account::Submitter, channel::SharedNetwork, connection::Connection, light::Light};
 use posync_protocol::{
     Account, Amount, Body, Bounded, Code, Hash,
@@ -36,7 +36,7 @@ impl Seat {
     /// A handle that is not connected yet.
     pub(super) fn new<E, N>(context: &E, network: &SharedNetwork<N>, config: &Config) -> Self
     where
-        E: Spawner + Clock + CryptoRng,
+        E: Spawner + Clock + CryptoRng + Resolver,
         N: Network,
     {
         let (key, chain) = (config.key.clone(), config.chain);

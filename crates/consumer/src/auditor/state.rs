@@ -208,7 +208,7 @@ pub(crate) fn report<'a>(drawn: &Drawn, samples: impl Iterator<Item = &'a Sample
 mod tests {
     use super::*;
     use commonware_cryptography::Signer as _;
-    use posync_protocol::{AgreementId, Bounded, record::Finding};
+    use posync_protocol::{AgreementId, Bounded, Units, record::Finding};
     use std::{collections::BTreeSet, time::Duration};
 
     const P: Parameters = Parameters::LOCAL;
@@ -307,7 +307,7 @@ mod tests {
             |auditor| Finding { auditor, asked: 1, answered: 1, correct: 1, latency: 0, throughput: 0 };
         let found =
             |epoch, auditor| Reports { epoch, findings: Bounded::new(vec![finding(auditor)]).expect("one") };
-        let used = |egress, audited| Usage { egress, audited, ..Usage::default() };
+        let used = |egress, audited| Usage { redeemed: Units::egress(egress), audited, ..Usage::default() };
         let read = AUDIT_READ_BYTES;
         for (on_ledger, usage, counts, again) in [
             (Some(found(4, 2)), Some(used(read, read)), true, false),

@@ -10,6 +10,7 @@ use posync_client::{
     rpc::{Incoming, Server, Service as _},
 };
 use posync_protocol::{limits::CALLS_MAX, wire::provider::Put};
+use std::net::SocketAddr;
 
 #[test]
 fn who_is_late_again_is_asked_last_for_longer_and_an_answer_forgives() {

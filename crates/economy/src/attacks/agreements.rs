@@ -5,6 +5,7 @@ use crate::{
     world::Terms,
 };
 use posync_protocol::{
+    Class,
     agreement::credit_window,
     amount::{Amount, ONE, SYNC, UNIT},
     fees::split_fee,
@@ -19,7 +20,7 @@ pub fn opening_fee() -> u128 {
 }
 
 fn value(bytes: u64) -> u128 {
-    u128::from(bytes) * RULES.price_egress / UNIT
+    u128::from(bytes) * RULES.prices[Class::Egress] / UNIT
 }
 
 fn signed(grains: u128) -> i128 {

@@ -7,7 +7,7 @@ use crate::{
     row::{Row, Runs},
 };
 use posync_protocol::{
-    Record,
+    Class, Record,
     economics::slash::REPORTER_DIVISOR,
     ledger::Event,
     record::{Reputation, Seat},
@@ -35,7 +35,7 @@ enum Heir {
 /// that left.
 fn heir(seed: u64, heir: Heir, gap: u64, keeps: bool) -> i128 {
     let mut bench = Bench::new(seed, &["a", "c", "o", "n", "g"]);
-    bench.stage.world.parameters.price_storage = PRICE;
+    bench.stage.world.parameters.prices[Class::Storage] = PRICE;
     for name in ["o", "g"] {
         bench.provider(name, Answers::Always);
         bench.play(&format!(

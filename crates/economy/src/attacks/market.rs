@@ -1,7 +1,7 @@
 //! Attacks on prices by providers with a large share of a class.
 
 use crate::{
-    price::{CAPACITY, Class, ORIGIN, demand},
+    price::{CAPACITY, ORIGIN, PostedPrice, demand},
     row::Row,
     world::Terms,
 };
@@ -48,7 +48,7 @@ pub struct Pump {
 /// per billion of the provider's honest income.
 pub fn pump(plan: Pump) -> i128 {
     let usual = CAPACITY / 2;
-    let mut class = Class::flow(ORIGIN);
+    let mut class = PostedPrice::flow(ORIGIN);
     let honest = part(part(value(usual, class.price), plan.share), kept());
     let goal = ORIGIN + posync_protocol::economics::price::FRACTION_FLOW / 10;
     let mut profit = 0;
@@ -73,7 +73,7 @@ pub fn pump(plan: Pump) -> i128 {
 /// the elasticity of the others' supply, in hundredths.
 pub fn withhold(share: u64, elasticity: u64, supply: u64) -> i128 {
     let usual = CAPACITY / 2;
-    let mut class = Class::flow(ORIGIN);
+    let mut class = PostedPrice::flow(ORIGIN);
     let honest = part(part(value(usual, class.price), share), kept());
     let held_back = part(i128::try_from(CAPACITY).expect("small") / 10, share);
     let (mut last, epochs) = (0, 1_200);

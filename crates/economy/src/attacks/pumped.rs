@@ -8,11 +8,11 @@ use crate::{
     row::{Bound, Row, Runs, Topic},
 };
 use posync_protocol::{
-    Record,
+    Class, Record, Units,
     amount::{ONE, UNIT, mul_div},
     economics::price::{FRACTION_FLOW, posted},
     limits::SETTLEMENT_RING,
-    record::{EGRESS, MEASURED, Market, Measured, STORAGE, Settlement},
+    record::{MEASURED, Market, Measured, Settlement},
 };
 use std::sync::OnceLock;
 
@@ -54,11 +54,11 @@ fn market() -> Bench {
         bench.play(&format!("{name} register out={}", part(CAPACITY, share)));
         bench.holder(name, Answers::Always);
     }
-    let least = bench.world().parameters.price_egress;
+    let least = bench.world().parameters.prices[Class::Egress];
     let price = u64::try_from(posted(least, ORIGIN, FRACTION_FLOW)).expect("a price");
     let bucket = u128::from(CAPACITY / 2) * 7;
     let rests = Market { price, slow: price, excess: ORIGIN, bucket, ..Market::default() };
-    bench.stage.world.state.insert(Market::key(EGRESS as u8), rests.to_slot());
+    bench.stage.world.state.insert(Market::key(Class::Egress), rests.to_slot());
     bench.run_to(1);
     bench
 }
@@ -72,8 +72,8 @@ fn measure(bench: &mut Bench) {
     }
 }
 
-fn posted_now(bench: &Bench, class: usize) -> Market {
-    bench.world().get(Market::key(class as u8)).unwrap_or_default()
+fn posted_now(bench: &Bench, class: Class) -> Market {
+    bench.world().get(Market::key(class)).unwrap_or_default()
 }
 
 /// Opens, redeems and closes with both signatures: the use of one epoch. `reserve` is in grains;
@@ -82,7 +82,7 @@ fn use_of(bench: &mut Bench, consumer: &str, provider: &str, bytes: u64, reserve
     if bytes == 0 {
         return;
     }
-    let price = u128::from(posted_now(bench, EGRESS).price);
+    let price = u128::from(posted_now(bench, Class::Egress).price);
     let reserve = reserve.unwrap_or(u128::from(bytes) * price / UNIT + 1);
     let end = bench.world().epoch() + 1;
     bench.play(&format!(
@@ -97,7 +97,7 @@ fn count(bench: &mut Bench, bytes: u64) {
     let epoch = bench.world().epoch();
     let key = Settlement::key(&account("p"), epoch % SETTLEMENT_RING);
     let row = Settlement::of(epoch, bench.world().get(key));
-    let row = Settlement { egress: row.egress + bytes, ..row };
+    let row = Settlement { redeemed: row.redeemed.saturating_add(Units::egress(bytes)), ..row };
     bench.stage.world.state.insert(key, row.to_slot());
 }
 
@@ -106,7 +106,7 @@ fn pumped(pump: Option<Pump>) -> i128 {
     let mut bench = market();
     for epoch in 1..=2 * EPOCHS {
         measure(&mut bench);
-        let excess = posted_now(&bench, EGRESS).excess;
+        let excess = posted_now(&bench, Class::Egress).excess;
         let usual = u128::from(CAPACITY / 2);
         let wanted = u64::try_from(demand(usual, ORIGIN, excess, ELASTICITY)).expect("a size");
         let mine = part(wanted, SHARE);
@@ -166,7 +166,7 @@ fn reserved() -> i128 {
         for epoch in bench.world().epoch() + 1..14 {
             bench.run_to(epoch);
         }
-        bench.world().get::<Market>(Market::key(STORAGE as u8)).map_or(0, |market| market.price)
+        bench.world().get::<Market>(Market::key(Class::Storage)).map_or(0, |market| market.price)
     };
     let (moved, rests) = (u128::from(run(1 << 20)), u128::from(run(0)));
     i128::try_from(mul_div(moved, 1_000_000, rests).expect("a ratio")).expect("a ratio") - 1_000_000

@@ -7,7 +7,7 @@ use crate::{
     row::{Row, Runs},
 };
 use posync_protocol::{
-    Account, Body, Operation, Record,
+    Account, Body, Class, Operation, Record,
     amount::UNIT,
     limits::{AUDIT_READ_BYTES, Parameters},
     operation::{AuditCommit, AuditReveal, Report, digest_of, reveals},
@@ -76,7 +76,7 @@ fn voided(way: Way, at: u64, redeems: Redeems, window: u64) -> i128 {
     }
     let taken = taken(u64::MAX);
     finish(&mut bench);
-    let value = u128::from(taken) * bench.world().parameters.price_egress / UNIT;
+    let value = u128::from(taken) * bench.world().parameters.prices[Class::Egress] / UNIT;
     signed(value) - (before - bench.fortune(&["x"]))
 }
 
@@ -137,7 +137,7 @@ struct Lazy {
 
 /// Price of `reads` audit reads, in grains.
 fn price_of(reads: u16) -> u128 {
-    u128::from(reads) * u128::from(AUDIT_READ_BYTES) * Parameters::LOCAL.price_egress / UNIT
+    u128::from(reads) * u128::from(AUDIT_READ_BYTES) * Parameters::LOCAL.prices[Class::Egress] / UNIT
 }
 
 impl Lazy {
@@ -195,7 +195,7 @@ fn audit(seed: u64, plan: Lazy, unpaid: bool) -> i128 {
 fn give(bench: &mut Bench, egress: u64) {
     let key = Usage::key(&account("p"), 0);
     let mut usage: Usage = bench.world().get(key).expect("it is open");
-    usage.egress = usage.egress.max(egress);
+    usage.redeemed.egress = usage.redeemed.egress.max(egress);
     bench.stage.world.state.insert(key, usage.to_slot());
 }
 

@@ -9,17 +9,17 @@
 use super::market::{kept, part, value};
 use crate::{
     chance::Chance,
-    price::{CAPACITY, Class, ORIGIN, demand},
+    price::{CAPACITY, ORIGIN, PostedPrice, demand},
     row::{Bound, Row, Runs, Topic},
     world::Terms,
 };
 use posync_protocol::{
-    Account, Amount,
+    Account, Amount, Class, PerClass, Units,
     agreement::unused,
     amount::{ONE, SYNC, UNIT, mul_div},
     economics::pool,
     limits::Parameters,
-    record::{Agreement, Usage},
+    record::{Agreement, Pair, Usage},
     settlement,
 };
 
@@ -28,24 +28,16 @@ const RESERVE_SHARE: u64 = Parameters::PRODUCTION.reserve_share;
 
 /// An agreement from epoch 0 to `end` with these `(price, quota)` pairs.
 fn agreement(storage: (u64, u64), egress: (u64, u64), end: u64) -> Agreement {
-    let ((storage_price, quota_leaves), (egress_price, quota_egress)) = (storage, egress);
+    let pair = |price: u64| Pair { price, slow: price };
     Agreement {
         opened: 0,
         consumer: Account::default(),
         session_key: Account::default(),
         storage_key: Account::default(),
         end_epoch: end,
-        storage_price,
-        storage_slow: storage_price,
-        egress_price,
-        egress_slow: egress_price,
-        gas_price: 0,
-        gas_slow: 0,
-        quota_leaves,
-        quota_egress,
-        quota_gas: 0,
-        rate_egress: 1,
-        rate_gas: 1,
+        prices: PerClass::new(storage.0, egress.0, 0).map(pair),
+        quota: PerClass::new(storage.1, egress.1, 0),
+        rate: Units { egress: 1, gas: 1 },
     }
 }
 
@@ -72,10 +64,10 @@ fn fee(rate: u64, leaves: u64, rounds: u64) -> u128 {
 /// Cost of squatting `leaves` leaves for a term, and the price of their honest use for as long as
 /// they are blocked. Without `window` only the term is charged: a mutant.
 fn squat(parameters: &Parameters, leaves: u64, term: u64, window: bool) -> (u128, u128) {
-    let rate = u64::try_from(parameters.price_storage).expect("a price");
+    let rate = u64::try_from(parameters.prices[Class::Storage]).expect("a price");
     let blocked = (term + parameters.redemption_epochs) * parameters.epoch_rounds;
     let charged = if window { blocked } else { term * parameters.epoch_rounds };
-    let agreements = leaves.div_ceil(parameters.quota_leaves_max);
+    let agreements = leaves.div_ceil(parameters.quota_max[Class::Storage]);
     let burned = u128::from(agreements) * hold(rate, leaves / agreements, charged);
     (burned, fee(rate, leaves, blocked))
 }
@@ -83,10 +75,10 @@ fn squat(parameters: &Parameters, leaves: u64, term: u64, window: bool) -> (u128
 /// The same two amounts for `egress` bytes an epoch.
 fn squat_egress(parameters: &Parameters, egress: u64, term: u64) -> (u128, u128) {
     let blocked = term + parameters.redemption_epochs;
-    let price = u64::try_from(parameters.price_egress).expect("a price");
+    let price = u64::try_from(parameters.prices[Class::Egress]).expect("a price");
     let held = agreement((0, 0), (price, egress * term), term);
     let burned = unused(&held, &rich(), parameters.epoch_start(blocked), parameters);
-    (burned.grains(), u128::from(egress) * u128::from(blocked) * parameters.price_egress / UNIT)
+    (burned.grains(), u128::from(egress) * u128::from(blocked) * parameters.prices[Class::Egress] / UNIT)
 }
 
 /// The least cost of squatting over terms and networks, as a share of the price of honest use of
@@ -146,7 +138,7 @@ const SURGE: usize = 120;
 /// Prices of a term's epochs, starting with the epoch in which demand doubles for [`SURGE`] epochs,
 /// in parts per billion of the price before. A price of the ledger is one epoch late.
 fn surge(elasticity: u64) -> Vec<u128> {
-    let mut class = Class::flow(ORIGIN);
+    let mut class = PostedPrice::flow(ORIGIN);
     let (first, mut seen) = (class.price, class.excess);
     let mut prices = Vec::with_capacity(TERM);
     for epoch in 0..TERM {
@@ -231,7 +223,7 @@ enum Sees {
 fn reserve_pump(sees: Sees, size: u128) -> i128 {
     const PUMP_EPOCHS: u64 = 64;
     let (usual, share) = (CAPACITY / 2, ONE / 100 * 33);
-    let mut class = Class::flow(ORIGIN);
+    let mut class = PostedPrice::flow(ORIGIN);
     let honest = part(part(value(usual, class.price), share), kept());
     let goal = ORIGIN + posync_protocol::economics::price::FRACTION_FLOW / 10;
     let mut profit = 0;

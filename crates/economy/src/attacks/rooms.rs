@@ -7,10 +7,10 @@ use crate::{
     row::{Bound, Row, Runs, Topic},
 };
 use posync_protocol::{
-    Body, Record,
+    Body, Class, Record,
     amount::{ONE, UNIT, mul_div},
     limits::{LEAF_BYTES, Parameters},
-    record::{EGRESS, Market, Usage},
+    record::{Market, Usage},
 };
 use std::sync::OnceLock;
 
@@ -43,19 +43,21 @@ fn ratio(part: i128, whole: u128) -> i128 {
 /// egress.
 fn squatted(parameters: Parameters, term: u64) -> [i128; 2] {
     let blocked = term + parameters.redemption_epochs;
-    let mut storage = stand(parameters, &format!("capacity={}", 4 * parameters.quota_leaves_max));
+    let mut storage = stand(parameters, &format!("capacity={}", 4 * parameters.quota_max[Class::Storage]));
     let before = storage.fortune(&["x"]);
     for slot in 0..4 {
-        let quota = parameters.quota_leaves_max;
+        let quota = parameters.quota_max[Class::Storage];
         storage.play(&format!("x open p slot={slot} quota={quota} quota_egress=0 quota_gas=0 reserve=0 end={term} storage_max=100000s"));
     }
     storage.play("c open p slot=9 quota=1 end=1 => NoCapacity");
     leap(&mut storage, blocked);
     remove(&mut storage, &[0, 1, 2, 3]);
-    let leaf_rounds = u128::from(4 * parameters.quota_leaves_max * blocked * parameters.epoch_rounds);
-    let held = ratio(before - storage.fortune(&["x"]), leaf_rounds * parameters.price_storage / UNIT);
+    let leaf_rounds =
+        u128::from(4 * parameters.quota_max[Class::Storage] * blocked * parameters.epoch_rounds);
+    let held =
+        ratio(before - storage.fortune(&["x"]), leaf_rounds * parameters.prices[Class::Storage] / UNIT);
 
-    let each = parameters.quota_egress_max / term;
+    let each = parameters.quota_max[Class::Egress] / term;
     let mut egress = stand(parameters, &format!("out={each}"));
     let before = egress.fortune(&["x"]);
     egress.play(&format!(
@@ -65,7 +67,7 @@ fn squatted(parameters: Parameters, term: u64) -> [i128; 2] {
     egress.play("c open p slot=9 quota=0 quota_egress=1 end=1 => NoEgress");
     leap(&mut egress, blocked);
     remove(&mut egress, &[0]);
-    let worth = u128::from(each) * u128::from(blocked) * parameters.price_egress / UNIT;
+    let worth = u128::from(each) * u128::from(blocked) * parameters.prices[Class::Egress] / UNIT;
     [held, ratio(before - egress.fortune(&["x"]), worth)]
 }
 
@@ -85,7 +87,9 @@ fn squatted_least(free: bool) -> i128 {
 /// closes, in grains. Fees of operations are small beside them.
 fn paid(leaves: u64, quota: u64) -> i128 {
     const EPOCHS: u64 = 20;
-    let mut bench = stand(Parameters { price_storage: 1 << 44, ..Parameters::LOCAL }, "");
+    let mut prices = Parameters::LOCAL.prices;
+    prices[Class::Storage] = 1 << 44;
+    let mut bench = stand(Parameters { prices, ..Parameters::LOCAL }, "");
     let before = bench.fortune(&["c"]);
     bench.play(&format!(
         "c open p quota={quota} quota_egress=0 quota_gas=0 reserve=0 end=60 storage_max=100000s"
@@ -124,10 +128,10 @@ fn option(plan: Rise, forgets: bool) -> i128 {
     bench.run_to(3);
     // Prices move in the first block of an epoch.
     bench.block(&[]);
-    let first = bench.world().parameters.price_egress;
+    let first = bench.world().parameters.prices[Class::Egress];
     let price = u64::try_from(first).expect("a price") * plan.at / 100;
     let risen = Market { price, slow: price, ..Market::default() };
-    bench.stage.world.state.insert(Market::key(EGRESS as u8), risen.to_slot());
+    bench.stage.world.state.insert(Market::key(Class::Egress), risen.to_slot());
     let units = QUOTA / 100 * plan.percent;
     let money = u128::from(units) * u128::from(price) / UNIT;
     bench.play(&format!("x topup p/0 {money}"));
@@ -139,7 +143,8 @@ fn option(plan: Rise, forgets: bool) -> i128 {
     bench.attempt(&format!("p redeem p/0 egress={units}"));
     let got: Usage = bench.world().get(Usage::key(&account("p"), 0)).expect("it is open");
     bench.play("x close p/0 second=p");
-    let resold = mul_div(u128::from(got.egress) * u128::from(price), 9, UNIT * 10).expect("below 2^128");
+    let resold =
+        mul_div(u128::from(got.redeemed.egress) * u128::from(price), 9, UNIT * 10).expect("below 2^128");
     signed(resold) - (before - bench.fortune(&["x"]))
 }
 

@@ -7,7 +7,7 @@ use crate::{
     row::{Row, Runs},
 };
 use posync_protocol::{
-    Body, Code, Operation,
+    Body, Class, Code, Operation,
     amount::{ONE, UNIT},
     limits::{LEAF_BYTES, Parameters},
     operation::SetDataSet,
@@ -53,7 +53,7 @@ fn stocked(
     alike: bool,
 ) -> Bench {
     let mut bench = Bench::new(seed, &["a", "c", "x", "p", "q", "g", "h"]);
-    bench.stage.world.parameters.price_storage = PRICE;
+    bench.stage.world.parameters.prices[Class::Storage] = PRICE;
     tune(&mut bench.stage.world.parameters);
     for (number, name) in (0..).zip(PROVIDERS) {
         bench.provider(name, if number < 2 { answers } else { Answers::Always });
@@ -266,7 +266,7 @@ const LONG_EPOCHS: u64 = 3;
 fn large(parameters: &mut Parameters, free: bool) {
     (parameters.epoch_rounds, parameters.term_rounds) = (160, 160);
     parameters.draw_every_blocks = 8;
-    parameters.price_storage = PRICE / 256;
+    parameters.prices[Class::Storage] = PRICE / 256;
     if free {
         (parameters.burn, parameters.committee, parameters.reserve_share) = (1, 0, 0);
     }

@@ -51,7 +51,7 @@ fn less(all: &mut BTreeMap<Owner, u64>, owner: Owner, bytes: u64) {
 }
 
 impl UsageBook {
-    /// Counts a file.
+    /// Counts a file's bytes for its owner.
     pub(super) fn file(&mut self, owner: Owner, bytes: u64) {
         more(&mut self.files, owner, bytes);
     }
@@ -61,7 +61,7 @@ impl UsageBook {
         less(&mut self.files, owner, bytes);
     }
 
-    /// Counts a job.
+    /// Counts the bytes of a job as pending for its owner.
     pub(super) fn job(&mut self, number: u32, owner: Owner, bytes: u64) {
         self.no_job(number);
         self.jobs.insert(number, (owner, bytes));

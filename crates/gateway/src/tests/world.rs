@@ -22,7 +22,7 @@ use commonware_runtime::{
 };
 use commonware_utils::channel::mpsc;
 use commonware_utils::sync::Mutex;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use posync_client::{
     account::Submitter,
     channel::{Listen, SharedNetwork},
@@ -44,10 +44,10 @@ use posync_consumer::{
     shared,
 };
 use posync_protocol::{
-    Account, AgreementId, Amount, Bounded, Hash,
+    Account, AgreementId, Amount, Bounded, Hash, PerClass, Units,
     limits::Parameters,
     operation::DataSetClaim,
-    record::{Agreement, DataSet, Usage, Version},
+    record::{Agreement, DataSet, Pair, Usage, Version},
     wire::{
         gateway::{self, File, Name},
         provider::{self, Ask, Refusal, Refused},
@@ -135,17 +135,13 @@ fn terms_of(index: usize, slot: u32, opened: Opened) -> Terms {
         session_key: account(&session_key(&MASTER, agreement)),
         storage_key: account(&storage_key(&MASTER, agreement)),
         end_epoch: 700,
-        storage_price: 10_000_000,
-        storage_slow: 10_000_000,
-        egress_price: 1_000_000,
-        egress_slow: 1_000_000,
-        gas_price: 1_000,
-        gas_slow: 1_000,
-        quota_leaves: opened.leaves,
-        quota_egress: opened.egress,
-        quota_gas: 0,
-        rate_egress: opened.rate,
-        rate_gas: 0,
+        prices: PerClass::new(
+            Pair { price: 10_000_000, slow: 10_000_000 },
+            Pair { price: 1_000_000, slow: 1_000_000 },
+            Pair { price: 1_000, slow: 1_000 },
+        ),
+        quota: PerClass::new(opened.leaves, opened.egress, 0),
+        rate: Units { egress: opened.rate, gas: 0 },
     };
     let usage = Usage { voucher_reserve: Amount::sync(100_000), ..Usage::default() };
     let id = AgreementId { slot, ..agreement_of(index) };
@@ -302,8 +298,8 @@ impl World {
         let (findings, heard) = mpsc::channel(1024);
         let consumer = shared::Shared::new(common.clone(), findings, Parameters::LOCAL);
         let (shared, notices) = Shared::new(consumer, catalogue, heard);
-        let network = SharedNetwork::new(context.child("network"));
-        let dialer: Dialer<rpc::Provider> = dialer(context, &network, &gateway_key());
+        let dialer: Dialer<rpc::Provider> =
+            dialer(context, &SharedNetwork::new(context.child("network")), &gateway_key());
         if loaded.agreements.is_empty() {
             for index in 0..10 {
                 let number =
@@ -319,9 +315,7 @@ impl World {
             shared.learn(provider.account, known(provider));
         }
         let mending = repair::start(shared.clone(), notices, loaded.contents.open);
-        environment.spawn(async move {
-            let _ = mending.await;
-        });
+        environment.spawn(mending.map(drop));
         environment.spawn(repair::reap(shared.clone()));
         let handlers = providers.iter().map(|provider| provider.handler.clone()).collect();
         let seen = Arc::<Ledgered>::default();
@@ -414,9 +408,8 @@ impl World {
         let listen = Listen::new(gateway_key(), rpc::Gateway::NAMESPACE, address);
         let server =
             Server::<rpc::Gateway, _>::new(move |call, ask| serve::handle(service.clone(), call, ask));
-        let network = context.child("network");
-        let listening = server.listen(context.child("users"), &network, listen).await;
-        Served { context: context.child("callers"), address: listening.expect("the address is free").address }
+        let listening = server.listen(context.child("users"), &context.child("network"), listen).await;
+        Served { context: context.child("callers"), address: listening.expect("a free address").address }
     }
 
     /// Has the providers `indices` treat each ask by the verdict of `judge`.
@@ -567,7 +560,8 @@ fn known(provider: &Provider) -> Known {
         index: provider.index as u32,
         operator: vec![provider.index as u8],
         region: vec![provider.index as u8 % 5],
-        address: Some(provider.address),
+        address: Some(provider.address.into()),
+        socket: Some(provider.address),
         trusted: true,
         takes: true,
         score: 1_000_000_000,

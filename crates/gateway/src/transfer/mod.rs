@@ -59,7 +59,7 @@ pub(crate) enum Error {
     NoPut,
     /// The account is neither the owner nor a listed user.
     #[error(
-        "account {0} is not served here: a gateway serves its owner and the accounts that its owner lists; ask the gateway's owner to add your account to \"users\" in the role.json of the gateway"
+        "account {0} is not served here: a gateway serves its owner and the accounts that its owner lists; ask the gateway's owner to add your account to \"users\" in the config.toml of the gateway"
     )]
     Stranger(Account),
     /// The file was removed or replaced while it was read.
@@ -70,7 +70,7 @@ pub(crate) enum Error {
     #[error(
         "a file of {0} bytes does not fit: {1} of the {3} bytes that your account may have here are used, {2} \
          of them by files under way or removed and not freed yet; remove files with `posync rm`, wait until \
-         their space is freed, or ask the gateway's owner to raise \"bytes\" of your account in its role.json"
+         their space is freed, or ask the gateway's owner to raise \"bytes\" of your account in its config.toml"
     )]
     Quota(u64, u64, u64, u64),
     /// Too few operators have room: those that do, those needed, and what hinders the others.

@@ -58,7 +58,7 @@ const HEDGE_BEYOND: Duration = Duration::from_millis(200);
 /// Bounds of the time after the sixth signature within which the other providers must answer, or they count
 /// as slow. Between them it is [`LINGER_TIMES`] as long as the six took.
 const LINGER: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)];
-/// See [`LINGER`].
+/// Factor on the time of the six, within the bounds of [`LINGER`].
 const LINGER_TIMES: u32 = 4;
 /// Time for which a put waits for its next signature. It is long because a provider stops signing while
 /// signed data sets wait for the ledger, and because a provider that pauses comes back.

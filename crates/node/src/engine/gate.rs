@@ -37,14 +37,14 @@ impl Taking {
 }
 
 /// A receiver that holds messages back while the switch is off.
-pub(super) struct Gated<R> {
+pub(crate) struct Gated<R> {
     inner: R,
     open: watch::Receiver<bool>,
 }
 
 impl<R> Gated<R> {
     /// Wraps `inner`, controlled by `taking`.
-    pub(super) fn new(inner: R, taking: &Taking) -> Self {
+    pub(crate) fn new(inner: R, taking: &Taking) -> Self {
         Self { inner, open: taking.0.subscribe() }
     }
 }

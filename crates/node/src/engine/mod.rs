@@ -27,6 +27,7 @@ mod wiring;
 
 pub use block::{BLOCK_BYTES_MAX, Block, EpochInfo, Payload, dkg_bytes};
 pub use follow::{FollowerParts, Store, follow};
+pub(crate) use gate::Gated;
 pub use gate::Taking;
 pub use pacer::{Arrivals, Pacer, Seeds};
 pub(crate) use sizes::Files;

@@ -48,27 +48,27 @@ use thiserror::Error;
 
 /// The address of an authority, and the weight by which the beacon draws it as leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct DirectoryEntry {
     /// Address that the other authorities dial.
     pub address: Address,
     /// Share of the drawn views, relative to the other authorities; 0 leads no view.
     pub weight: u64,
 }
 
-impl Write for Entry {
+impl Write for DirectoryEntry {
     fn write(&self, buf: &mut impl BufMut) {
         self.address.write(buf);
         self.weight.write(buf);
     }
 }
 
-impl EncodeSize for Entry {
+impl EncodeSize for DirectoryEntry {
     fn encode_size(&self) -> usize {
         self.address.encode_size() + u64::SIZE
     }
 }
 
-impl Read for Entry {
+impl Read for DirectoryEntry {
     type Cfg = ();
 
     fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, CodecError> {
@@ -78,7 +78,7 @@ impl Read for Entry {
 
 /// The entries of exactly the authorities that take part in a term; all nodes hold the same directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Directory(pub Map<PublicKey, Entry>);
+pub struct Directory(pub Map<PublicKey, DirectoryEntry>);
 
 impl Write for Directory {
     fn write(&self, buf: &mut impl BufMut) {
@@ -107,7 +107,7 @@ impl DirectoryTrait<PublicKey> for Directory {
 
     fn max_encode_size(peers: usize) -> usize {
         use commonware_codec::MaxEncodeSize as _;
-        Map::<PublicKey, Entry>::max_encode_size(peers, Address::MAX_ENCODE_SIZE + u64::SIZE)
+        Map::<PublicKey, DirectoryEntry>::max_encode_size(peers, Address::MAX_ENCODE_SIZE + u64::SIZE)
     }
 
     fn matches(&self, peers: &Set<PublicKey>) -> bool {

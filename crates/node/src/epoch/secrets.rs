@@ -81,6 +81,22 @@ impl Secrets {
         }
     }
 
+    /// The share of the first term, if there is one.
+    pub(crate) fn first_share(&self) -> Option<Share> {
+        self.get(&name("share", Epoch::zero(), ""))
+    }
+
+    /// Number of dealers whose dealings of the first term are stored.
+    pub(crate) fn first_dealings(&self) -> usize {
+        let prefix = name("dealing", Epoch::zero(), "-");
+        self.names().iter().filter(|name| name.starts_with(&prefix)).count()
+    }
+
+    /// True if the seed of this dealer's own dealings of the first term is stored.
+    pub(crate) fn has_first_seed(&self) -> bool {
+        self.names().contains(&name("seed", Epoch::zero(), ""))
+    }
+
     /// True if there is a share of the network key.
     pub fn has_share(&self) -> bool {
         self.names().iter().any(|name| name.starts_with("share-"))

@@ -21,7 +21,7 @@
 //! Tests: `tests/terms.rs` (five and four authorities, restarts where a term ends, a state from
 //! peers, each run twice), and `equivocation` of the command line (real processes).
 
-use super::{Directory, Entry};
+use super::{Directory, DirectoryEntry};
 use crate::{engine::PublicKey, genesis::Genesis, handle::Handle};
 use commonware_consensus::types::Epoch;
 use commonware_glue::dkg::ParticipantsProvider;
@@ -104,7 +104,7 @@ impl ParticipantsProvider for Authorities {
         let entries = peers.into_iter().map(|peer| {
             let entry = known.get_value(&peer).expect("every dealer and player is a genesis authority");
             let weight = if weightless.contains(&&peer) { 0 } else { entry.weight };
-            let entry = Entry { weight, address: entry.address.clone() };
+            let entry = DirectoryEntry { weight, address: entry.address.clone() };
             (peer, entry)
         });
         Directory(Map::from_iter_dedup(entries.collect::<Vec<_>>()))

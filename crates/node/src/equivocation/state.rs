@@ -63,7 +63,7 @@ pub struct Found {
 /// Identifies evidence: the epoch of the fault and the offender.
 pub type Fault = (u64, Account);
 /// Term and view of a header.
-type Place = (u64, u64);
+type TermView = (u64, u64);
 
 #[derive(Clone, Debug)]
 struct Held {
@@ -74,21 +74,21 @@ struct Held {
 /// The signatures seen of one seat.
 #[derive(Clone, Debug, Default)]
 struct Signed {
-    headers: BTreeMap<Place, Held>,
+    headers: BTreeMap<TermView, Held>,
     commits: BTreeMap<u64, AuditCommit>,
 }
 
 /// The newest final block.
 #[derive(Clone, Copy, Debug)]
 struct Tip {
-    place: Place,
+    place: TermView,
     height: u64,
     epoch: u64,
 }
 
 impl Tip {
     /// True if headers of a place are kept.
-    fn watches(&self, (term, view): Place) -> bool {
+    fn watches(&self, (term, view): TermView) -> bool {
         let (now, newest) = self.place;
         match term.checked_sub(now) {
             None => now - term < TERMS_KEPT,
@@ -255,7 +255,7 @@ impl State {
 
     /// The final chain has reached `place`: kept headers below it that are not final are queued for the
     /// others, and headers that are too old are dropped.
-    fn pass(&mut self, place: Place) {
+    fn pass(&mut self, place: TermView) {
         let (tip, epoch) = (self.tip, self.tip.epoch);
         let mut passed = Vec::new();
         for signed in self.seats.values_mut() {

@@ -27,7 +27,9 @@ use crate::{
 };
 use commonware_cryptography::Signer as _;
 use commonware_macros::select;
-use commonware_runtime::{Handle as Task, Network, Runner as _, Spawner as _, Supervisor as _, tokio};
+use commonware_runtime::{
+    Handle as Task, Network, Resolver, Runner as _, Spawner as _, Supervisor as _, tokio,
+};
 use futures::FutureExt as _;
 use posync_client::{
     connection::{Connection, Endpoint},
@@ -116,7 +118,7 @@ pub fn follow(
 ///
 /// # Errors
 /// As [`follow`].
-pub async fn run<E: Runtime, N: Network>(
+pub async fn run<E: Runtime + Resolver, N: Network>(
     context: E,
     (dialing, network): (N, N),
     prefix: String,

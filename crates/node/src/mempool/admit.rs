@@ -216,9 +216,9 @@ impl<'a> Upkeep<'a> {
 mod tests {
     use super::*;
     use posync_protocol::{
-        Amount, Bounded,
+        Amount, Bounded, PerClass, Units,
         operation::{AuditCommit, Commitments, Transfer},
-        record::{Challenge, Version},
+        record::{Challenge, Pair, Version},
     };
 
     const P: Account = Account([1; 32]);
@@ -267,17 +267,9 @@ mod tests {
             session_key: C,
             storage_key: C,
             end_epoch: 20,
-            storage_price: 1,
-            storage_slow: 1,
-            egress_price: 1,
-            egress_slow: 1,
-            gas_price: 1,
-            gas_slow: 1,
-            quota_leaves: 1,
-            quota_egress: 1,
-            quota_gas: 1,
-            rate_egress: 1,
-            rate_gas: 1,
+            prices: PerClass::all(Pair { price: 1, slow: 1 }),
+            quota: PerClass::all(1),
+            rate: Units { egress: 1, gas: 1 },
         }
     }
 

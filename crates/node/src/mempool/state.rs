@@ -27,7 +27,7 @@ mod paid;
 
 use crate::application::SELECTIONS_MAX;
 use commonware_codec::EncodeSize as _;
-use paid::Place;
+use paid::PoolPlace;
 use posync_protocol::{
     Account, Amount, Body, Code, Hash, Operation,
     limits::{
@@ -147,14 +147,14 @@ fn reserved_key(operation: &Operation) -> Option<ReservedKey> {
 /// The code of evidence in a [`ReservedKey`].
 const EVIDENCE: u8 = 2;
 
-struct Entry {
+struct PoolEntry {
     operation: Operation,
     bytes: usize,
     units: u64,
     rank: Rank,
     refusals: u8,
     sender: Sender,
-    place: Place,
+    place: PoolPlace,
 }
 
 /// Challenges whose refusals are remembered; the oldest are dropped first.
@@ -168,7 +168,7 @@ struct Pending {
 /// The waiting operations of all lanes, with their indices.
 #[derive(Default)]
 pub struct Pool {
-    entries: BTreeMap<Hash, Entry>,
+    entries: BTreeMap<Hash, PoolEntry>,
     accounts: BTreeMap<Account, Pending>,
     /// Paid operations that a block can hold, the worst first.
     paid: BTreeSet<paid::Key>,
@@ -289,7 +289,7 @@ impl Pool {
         going.iter().for_each(|id| self.remove(id));
         self.reserved_bytes += bytes;
         self.reserved.insert(key, id);
-        self.keep(id, Entry { sender, ..Entry::new(operation, bytes) });
+        self.keep(id, PoolEntry { sender, ..PoolEntry::new(operation, bytes) });
         Ok(())
     }
 
@@ -319,7 +319,7 @@ impl Pool {
         going.iter().for_each(|id| self.remove(id));
         self.storage_proof_bytes += bytes;
         self.storage_proofs.insert(key, id);
-        self.keep(id, Entry::new(operation, bytes));
+        self.keep(id, PoolEntry::new(operation, bytes));
         Ok(())
     }
 
@@ -365,7 +365,7 @@ impl Pool {
         self.settle_bytes += bytes;
         self.settle_bytes_of.insert(operation.signer, own);
         self.settles.insert(key, id);
-        self.keep(id, Entry { sender, ..Entry::new(operation, bytes) });
+        self.keep(id, PoolEntry { sender, ..PoolEntry::new(operation, bytes) });
         Ok(())
     }
 
@@ -387,7 +387,7 @@ impl Pool {
     }
 
     /// Stores an entry, with its order of arrival as part of its rank.
-    fn keep(&mut self, id: Hash, mut entry: Entry) {
+    fn keep(&mut self, id: Hash, mut entry: PoolEntry) {
         entry.rank.1 = Reverse(self.arrivals);
         self.arrivals += 1;
         self.expiries.insert((entry.operation.expires, id));
@@ -395,7 +395,7 @@ impl Pool {
     }
 
     fn remove(&mut self, id: &Hash) {
-        self.put_at(id, Place::None);
+        self.put_at(id, PoolPlace::None);
         let Some(entry) = self.entries.remove(id) else { return };
         let operation = &entry.operation;
         self.expiries.remove(&(operation.expires, *id));
@@ -554,7 +554,7 @@ impl Pool {
     }
 }
 
-impl Entry {
+impl PoolEntry {
     const fn new(operation: Operation, bytes: usize) -> Self {
         Self {
             operation,
@@ -563,7 +563,7 @@ impl Entry {
             rank: (0, Reverse(0)),
             refusals: 0,
             sender: Sender::Stranger,
-            place: Place::None,
+            place: PoolPlace::None,
         }
     }
 }

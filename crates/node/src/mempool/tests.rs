@@ -4,7 +4,7 @@ use super::state::{Admission, Funds, Pool, Refused};
 use crate::application::SELECTIONS_MAX;
 use commonware_codec::EncodeSize as _;
 use posync_protocol::{
-    Account, AgreementId, Amount, Body, Bounded, Code, Hash, Operation,
+    Account, AgreementId, Amount, Body, Bounded, Code, Hash, Operation, Units,
     limits::{
         BODY_BYTES_MAX, FREE_LANE_BYTES, MEMPOOL_BYTES, MEMPOOL_FREE_BYTES, MEMPOOL_PER_ACCOUNT,
         MEMPOOL_REFUSALS_MAX, MEMPOOL_RESERVED_BYTES, MEMPOOL_RESERVED_PER_ACCOUNT, MEMPOOL_SETTLE_BYTES,
@@ -41,7 +41,7 @@ fn pay(signer: u64, nonce: u64, fee: u128) -> Operation {
 /// A paid operation of about 20 KiB, so that floods need few of them.
 fn bulky(signer: u64, nonce: u64, fee: u128) -> Operation {
     let agreement = AgreementId { provider: account(signer), slot: 0, opened: 1 };
-    let voucher = Voucher { agreement, egress: 1, gas: 0, signature: [0; 64] };
+    let voucher = Voucher { agreement, units: Units::egress(1), signature: [0; 64] };
     let redemption = Redemption { voucher, session_key: account(1), claim: None };
     let vouchers = Bounded::new(vec![redemption; 110]).expect("within the bound");
     operation(signer, nonce, fee, Body::Redeem(Redeem { vouchers }))

@@ -15,152 +15,112 @@
 //! 3. Each class counts alone, so that the price of cumulative units depends on no order (VO-7).
 
 use crate::{
+    Metered, Units,
     amount::{UNIT, mul_div, mul_div_up},
     books::Pair,
-    record::{Agreement, Lock, Usage},
+    record::{Agreement, Before, Lock, Usage},
 };
 
 /// The prices in force for vouchers: those of the last top-up that raised them, or those of the opening.
 pub fn lock_of(agreement: &Agreement, usage: &Usage) -> Lock {
-    let Agreement { egress_price, egress_slow, gas_price, gas_slow, .. } = *agreement;
-    let opening = Lock {
-        egress_price,
-        egress_slow,
-        gas_price,
-        gas_slow,
-        egress: 0,
-        gas: 0,
-        egress_before: egress_price,
-        egress_base_before: egress_price.min(egress_slow),
-        gas_before: gas_price,
-        gas_base_before: gas_price.min(gas_slow),
-    };
-    usage.lock.unwrap_or(opening)
+    let prices = agreement.prices.metered();
+    let before = prices.map(|pair| Before { price: pair.price, base: pair.base() });
+    usage.lock.unwrap_or(Lock { prices, from: Units::ZERO, before })
 }
 
 /// The prices that a top-up locks. For each class, the posted pair holds from where the money in the reserve
 /// ends, if its price is above the one in force (AG-8). `None` if no price rises: nothing changes. `usage` is
 /// that before the top-up.
-pub fn raise(agreement: &Agreement, usage: &Usage, egress: Pair, gas: Pair) -> Option<Lock> {
+pub fn raise(agreement: &Agreement, usage: &Usage, posted: Metered<Pair>) -> Option<Lock> {
     let (before, left) = (lock_of(agreement, usage), usage.voucher_reserve.grains());
-    let [of_egress, of_gas] = before.classes();
-    let (egress, gas) = (of_egress.raised(usage.egress, left, egress), of_gas.raised(usage.gas, left, gas));
-    let lock = Lock {
-        egress_price: egress.price,
-        egress_slow: egress.slow,
-        gas_price: gas.price,
-        gas_slow: gas.slow,
-        egress: egress.from,
-        gas: gas.from,
-        egress_before: egress.before,
-        egress_base_before: egress.base_before,
-        gas_before: gas.before,
-        gas_base_before: gas.base_before,
-    };
-    let raised = (egress.price, gas.price) != (before.egress_price, before.gas_price);
-    raised.then_some(lock)
+    let raised = before.classes().zip(usage.redeemed.zip(posted));
+    let raised = raised.map(|(lock, (used, posted))| lock.raised(used, left, posted));
+    let prices = raised.map(|lock| lock.posted);
+    let lock = Lock { prices, from: raised.map(|lock| lock.from), before: raised.map(|lock| lock.before) };
+    let price = |pair: Pair| pair.price;
+    (prices.map(price) != before.prices.map(price)).then_some(lock)
 }
 
 impl Lock {
     /// The price of cumulative units in grains; each class is floored alone.
-    pub(super) fn value(&self, egress: u64, gas: u64) -> u128 {
-        let [of_egress, of_gas] = self.classes();
-        of_egress.prices().value(egress).saturating_add(of_gas.prices().value(gas))
+    pub(super) fn value(&self, units: Units) -> u128 {
+        let values = self.classes().zip(units).map(|(lock, units)| lock.prices().value(units));
+        values.egress.saturating_add(values.gas)
     }
 
     /// The provider's base for cumulative units in grains: their value at the lower of price and slow price.
-    pub(super) fn base(&self, egress: u64, gas: u64) -> u128 {
-        let [of_egress, of_gas] = self.classes();
-        of_egress.bases().value(egress).saturating_add(of_gas.bases().value(gas))
+    pub(super) fn base(&self, units: Units) -> u128 {
+        let values = self.classes().zip(units).map(|(lock, units)| lock.bases().value(units));
+        values.egress.saturating_add(values.gas)
     }
 
     /// The cumulative egress bytes that `grains` pay for beyond `used`, if no gas is redeemed.
     pub fn egress_reach(&self, used: u64, grains: u128) -> u64 {
-        let [of_egress, _] = self.classes();
-        of_egress.prices().reach(used, grains)
+        self.classes().egress.prices().reach(used, grains)
     }
 
     /// The grains that cumulative `gas` costs beyond `used`.
     pub fn gas_cost(&self, used: u64, gas: u64) -> u128 {
-        let [_, of_gas] = self.classes();
-        of_gas.prices().value(gas).saturating_sub(of_gas.prices().value(used))
+        let prices = self.classes().gas.prices();
+        prices.value(gas).saturating_sub(prices.value(used))
     }
 
     /// The points on the way to `units` (egress and gas beyond those redeemed, in proportion) at which a
     /// price rises.
-    pub(super) fn bends(&self, usage: &Usage, (egress, gas): (u64, u64)) -> [Option<(u64, u64)>; 2] {
+    pub(super) fn bends(&self, usage: &Usage, units: Units) -> [Option<Units>; 2] {
+        let (Units { egress, gas }, used) = (units, usage.redeemed);
         let to =
             |from: u64, used: u64, units: u64| from.checked_sub(used).filter(|to| *to > 0 && *to < units);
         let along = |units: u64, part: u64, whole: u64| {
             let units = mul_div(units.into(), part.into(), whole.into());
             units.and_then(|units| u64::try_from(units).ok()).unwrap_or_default()
         };
-        let by_egress = to(self.egress, usage.egress, egress).map(|to| (to, along(gas, to, egress)));
-        let by_gas = to(self.gas, usage.gas, gas).map(|to| (along(egress, to, gas), to));
+        let by_egress = to(self.from.egress, used.egress, egress);
+        let by_egress = by_egress.map(|to| Units { egress: to, gas: along(gas, to, egress) });
+        let by_gas = to(self.from.gas, used.gas, gas);
+        let by_gas = by_gas.map(|to| Units { egress: along(egress, to, gas), gas: to });
         [by_egress, by_gas]
     }
 
-    /// Splits the lock into its two classes: egress, then gas.
-    fn classes(&self) -> [Class; 2] {
-        let egress = Class {
-            from: self.egress,
-            before: self.egress_before,
-            base_before: self.egress_base_before,
-            price: self.egress_price,
-            slow: self.egress_slow,
-        };
-        let gas = Class {
-            from: self.gas,
-            before: self.gas_before,
-            base_before: self.gas_base_before,
-            price: self.gas_price,
-            slow: self.gas_slow,
-        };
-        [egress, gas]
+    /// The lock of each class.
+    fn classes(&self) -> Metered<ClassLock> {
+        let each = self.from.zip(self.before.zip(self.prices));
+        each.map(|(from, (before, posted))| ClassLock { from, before, posted })
     }
 }
 
 /// The lock of one class.
 #[derive(Clone, Copy)]
-struct Class {
+struct ClassLock {
     from: u64,
-    before: u64,
-    base_before: u64,
-    price: u64,
-    slow: u64,
+    before: Before,
+    posted: Pair,
 }
 
-impl Class {
+impl ClassLock {
     const fn prices(self) -> Steps {
-        Steps { from: self.from, before: self.before, beyond: self.price }
+        Steps { from: self.from, before: self.before.price, beyond: self.posted.price }
     }
 
-    fn bases(self) -> Steps {
-        Steps { from: self.from, before: self.base_before, beyond: self.base() }
-    }
-
-    /// The base in force beyond `from`.
-    fn base(self) -> u64 {
-        self.price.min(self.slow)
+    const fn bases(self) -> Steps {
+        Steps { from: self.from, before: self.before.base, beyond: self.posted.base() }
     }
 
     /// The lock after a top-up at `posted`: the new price holds from where `left` grains no longer pay for
     /// units beyond `used`. If two prices hold up to there, their mean replaces them, rounded up: the sum
     /// stays the same.
     fn raised(self, used: u64, left: u128, posted: Pair) -> Self {
-        if posted.price <= self.price {
+        if posted.price <= self.posted.price {
             return self;
         }
         let (prices, bases) = (self.prices(), self.bases());
         // At a price of zero no money was paid in for units ahead.
-        let from = if self.price == 0 { used } else { prices.reach(used, left) };
-        let before = prices.mean(used, from);
+        let from = if self.posted.price == 0 { used } else { prices.reach(used, left) };
+        let price = prices.mean(used, from);
         Self {
             from,
-            before,
-            base_before: bases.mean(used, from).min(before),
-            price: posted.price,
-            slow: posted.slow.max(self.base()),
+            before: Before { price, base: bases.mean(used, from).min(price) },
+            posted: Pair { price: posted.price, slow: posted.slow.max(self.posted.base()) },
         }
     }
 }

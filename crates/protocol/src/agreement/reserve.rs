@@ -16,16 +16,15 @@
 //! 2. A removal burns at most the deposit beyond that of genesis (AG-4, AG-7).
 //! 3. Reserving costs by time: closed by both in the round of its opening, an agreement costs nothing.
 
-use super::{start_round, voucher::cost};
+use super::start_round;
 use crate::{
-    Account, Amount, Code,
+    Account, Amount, Class, Code, Metered, PerClass,
     amount::{ONE, UNIT, mul_div, mul_div_up},
     books::Pair,
     capacity::{self, share},
     limits::Parameters,
     operation::Open,
-    provider::sellable,
-    record::{Agreement, CLASSES, EGRESS, GAS, Measured, Offer, Provider, Reputation, STORAGE, Usage},
+    record::{Agreement, Measured, Offer, Provider, Reputation, Usage},
     reputation::check_takes,
 };
 
@@ -56,25 +55,16 @@ pub struct Locked {
 }
 
 /// The record of an agreement that opens at `height`, at the pairs of prices posted then (MK-1).
-pub const fn terms(consumer: &Account, body: &Open, prices: &[Pair; CLASSES], height: u64) -> Agreement {
-    let [storage, egress, gas] = [prices[STORAGE], prices[EGRESS], prices[GAS]];
+pub const fn terms(consumer: &Account, body: &Open, prices: PerClass<Pair>, height: u64) -> Agreement {
     Agreement {
         opened: height,
         consumer: *consumer,
         session_key: body.session_key,
         storage_key: body.storage_key,
         end_epoch: body.end_epoch,
-        storage_price: storage.price,
-        storage_slow: storage.slow,
-        egress_price: egress.price,
-        egress_slow: egress.slow,
-        gas_price: gas.price,
-        gas_slow: gas.slow,
-        quota_leaves: body.quota_leaves,
-        quota_egress: body.quota_egress,
-        quota_gas: body.quota_gas,
-        rate_egress: body.rate_egress,
-        rate_gas: body.rate_gas,
+        prices,
+        quota: body.quota,
+        rate: body.rate,
     }
 }
 
@@ -84,7 +74,8 @@ pub const fn terms(consumer: &Account, body: &Open, prices: &[Pair; CLASSES], he
 ///
 /// # Errors
 /// `ProviderLeaving`, `PriceAboveMaximum`, `PriceBelowReserve`, `NoCapacity`, `SlotTaken`,
-/// `TermTooLong`, `EscrowTooSmall`, `ProviderJailed`, `ProviderSuspended`, `NoEgress`.
+/// `TermTooLong`, `EscrowTooSmall`, `ProviderJailed`, `ProviderSuspended`, `NoEgress`,
+/// `NoGas`.
 pub fn check_offer(
     agreement: &Agreement,
     body: &Open,
@@ -92,22 +83,19 @@ pub fn check_offer(
     parameters: &Parameters,
 ) -> Result<(), Code> {
     let Seen { offer, provider, .. } = *seen;
-    let Agreement { storage_price, egress_price, gas_price, end_epoch, .. } = *agreement;
+    let Agreement { prices, end_epoch, .. } = *agreement;
     if provider.leaves_at != 0 {
         return Err(Code::ProviderLeaving);
     }
-    let above = storage_price > body.max_storage_price
-        || egress_price > body.max_egress_price
-        || gas_price > body.max_gas_price;
-    if above {
+    if prices.iter().any(|(class, posted)| posted.price > body.price_max[class]) {
         return Err(Code::PriceAboveMaximum);
     }
-    if storage_price < offer.reserve_storage || egress_price < offer.reserve_egress {
+    let is_below = |class: Class| body.quota[class] > 0 && prices[class].price < offer.reserve[class];
+    if Class::ALL.into_iter().any(is_below) {
         return Err(Code::PriceBelowReserve);
     }
-    if body.quota_leaves > sellable(offer, provider, parameters).saturating_sub(provider.sold) {
-        return Err(Code::NoCapacity);
-    }
+    let free = capacity::Free::of(agreement, seen, parameters);
+    free.check(Class::Storage)?;
     if seen.is_taken {
         return Err(Code::SlotTaken);
     }
@@ -120,8 +108,7 @@ pub fn check_offer(
         return Err(Code::EscrowTooSmall);
     }
     check_takes(seen.reputation)?;
-    let asked = capacity::share_of(agreement, parameters);
-    capacity::check_opening(offer, provider, seen.measured, asked)
+    Class::ALL.into_iter().try_for_each(|class| free.check(class))
 }
 
 /// The money that an opening with these terms locks at a provider; [`Amount::MAX`] where a sum is above all
@@ -132,7 +119,8 @@ pub fn locked(agreement: &Agreement, provider: &Provider, parameters: &Parameter
     let since = if provider.phi == 0 { 0 } else { opened.saturating_sub(provider.settled_round) };
     let to_end = parameters.epoch_start(agreement.end_epoch).saturating_sub(opened);
     let rounds = to_end.saturating_add(since);
-    let storage = storage_reserve(agreement.storage_price, agreement.quota_leaves, rounds, parameters);
+    let (price, quota) = (agreement.prices[Class::Storage].price, agreement.quota[Class::Storage]);
+    let storage = storage_reserve(price, quota, rounds, parameters);
     Locked {
         storage: storage.unwrap_or(Amount::MAX),
         deposit: deposit(agreement, parameters).unwrap_or(Amount::MAX),
@@ -156,8 +144,7 @@ pub fn storage_reserve(rate: u64, quota: u64, rounds: u64, parameters: &Paramete
 pub fn deposit(agreement: &Agreement, parameters: &Parameters) -> Option<Amount> {
     let epochs = parameters.agreement_epochs_max.saturating_add(parameters.redemption_epochs);
     let longest = start_round(agreement, parameters).saturating_add(parameters.epoch_start(epochs));
-    let [egress, gas] = held(agreement, longest, parameters);
-    let price = cost(egress, agreement.egress_price, gas, agreement.gas_price);
+    let price = cost(held(agreement, longest, parameters), agreement);
     let tenth = mul_div_up(price, parameters.reserve_share.into(), ONE.into())?;
     parameters.deposit.checked_add(Amount::new(tenth)?)
 }
@@ -165,12 +152,18 @@ pub fn deposit(agreement: &Agreement, parameters: &Parameters) -> Option<Amount>
 /// The part of the deposit that a removal in `round` burns (AG-7): a tenth of the price of the egress and gas
 /// that were held until then and not redeemed, floored, at the prices of the opening.
 pub fn unused(agreement: &Agreement, usage: &Usage, round: u64, parameters: &Parameters) -> Amount {
-    let [egress, gas] = held(agreement, round, parameters);
-    let (egress, gas) = (egress.saturating_sub(usage.egress.into()), gas.saturating_sub(usage.gas.into()));
-    let price = cost(egress, agreement.egress_price, gas, agreement.gas_price);
+    let held = held(agreement, round, parameters).zip(usage.redeemed);
+    let price = cost(held.map(|(held, redeemed)| held.saturating_sub(redeemed.into())), agreement);
     let tenth = mul_div(price, parameters.reserve_share.into(), ONE.into());
     let most = usage.deposit.saturating_sub(parameters.deposit);
     tenth.and_then(Amount::new).unwrap_or(Amount::MAX).min(most)
+}
+
+/// The price of units in grains, at the prices of the opening; each class is floored alone.
+fn cost(units: Metered<u128>, agreement: &Agreement) -> u128 {
+    let prices = agreement.prices.metered().zip(units);
+    let costs = prices.map(|(pair, units)| mul_div(pair.price.into(), units, UNIT).unwrap_or(u128::MAX));
+    costs.egress.saturating_add(costs.gas)
 }
 
 /// The first round in which reserving costs nothing more: the redemption window after the end is over.
@@ -180,12 +173,12 @@ pub const fn last_round(agreement: &Agreement, parameters: &Parameters) -> u64 {
 
 /// Units of egress and gas that were kept from others from the opening to `round`: the agreement's share of
 /// an epoch (CP-5) x rounds / rounds of an epoch, floored.
-fn held(agreement: &Agreement, round: u64, parameters: &Parameters) -> [u128; 2] {
+fn held(agreement: &Agreement, round: u64, parameters: &Parameters) -> Metered<u128> {
     let until = round.min(last_round(agreement, parameters));
     let rounds = until.saturating_sub(start_round(agreement, parameters));
     let spread = |quota| {
         let share = share(quota, agreement.opened, agreement.end_epoch, parameters);
         mul_div(share.into(), rounds.into(), parameters.epoch_rounds.into()).unwrap_or_default()
     };
-    [spread(agreement.quota_egress), spread(agreement.quota_gas)]
+    agreement.quota.metered().map(spread)
 }

@@ -10,9 +10,9 @@
 
 use super::{is_over, lock_of, start_round};
 use crate::{
-    Account, AgreementId, Amount, Code, Halt,
-    amount::{UNIT, mul_div},
-    fees::{self, Entry},
+    Account, AgreementId, Amount, Code, Halt, Units,
+    amount::mul_div,
+    fees::{self, FeeEntry},
     ledger::{BlockContext, Event, Touched, Working},
     limits::Parameters,
     operation::{Redemption, Voucher},
@@ -24,10 +24,8 @@ use alloc::vec::Vec;
 /// (VO-3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delta {
-    /// Egress bytes that this redemption pays for.
-    pub egress: u64,
-    /// Gas that this redemption pays for.
-    pub gas: u64,
+    /// Egress bytes and gas that this redemption pays for.
+    pub units: Units,
     /// The consumer's payment: the price of these units, at most the rest of the voucher reserve.
     pub fee: Amount,
     /// The provider's base within `fee`, at the lower of price and slow price.
@@ -60,19 +58,15 @@ pub fn check(
     if is_over(agreement, usage, epoch, parameters) {
         return Err(Code::WindowOver);
     }
-    let (Some(egress), Some(gas)) =
-        (voucher.egress.checked_sub(usage.egress), voucher.gas.checked_sub(usage.gas))
-    else {
-        return Err(Code::VoucherWentBack);
-    };
-    if egress == 0 && gas == 0 {
+    let new = voucher.units.checked_sub(usage.redeemed).ok_or(Code::VoucherWentBack)?;
+    if new == Units::ZERO {
         return Err(Code::VoucherNothingNew);
     }
-    if voucher.egress > agreement.quota_egress || voucher.gas > agreement.quota_gas {
+    if !voucher.units.is_within(agreement.quota.metered()) {
         return Err(Code::VoucherOverQuota);
     }
     check_rate(agreement, voucher, round, parameters)?;
-    pay(agreement, usage, egress, gas)
+    pay(agreement, usage, new)
 }
 
 /// Checks that cumulative units are at most cap x (rounds since the start + 1); no round after the end
@@ -85,28 +79,20 @@ fn check_rate(
 ) -> Result<(), Code> {
     let last = parameters.epoch_start(agreement.end_epoch).saturating_sub(1);
     let rounds = round.min(last).saturating_sub(start_round(agreement, parameters)).saturating_add(1);
-    let over = |units: u64, cap: u64| u128::from(units) > u128::from(cap) * u128::from(rounds);
-    if over(voucher.egress, agreement.rate_egress) || over(voucher.gas, agreement.rate_gas) {
-        return Err(Code::VoucherOverRate);
-    }
-    Ok(())
+    let over = |(units, cap): (u64, u64)| u128::from(units) > u128::from(cap) * u128::from(rounds);
+    let is_over = voucher.units.zip(agreement.rate).into_array().into_iter().any(over);
+    if is_over { Err(Code::VoucherOverRate) } else { Ok(()) }
 }
 
-/// The price of cumulative units in grains: each class is floored alone.
-pub(super) fn cost(egress: u128, egress_price: u64, gas: u128, gas_price: u64) -> u128 {
-    let class = |price: u64, units: u128| mul_div(price.into(), units, UNIT).unwrap_or(u128::MAX);
-    class(egress_price, egress).saturating_add(class(gas_price, gas))
-}
-
-/// Prices `egress` and `gas` beyond the redeemed units, as far as the reserve pays (VO-3). Fee and base are
+/// Prices `units` beyond the redeemed units, as far as the reserve pays (VO-3). Fee and base are
 /// differences of cumulative prices (VO-7).
-fn pay(agreement: &Agreement, usage: &Usage, egress: u64, gas: u64) -> Result<Delta, Code> {
+fn pay(agreement: &Agreement, usage: &Usage, units: Units) -> Result<Delta, Code> {
     let lock = lock_of(agreement, usage);
-    let rise = |of: fn(&Lock, u64, u64) -> u128, (egress, gas): (u64, u64)| {
-        let after = of(&lock, usage.egress.saturating_add(egress), usage.gas.saturating_add(gas));
-        after.saturating_sub(of(&lock, usage.egress, usage.gas))
+    let rise = |of: fn(&Lock, Units) -> u128, units: Units| {
+        let after = of(&lock, usage.redeemed.saturating_add(units));
+        after.saturating_sub(of(&lock, usage.redeemed))
     };
-    let (units, left) = ((egress, gas), usage.voucher_reserve.grains());
+    let left = usage.voucher_reserve.grains();
     let full = rise(Lock::value, units);
     let paid = if full > left {
         affordable(units, lock.bends(usage, units), left, |units| rise(Lock::value, units))
@@ -118,7 +104,7 @@ fn pay(agreement: &Agreement, usage: &Usage, egress: u64, gas: u64) -> Result<De
         return Err(Code::VoucherReserveEmpty);
     }
     let base = at_most(rise(Lock::base, paid), fee);
-    Ok(Delta { egress: paid.0, gas: paid.1, fee, base })
+    Ok(Delta { units: paid, fee, base })
 }
 
 /// The amount of `grains`, at most `most`.
@@ -128,13 +114,8 @@ fn at_most(grains: u128, most: Amount) -> Amount {
 
 /// The part of `units` that `left` grains pay for, both classes in proportion. Between two `bends` of the
 /// price each class advances by floor(units x left / price) (VO-3).
-fn affordable(
-    units: (u64, u64),
-    bends: [Option<(u64, u64)>; 2],
-    left: u128,
-    price: impl Fn((u64, u64)) -> u128,
-) -> (u64, u64) {
-    let (mut paid, mut next) = ((0, 0), units);
+fn affordable(units: Units, bends: [Option<Units>; 2], left: u128, price: impl Fn(Units) -> u128) -> Units {
+    let (mut paid, mut next) = (Units::ZERO, units);
     for bend in bends.into_iter().flatten() {
         if price(bend) <= left {
             paid = if price(bend) > price(paid) { bend } else { paid };
@@ -143,11 +124,11 @@ fn affordable(
         }
     }
     let (left, full) = (left.saturating_sub(price(paid)), price(next).saturating_sub(price(paid)));
-    let part = |from: u64, to: u64| {
+    let part = |(from, to): (u64, u64)| {
         let more = mul_div(to.saturating_sub(from).into(), left, full);
         from.saturating_add(more.and_then(|units| u64::try_from(units).ok()).unwrap_or_default())
     };
-    (part(paid.0, next.0), part(paid.1, next.1))
+    paid.zip(next).map(part)
 }
 
 /// Names the records of redemptions by `provider`: agreements, uses, its account, and its row of the epoch.
@@ -174,7 +155,7 @@ pub(crate) fn redeem(working: &mut Working<'_>, redemptions: &[Redemption]) -> R
     let mut best_first: Vec<&Redemption> = redemptions.iter().collect();
     best_first.sort_by_key(|r| {
         let voucher = &r.voucher;
-        (voucher.agreement, core::cmp::Reverse((voucher.egress, voucher.gas)), r.session_key, r.claim)
+        (voucher.agreement, core::cmp::Reverse(voucher.units), r.session_key, r.claim)
     });
     let (mut accepted, mut lowest) = (0, None);
     for redemption in best_first {
@@ -202,19 +183,18 @@ fn redeem_one(working: &mut Working<'_>, redemption: &Redemption) -> Result<(), 
     let (round, parameters) = (working.context.round(), &working.context.parameters);
     let delta = check(&agreement, &usage, voucher, &redemption.session_key, round, parameters)?;
     let disputed = disputed(&agreement, &usage, redemption, delta.fee);
-    usage.egress = usage.egress.checked_add(delta.egress).ok_or(Code::VoucherOverQuota)?;
-    usage.gas = usage.gas.checked_add(delta.gas).ok_or(Code::VoucherOverQuota)?;
+    usage.redeemed = usage.redeemed.checked_add(delta.units).ok_or(Code::VoucherOverQuota)?;
     usage.voucher_reserve.lose(delta.fee, "Usage.voucher_reserve")?;
     // Money circulates, so that the supply does not bound what was ever paid under an agreement.
     usage.signed = usage.signed.checked_add(delta.fee).ok_or(Code::VoucherOverQuota)?;
     usage.disputed = usage.disputed.checked_add(disputed).ok_or(Code::VoucherOverQuota)?;
     working.put(key, &usage)?;
     working.system.voucher_reserves.lose(delta.fee, "System.voucher_reserves")?;
-    let Delta { egress, gas, fee, base } = delta;
+    let Delta { units: redeemed, fee, base } = delta;
     fees::book(
         working,
         &provider,
-        Entry { agreement: Some(voucher.agreement), fee, base, egress, gas, storage: 0, disputed },
+        FeeEntry { agreement: Some(voucher.agreement), fee, base, redeemed, storage: 0, disputed },
     )
 }
 
@@ -223,10 +203,10 @@ fn redeem_one(working: &mut Working<'_>, redemption: &Redemption) -> Result<(), 
 /// often it is claimed. At most the fee of the voucher, so that one unpaid claimant cannot outweigh a
 /// counterparty's signatures.
 fn disputed(agreement: &Agreement, usage: &Usage, redemption: &Redemption, fee: Amount) -> Amount {
-    let Some((egress, gas)) = redemption.claim else { return Amount::ZERO };
+    let Some(claim) = redemption.claim else { return Amount::ZERO };
     let lock = lock_of(agreement, usage);
-    let signed = lock.value(redemption.voucher.egress, redemption.voucher.gas);
-    let beyond = lock.value(egress, gas).saturating_sub(signed);
+    let signed = lock.value(redemption.voucher.units);
+    let beyond = lock.value(claim).saturating_sub(signed);
     let new = beyond.saturating_sub(usage.disputed.grains());
     at_most(new, fee)
 }

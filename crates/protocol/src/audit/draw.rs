@@ -1,6 +1,7 @@
 //! The draw of providers: found by the proposer, checked by every verifier, marked in the provider's record.
 
 use super::{expire, is_awake, is_expired, is_on_time, reduce, touches_weight, weigh};
+use crate::number::{count, saturate_u32};
 use crate::{
     Account, Broken, Code, Halt, Hash, Key, Record,
     block::Draw,
@@ -152,7 +153,8 @@ pub(crate) fn touches_draws(
     touched: &mut Touched,
 ) {
     let kinds = kinds(context, system);
-    let turns = kinds.iter().filter(|kind| **kind == Kind::Turn).count() as u32;
+    let turns = kinds.iter().filter(|kind| **kind == Kind::Turn).count();
+    let turns = saturate_u32(count(turns));
     let line = u64::from(system.providers) + u64::from(system.newcomers);
     for ahead in 0..u64::from(turns) {
         let start = if system.turn < line { system.turn } else { 0 };

@@ -80,7 +80,7 @@ impl Reads {
             Answer::Missing(_) | Answer::Ended(_) => NO_LEAF,
         };
         let number = self.number + 1;
-        ((number as usize) < READS).then_some(())?;
+        (crate::number::index(number) < READS).then_some(())?;
         let index = draw(&self.seed, &self.provider, self.number, Some(&leaf), self.live)?;
         Some(Self { number, index, ..self })
     }

@@ -11,6 +11,7 @@
 //! those that answer (DR-6). The same holds for a provider that answers and proves nothing. A provider that
 //! is asleep is still drawn in turn. It earns nothing for that time, because it is not asked.
 
+use crate::number::bound_u32;
 use crate::{
     Account, Broken, fenwick,
     ledger::{Touched, Working},
@@ -27,8 +28,8 @@ pub const fn is_awake(provider: &Provider) -> bool {
 /// histories go back. Then only a passed read wakes it (DR-6).
 pub fn proved_nothing(audit: &Audit) -> bool {
     let group = (1_u64 << READS) - 1;
-    let noted = audit.drawn.min(HISTORY) / READS as u32;
-    let groups = (0..noted).map(|place| place * READS as u32);
+    let noted = audit.drawn.min(HISTORY) / bound_u32(READS);
+    let groups = (0..noted).map(|place| place * bound_u32(READS));
     let mut answered = groups.filter(|shift| audit.silent >> shift & group == 0);
     answered.next().is_some_and(|shift| audit.history >> shift & group == 0)
 }

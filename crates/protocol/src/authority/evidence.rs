@@ -3,13 +3,13 @@
 
 use super::{CLOSED_AFTER, take};
 use crate::{
-    Account, Broken, Code, Halt, Hash,
+    Account, Broken, Code, Halt, Hash, PerClass,
     block::{Header, sha256},
     economics::slash,
     ledger::{Event, ReputationReason, ReputationStep, Touched, Working},
     limits::{EVIDENCE_EPOCHS_MAX, Parameters},
     operation::Evidence,
-    record::{CLASSES, Offences, Reputation, Seat},
+    record::{Offences, Reputation, Seat},
 };
 use commonware_codec::Encode;
 
@@ -112,7 +112,7 @@ fn jail_provider(working: &mut Working<'_>, provider: Account, evidence: Hash) -
     if reputation.jailed_until == u64::MAX {
         return Ok(());
     }
-    (reputation.jailed_until, reputation.scores) = (u64::MAX, [0; CLASSES]);
+    (reputation.jailed_until, reputation.scores) = (u64::MAX, PerClass::default());
     working.put(key, &reputation)?;
     working.events.push(Event::Reputation {
         provider,

@@ -14,6 +14,7 @@
 //! Guarantees: the block of [`decided_at`] fixes the decision of a term. Every later state gives the same
 //! answer, because a seat is jailed once and forever. Tests: `what_comes_later_changes_nothing`.
 
+use crate::number::index;
 use crate::{
     limits::{Parameters, SEATS_MIN},
     record::Seat,
@@ -35,7 +36,7 @@ pub const fn decided_at(parameters: &Parameters, term: u64) -> u64 {
 /// `the_jailed_play_only_where_four_others_do_not`.
 pub fn players(jailed: &[bool]) -> Vec<bool> {
     let free = jailed.iter().filter(|jailed| !**jailed).count();
-    let mut short = (SEATS_MIN as usize).saturating_sub(free);
+    let mut short = index(SEATS_MIN).saturating_sub(free);
     let plays = |jailed: &bool| {
         let fills = *jailed && short > 0;
         short = short.saturating_sub(fills.into());

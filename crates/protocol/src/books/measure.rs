@@ -4,18 +4,16 @@
 //! last epochs enter the weight.
 
 use super::ClosingSet;
+use crate::number::{bound_u32, count, saturate_u8, saturate_u32};
 use crate::{
-    Account, Broken,
+    Account, Broken, Class, PerClass,
     amount::ONE,
     capacity::offered_egress,
     economics::{pool, score},
     ledger::Working,
     limits::{ANSWERED_FRESH_EPOCHS, HISTORY, Parameters, READS, SETTLEMENT_RING},
     provider::sellable,
-    record::{
-        Audit, CLASSES, Closing, EGRESS, GAS, Measured, Offer, Provider, Ratio, Reputation, STORAGE,
-        Settlement, UNMEASURED,
-    },
+    record::{Audit, Closing, Measured, Offer, Provider, Ratio, Reputation, Settlement, UNMEASURED},
     reputation::check_takes,
     service::{self, Verdict},
 };
@@ -25,7 +23,7 @@ use alloc::vec::Vec;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Figures {
     /// Correct share of storage and egress; [`UNMEASURED`] for a class not measured in the epoch.
-    pub correct: [u64; CLASSES],
+    pub correct: PerClass<u64>,
     /// The lower of the on-time share of the last 64 challenges and of the answered share that auditors last
     /// agreed on; [`UNMEASURED`] before the first of both.
     pub available: u64,
@@ -36,7 +34,7 @@ pub struct Figures {
 /// Share of set bits among the newest `count` (at most 64) of a history.
 fn share(history: u64, count: u64) -> u64 {
     let count = count.min(HISTORY.into());
-    let Some(rest) = HISTORY.checked_sub(count as u32).filter(|rest| *rest < HISTORY) else {
+    let Some(rest) = HISTORY.checked_sub(saturate_u32(count)).filter(|rest| *rest < HISTORY) else {
         return UNMEASURED;
     };
     u64::from((history << rest).count_ones()) * ONE / count
@@ -44,7 +42,7 @@ fn share(history: u64, count: u64) -> u64 {
 
 /// On-time share of the last 64 challenges; [`UNMEASURED`] before the first.
 pub fn on_time_of(audit: &Audit) -> u64 {
-    share(audit.on_time, u64::from(audit.drawn) / READS as u64)
+    share(audit.on_time, u64::from(audit.drawn) / count(READS))
 }
 
 /// Passed share of the answered reads among the last 64; [`UNMEASURED`] without one (JL-1).
@@ -57,12 +55,12 @@ pub fn proven_of(audit: &Audit) -> u64 {
 /// Counts those of the newest `reads` that were answered and did not pass, as far as the history goes back
 /// (JL-1). The history of 64 reads suffices: the 0.9 of the same rule looks at no more.
 fn wrong_of(audit: &Audit, reads: u32) -> u8 {
-    (!audit.history & !audit.silent & newest(reads)).count_ones() as u8
+    saturate_u8((!audit.history & !audit.silent & newest(reads)).count_ones().into())
 }
 
 /// The challenges among those of the newest `reads` that were answered late or not at all (JL-1).
 fn late_of(audit: &Audit, reads: u32) -> u8 {
-    (!audit.on_time & newest(reads / READS as u32)).count_ones() as u8
+    saturate_u8((!audit.on_time & newest(reads / bound_u32(READS))).count_ones().into())
 }
 
 /// The bits of the newest `count` in a history; all of them from 64 on.
@@ -73,16 +71,16 @@ fn newest(count: u32) -> u64 {
 /// The figures of a provider at a close (SC-1). `egress` is the correct share that its auditors agreed on in
 /// this epoch. The availability and latency that they last agreed on are in `reputation`.
 pub fn figures_of(offer: &Offer, reputation: &Reputation, audit: &Audit, egress: Option<u64>) -> Figures {
-    let is_drawn = audit.drawn > reputation.drawn_at_close && offer.capacity > 0;
+    let is_drawn = audit.drawn > reputation.drawn_at_close && offer.capacity[Class::Storage] > 0;
     let storage = if is_drawn { share(audit.history, audit.drawn.into()) } else { UNMEASURED };
     let available = on_time_of(audit).min(reputation.answered);
-    let correct = [storage, egress.unwrap_or(UNMEASURED), UNMEASURED];
+    let correct = PerClass::new(storage, egress.unwrap_or(UNMEASURED), UNMEASURED);
     Figures { correct, available, latency: reputation.latency }
 }
 
 /// The quality of an epoch: the least over the measured classes; `None` if no class was measured (SC-2).
 pub fn quality_of(figures: &Figures) -> Option<u64> {
-    let measured = figures.correct.iter().filter(|correct| **correct != UNMEASURED);
+    let measured = figures.correct.values().iter().filter(|correct| **correct != UNMEASURED);
     measured.map(|correct| score::quality(*correct, figures.available, figures.latency)).min()
 }
 
@@ -95,16 +93,16 @@ fn capacities(
     measured: Option<&Measured>,
     epoch: u64,
     parameters: &Parameters,
-) -> [u128; CLASSES] {
-    let mut capacities = [0; CLASSES];
+) -> PerClass<u128> {
+    let mut capacities = PerClass::default();
     if check_takes(reputation).is_err() || provider.leaves_at != 0 {
         return capacities;
     }
     if u64::from(reputation.silent) < ANSWERED_FRESH_EPOCHS {
         let leaves = u128::from(sellable(offer, provider, parameters));
-        capacities[STORAGE] = leaves * u128::from(parameters.epoch_rounds);
+        capacities[Class::Storage] = leaves * u128::from(parameters.epoch_rounds);
     }
-    capacities[EGRESS] = offered_egress(offer, measured, epoch).into();
+    capacities[Class::Egress] = offered_egress(offer, measured, epoch).into();
     capacities
 }
 
@@ -168,13 +166,13 @@ fn remember(reputation: &mut Reputation, row: &Settlement, audit: &Audit) {
 
 /// Adds a row to the epoch's sums. Use counts only where the capacity does. Otherwise one measured provider
 /// among others that sell more would look sold out (MK-3, CP-6).
-fn add(sums: &mut Closing, row: &Settlement, offered: [u128; CLASSES]) -> Option<()> {
+fn add(sums: &mut Closing, row: &Settlement, offered: PerClass<u128>) -> Option<()> {
     sums.burn = sums.burn.checked_add(row.burn)?;
     sums.weight = sums.weight.checked_add(row.weight)?;
-    for (class, used) in [(STORAGE, row.storage), (EGRESS, row.egress), (GAS, row.gas)] {
+    for (class, used) in row.used().iter() {
         if offered[class] > 0 {
             sums.capacity[class] = sums.capacity[class].checked_add(offered[class])?;
-            sums.used[class] = sums.used[class].checked_add(used.into())?;
+            sums.used[class] = sums.used[class].checked_add(u128::from(*used))?;
         }
     }
     Some(())

@@ -2,13 +2,13 @@
 
 use super::{closing, tree};
 use crate::{
-    Account, Amount, Broken, Hash, Record as _,
+    Account, Amount, Broken, Class, Hash, PerClass, Record as _,
     account::credit,
     authority,
     economics::pool,
     ledger::{Event, Working},
     limits::SETTLEMENT_RING,
-    record::{Books, CLASSES, CLOSING_RING, Closing, Market, Peak, Ratio, Reputation, Settlement},
+    record::{Books, CLOSING_RING, Closing, Market, Peak, Ratio, Reputation, Settlement},
     reputation,
 };
 use alloc::vec::Vec;
@@ -86,9 +86,9 @@ pub(super) fn seal(working: &mut Working<'_>, epoch: u64, seats: &[Account]) -> 
         peaks.push(peak.node);
     }
     let root = tree::root(sums.rows, &peaks);
-    let (mut prices, mut slow) = ([0; CLASSES], [0; CLASSES]);
-    for class in 0..CLASSES {
-        let market: Option<Market> = working.get(Market::key(class as u8))?;
+    let (mut prices, mut slow) = (PerClass::default(), PerClass::default());
+    for class in Class::ALL {
+        let market: Option<Market> = working.get(Market::key(class))?;
         let pair = super::pair(market, class, &working.context.parameters);
         (prices[class], slow[class]) = (pair.price, pair.slow);
     }

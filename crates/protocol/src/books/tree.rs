@@ -9,6 +9,7 @@
 //! and at most [`LEVELS`]. The number of rows is part of the root. The [`path`] from its leaf to the root
 //! proves a row of any epoch.
 
+use crate::number::{count, index8};
 use crate::{Account, Hash, Slot};
 use alloc::vec::Vec;
 use commonware_cryptography::{Hasher, Sha256};
@@ -16,7 +17,7 @@ use commonware_cryptography::{Hasher, Sha256};
 /// Highest level of a peak: there can be as many rows as providers.
 pub const LEVELS: u8 = 20;
 /// Most nodes of a path: up a full subtree, one for all peaks after it, and the peaks before it.
-pub const PATH_MAX: usize = LEVELS as usize + 1;
+pub const PATH_MAX: usize = 1 + index8(LEVELS);
 const _: () = assert!(1 << LEVELS == crate::limits::PROVIDERS_MAX);
 
 fn hash(tag: u8, left: &[u8], right: &[u8]) -> Hash {
@@ -46,7 +47,7 @@ pub fn root(rows: u64, peaks: &[Hash]) -> Hash {
 
 /// The root over all leaves of an epoch, in the order of their indices: the value of `Books::root`.
 pub fn root_of(leaves: &[Hash]) -> Hash {
-    root(leaves.len() as u64, &full_subtrees(leaves).into_iter().map(perfect).collect::<Vec<_>>())
+    root(count(leaves.len()), &full_subtrees(leaves).into_iter().map(perfect).collect::<Vec<_>>())
 }
 
 /// The leaves of each full subtree, the largest first; the root of each is a peak.
@@ -61,7 +62,7 @@ fn full_subtrees(leaves: &[Hash]) -> Vec<&[Hash]> {
 }
 
 /// The peak that a leaf lies in, among those of `rows` leaves, largest first.
-struct Place {
+struct RowPlace {
     /// Number of peaks before the leaf's own.
     before: usize,
     /// Level of the peak, which has 2^level leaves.
@@ -72,11 +73,11 @@ struct Place {
     more: bool,
 }
 
-fn place(rows: u64, index: u64) -> Option<Place> {
+fn place(rows: u64, index: u64) -> Option<RowPlace> {
     let (mut before, mut offset) = (0, index);
     for level in (0..=u32::from(LEVELS)).rev().filter(|level| rows >> level & 1 == 1) {
         if offset < 1 << level {
-            return Some(Place { before, level, offset, more: rows & ((1 << level) - 1) != 0 });
+            return Some(RowPlace { before, level, offset, more: rows & ((1 << level) - 1) != 0 });
         }
         offset -= 1 << level;
         before += 1;
@@ -87,9 +88,9 @@ fn place(rows: u64, index: u64) -> Option<Place> {
 /// The path from the leaf at `index` to the root: its siblings from the bottom up, the peaks after its own
 /// bagged into one, then the peaks before it from the nearest on. `None` if there is no such leaf.
 pub fn path(leaves: &[Hash], index: usize) -> Option<Vec<Hash>> {
-    let place = place(leaves.len() as u64, index as u64)?;
+    let place = place(count(leaves.len()), count(index))?;
     let subtrees = full_subtrees(leaves);
-    let mut nodes = siblings(subtrees.get(place.before)?, place.offset as usize);
+    let mut nodes = siblings(subtrees.get(place.before)?, usize::try_from(place.offset).ok()?);
     let peaks: Vec<Hash> = subtrees.into_iter().map(perfect).collect();
     let (before, after) = (peaks.get(..place.before)?, peaks.get(place.before + 1..)?);
     nodes.extend(after.iter().rev().copied().reduce(|right, left| node(&left, &right)));
@@ -111,7 +112,7 @@ fn siblings(leaves: &[Hash], mut at: usize) -> Vec<Hash> {
 /// the length of that place.
 pub fn root_by_path(leaf: &Hash, index: u64, rows: u64, path: &[Hash]) -> Option<Hash> {
     let place = place(rows, index)?;
-    let (up, over) = path.split_at_checked(place.level as usize)?;
+    let (up, over) = path.split_at_checked(crate::number::index(place.level))?;
     let mut at = place.offset;
     let mut hash = up.iter().fold(*leaf, |below, sibling| {
         let above = if at & 1 == 0 { node(&below, sibling) } else { node(sibling, &below) };

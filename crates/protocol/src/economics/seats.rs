@@ -22,6 +22,7 @@ mod election;
 pub use ballots::{BALLOTS_MAX, Ballots, Decision, Refused};
 pub use election::{Candidate, Changes, Seated, Way, elect};
 
+use crate::number::{count, widest};
 use crate::{
     amount::ONE,
     limits::{SEATS_MAX, SEATS_MIN},
@@ -113,7 +114,7 @@ pub fn leader_weights(scores: &[u64]) -> Vec<u64> {
     let mut rest: u128 = sorted.iter().map(|score| u128::from(*score)).sum();
     let mut cap = 0;
     for (lowered, largest) in sorted.iter().enumerate().take(parts) {
-        cap = rest / (parts - lowered) as u128;
+        cap = rest / widest(count(parts - lowered));
         if u128::from(*largest) <= cap {
             break;
         }

@@ -1,13 +1,12 @@
 //! The books' part of the invariant: rows, sums and pools of epochs that are still being closed.
 
 use super::{Broken, State, at_most, equal};
+use crate::number::count;
 use crate::{
-    Account,
+    Account, Class,
     amount::ONE,
     limits::SETTLEMENT_RING,
-    record::{
-        Books, CLASSES, CLOSING_RING, Closing, Market, Peak, Reputation, Settlement, System, UNMEASURED,
-    },
+    record::{Books, CLOSING_RING, Closing, Market, Peak, Reputation, Settlement, System, UNMEASURED},
 };
 use alloc::collections::{BTreeMap, BTreeSet};
 
@@ -44,7 +43,7 @@ pub(super) fn check(state: &State, system: &System) -> Result<(), Broken> {
     check_books(state)?;
     check_reputations(state)?;
     at_most("orphaned Closing", state.count::<Closing>(), CLOSING_RING)?;
-    at_most("orphaned Market", state.count::<Market>(), CLASSES as u64)?;
+    at_most("orphaned Market", state.count::<Market>(), count(Class::ALL.len()))?;
     at_most(
         "orphaned Peak",
         state.count::<Peak>(),
@@ -80,7 +79,7 @@ pub(super) fn check_reached(state: &State, providers: &[Account]) -> Result<(), 
     }
     let keys =
         providers.iter().flat_map(|account| places.iter().map(|place| Settlement::key(account, *place)));
-    let rows = keys.filter(|key| state.slots.contains_key(key)).count() as u64;
+    let rows = count(keys.filter(|key| state.slots.contains_key(key)).count());
     equal("orphaned Settlement", state.count::<Settlement>(), rows)?;
     let mut kept = 0_u64;
     for reputation in state.all::<Reputation>() {
@@ -112,7 +111,7 @@ fn check_books(state: &State) -> Result<(), Broken> {
 fn check_reputations(state: &State) -> Result<(), Broken> {
     for reputation in state.all::<Reputation>() {
         let reputation = reputation?;
-        let ratios = reputation.scores.iter().chain(&reputation.qualities);
+        let ratios = reputation.scores.values().iter().chain(&reputation.qualities);
         for ratio in ratios.filter(|ratio| **ratio != UNMEASURED) {
             at_most("a score or quality", *ratio, ONE)?;
         }

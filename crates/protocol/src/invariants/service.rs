@@ -2,6 +2,7 @@
 //! only until their provider's close.
 
 use super::{Broken, State, at_most, equal};
+use crate::number::count;
 use crate::record::{CLOSING_RING, Commitment, REPORT_PARTS, Reports, ServiceRound, System};
 
 pub(super) fn check(state: &State, system: &System) -> Result<(), Broken> {
@@ -16,7 +17,7 @@ pub(super) fn check(state: &State, system: &System) -> Result<(), Broken> {
         let ascends = findings.windows(2).all(|pair| pair[0].auditor < pair[1].auditor);
         equal("reports are in the order of their auditors", ascends && !findings.is_empty(), true)?;
     }
-    let reports = u64::from(system.providers) * REPORT_PARTS as u64;
+    let reports = u64::from(system.providers) * count(REPORT_PARTS);
     at_most("orphaned Commitment", state.count::<Commitment>(), u64::from(system.seats) * CLOSING_RING)?;
     at_most("orphaned Reports", state.count::<Reports>(), reports)
 }

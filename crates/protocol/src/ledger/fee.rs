@@ -12,6 +12,7 @@
 //! 2. Only the paid lane moves the base fee (AC-5).
 
 use super::{BlockContext, Touched, touches_operation};
+use crate::number::{count, widest};
 use crate::{
     Amount, Key, Operation,
     amount::ONE,
@@ -23,7 +24,7 @@ use alloc::collections::BTreeSet;
 use commonware_codec::EncodeSize;
 
 /// Fullness at which the base fee stays the same, in parts per billion.
-const TARGET: u128 = ONE as u128 / 2;
+const TARGET: u128 = widest(ONE) / 2;
 /// A full or an empty block changes the base fee by one part in this many.
 const STEP_DIVISOR: u128 = 8;
 
@@ -44,7 +45,7 @@ impl Size {
 
     pub(super) fn new(operation: &Operation, touched: &Touched) -> Self {
         let keys: BTreeSet<&Key> = touched.writable.iter().collect();
-        Self { bytes: operation.encode_size() as u64, records: keys.len() as u64 }
+        Self { bytes: count(operation.encode_size()), records: count(keys.len()) }
     }
 
     /// The units that are paid for: bytes, plus [`FEE_BYTES_PER_KEY`] for each record.
@@ -88,7 +89,7 @@ pub(super) fn fee_of(context: &BlockContext, base_fee: u64, lane: Lane, size: Si
 /// 512 KiB, records / 8,192), at most 1. Above one half the fee rises by max(1, base x (u - 1/2) / 4),
 /// below it falls by base x (1/2 - u) / 4, never below `floor`. Saturates.
 pub fn next_base_fee(base_fee: u64, floor: u64, paid: Size) -> u64 {
-    let share = |part: u64, whole: usize| u128::from(part) * u128::from(ONE) / whole as u128;
+    let share = |part: u64, whole: usize| u128::from(part) * u128::from(ONE) / widest(count(whole));
     let fullness = share(paid.bytes, PAID_LANE_BYTES).max(share(paid.records, PAID_LANE_KEYS));
     let fullness = fullness.min(u128::from(ONE));
     let base = u128::from(base_fee.max(floor));

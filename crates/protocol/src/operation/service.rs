@@ -8,6 +8,7 @@
 //! cannot choose between two after it has seen the reports of others (SQ-4).
 
 use super::{sign, signatures::unsigned};
+use crate::number::{count, index16, saturate_u8};
 use crate::{
     Account, AgreementId, Bounded, Hash, Signature,
     limits::{
@@ -179,7 +180,7 @@ impl AuditCommit {
 
 /// Number of the batch that holds the report on `stratum`.
 pub const fn batch_of(stratum: u16) -> usize {
-    stratum as usize / REPORTS_MAX
+    index16(stratum) / REPORTS_MAX
 }
 
 /// Digest of one batch; the formula is in the module header.
@@ -239,8 +240,9 @@ pub fn reveals(epoch: u64, salt: Hash, mut reports: Vec<Report>) -> Option<Vec<A
         return None;
     }
     let of = |batch: usize| reports.iter().filter(move |report| batch_of(report.stratum) == batch).copied();
-    let digests: Vec<Hash> =
-        (0..batches).map(|batch| batch_digest(&salt, batch as u8, &of(batch).collect::<Vec<_>>())).collect();
+    let digests: Vec<Hash> = (0..batches)
+        .map(|batch| batch_digest(&salt, saturate_u8(count(batch)), &of(batch).collect::<Vec<_>>()))
+        .collect();
     let filled = (0..batches).filter(|batch| of(*batch).next().is_some());
     filled
         .map(|batch| {
@@ -248,7 +250,7 @@ pub fn reveals(epoch: u64, salt: Hash, mut reports: Vec<Report>) -> Option<Vec<A
             Some(AuditReveal {
                 epoch,
                 salt,
-                batch: batch as u8,
+                batch: saturate_u8(count(batch)),
                 others: Bounded::new(others.map(|(_, digest)| *digest).collect())?,
                 reports: Bounded::new(of(batch).collect())?,
             })

@@ -6,7 +6,7 @@ use super::{
     VOUCHER_NAMESPACE, Voucher,
 };
 use crate::{
-    Account, AgreementId, Amount, Hash, Signature,
+    Account, AgreementId, Amount, Hash, Signature, Units,
     block::{HEADER_NAMESPACE, Header, sha256, with_chain},
 };
 use alloc::vec::Vec;
@@ -199,14 +199,8 @@ pub(super) fn of_redemptions(
 
 impl Voucher {
     /// Builds a voucher for cumulative units and signs it with the session key.
-    pub fn signed(
-        key: &ed25519::PrivateKey,
-        chain: &Hash,
-        agreement: AgreementId,
-        egress: u64,
-        gas: u64,
-    ) -> Self {
-        let mut voucher = Self { agreement, egress, gas, signature: [0; 64] };
+    pub fn signed(key: &ed25519::PrivateKey, chain: &Hash, agreement: AgreementId, units: Units) -> Self {
+        let mut voucher = Self { agreement, units, signature: [0; 64] };
         voucher.signature = sign(key, VOUCHER_NAMESPACE, &voucher.signed_bytes(chain));
         voucher
     }

@@ -67,14 +67,9 @@ fn addresses_fit(addresses: &[Address]) -> bool {
 }
 
 pub(super) fn open_fits(body: &Open, parameters: &Parameters) -> bool {
-    let quotas = [
-        (body.quota_leaves, parameters.quota_leaves_max),
-        (body.quota_egress, parameters.quota_egress_max),
-        (body.quota_gas, parameters.quota_gas_max),
-        (body.rate_egress, parameters.rate_egress_max),
-        (body.rate_gas, parameters.rate_gas_max),
-    ];
-    body.slot < SLOTS_MAX && quotas.iter().all(|(asked, most)| asked <= most)
+    body.slot < SLOTS_MAX
+        && body.quota.iter().all(|(class, asked)| *asked <= parameters.quota_max[class])
+        && body.rate.is_within(parameters.rate_max)
 }
 
 pub(super) fn top_up_fits(body: &TopUp) -> bool {
@@ -130,7 +125,7 @@ fn endings_fit(epochs: &[u64], context: &BlockContext) -> bool {
 pub(super) fn redemptions_fit(redemptions: &[Redemption]) -> bool {
     redemptions.iter().all(|redemption| {
         let Redemption { voucher, claim, .. } = redemption;
-        let claimed = claim.is_none_or(|(egress, gas)| egress >= voucher.egress && gas >= voucher.gas);
+        let claimed = claim.is_none_or(|claim| voucher.units.is_within(claim));
         id_fits(&voucher.agreement) && claimed
     })
 }

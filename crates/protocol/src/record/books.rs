@@ -5,7 +5,8 @@
 //! [`crate::books`].
 
 use super::{Key, Record, key};
-use crate::{Account, Amount, Hash};
+use crate::number::{saturate_u32, wide};
+use crate::{Account, Amount, Class, Hash, PerClass, Units};
 use commonware_codec::{Buf, Error, FixedSize, Read, Write};
 
 /// Marks a ratio that was never measured.
@@ -14,14 +15,6 @@ pub const UNMEASURED: u64 = u64::MAX;
 pub const QUALITIES: usize = 8;
 /// Size of the ring of records for epochs that are being closed.
 pub const CLOSING_RING: u64 = 4;
-/// Number of classes of goods: storage, egress, gas.
-pub const CLASSES: usize = 3;
-/// Place of storage among the classes.
-pub const STORAGE: usize = 0;
-/// Place of egress among the classes.
-pub const EGRESS: usize = 1;
-/// Place of gas among the classes.
-pub const GAS: usize = 2;
 
 /// A ratio as stored in a row: parts per billion in four bytes, all ones if never measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,12 +26,12 @@ impl Ratio {
 
     /// From parts per billion. [`UNMEASURED`], and any value that does not fit, becomes unmeasured.
     pub const fn new(ppb: u64) -> Self {
-        if ppb < u32::MAX as u64 { Self(ppb as u32) } else { Self::UNMEASURED }
+        Self(saturate_u32(ppb))
     }
 
     /// The ratio in parts per billion, or [`UNMEASURED`].
     pub const fn ppb(self) -> u64 {
-        if self.0 == u32::MAX { UNMEASURED } else { self.0 as u64 }
+        if self.0 == u32::MAX { UNMEASURED } else { wide(self.0) }
     }
 
     /// The ratio in parts per billion, or `None` if never measured.
@@ -80,11 +73,9 @@ record! {
         pay: Amount,
         /// The fees at min(price, slow price); the weight is computed from it.
         base: Amount,
-        /// Egress redeemed, in bytes.
-        egress: u64,
-        /// Gas redeemed in the epoch.
-        #[json(digits)]
-        gas: u64,
+        /// Egress and gas redeemed in the epoch.
+        #[json(units("egress", "gas"))]
+        redeemed: Units,
         /// Storage paid for, in leaf-rounds.
         storage: u64,
         /// Value that counterparties signed: vouchers and settled storage.
@@ -100,7 +91,7 @@ record! {
         /// Challenges since the previous close, at most the last 64, that were answered late or not at all.
         late: u8,
         /// Correct share of each class at the close; unmeasured if not measured in this epoch.
-        correct: [Ratio; CLASSES],
+        correct: PerClass<Ratio>,
         /// Availability at the close: the A of SC-1.
         available: Ratio,
         /// Latency score at the close: the L of SC-1.
@@ -115,7 +106,7 @@ record! {
         /// Share of the epoch's pool that was paid.
         subsidy: Amount,
         /// Score of each class after the epoch; unmeasured if the class never was.
-        scores: [Ratio; CLASSES],
+        scores: PerClass<Ratio>,
         /// Number of auditors drawn for the provider.
         #[json("auditors")]
         assigned: u8,
@@ -125,11 +116,29 @@ record! {
     }
 }
 
+encoded! {
+    /// A posted price and the slow one that follows it, in grains per 2^20 units; an agreement keeps both.
+    #[derive(Copy, Default)]
+    Pair {
+        /// The price that consumers pay.
+        price: u64,
+        /// The slow price; the provider's base is at the lower of the two.
+        slow: u64,
+    }
+}
+
+impl Pair {
+    /// The price of the provider's base: the lower of the two (ST-3).
+    pub const fn base(self) -> u64 {
+        if self.price < self.slow { self.price } else { self.slow }
+    }
+}
+
 record! {
     /// The posted price of a class and the state that moves it (MK-2). Without a record the genesis
     /// price holds.
     #[derive(Default)]
-    16 Market (class: u8) [&[class]] {
+    16 Market (class: Class) [&[class.index()]] {
         /// Posted price, in grains per 2^20 units.
         #[json(digits)]
         price: u64,
@@ -158,7 +167,7 @@ record! {
         registered: u64,
         /// Score of each class; `UNMEASURED` if the class never was measured.
         #[json(ratio)]
-        scores: [u64; CLASSES],
+        scores: PerClass<u64>,
         /// Qualities of the last epochs, newest first; `UNMEASURED` ones are skipped.
         #[json(ratio)]
         qualities: [u64; QUALITIES],
@@ -221,10 +230,10 @@ record! {
         /// Sum of the rows' weights.
         weight: u128,
         /// Capacity of each class in the epoch: leaf-rounds, bytes of egress, gas.
-        capacity: [u128; CLASSES],
+        capacity: PerClass<u128>,
         /// Use of each class in the epoch, in the same units: paid units of those providers whose
         /// capacity counts.
-        used: [u128; CLASSES],
+        used: PerClass<u128>,
         /// Emission of the reserve for the epoch: upper bound of the pool.
         emission: Amount,
         /// Pool that the rows share by weight.
@@ -264,10 +273,10 @@ record! {
         carry: Amount,
         /// Posted price of each class that this epoch's use led to.
         #[json(digits)]
-        prices: [u64; CLASSES],
+        prices: PerClass<u64>,
         /// Slow price of each class that this epoch's use led to.
         #[json(digits)]
-        slow: [u64; CLASSES],
+        slow: PerClass<u64>,
         /// Pool that the seats shared, from the committee's part of fees.
         committee: Amount,
         /// Number of the seats' credits that shared it.
@@ -285,6 +294,11 @@ record! {
 }
 
 impl Settlement {
+    /// Units paid for in the epoch: leaf-rounds, bytes of egress, gas.
+    pub const fn used(&self) -> PerClass<u64> {
+        PerClass::new(self.storage, self.redeemed.egress, self.redeemed.gas)
+    }
+
     /// The row of `epoch`: the one found at its place in the ring, or an empty one if that is older.
     pub fn of(epoch: u64, found: Option<Self>) -> Self {
         found.filter(|row| row.epoch == epoch).unwrap_or(Self { epoch, ..Self::default() })

@@ -6,9 +6,10 @@
 
 use super::{Key, Record, key};
 use crate::limits::{FAULT_EPOCHS, FAULT_RING};
+use crate::number::{bound, count};
 
 /// Size in bytes of the ring of bits for rounds.
-pub const FAULT_BYTES: usize = FAULT_RING as usize / 8;
+pub const FAULT_BYTES: usize = bound(FAULT_RING) / 8;
 
 record! {
     /// Number of faulty rounds in each of the last epochs; it bounds how many there may be (NF-2).
@@ -47,7 +48,7 @@ impl FaultRing {
     /// Number of faulty rounds in the span of epochs that ends with `epoch`, which must not precede the
     /// newest faulty round's.
     pub fn recent(&self, epoch: u64) -> u64 {
-        let span = FAULT_EPOCHS as u64;
+        let span = count(FAULT_EPOCHS);
         let first = epoch.saturating_sub(span - 1).max(self.epoch.saturating_sub(span - 1));
         (first..=self.epoch).map(|epoch| u64::from(self.counts[Self::place(epoch)])).sum()
     }
@@ -55,7 +56,7 @@ impl FaultRing {
     /// Counts one more faulty round. Its epoch must not precede the last one counted.
     pub fn add(&mut self, epoch: u64) {
         let epoch = epoch.max(self.epoch);
-        let passed = (epoch - self.epoch).min(FAULT_EPOCHS as u64);
+        let passed = (epoch - self.epoch).min(count(FAULT_EPOCHS));
         for ahead in 0..passed {
             self.counts[Self::place(epoch - ahead)] = 0;
         }
@@ -65,7 +66,7 @@ impl FaultRing {
     }
 
     const fn place(epoch: u64) -> usize {
-        (epoch % FAULT_EPOCHS as u64) as usize
+        bound(epoch % count(FAULT_EPOCHS))
     }
 }
 
@@ -92,7 +93,7 @@ impl FaultBits {
 
     const fn place(round: u64) -> (usize, u8) {
         let at = round % FAULT_RING;
-        ((at / 8) as usize, 1 << (at % 8))
+        (bound(at / 8), 1 << (at % 8))
     }
 }
 
@@ -123,7 +124,7 @@ mod tests {
             all.push(epoch);
             for later in [0, 1, 30, 63, 64, 200] {
                 let now = epoch + later;
-                let listed = all.iter().filter(|past| **past + FAULT_EPOCHS as u64 > now).count();
+                let listed = all.iter().filter(|past| **past + count(FAULT_EPOCHS) > now).count();
                 assert_eq!(ring.recent(now), listed as u64, "epoch {epoch}, seen from {now}");
             }
         }

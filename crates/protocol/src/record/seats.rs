@@ -1,17 +1,18 @@
 //! Records of the authorities: seats, their bonds, credits and faults. See [`crate::authority`].
 
 use super::{CLOSING_RING, Key, Record, key};
+use crate::number::{bound, index};
 use crate::{
     Account, Amount,
     limits::{EVIDENCE_EPOCHS_MAX, SEATS_MAX},
 };
 
 /// Number of epochs whose credits and faults are open at the same time.
-const RING: usize = CLOSING_RING as usize;
+const RING: usize = bound(CLOSING_RING);
 /// Number of epochs whose faults are remembered; older evidence is refused.
 const OFFENCE_RING: u64 = EVIDENCE_EPOCHS_MAX + 2;
 /// Size in bytes of a set of seats, one bit each.
-const SEAT_BYTES: usize = SEATS_MAX as usize / 8;
+const SEAT_BYTES: usize = index(SEATS_MAX) / 8;
 
 record! {
     /// An authority's seat: bond, credits, jail and pay.
@@ -68,13 +69,13 @@ impl Offences {
 
     /// True if the seat is in the set.
     pub fn has(&self, seat: u32) -> bool {
-        self.seats.get(seat as usize / 8).is_some_and(|byte| byte >> (seat % 8) & 1 == 1)
+        self.seats.get(index(seat) / 8).is_some_and(|byte| byte >> (seat % 8) & 1 == 1)
     }
 
     /// Adds a seat. Returns true if it is new and its index is in range.
     pub fn add(&mut self, seat: u32) -> bool {
         let is_new = !self.has(seat);
-        let byte = self.seats.get_mut(seat as usize / 8);
+        let byte = self.seats.get_mut(index(seat) / 8);
         byte.map(|byte| *byte |= 1 << (seat % 8)).is_some() && is_new
     }
 
@@ -100,6 +101,6 @@ impl Seat {
 
     /// Place of the epoch in the rings of credits and exposed bonds.
     pub const fn place(epoch: u64) -> usize {
-        (epoch % CLOSING_RING) as usize
+        bound(epoch % CLOSING_RING)
     }
 }

@@ -2,6 +2,7 @@
 //! [`crate::service`].
 
 use super::{CLOSING_RING, Key, Record, key};
+use crate::number::{count, saturate_u32};
 use crate::{
     Account, Bounded, Hash,
     limits::{AUDITORS_MAX, REPORTS_PER_PART},
@@ -93,6 +94,6 @@ impl Reports {
 
     fn part(provider: &Account, epoch: u64, part: usize) -> Key {
         let ring = epoch % CLOSING_RING;
-        Self::key(provider, (ring * REPORT_PARTS as u64) as u32 + part as u32)
+        Self::key(provider, saturate_u32(ring * count(REPORT_PARTS) + count(part)))
     }
 }

@@ -211,7 +211,7 @@ impl Report {
     /// too little was redeemed for its correct reads (SQ-5).
     pub fn backed_by(&self, usage: &Usage) -> Option<u64> {
         let needed = u64::from(self.correct) * AUDIT_READ_BYTES;
-        usage.audited.checked_add(needed).filter(|audited| *audited <= usage.egress)
+        usage.audited.checked_add(needed).filter(|audited| *audited <= usage.redeemed.egress)
     }
 
     const fn finding(&self) -> Finding {

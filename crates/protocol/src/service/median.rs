@@ -1,6 +1,7 @@
 //! The result of the reports on a provider: quorum, medians, and the auditors that are paid.
 
 use super::{latency_score, share};
+use crate::number::{index, index8};
 use crate::{
     Account, Broken,
     amount::ONE,
@@ -16,7 +17,7 @@ pub const PAID_WITHIN: u64 = ONE / 10;
 
 /// Returns true if two thirds of the assigned auditors have reported (SQ-6).
 pub const fn is_quorum(reported: usize, assigned: u8) -> bool {
-    3 * reported >= 2 * assigned as usize
+    3 * reported >= 2 * index8(assigned)
 }
 
 /// The outcome of a provider's service audit. A figure without a quorum of its own is `None`: the last value
@@ -107,7 +108,7 @@ pub(crate) fn close(
     reputation.answered = verdict.answered.unwrap_or(reputation.answered);
     reputation.latency = verdict.latency.unwrap_or(reputation.latency);
     for finding in findings.iter().filter(|finding| verdict.pays(finding)) {
-        let seat = round.seat(stratum, finding.auditor).and_then(|seat| seats.get(seat as usize));
+        let seat = round.seat(stratum, finding.auditor).and_then(|seat| seats.get(index(seat)));
         if let Some(seat) = seat {
             authority::credit(working, seat, epoch)?;
         }

@@ -180,7 +180,7 @@ encoded! {
     #[json]
     /// The bytes of one account at a gateway.
     UserRow {
-        /// The account.
+        /// Account that owns the files.
         account: Account,
         /// True if the gateway serves it now.
         listed: bool,

@@ -154,39 +154,16 @@ encoded! {
     }
 }
 
-/// Reasons why a node cannot answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Unavailable {
-    /// The block is older than those that the node keeps.
-    Pruned = 0,
-    /// The block is not final yet.
-    NotYet = 1,
-    /// The state changed while it was read, or no certificate is available yet; ask again.
-    Moved = 2,
-    /// Too many requests at once; ask again later.
-    Busy = 3,
-}
-
-impl commonware_codec::Write for Unavailable {
-    fn write(&self, buf: &mut impl bytes::BufMut) {
-        buf.put_u8(*self as u8);
-    }
-}
-
-impl commonware_codec::FixedSize for Unavailable {
-    const SIZE: usize = 1;
-}
-
-impl commonware_codec::Read for Unavailable {
-    type Cfg = ();
-    fn read_cfg(buf: &mut impl commonware_codec::Buf, _: &()) -> Result<Self, commonware_codec::Error> {
-        Ok(match u8::read_cfg(buf, &())? {
-            0 => Self::Pruned,
-            1 => Self::NotYet,
-            2 => Self::Moved,
-            3 => Self::Busy,
-            other => return Err(commonware_codec::Error::InvalidEnum(other)),
-        })
+tags! {
+    /// Reasons why a node cannot answer.
+    Unavailable {
+        /// The block is older than those that the node keeps.
+        0 => Pruned,
+        /// The block is not final yet.
+        1 => NotYet,
+        /// The state changed while it was read, or no certificate is available yet; ask again.
+        2 => Moved,
+        /// Too many requests at once; ask again later.
+        3 => Busy,
     }
 }

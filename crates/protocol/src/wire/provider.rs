@@ -1,5 +1,6 @@
 //! The provider service: store shards, sign data sets, stream verified slices against vouchers.
 
+use crate::number::bound;
 use crate::{
     AgreementId, Bounded, Hash, Signature,
     limits::{CHUNK_LEVELS_MAX, PROBE_BYTES, SHARD_BYTES_MAX, SLICE_BYTES},
@@ -55,7 +56,7 @@ encoded! {
         /// Name of the shard: plain BLAKE3 of its bytes.
         shard: Hash,
         /// All bytes of the shard.
-        data: Bounded<u8, { SHARD_BYTES_MAX as usize }>,
+        data: Bounded<u8, { bound(SHARD_BYTES_MAX) }>,
     }
 }
 
@@ -146,7 +147,7 @@ encoded! {
         /// Offset of the slice in the shard.
         offset: u64,
         /// Bytes of the slice: 64 KiB, fewer at the end of the shard.
-        data: Bounded<u8, { SLICE_BYTES as usize }>,
+        data: Bounded<u8, { bound(SLICE_BYTES) }>,
         /// Sibling chaining values, slice side first.
         path: Bounded<Hash, CHUNK_LEVELS_MAX>,
         /// True if the range ends with this slice.
@@ -179,60 +180,30 @@ encoded! {
     }
 }
 
-/// Reasons for which a provider refuses a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Refusal {
-    /// There is no such agreement, or the caller is not its consumer.
-    Agreement = 0,
-    /// The bytes do not have the given name.
-    Content = 1,
-    /// No space is left, or the quota is exceeded.
-    Space = 2,
-    /// The provider has no such shard.
-    Unknown = 3,
-    /// The shard is damaged on disk.
-    Damaged = 4,
-    /// The version, root, leaves or signature differs from the one that this provider computes.
-    Claim = 5,
-    /// The voucher is not valid.
-    Voucher = 6,
-    /// The credit window is used up; pay first.
-    Credit = 7,
-    /// Too many requests at once; ask again later.
-    Busy = 8,
-    /// A field of the request is outside its range.
-    Shape = 9,
-    /// This receiver was not drawn to count the sender, or not now.
-    Slot = 10,
-}
-
-impl commonware_codec::Write for Refusal {
-    fn write(&self, buf: &mut impl bytes::BufMut) {
-        buf.put_u8(*self as u8);
-    }
-}
-
-impl commonware_codec::FixedSize for Refusal {
-    const SIZE: usize = 1;
-}
-
-impl commonware_codec::Read for Refusal {
-    type Cfg = ();
-    fn read_cfg(buf: &mut impl commonware_codec::Buf, _: &()) -> Result<Self, commonware_codec::Error> {
-        Ok(match u8::read_cfg(buf, &())? {
-            0 => Self::Agreement,
-            1 => Self::Content,
-            2 => Self::Space,
-            3 => Self::Unknown,
-            4 => Self::Damaged,
-            5 => Self::Claim,
-            6 => Self::Voucher,
-            7 => Self::Credit,
-            8 => Self::Busy,
-            9 => Self::Shape,
-            10 => Self::Slot,
-            other => return Err(commonware_codec::Error::InvalidEnum(other)),
-        })
+tags! {
+    /// Reasons for which a provider refuses a request.
+    Refusal {
+        /// There is no such agreement, or the caller is not its consumer.
+        0 => Agreement,
+        /// The bytes do not have the given name.
+        1 => Content,
+        /// No space is left, or the quota is exceeded.
+        2 => Space,
+        /// The provider has no such shard.
+        3 => Unknown,
+        /// The shard is damaged on disk.
+        4 => Damaged,
+        /// The version, root, leaves or signature differs from the one that this provider computes.
+        5 => Claim,
+        /// The voucher is not valid.
+        6 => Voucher,
+        /// The credit window is used up; pay first.
+        7 => Credit,
+        /// Too many requests at once; ask again later.
+        8 => Busy,
+        /// A field of the request is outside its range.
+        9 => Shape,
+        /// This receiver was not drawn to count the sender, or not now.
+        10 => Slot,
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     world::{FUNDED, account},
 };
 use posync_protocol::{
-    Amount,
+    Amount, Class, Code, PerClass,
     agreement::{deposit, storage_reserve},
     ledger::{AgreementChange, Event},
     record::{Agreement, Ending, Provider, Usage},
@@ -44,6 +44,11 @@ pub(crate) const REFUSED: &str = "
     a open p                                           => PriceBelowReserve
     p update egress=1000001
     a open p                                           => PriceBelowReserve
+    p update gas=1001
+    a open p                                           => PriceBelowReserve
+    p update gas_out=0
+    a open p                                           => NoGas
+    p update gas_out=1000000000000
     p update
     a open p quota=4001                                => NoCapacity
     a open p quota=2097153                             => !BadShape
@@ -121,7 +126,7 @@ fn an_opening_splits_the_escrow_and_a_close_by_both_returns_it() {
     let terms: Agreement = world.get(Agreement::key(&account("p"), 0)).unwrap();
     assert_eq!(Some(usage.deposit), deposit(&terms, &world.parameters));
     let provider: Provider = world.get(Provider::key(&account("p"))).unwrap();
-    assert_eq!((provider.pool, provider.sold, provider.slots), (needed, 1_000, 1));
+    assert_eq!((provider.pool, provider.sold[Class::Storage], provider.slots), (needed, 1_000, 1));
     let ending: Ending = world.get(Ending::key(&account("p"), 10)).unwrap();
     assert_eq!(ending.agreements, 1);
     let opened = world.events.iter().any(|event| {
@@ -174,4 +179,65 @@ fn what_is_sold_is_not_sold_again() {
          b open p slot=1 quota=400
          b open p slot=2 quota=1   => NoCapacity",
     );
+}
+
+/// The unit of each class in scripts, and the refusal of an opening beyond what is declared.
+const DECLARED: [(Class, &str, Code); 3] = [
+    (Class::Storage, "capacity", Code::NoCapacity),
+    (Class::Egress, "out", Code::NoEgress),
+    (Class::Compute, "gas_out", Code::NoGas),
+];
+
+/// An opening by `a` at `p` for one epoch that asks for `units` of a class and for nothing else.
+fn only(class: Class, slot: u32, units: u64) -> String {
+    let of = |other: Class| if other == class { units } else { 0 };
+    let [storage, egress, gas] = Class::ALL.map(of);
+    format!(
+        "a open p slot={slot} end=1 quota={storage} quota_egress={egress} quota_gas={gas} reserve=0 storage_max=1000s"
+    )
+}
+
+/// AG-9: what was not declared is not sold, in no class, and a declaration does not go below what is sold.
+#[test]
+fn nothing_is_sold_that_was_not_declared_in_any_class() {
+    assert_eq!(DECLARED.map(|(class, ..)| class), Class::ALL);
+    for (class, declared, code) in DECLARED {
+        let mut stage = Stage::new();
+        stage.world.draws = false;
+        stage.play("p register capacity=0 out=0 gas_out=0");
+        let sold = |stage: &Stage| {
+            stage.world.get::<Provider>(Provider::key(&account("p"))).expect("registered").sold
+        };
+        stage.play(&format!("{} => {code:?}\n p update {declared}=1000", only(class, 0, 1)));
+        stage.play(&format!("{} => {code:?}\n {}", only(class, 0, 1_001), only(class, 0, 999)));
+        for other in Class::ALL {
+            assert_eq!(sold(&stage)[other], if other == class { 999 } else { 0 }, "{class:?}");
+        }
+        stage.play(&format!("{} => {code:?}\n {}", only(class, 1, 2), only(class, 1, 1)));
+        stage.play(&format!(
+            "p update {declared}=999 => CapacityBelowSold\n {} => {code:?}",
+            only(class, 2, 1)
+        ));
+        stage.play("a close p/0 second=p");
+        assert_eq!(sold(&stage)[class], 1, "{class:?}: what was taken is free again");
+        stage.play(&only(class, 2, 999));
+        stage.play("a close p/1 second=p\n a close p/2 second=p");
+        assert_eq!(sold(&stage), PerClass::default());
+    }
+}
+
+/// AG-2: a provider's least price of a class counts for an opening that buys of it, and for no other.
+#[test]
+fn a_least_price_counts_where_the_class_is_bought() {
+    for (class, least) in [
+        (Class::Storage, "storage=10000001"),
+        (Class::Egress, "egress=1000001"),
+        (Class::Compute, "gas=1001"),
+    ] {
+        let mut stage = Stage::new();
+        stage.play(&format!("p register {least}\n {} => PriceBelowReserve", only(class, 0, 1)));
+        for (slot, other) in (0..).zip(Class::ALL.into_iter().filter(|other| *other != class)) {
+            stage.play(&only(other, slot, 1));
+        }
+    }
 }

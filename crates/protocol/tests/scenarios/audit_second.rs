@@ -11,7 +11,7 @@ use crate::{
     world::account,
 };
 use posync_protocol::{
-    Account, Amount, Body, Bounded, Code, Operation, Record,
+    Account, Amount, Body, Bounded, Class, Code, Metered, Operation, PerClass, Record, Units,
     agreement::{self, raise},
     block::sha256,
     books::Pair,
@@ -19,7 +19,7 @@ use posync_protocol::{
     ledger::{Mode, ReputationReason, ReputationStep, execute, select, touches_operation},
     limits::Parameters,
     operation::{Answer, EndedRead, StorageProof, Voucher},
-    record::{Agreement, Audit, Finding, Market, Provider, Reports, STORAGE, Usage},
+    record::{Agreement, Audit, Finding, Market, Provider, Reports, Usage},
 };
 use proptest::prelude::*;
 use std::collections::{BTreeSet, VecDeque};
@@ -117,7 +117,7 @@ fn diluted(closes: bool) -> (i128, u128) {
     let mut stage = Stage::new();
     stage.world.check_every = 97;
     let dear = Market { price: 1_000_000_000_000, slow: 1_000_000_000_000, ..Market::default() };
-    stage.world.state.insert(Market::key(STORAGE as u8), dear.to_slot());
+    stage.world.state.insert(Market::key(Class::Storage), dear.to_slot());
     stage.play("p register bond=100000s\n a open p quota=98 end=700 storage_max=100000s");
     let mut keeper = Keeper::new("p");
     let (lost, own) = (bytes(1, 98 << 10), bytes(2, 3_990 << 10));
@@ -278,7 +278,7 @@ fn restitution_to_oneself_is_no_way_around_the_unbonding() {
     let mut stage = Stage::new();
     stage.world.check_every = 97;
     let dear = Market { price: 1_000_000_000_000, slow: 1_000_000_000_000, ..Market::default() };
-    stage.world.state.insert(Market::key(STORAGE as u8), dear.to_slot());
+    stage.world.state.insert(Market::key(Class::Storage), dear.to_slot());
     stage.play("p register bond=2000s\n b open p quota=1000 quota_egress=0 quota_gas=0 reserve=0 storage_max=100000s end=40");
     let mut keeper = Keeper::new("p");
     let set = keeper.change(&stage.world, 0, &[], &[bytes(1, 1_000 << 10)]);
@@ -429,17 +429,13 @@ impl Purse {
             session_key: account("s"),
             storage_key: account("s"),
             end_epoch: 700,
-            storage_price: 1,
-            storage_slow: 1,
-            egress_price: 1_000_000,
-            egress_slow: 1_000_000,
-            gas_price: 1_000,
-            gas_slow: 1_000,
-            quota_leaves: 0,
-            quota_egress: u64::MAX,
-            quota_gas: 0,
-            rate_egress: u64::MAX,
-            rate_gas: 0,
+            prices: PerClass::new(
+                Pair { price: 1, slow: 1 },
+                Pair { price: 1_000_000, slow: 1_000_000 },
+                Pair { price: 1_000, slow: 1_000 },
+            ),
+            quota: PerClass::new(0, u64::MAX, 0),
+            rate: Units::egress(u64::MAX),
         };
         let posted = Pair { price: 1_000_000, slow: 1_000_000 };
         let usage = Usage { deposit: Parameters::LOCAL.deposit, ..Usage::default() };
@@ -454,7 +450,11 @@ impl Purse {
     }
 
     fn top_up(&mut self, grains: u64) {
-        let lock = raise(&self.agreement, &self.usage, self.posted, Pair { price: 1_000, slow: 1_000 });
+        let lock = raise(
+            &self.agreement,
+            &self.usage,
+            Metered { egress: self.posted, gas: Pair { price: 1_000, slow: 1_000 } },
+        );
         if self.posted.price > self.force.price {
             let slow = self.posted.slow.max(self.force.slow).min(self.posted.price);
             self.force = Pair { price: self.posted.price, slow };
@@ -469,17 +469,17 @@ impl Purse {
     fn redeem(&mut self, percent: u64) {
         let left = self.usage.voucher_reserve.grains() as f64 * percent as f64 / 100.0;
         let units = (left / self.force.price as f64 * 1_048_576.0) as u64 + 1;
-        self.redeem_to(self.usage.egress.saturating_add(units));
+        self.redeem_to(self.usage.redeemed.egress.saturating_add(units));
     }
 
     fn redeem_to(&mut self, egress: u64) {
         let id = self.agreement.id(account("p"), 0);
-        let voucher = Voucher { agreement: id, egress, gas: 0, signature: [0; 64] };
+        let voucher = Voucher { agreement: id, units: Units::egress(egress), signature: [0; 64] };
         let (terms, parameters) = (&self.agreement, &Parameters::LOCAL);
         let Ok(delta) = agreement::check(terms, &self.usage, &voucher, &account("s"), 2, parameters) else {
             return;
         };
-        self.usage.egress += delta.egress;
+        self.usage.redeemed.egress += delta.units.egress;
         self.usage.voucher_reserve = self.usage.voucher_reserve.saturating_sub(delta.fee);
         self.got += delta.base.grains();
         let mut fee = delta.fee.grains() as f64;
@@ -515,8 +515,8 @@ proptest! {
             }
         }
         purse.redeem_to(u64::MAX);
-        let off = (purse.usage.egress as f64 - purse.units).abs() / purse.units.max(1e6);
-        prop_assert!(off < 1e-3, "{} units of {}", purse.usage.egress, purse.units);
+        let off = (purse.usage.redeemed.egress as f64 - purse.units).abs() / purse.units.max(1e6);
+        prop_assert!(off < 1e-3, "{} units of {}", purse.usage.redeemed.egress, purse.units);
         let (got, due) = (purse.got as f64, purse.base);
         prop_assert!(got >= due * 0.999 - 100.0, "a base of {got} of {due}");
     }

@@ -8,13 +8,13 @@ use crate::{
     world::{World, account},
 };
 use posync_protocol::{
-    Account, Amount, Body, Code, Record,
+    Account, Amount, Body, Class, Code, PerClass, Record,
     amount::ONE,
     books::tree,
     economics::{pool, price, score},
     ledger::{Event, ReputationReason, ReputationStep},
     limits::{Parameters, SETTLEMENT_RING},
-    record::{Books, Market, Provider, Ratio, Reputation, STORAGE, Settlement, UNMEASURED},
+    record::{Books, Market, Provider, Ratio, Reputation, Settlement, UNMEASURED},
 };
 
 pub(crate) const ACCEPTED: &str = "
@@ -109,7 +109,11 @@ fn an_epoch_is_measured_paid_and_sealed() {
         assert_eq!((books.epoch, books.rows, books.weight), (epoch, 1, row.weight));
         assert_eq!(
             (row.correct, row.available, row.latency),
-            ([Ratio::new(ONE), Ratio::UNMEASURED, Ratio::UNMEASURED], Ratio::new(ONE), Ratio::new(0))
+            (
+                PerClass::new(Ratio::new(ONE), Ratio::UNMEASURED, Ratio::UNMEASURED),
+                Ratio::new(ONE),
+                Ratio::new(0)
+            )
         );
         assert_eq!(
             (row.quality.ppb(), row.least.ppb()),
@@ -131,7 +135,7 @@ fn an_epoch_is_measured_paid_and_sealed() {
     }
     assert!(world.get::<Books>(Books::key(4)).is_none(), "the fourth is paid but not sealed");
     let expected = (0..=4).fold(score::SCORE_START, |before, _| score::update(before, Some(ONE / 2), false));
-    assert_eq!(reputation(world).scores, [expected, UNMEASURED, UNMEASURED]);
+    assert_eq!(reputation(world).scores, PerClass::new(expected, UNMEASURED, UNMEASURED));
     assert_eq!(reputation(world).effective(0), 0);
     assert_eq!(reputation(world).effective(64), expected);
 }
@@ -192,7 +196,7 @@ fn an_idle_provider_is_unmeasured_and_decays_after_the_grace() {
     let row = row(&stage.world, &account("p"), 3).expect("a row of each epoch");
     assert_eq!((row.quality, row.least.ppb(), row.weight), (Ratio::UNMEASURED, 0, 0));
     let decayed = score::update(score::update(score::SCORE_START, None, false), None, false);
-    assert_eq!(reputation(&stage.world).scores[STORAGE], decayed, "epochs 3 and 4 of 0 to 4");
+    assert_eq!(reputation(&stage.world).scores[Class::Storage], decayed, "epochs 3 and 4 of 0 to 4");
 }
 
 #[test]
@@ -205,7 +209,7 @@ fn prices_follow_paid_leaf_rounds_and_openings_lock_the_pair() {
     stage.world.draws = true;
     run_to(&mut stage, &keeper, 16, true);
     stage.world.block(&[]).expect("an empty block is valid");
-    let market: Market = stage.world.get(Market::key(STORAGE as u8)).expect("it moved");
+    let market: Market = stage.world.get(Market::key(Class::Storage)).expect("it moved");
     let rounds = Parameters::LOCAL.epoch_rounds;
     let paid = |epoch: u64| row(&stage.world, &account("p"), epoch).expect("a row of each epoch").storage;
     assert!((0..=14).map(paid).sum::<u64>() >= held * rounds * 13, "nearly every leaf-round was paid");
@@ -218,17 +222,24 @@ fn prices_follow_paid_leaf_rounds_and_openings_lock_the_pair() {
     }
     assert_eq!((market.excess, market.bucket, market.epoch), (excess, bucket, 14));
     assert_eq!(market.capacity, u128::from(held * rounds));
-    let least = Parameters::LOCAL.price_storage;
+    let least = Parameters::LOCAL.prices[Class::Storage];
     let posted = price::posted(least, excess, price::FRACTION_FLOW);
     assert!(posted > least && u128::from(market.price) == posted);
     assert!(market.slow < market.price && u128::from(market.slow) > least);
     stage.world.draws = false;
-    let egress: Market = stage.world.get(Market::key(1)).expect("it was looked at");
-    assert_eq!(u128::from(egress.price), Parameters::LOCAL.price_egress, "nothing measured, nothing moves");
+    let egress: Market = stage.world.get(Market::key(Class::Egress)).expect("it was looked at");
+    assert_eq!(
+        u128::from(egress.price),
+        Parameters::LOCAL.prices[Class::Egress],
+        "nothing measured, nothing moves"
+    );
     stage.play("q register capacity=1\n a open q quota=1 max_storage=10000000 => PriceAboveMaximum\n a open q quota=1");
     let key = posync_protocol::record::Agreement::key(&account("q"), 0);
     let agreement: posync_protocol::record::Agreement = stage.world.get(key).expect("opened");
-    assert_eq!((agreement.storage_price, agreement.storage_slow), (market.price, market.slow));
+    assert_eq!(
+        (agreement.prices[Class::Storage].price, agreement.prices[Class::Storage].slow),
+        (market.price, market.slow)
+    );
 }
 
 /// Makes the bond of `p` cover only `leaves`, regardless of its declaration.
@@ -243,7 +254,7 @@ fn what_is_redeemed_and_claimed_stands_in_the_row() {
     let mut stage = Stage::new();
     stage.play("p register\n a open p rate=4194304\n p redeem p/0 egress=2097152 claim=3145728");
     let row = row(&stage.world, &account("p"), 0).expect("something was settled");
-    assert_eq!((row.egress, row.gas), (2_097_152, 0));
+    assert_eq!((row.redeemed.egress, row.redeemed.gas), (2_097_152, 0));
     assert_eq!((row.fee.grains(), row.base, row.signed), (2_000_000, row.fee, row.fee));
     assert_eq!(row.disputed.grains(), 1_000_000);
 }
@@ -281,7 +292,7 @@ fn who_is_away_is_warned_then_suspended_but_loses_no_stake() {
     assert_eq!(steps(&events)[..3], expected.map(|step| (step, away)));
     let now = reputation(&stage.world);
     assert!(now.suspended > now.warned && now.jailed_until == 0);
-    assert!(now.scores[STORAGE] < score::SCORE_START);
+    assert!(now.scores[Class::Storage] < score::SCORE_START);
     assert_eq!(keeper.provider(&stage.world).bond, before.bond);
     stage.world.draws = false;
     stage.play("a open p slot=1 end=700 => ProviderSuspended");

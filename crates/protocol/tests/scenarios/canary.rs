@@ -6,14 +6,14 @@ use crate::{
     world::{World, account},
 };
 use posync_protocol::{
-    Account, Amount, Key, Record, Slot,
+    Account, Amount, Class, Key, Record, Slot,
     agreement::lock_of,
     fenwick::place,
     invariants::check_all,
     record::{
-        AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FeeTree, Lock,
-        Market, Newcomer, Offer, Peak, Probe, Provider, ProviderAt, Reputation, Settlement, SlotTree, System,
-        Usage,
+        self, AccountState, Agreement, Audit, Books, Closing, DataSet, Ending, Endings, Endpoint, FeeTree,
+        Lock, Market, Newcomer, Offer, Peak, Probe, Provider, ProviderAt, Reputation, Settlement, SlotTree,
+        System, Usage,
     },
 };
 
@@ -71,10 +71,12 @@ const NODE: u32 = place(700, 0) + 1;
 
 const SUMS: &[Fault] = &[
     ("Provider.slots", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.slots += 1)),
-    ("Provider.sold", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.sold += 1)),
-    ("sold within the capacity", |w, p| change(w, Offer::key(p), |r: &mut Offer| r.capacity = 1)),
-    ("sold egress within the declared", |w, p| {
-        change(w, Provider::key(p), |r: &mut Provider| r.sold_egress = u64::MAX);
+    ("Provider.sold", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.sold[Class::Storage] += 1)),
+    ("sold within the declared", |w, p| {
+        change(w, Offer::key(p), |r: &mut Offer| r.capacity[Class::Storage] = 1)
+    }),
+    ("sold within the declared", |w, p| {
+        change(w, Provider::key(p), |r: &mut Provider| r.sold[Class::Egress] = u64::MAX);
     }),
     ("Provider.phi", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.phi += 1)),
     ("Provider.weighed", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.weighed -= 1)),
@@ -87,19 +89,21 @@ const SUMS: &[Fault] = &[
         change(w, Usage::key(p, 0), |r: &mut Usage| r.storage_reserve = Amount::sync(1_000));
     }),
     ("disputed within signed", |w, p| change(w, Usage::key(p, 0), |r: &mut Usage| more(&mut r.disputed))),
-    ("egress within the quota", |w, p| change(w, Usage::key(p, 0), |r: &mut Usage| r.egress = u64::MAX)),
+    ("egress within the quota", |w, p| {
+        change(w, Usage::key(p, 0), |r: &mut Usage| r.redeemed.egress = u64::MAX)
+    }),
     ("leaves within the quota", |w, p| {
-        change(w, Agreement::key(p, 0), |r: &mut Agreement| r.quota_leaves = 0);
+        change(w, Agreement::key(p, 0), |r: &mut Agreement| r.quota[Class::Storage] = 0);
     }),
     ("Ending.agreements", |w, p| change(w, Ending::key(p, 700), |r: &mut Ending| r.agreements += 1)),
-    ("at the opening's prices or above", |w, p| lock(w, p, |lock| lock.egress_before -= 1)),
-    ("at the opening's prices or above", |w, p| lock(w, p, |lock| lock.gas_before -= 1)),
-    ("at the opening's base or above", |w, p| lock(w, p, |lock| lock.egress_base_before -= 1)),
-    ("at the opening's base or above", |w, p| lock(w, p, |lock| lock.gas_base_before -= 1)),
-    ("what was paid in is not dearer", |w, p| lock(w, p, |lock| lock.egress_price -= 1)),
-    ("what was paid in is not dearer", |w, p| lock(w, p, |lock| lock.gas_price -= 1)),
-    ("the base in force never falls", |w, p| lock(w, p, |lock| lock.egress_slow -= 1)),
-    ("the base in force never falls", |w, p| lock(w, p, |lock| lock.gas_slow -= 1)),
+    ("at the opening's prices or above", |w, p| lock(w, p, |lock| lock.before.egress.price -= 1)),
+    ("at the opening's prices or above", |w, p| lock(w, p, |lock| lock.before.gas.price -= 1)),
+    ("at the opening's base or above", |w, p| lock(w, p, |lock| lock.before.egress.base -= 1)),
+    ("at the opening's base or above", |w, p| lock(w, p, |lock| lock.before.gas.base -= 1)),
+    ("what was paid in is not dearer", |w, p| lock(w, p, |lock| lock.prices.egress.price -= 1)),
+    ("what was paid in is not dearer", |w, p| lock(w, p, |lock| lock.prices.gas.price -= 1)),
+    ("the base in force never falls", |w, p| lock(w, p, |lock| lock.prices.egress.slow -= 1)),
+    ("the base in force never falls", |w, p| lock(w, p, |lock| lock.prices.gas.slow -= 1)),
     ("Ending.paid", |w, p| change(w, Ending::key(p, 700), |r: &mut Ending| r.paid += 1)),
     ("Ending.leaves", |w, p| change(w, Ending::key(p, 700), |r: &mut Ending| r.leaves += 1)),
     ("SlotTree.sum", |w, p| change(w, SlotTree::key(p, NODE), |r: &mut SlotTree| r.sum += 1)),
@@ -188,7 +192,7 @@ const BOOKS: &[Fault] = &[
     ("Books.pool within the burn", |w, _| change(w, Books::key(1), |r: &mut Books| r.burn = Amount::ZERO)),
     ("Books stand in their place", |w, _| change(w, Books::key(1), |r: &mut Books| r.epoch = 9)),
     ("a score or quality", |w, p| {
-        change(w, Reputation::key(p), |r: &mut Reputation| r.scores[0] = 1_000_000_001);
+        change(w, Reputation::key(p), |r: &mut Reputation| r.scores[Class::Storage] = 1_000_000_001);
     }),
     ("Reputation of a provider", |w, p| remove(w, Reputation::key(p))),
     ("orphaned Reputation", |w, _| {
@@ -201,7 +205,7 @@ const BOOKS: &[Fault] = &[
             Settlement { epoch: 1, ..Settlement::default() }.to_slot(),
         );
     }),
-    ("orphaned Market", |w, _| insert(w, Market::key(9), Market::default().to_slot())),
+    ("orphaned Market", |w, _| insert(w, record::place(Market::KIND, &[9]), Market::default().to_slot())),
     ("orphaned Peak", |w, _| {
         for place in 9..99 {
             insert(w, Peak::key(place, 0), Peak::default().to_slot());

@@ -7,13 +7,13 @@ use crate::{
     world::{World, account, key},
 };
 use posync_protocol::{
-    Account, Body, Bounded, Code,
-    capacity::{offered_egress, rate, share_of},
+    Account, Body, Bounded, Class, Code,
+    capacity::{offered_egress, rate, taken},
     economics::price,
     ledger::Event,
     limits::MEASURED_FRESH_EPOCHS,
     operation::{Measure, ProbeCount},
-    record::{Agreement, Closing, EGRESS, Market, Measured, Offer, Probe, Provider, ProviderAt},
+    record::{Agreement, Closing, Market, Measured, Offer, Probe, Provider, ProviderAt},
 };
 use proptest::prelude::*;
 
@@ -289,7 +289,7 @@ fn three_measurements_cap_what_is_sold() {
     measure_in(&mut stage, "p", 1..3, MIB);
     // Two measurements are not enough, so the declared capacity is sold. 20 epochs of 5 MiB.
     stage.play(&format!("a open p slot=0 end=22 quota_egress={}", 100 * MIB));
-    assert_eq!(provider(&stage.world, "p").sold_egress, 5 * MIB);
+    assert_eq!(provider(&stage.world, "p").sold[Class::Egress], 5 * MIB);
     measure_in(&mut stage, "p", 3..4, MIB);
     let median = measured(&stage.world, "p").and_then(|record| record.median());
     assert_eq!(median, Some(40 * MIB), "eight peers, five slots an epoch");
@@ -300,7 +300,7 @@ fn three_measurements_cap_what_is_sold() {
         open(1, 20 * 35),
         open(2, 1)
     ));
-    assert_eq!(provider(&stage.world, "p").sold_egress, 40 * MIB);
+    assert_eq!(provider(&stage.world, "p").sold[Class::Egress], 40 * MIB);
     stage.play(&format!("p update out={} => CapacityBelowSold\n p update out={}", 40 * MIB - 1, 40 * MIB));
     // A lower median stops sales. Egress under contract continues, and becomes free at its end.
     measure_in(&mut stage, "p", 4..6, MIB / 8);
@@ -311,16 +311,16 @@ fn three_measurements_cap_what_is_sold() {
     let expiry = stage.world.sign("b", expiry);
     assert_eq!(stage.world.submit(&expiry), Ok(Code::Done));
     stage.play("a close p/1 second=p");
-    assert_eq!(provider(&stage.world, "p").sold_egress, 5 * MIB);
+    assert_eq!(provider(&stage.world, "p").sold[Class::Egress], 5 * MIB);
 }
 
 #[test]
 fn a_closed_agreement_gives_its_share_back() {
     let mut stage = Stage::new();
     stage.play("p register out=1000\n a open p end=10 quota_egress=9999\n a open p slot=1 end=10 quota_egress=1 => NoEgress");
-    assert_eq!(provider(&stage.world, "p").sold_egress, 1000);
+    assert_eq!(provider(&stage.world, "p").sold[Class::Egress], 1000);
     stage.play("epoch 3\n a close p/0 second=p");
-    assert_eq!(provider(&stage.world, "p").sold_egress, 0);
+    assert_eq!(provider(&stage.world, "p").sold[Class::Egress], 0);
     stage.play(
         "a open p slot=1 end=4 quota_egress=1001 => NoEgress\n a open p slot=1 end=4 quota_egress=1000",
     );
@@ -339,8 +339,8 @@ fn the_price_of_egress_follows_the_use_of_what_was_measured() {
     let mut stage = measured_network(40 * MIB);
     measure_in(&mut stage, "p", 1..4, MIB);
     stage.play(&format!("a open p end=300 quota_egress={} rate=4294967296 reserve=1000s", 8_000 * MIB));
-    let least = u64::try_from(stage.world.parameters.price_egress).unwrap();
-    let market = |world: &World| world.get::<Market>(Market::key(EGRESS as u8)).expect("it was looked at");
+    let least = u64::try_from(stage.world.parameters.prices[Class::Egress]).unwrap();
+    let market = |world: &World| world.get::<Market>(Market::key(Class::Egress)).expect("it was looked at");
     let before = market(&stage.world);
     assert_eq!((before.price, before.capacity), (least, 0), "nothing measured, nothing moves");
     // An eighth of the bucket counts: 320 MiB use up 40 MiB an epoch at once.
@@ -357,7 +357,7 @@ fn the_price_of_egress_follows_the_use_of_what_was_measured() {
     stage.world.skip_to_epoch(14);
     stage.world.block(&[]).unwrap();
     let closing: Closing = stage.world.get(Closing::of(12)).expect("it stands");
-    assert_eq!(closing.capacity[EGRESS], 0);
+    assert_eq!(closing.capacity[Class::Egress], 0);
     let rested = market(&stage.world);
     stage.world.skip_to_epoch(16);
     stage.world.block(&[]).unwrap();
@@ -401,10 +401,10 @@ proptest! {
             };
             let row = provider(&stage.world, "p");
             let agreement = |slot| stage.world.get::<Agreement>(Agreement::key(&account("p"), slot));
-            let shares = (0..3).filter_map(agreement).map(|a| share_of(&a, &stage.world.parameters));
-            prop_assert_eq!(row.sold_egress, shares.sum::<u64>());
+            let shares = (0..3).filter_map(agreement).map(|a| taken(&a, &stage.world.parameters)[Class::Egress]);
+            prop_assert_eq!(row.sold[Class::Egress], shares.sum::<u64>());
             let offer: Offer = stage.world.get(Offer::key(&account("p"))).unwrap();
-            prop_assert!(row.sold_egress <= offer.capacity_egress);
+            prop_assert!(row.sold[Class::Egress] <= offer.capacity[Class::Egress]);
         }
     }
 }

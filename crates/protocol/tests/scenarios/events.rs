@@ -2,7 +2,7 @@
 
 use commonware_codec::{Copying, DecodeExt as _, Encode as _, Error};
 use posync_protocol::{
-    Account, AgreementId, Amount, Code,
+    Account, AgreementId, Amount, Class, Code,
     block::sha256,
     event::{AgreementChange, Event, ReputationReason, ReputationStep},
 };
@@ -65,7 +65,7 @@ pub(crate) fn events() -> Vec<Event> {
         Event::Restitution { provider, agreement, amount },
         Event::CapacityCut { provider, consumer: provider, before: 7, after: 6 },
         Event::Pool { epoch: 1, weight: 2, emission: amount, pool: amount, drawn: amount },
-        Event::Priced { epoch: 1, class: 2, price: 3, slow: 4 },
+        Event::Priced { epoch: 1, class: Class::Compute, price: 3, slow: 4 },
         Event::Subsidy { epoch: 1, provider, amount },
         Event::Reputation {
             provider,

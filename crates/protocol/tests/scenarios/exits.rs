@@ -8,7 +8,7 @@ use crate::{
     world::{World, account},
 };
 use posync_protocol::{
-    Amount, Body, Code, Record,
+    Amount, Body, Code, PerClass, Record,
     agreement::unused,
     ledger::{BlockContext, Event, Size, touches_operation},
     limits::SETTLEMENT_RING,
@@ -102,7 +102,7 @@ fn a_jailed_seat_registers_jailed_for_ever() {
         stage.play(before);
         stage.play("p register\n a open p end=60 => ProviderJailed\n p unjail => JailedStill");
         let now = reputation(&stage.world).expect("it registered");
-        assert_eq!((now.jailed_until, now.scores), (u64::MAX, [0; 3]));
+        assert_eq!((now.jailed_until, now.scores), (u64::MAX, PerClass::default()));
     }
     let mut stage = Stage::new();
     stage.world.seat("p");

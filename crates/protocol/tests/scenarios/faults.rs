@@ -7,11 +7,11 @@ use crate::{
     world::{World, account},
 };
 use posync_protocol::{
-    Account, Body, Code, Operation, Record,
+    Account, Body, Class, Code, Operation, Record,
     faults::is_faulty,
     ledger::Event,
     limits::Parameters,
-    record::{Audit, Challenge, FaultBits, FaultRing, Provider, Reputation, RoundInfo, STORAGE, Usage},
+    record::{Audit, Challenge, FaultBits, FaultRing, Provider, Reputation, RoundInfo, Usage},
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -403,7 +403,7 @@ fn outages(least: u32) -> (Reputation, u32) {
 #[test]
 fn outages_cost_less_of_a_score_than_absence() {
     let ((with, on_time), (without, less)) = (outages(8), outages(u32::MAX));
-    assert!(with.scores[STORAGE] > without.scores[STORAGE]);
+    assert!(with.scores[Class::Storage] > without.scores[Class::Storage]);
     assert!(on_time <= less, "what is excused is not counted as on time either");
 }
 

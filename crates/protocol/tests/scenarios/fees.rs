@@ -7,7 +7,7 @@ use crate::{
 use commonware_codec::EncodeSize;
 use posync_protocol::Record;
 use posync_protocol::{
-    Account, AgreementId, Amount, Body, Bounded, Code, Operation,
+    Account, AgreementId, Amount, Body, Bounded, Code, Operation, Units,
     ledger::{Invalid, Mode, Size, execute, fee, floor, next_base_fee, select},
     limits::{PAID_LANE_BYTES, PAID_LANE_KEYS, Parameters, REDEEM_VOUCHERS_MAX},
     operation::{AuditCommit, Redeem, Redemption, Transfer, Voucher},
@@ -33,8 +33,9 @@ fn unsigned(world: &World, after: u64, body: Body) -> Operation {
 /// A redemption of `count` vouchers of one agreement: many bytes and few records.
 fn bulk(count: usize) -> Body {
     let agreement = AgreementId { provider: account("p"), slot: 0, opened: 1 };
-    let voucher = Voucher { agreement, egress: 1, gas: 1, signature: [0; 64] };
-    let one = Redemption { voucher, session_key: Account::default(), claim: Some((1, 1)) };
+    let voucher = Voucher { agreement, units: Units { egress: 1, gas: 1 }, signature: [0; 64] };
+    let one =
+        Redemption { voucher, session_key: Account::default(), claim: Some(Units { egress: 1, gas: 1 }) };
     Body::Redeem(Redeem { vouchers: Bounded::new(vec![one; count]).expect("within the bound") })
 }
 

@@ -10,7 +10,7 @@ use posync_protocol::{
     json::AnyRecord,
     limits::Parameters,
     operation::{Answer, EndedRead, StorageProof},
-    wire::gateway::{AgreementRow, Fault, File, Status},
+    wire::gateway::{AgreementRow, Fault, File, Status, UserRow},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -113,12 +113,15 @@ fn of_the_gateway() -> [(String, Value); 3] {
     };
     let fault =
         Fault { provider: Account([7; 32]), found_by: 1, round: 9, shards_lost: 3, shards_repaired: 2 };
+    let user =
+        UserRow { account: Account([9; 32]), listed: true, quota: Some(10), files: 1, bytes: 6, pending: 2 };
     let status = Status {
         account: Account([8; 32]),
         height: 4,
         files: 2,
         repairs_open: 1,
         faults: Bounded::new(vec![fault]).expect("one"),
+        users: Bounded::new(vec![user]).expect("one"),
     };
     [
         ("gateway/File".into(), json_of(&file)),

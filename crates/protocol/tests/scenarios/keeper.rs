@@ -2,7 +2,7 @@
 
 use super::world::{World, account, key};
 use posync_protocol::{
-    AgreementId, Bounded, Hash,
+    AgreementId, Bounded, Class, Hash,
     audit::{Prover, Question, Share},
     block::with_chain,
     chunk,
@@ -133,7 +133,7 @@ impl Keeper {
         let share = |slot| {
             let terms = self.agreement(world, slot)?;
             let leaves = self.data_set(world, slot).current.leaves;
-            Some(Share { slot, rate: terms.storage_price, leaves, end_epoch: terms.end_epoch })
+            Some(Share { slot, rate: terms.prices[Class::Storage].price, leaves, end_epoch: terms.end_epoch })
         };
         (0..self.slots).filter_map(share).filter(|share| share.leaves > 0).collect()
     }

@@ -6,7 +6,7 @@ use crate::{
 };
 use commonware_codec::{Copying, DecodeExt, Encode, Error, Read};
 use posync_protocol::{
-    Account, AgreementId, Amount, Body, Bounded, Code, Key,
+    Account, AgreementId, Amount, Body, Bounded, Code, Key, Units,
     ledger::Event,
     limits::Parameters,
     operation::{DataSetClaim, ProbeCount, Voucher},
@@ -201,7 +201,7 @@ fn provider_asks() -> Vec<provider::Ask> {
         removes: few(vec![0, 1]),
         signature: [1; 64],
     };
-    let voucher = Voucher { agreement: id(), egress: 1, gas: 2, signature: [1; 64] };
+    let voucher = Voucher { agreement: id(), units: Units { egress: 1, gas: 2 }, signature: [1; 64] };
     vec![
         provider::Ask::Put(provider::Put { agreement: id(), shard: [1; 32], data: few(vec![1; 9]) }),
         provider::Ask::Sign(sign),

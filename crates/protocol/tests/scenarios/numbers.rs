@@ -6,7 +6,7 @@
 
 use bytes::{Buf, TryGetError};
 use commonware_codec::{Encode, Read};
-use posync_protocol::limits::Parameters;
+use posync_protocol::{Class, limits::Parameters};
 use std::collections::BTreeSet;
 
 /// An integer in an encoding: its first byte and its number of bytes.
@@ -149,7 +149,7 @@ mod tests {
     fn the_edges_hold_the_ends_and_each_bound_with_its_neighbours() {
         let number = Number { at: 0, width: 8 };
         let edges = edges(number, 7, &bounds(&[4_711]));
-        let quota = u128::from(Parameters::LOCAL.quota_egress_max);
+        let quota = u128::from(Parameters::LOCAL.quota_max[Class::Egress]);
         for value in [0, 1, u64::MAX.into(), 6, 8, quota - 1, quota, quota + 1, 4_710, 4_711, 4_712] {
             assert!(edges.contains(&value), "{value}");
         }

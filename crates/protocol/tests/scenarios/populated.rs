@@ -10,7 +10,7 @@ use crate::{
     world::{World, account, key},
 };
 use posync_protocol::{
-    Account, Body, Bounded, Operation, Record,
+    Account, Body, Bounded, Operation, Record, Units,
     limits::AUDIT_READ_BYTES,
     operation::{
         AuditCommit, AuditReveal, Commitments, Evidence, Measure, ProbeCount, Report, Settle, StorageProof,
@@ -266,7 +266,7 @@ fn few<T, const MAX: usize>(items: Vec<T>) -> Bounded<T, MAX> {
 fn full_storage_proof(at: &Moment) -> Option<StorageProof> {
     let storage_proof = at.keepers[0].storage_proof(&at.stage.world)?;
     let mut redemption = at.stage.redemption_of(at.stage.id("p/0"), "session", 2_600_000, 6);
-    redemption.claim = Some((2_700_000, 7));
+    redemption.claim = Some(Units { egress: 2_700_000, gas: 7 });
     let mut endings = storage_proof.endings.to_vec();
     if endings.is_empty() {
         endings.push(at.stage.world.epoch());

@@ -5,7 +5,7 @@ use crate::{
     world::{FUNDED, account},
 };
 use posync_protocol::{
-    Amount, Code, Record,
+    Amount, Class, Code, Record,
     ledger::{Event, Mode, execute},
     record::{Endpoint, Newcomer, Offer, Provider, ProviderAt, System},
 };
@@ -85,7 +85,7 @@ fn registration_locks_the_bond_burns_its_price_and_stands_in_the_lines() {
     let provider: Provider = world.get(Provider::key(&account("p"))).unwrap();
     assert_eq!((provider.index, provider.bond), (0, Amount::sync(1_500)));
     let offer: Offer = world.get(Offer::key(&account("p"))).unwrap();
-    assert_eq!((offer.reserve_storage, offer.reserve_egress), (4, 5));
+    assert_eq!((offer.reserve[Class::Storage], offer.reserve[Class::Egress]), (4, 5));
     assert_eq!((system.providers, system.newcomers, system.bonds), (1, 1, Amount::sync(1_500)));
     assert!(system.burned > world.parameters.registration_burn);
     assert_eq!(world.get::<ProviderAt>(ProviderAt::key(0)).unwrap().account, Some(account("p")));
@@ -101,7 +101,11 @@ fn a_refusal_within_the_declared_capacity_cuts_it_to_what_is_sold() {
     let (provider, consumer) = (account("p"), account("b"));
     let row: Provider = stage.world.get(Provider::key(&provider)).unwrap();
     let offer: Offer = stage.world.get(Offer::key(&provider)).unwrap();
-    assert_eq!((offer.capacity, row.sold, row.bond), (1000, 1000, Amount::sync(1_000)), "no stake is taken");
+    assert_eq!(
+        (offer.capacity[Class::Storage], row.sold[Class::Storage], row.bond),
+        (1000, 1000, Amount::sync(1_000)),
+        "no stake is taken"
+    );
     let cut = Event::CapacityCut { provider, consumer, before: 5000, after: 1000 };
     assert_eq!(stage.world.events, [cut]);
 }

@@ -10,12 +10,12 @@ use crate::{
     world::account,
 };
 use posync_protocol::{
-    Amount, Body, Bounded, Code, Record,
+    Amount, Body, Bounded, Class, Code, Record,
     amount::ONE,
     economics::score::CORRECTNESS_MIN,
     ledger::{Event, ReputationReason, ReputationStep},
     operation::{FoundRead, Reasked, StorageProof},
-    record::{Provider, Reputation, STORAGE, System, UNMEASURED},
+    record::{Provider, Reputation, System, UNMEASURED},
 };
 
 /// Sets one draw an epoch instead of one in every second block.
@@ -55,7 +55,7 @@ fn an_outage_alone_jails_nobody_however_rarely_it_is_drawn() {
     let now = reputation(&stage.world);
     assert_eq!((now.last_jailed, now.low_correct, now.proven), (0, 0, ONE));
     let figures = (0..until).filter_map(|epoch| row(&stage.world, &account("p"), epoch));
-    let low = figures.filter(|row| row.correct[STORAGE].ppb() < CORRECTNESS_MIN).collect::<Vec<_>>();
+    let low = figures.filter(|row| row.correct[Class::Storage].ppb() < CORRECTNESS_MIN).collect::<Vec<_>>();
     assert!(low.len() >= 3, "silence stays missing in its correctness");
     assert!(low.iter().all(|row| row.quality.ppb() == 0), "and costs the whole quality");
 }
@@ -318,14 +318,14 @@ fn no_score_rises_on_probation() {
     let (mut stage, keeper) = holding(&[70_000]);
     let place = Reputation::key(&account("p"));
     let mut given: Reputation = stage.world.get(place).expect("it registered");
-    (given.probation, given.scores[STORAGE]) = (u8::MAX, ONE / 10);
+    (given.probation, given.scores[Class::Storage]) = (u8::MAX, ONE / 10);
     stage.world.state.insert(place, given.to_slot());
     let mut free = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
     given.probation = 0;
     free.world.state.insert(place, given.to_slot());
     for (stage, rises) in [(&mut stage, false), (&mut free, true)] {
         run_to(stage, &keeper, 8, true);
-        assert_eq!(reputation(&stage.world).scores[STORAGE] > ONE / 10, rises);
+        assert_eq!(reputation(&stage.world).scores[Class::Storage] > ONE / 10, rises);
     }
 }
 

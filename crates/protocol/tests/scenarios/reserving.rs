@@ -9,13 +9,10 @@ use crate::{
     world::{FUNDED, World, account},
 };
 use posync_protocol::{
-    Account, Amount, Body, Code, Record,
+    Account, Amount, Body, Class, Code, PerClass, Record, Units,
     agreement::{deposit, last_round, storage_reserve, unused},
     limits::Parameters,
-    record::{
-        Agreement, CLASSES, CLOSING_RING, Closing, EGRESS, GAS, Market, Offer, Provider, Reputation, STORAGE,
-        Usage,
-    },
+    record::{Agreement, CLOSING_RING, Closing, Market, Offer, Pair, Provider, Reputation, Usage},
     settlement::hold,
 };
 use proptest::prelude::*;
@@ -130,9 +127,9 @@ fn closed_by_both_in_its_round_it_costs_nothing() {
 }
 
 /// Posts a pair of prices, which the next epoch moves again.
-fn post(stage: &mut Stage, class: usize, price: u64, slow: u64) {
+fn post(stage: &mut Stage, class: Class, price: u64, slow: u64) {
     let market = Market { price, slow, ..Market::default() };
-    stage.world.state.insert(Market::key(class as u8), market.to_slot());
+    stage.world.state.insert(Market::key(class), market.to_slot());
 }
 
 fn signed(stage: &Stage) -> u128 {
@@ -143,7 +140,7 @@ fn signed(stage: &Stage) -> u128 {
 fn an_option_pays_the_price_of_the_day_it_is_used() {
     let mut stage = Stage::new();
     stage.play("p register\n a open p reserve=0 end=720 quota_egress=68719476736 rate=1073741824");
-    post(&mut stage, EGRESS, 1_000_000_000, 1_000_000_000);
+    post(&mut stage, Class::Egress, 1_000_000_000, 1_000_000_000);
     stage.play(
         "p redeem p/0 egress=1048576                => VoucherReserveEmpty
          a topup p/0 5s max_egress=999999999        => PriceAboveMaximum
@@ -161,29 +158,36 @@ fn a_top_up_raises_what_is_not_redeemed_and_lowers_nothing() {
         "p register\n a open p rate=1073741824 reserve=1999998\n p redeem p/0 egress=1048576\n a topup p/0 1",
     );
     assert_eq!((signed(&stage), usage(&stage.world).lock), (1_000_000, None), "nothing rose");
-    post(&mut stage, EGRESS, 500_000, 400_000);
+    post(&mut stage, Class::Egress, 500_000, 400_000);
     stage.play("a topup p/0 1\n p redeem p/0 egress=2097152");
     assert_eq!((signed(&stage), usage(&stage.world).lock), (2_000_000, None), "a fall locks nothing");
-    post(&mut stage, EGRESS, 3_000_000, 2_000_000);
+    post(&mut stage, Class::Egress, 3_000_000, 2_000_000);
     stage.play("a topup p/0 3000000\n p redeem p/0 egress=3145728");
     assert_eq!(signed(&stage), 5_000_000, "what was redeemed before keeps its price");
     let locked = usage(&stage.world).lock.expect("it rose");
-    assert_eq!((locked.egress_price, locked.egress_slow, locked.egress), (3_000_000, 2_000_000, 2 * MIB));
-    assert_eq!((locked.gas_price, locked.gas_slow), (1_000, 1_000), "the other class rests");
+    assert_eq!(
+        (locked.prices.egress.price, locked.prices.egress.slow, locked.from.egress),
+        (3_000_000, 2_000_000, 2 * MIB)
+    );
+    assert_eq!((locked.prices.gas.price, locked.prices.gas.slow), (1_000, 1_000), "the other class rests");
     let row = row(&stage.world, &account("p"), 0).expect("it was paid");
     assert_eq!(row.base.grains(), 4_000_000, "the base is at the slow price of the pair");
-    post(&mut stage, EGRESS, 2_000_000, 2_000_000);
-    post(&mut stage, GAS, 5_000, 1_000);
+    post(&mut stage, Class::Egress, 2_000_000, 2_000_000);
+    post(&mut stage, Class::Compute, 5_000, 1_000);
     stage.play("a topup p/0 3005000\n p redeem p/0 egress=4194304 gas=1048576");
     assert_eq!(signed(&stage), 8_005_000, "egress stays at three millions, gas rises");
-    assert_eq!(terms(&stage.world).egress_price, 1_000_000, "the agreement stays what was opened");
+    assert_eq!(
+        terms(&stage.world).prices[Class::Egress].price,
+        1_000_000,
+        "the agreement stays what was opened"
+    );
 }
 
 #[test]
 fn a_claim_beyond_a_raised_voucher_is_worth_the_raised_price() {
     let mut stage = Stage::new();
     stage.play("p register\n a open p rate=1073741824 reserve=0");
-    post(&mut stage, EGRESS, 3_000_000, 3_000_000);
+    post(&mut stage, Class::Egress, 3_000_000, 3_000_000);
     stage.play("a topup p/0 1s\n p redeem p/0 egress=2097152 claim=3145728");
     assert_eq!(usage(&stage.world).disputed.grains(), 3_000_000);
 }
@@ -253,7 +257,7 @@ fn an_honest_consumer_that_uses_half_pays_a_tenth_more() {
 }
 
 fn markets(world: &World) -> Vec<Option<Market>> {
-    (0..CLASSES).map(|class| world.get(Market::key(class as u8))).collect()
+    Class::ALL.into_iter().map(|class| world.get(Market::key(class))).collect()
 }
 
 #[test]
@@ -270,9 +274,9 @@ fn reserving_moves_no_price() {
     let (idle, sold) = (priced("blocks 1"), priced(&format!("b open p slot=1 quota={free} end=700")));
     let provider: Provider = sold.get(Provider::key(&account("p"))).expect("it stands");
     let offer: Offer = sold.get(Offer::key(&account("p"))).expect("it stands");
-    assert_eq!(provider.sold, offer.capacity, "sold out");
+    assert_eq!(provider.sold[Class::Storage], offer.capacity[Class::Storage], "sold out");
     assert_eq!(markets(&idle), markets(&sold));
-    assert!(markets(&sold)[STORAGE].as_ref().expect("it was looked at").used > 0, "what is paid is used");
+    assert!(markets(&sold)[0].as_ref().expect("it was looked at").used > 0, "what is paid is used");
 }
 
 /// A provider that is never audited sells all its room to its own consumer and stores nothing.
@@ -287,12 +291,12 @@ fn an_own_provider_with_a_false_data_set_moves_no_price() {
     run_to(&mut stage, &keeper, 9, true);
     let closing: Closing = stage.world.get(Closing::key(7 % CLOSING_RING)).expect("it is measured");
     let own = row(&stage.world, &account("p"), 7).expect("its row");
-    assert_eq!((closing.epoch, closing.used[STORAGE]), (7, own.storage.into()));
+    assert_eq!((closing.epoch, closing.used[Class::Storage]), (7, own.storage.into()));
     let offer: Offer = stage.world.get(Offer::key(&account("p"))).expect("it stands");
     let rounds = stage.world.parameters.epoch_rounds;
     assert_eq!(
-        closing.capacity[STORAGE],
-        u128::from(offer.capacity * rounds),
+        closing.capacity[Class::Storage],
+        u128::from(offer.capacity[Class::Storage] * rounds),
         "the silent one offers nothing"
     );
 }
@@ -306,7 +310,7 @@ fn what_is_offered_is_of_those_who_answered_lately() {
     let offered = |world: &World, epoch: u64| {
         let closing: Closing = world.get(Closing::of(epoch)).expect("it is measured");
         assert_eq!(closing.epoch, epoch);
-        closing.capacity[STORAGE] > 0
+        closing.capacity[Class::Storage] > 0
     };
     for epoch in 2..14 {
         stage.world.skip_to_epoch(epoch);
@@ -332,7 +336,7 @@ fn who_may_sell_nothing_offers_nothing() {
         }
         let closing: Closing = stage.world.get(Closing::of(2)).expect("it is measured");
         assert_eq!(closing.epoch, 2);
-        closing.capacity[STORAGE]
+        closing.capacity[Class::Storage]
     };
     assert!(offered(|_| ()) > 0);
     let leave = |stage: &mut Stage| {
@@ -374,17 +378,13 @@ fn agreement(price: u64, quota: u64, egress: u64, opened: u64, end: u64) -> Agre
         session_key: one,
         storage_key: one,
         end_epoch: end,
-        storage_price: price,
-        storage_slow: price,
-        egress_price: price,
-        egress_slow: price,
-        gas_price: 0,
-        gas_slow: 0,
-        quota_leaves: quota,
-        quota_egress: egress,
-        quota_gas: 0,
-        rate_egress: 0,
-        rate_gas: 0,
+        prices: PerClass::new(
+            Pair { price, slow: price },
+            Pair { price, slow: price },
+            Pair { price: 0, slow: 0 },
+        ),
+        quota: PerClass::new(quota, egress, 0),
+        rate: Units::egress(0),
     }
 }
 
@@ -406,10 +406,10 @@ fn every_rounding_of_reserving_is_on_the_side_of_the_pool() {
     assert_eq!(unused(&terms, &usage, 25, p).grains(), 1, "floored");
     assert_eq!(unused(&terms, &usage, 99, p), unused(&terms, &usage, 25, p), "not beyond the window");
     assert_eq!(unused(&terms, &usage, 0, p), Amount::ZERO, "by time");
-    usage.egress = 1_000_003;
+    usage.redeemed.egress = 1_000_003;
     assert_eq!(unused(&terms, &usage, 25, p), Amount::ZERO, "666,672 bytes are 4 grains");
     usage.deposit = p.deposit;
-    usage.egress = 0;
+    usage.redeemed.egress = 0;
     assert_eq!(unused(&terms, &usage, 25, p), Amount::ZERO, "never of the genesis deposit");
     // 14 rounds cost 2.8.. grains, floored; a held round counts once.
     assert_eq!(hold(&terms, &usage, 0, 14, p).grains(), 2);
@@ -454,7 +454,7 @@ proptest! {
             (round, leaves) = (next, quota * percent / 100);
         }
         prop_assert!(burned * UNIT + weight <= reserve.grains() * UNIT, "{burned} and {weight} of {reserve}");
-        usage.egress = egress / 100 * redeemed;
+        usage.redeemed.egress = egress / 100 * redeemed;
         usage.deposit = Amount::MAX;
         let lost = unused(&terms, &usage, round, p).grains();
         prop_assert!(lost <= locked.grains() - p.deposit.grains(), "{lost} of {locked}");

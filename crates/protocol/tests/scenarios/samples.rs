@@ -1,7 +1,7 @@
 //! The largest value of every record, and a full value of every other encoded type.
 
 use posync_protocol::{
-    Account, AgreementId, Amount, Body, Bounded, Code, Operation, Record, Slot,
+    Account, AgreementId, Amount, Body, Bounded, Code, Metered, Operation, PerClass, Record, Slot, Units,
     block::{BlockBody, Draw, Header, Receipts},
     limits::{
         ADDRESS_BYTES_MAX, CHUNK_LEVELS_MAX, DRAWS_MAX, FAULT_EPOCHS, LEAF_BYTES, OPERATOR_BYTES,
@@ -78,9 +78,7 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         born: u64::MAX,
         leaves_at: u64::MAX,
         bond: money,
-        sold: u64::MAX,
-        sold_egress: u64::MAX,
-        sold_gas: u64::MAX,
+        sold: PerClass::all(u64::MAX),
         cut: u64::MAX,
         slots: u32::MAX,
         leaves: u64::MAX,
@@ -124,12 +122,8 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
 fn offer() -> Offer {
     Offer {
         operator: [0xff; OPERATOR_BYTES],
-        capacity: u64::MAX,
-        capacity_egress: u64::MAX,
-        capacity_gas: u64::MAX,
-        reserve_storage: u64::MAX,
-        reserve_egress: u64::MAX,
-        reserve_gas: u64::MAX,
+        capacity: PerClass::new(u64::MAX, u64::MAX, u64::MAX),
+        reserve: PerClass::new(u64::MAX, u64::MAX, u64::MAX),
         term_max: u32::MAX,
         region: full::<_, REGION_BYTES_MAX>(b'r'),
     }
@@ -201,8 +195,7 @@ fn row() -> Settlement {
         committee: money,
         pay: money,
         base: money,
-        egress: u64::MAX,
-        gas: u64::MAX,
+        redeemed: Units { egress: u64::MAX, gas: u64::MAX },
         storage: u64::MAX,
         signed: money,
         disputed: money,
@@ -210,14 +203,14 @@ fn row() -> Settlement {
         answers: u32::MAX,
         wrong: u8::MAX,
         late: 5,
-        correct: [Ratio::UNMEASURED; record::CLASSES],
+        correct: PerClass::all(Ratio::UNMEASURED),
         available: Ratio::UNMEASURED,
         latency: Ratio::UNMEASURED,
         quality: Ratio::UNMEASURED,
         least: Ratio::UNMEASURED,
         weight: u128::MAX,
         subsidy: money,
-        scores: [Ratio::UNMEASURED; record::CLASSES],
+        scores: PerClass::all(Ratio::UNMEASURED),
         assigned: u8::MAX,
         reported: u8::MAX,
     }
@@ -238,7 +231,7 @@ const fn market() -> Market {
 const fn reputation() -> Reputation {
     Reputation {
         registered: u64::MAX,
-        scores: [u64::MAX; record::CLASSES],
+        scores: PerClass::all(u64::MAX),
         qualities: [u64::MAX; record::QUALITIES],
         idle: u32::MAX,
         drawn_at_close: u32::MAX,
@@ -269,8 +262,8 @@ const fn closing() -> Closing {
         rows: u64::MAX,
         burn: money,
         weight: u128::MAX,
-        capacity: [u128::MAX; record::CLASSES],
-        used: [u128::MAX; record::CLASSES],
+        capacity: PerClass::all(u128::MAX),
+        used: PerClass::all(u128::MAX),
         emission: money,
         pool: money,
         drawn: money,
@@ -292,8 +285,8 @@ const fn books() -> Books {
         drawn: money,
         paid: money,
         carry: money,
-        prices: [u64::MAX; record::CLASSES],
-        slow: [u64::MAX; record::CLASSES],
+        prices: PerClass::all(u64::MAX),
+        slow: PerClass::all(u64::MAX),
         committee: money,
         credits: u64::MAX,
     }
@@ -307,24 +300,19 @@ fn agreement_records() -> Vec<(&'static str, Slot)> {
         session_key: ACCOUNT,
         storage_key: ACCOUNT,
         end_epoch: u64::MAX,
-        storage_price: u64::MAX,
-        storage_slow: u64::MAX,
-        egress_price: u64::MAX,
-        egress_slow: u64::MAX,
-        gas_price: u64::MAX,
-        gas_slow: u64::MAX,
-        quota_leaves: u64::MAX,
-        quota_egress: u64::MAX,
-        quota_gas: u64::MAX,
-        rate_egress: u64::MAX,
-        rate_gas: u64::MAX,
+        prices: PerClass::new(
+            record::Pair { price: u64::MAX, slow: u64::MAX },
+            record::Pair { price: u64::MAX, slow: u64::MAX },
+            record::Pair { price: u64::MAX, slow: u64::MAX },
+        ),
+        quota: PerClass::new(u64::MAX, u64::MAX, u64::MAX),
+        rate: Units { egress: u64::MAX, gas: u64::MAX },
     };
     let usage = Usage {
         storage_reserve: money,
         voucher_reserve: money,
         deposit: money,
-        egress: u64::MAX,
-        gas: u64::MAX,
+        redeemed: Units { egress: u64::MAX, gas: u64::MAX },
         acc: u128::MAX,
         closing_epoch: Some(u64::MAX),
         old_session_key: ACCOUNT,
@@ -334,16 +322,15 @@ fn agreement_records() -> Vec<(&'static str, Slot)> {
         audited: u64::MAX,
         held_round: u64::MAX,
         lock: Some(Lock {
-            egress_price: u64::MAX,
-            egress_slow: u64::MAX,
-            gas_price: u64::MAX,
-            gas_slow: u64::MAX,
-            egress: u64::MAX,
-            gas: u64::MAX,
-            egress_before: u64::MAX,
-            egress_base_before: u64::MAX,
-            gas_before: u64::MAX,
-            gas_base_before: u64::MAX,
+            prices: Metered {
+                egress: record::Pair { price: u64::MAX, slow: u64::MAX },
+                gas: record::Pair { price: u64::MAX, slow: u64::MAX },
+            },
+            from: Units { egress: u64::MAX, gas: u64::MAX },
+            before: Metered {
+                egress: record::Before { price: u64::MAX, base: u64::MAX },
+                gas: record::Before { price: u64::MAX, base: u64::MAX },
+            },
         }),
     };
     let ending = Ending {
@@ -368,8 +355,9 @@ fn path() -> SumPath {
 }
 
 fn redemption() -> Redemption {
-    let voucher = Voucher { agreement: id(), egress: u64::MAX, gas: u64::MAX, signature: [3; 64] };
-    Redemption { voucher, session_key: ACCOUNT, claim: Some((u64::MAX, u64::MAX)) }
+    let voucher =
+        Voucher { agreement: id(), units: Units { egress: u64::MAX, gas: u64::MAX }, signature: [3; 64] };
+    Redemption { voucher, session_key: ACCOUNT, claim: Some(Units { egress: u64::MAX, gas: u64::MAX }) }
 }
 
 /// A storage proof with the largest values.
@@ -437,7 +425,7 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         last: u64::MAX,
         second: [9; 64],
     };
-    let top_up = TopUp { agreement: id(), amount, max_egress_price: u64::MAX, max_gas_price: u64::MAX };
+    let top_up = TopUp { agreement: id(), amount, price_max: Units { egress: u64::MAX, gas: u64::MAX } };
     let settle = Settle {
         provider: ACCOUNT,
         index: u32::MAX,
@@ -503,12 +491,8 @@ fn register() -> RegisterProvider {
     RegisterProvider {
         operator: [b'o'; OPERATOR_BYTES],
         bond: Amount::MAX,
-        capacity: u64::MAX,
-        capacity_egress: u64::MAX,
-        capacity_gas: u64::MAX,
-        reserve_storage: u64::MAX,
-        reserve_egress: u64::MAX,
-        reserve_gas: u64::MAX,
+        capacity: PerClass::new(u64::MAX, u64::MAX, u64::MAX),
+        reserve: PerClass::new(u64::MAX, u64::MAX, u64::MAX),
         term_max: u32::MAX,
         addresses: full(full(b'a')),
         region: full(b'r'),
@@ -541,12 +525,8 @@ const fn refusal() -> RefusedPlacement {
 fn update() -> UpdateProvider {
     UpdateProvider {
         bond_add: Amount::MAX,
-        capacity: u64::MAX,
-        capacity_egress: u64::MAX,
-        capacity_gas: u64::MAX,
-        reserve_storage: u64::MAX,
-        reserve_egress: u64::MAX,
-        reserve_gas: u64::MAX,
+        capacity: PerClass::new(u64::MAX, u64::MAX, u64::MAX),
+        reserve: PerClass::new(u64::MAX, u64::MAX, u64::MAX),
         term_max: u32::MAX,
         addresses: full(full(b'a')),
         index: u32::MAX,
@@ -561,14 +541,9 @@ fn open() -> Open {
         slot: u32::MAX,
         session_key: ACCOUNT,
         storage_key: ACCOUNT,
-        max_storage_price: u64::MAX,
-        max_egress_price: u64::MAX,
-        max_gas_price: u64::MAX,
-        quota_leaves: u64::MAX,
-        quota_egress: u64::MAX,
-        quota_gas: u64::MAX,
-        rate_egress: u64::MAX,
-        rate_gas: u64::MAX,
+        price_max: PerClass::new(u64::MAX, u64::MAX, u64::MAX),
+        quota: PerClass::new(u64::MAX, u64::MAX, u64::MAX),
+        rate: Units { egress: u64::MAX, gas: u64::MAX },
         end_epoch: u64::MAX,
         voucher_reserve: Amount::MAX,
         storage_reserve_max: Amount::MAX,

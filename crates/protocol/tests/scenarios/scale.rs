@@ -105,7 +105,7 @@ fn ten_times_the_volume_leaves_the_score_unchanged() {
         stage.play(&format!("p redeem p/0 egress={}", 1_000 * times));
         run_to(&mut stage, &keeper, 9, true);
         let row = row(&stage.world, &account("p"), 0).expect("it is measured");
-        (reputation(&stage.world).scores, row.egress, row.base)
+        (reputation(&stage.world).scores, row.redeemed.egress, row.base)
     };
     let ((one, few, small), (ten, many, large)) = (run(1), run(10));
     assert!(many == 10 * few && large.grains() > 5 * small.grains(), "the volume is another");

@@ -11,7 +11,7 @@
 
 use super::world::{World, account, key};
 use posync_protocol::{
-    Account, AgreementId, Amount, Body, Bounded, Operation,
+    Account, AgreementId, Amount, Body, Bounded, Class, Metered, Operation, PerClass, Units,
     block::{HEADER_NAMESPACE, Header, with_chain},
     limits::{ADDRESSES_MAX, OPERATOR_BYTES},
     operation::{
@@ -236,12 +236,16 @@ impl Stage {
         let declared = |of: fn(&Offer) -> u64| offer.as_ref().map_or(0, of);
         UpdateProvider {
             bond_add: line.amount("bond", Amount::ZERO),
-            capacity: line.number("capacity", declared(|offer| offer.capacity)),
-            capacity_egress: line.number("out", declared(|offer| offer.capacity_egress)),
-            capacity_gas: line.number("gas_out", declared(|offer| offer.capacity_gas)),
-            reserve_storage: line.number("storage", 0),
-            reserve_egress: line.number("egress", 0),
-            reserve_gas: line.number("gas", 0),
+            capacity: PerClass::new(
+                line.number("capacity", declared(|offer| offer.capacity[Class::Storage])),
+                line.number("out", declared(|offer| offer.capacity[Class::Egress])),
+                line.number("gas_out", declared(|offer| offer.capacity[Class::Compute])),
+            ),
+            reserve: PerClass::new(
+                line.number("storage", 0),
+                line.number("egress", 0),
+                line.number("gas", 0),
+            ),
             term_max: line.slot("term", TERM_MAX),
             addresses: addresses(line, "127.0.0.1:2"),
             index: line.slot("index", now.map_or(0, |provider| provider.index)),
@@ -254,8 +258,10 @@ impl Stage {
         TopUp {
             agreement: self.named_id(line),
             amount: grains(line.word(1)),
-            max_egress_price: line.number("max_egress", u64::MAX),
-            max_gas_price: line.number("max_gas", u64::MAX),
+            price_max: Metered {
+                egress: line.number("max_egress", u64::MAX),
+                gas: line.number("max_gas", u64::MAX),
+            },
         }
     }
 
@@ -278,7 +284,7 @@ impl Stage {
 
     /// A voucher signed by `session` (default: the first key of the agreements that `open` makes).
     pub(crate) fn redemption_of(&self, id: AgreementId, session: &str, egress: u64, gas: u64) -> Redemption {
-        let voucher = Voucher::signed(&key(session), &self.world.chain, id, egress, gas);
+        let voucher = Voucher::signed(&key(session), &self.world.chain, id, Units { egress, gas });
         Redemption { voucher, session_key: account(session), claim: None }
     }
 
@@ -287,7 +293,7 @@ impl Stage {
         let (egress, gas) = (line.number("egress", 0), line.number("gas", 0));
         let mut redemption = self.redemption_of(self.named_id(line), session, egress, gas);
         if line.named.contains_key("claim") {
-            redemption.claim = Some((line.number("claim", 0), gas));
+            redemption.claim = Some(Units { egress: line.number("claim", 0), gas });
         }
         redemption
     }
@@ -336,12 +342,12 @@ fn register(line: &Line<'_>) -> RegisterProvider {
     RegisterProvider {
         operator: operator(line.named.get("operator").unwrap_or(&line.actor)),
         bond: line.amount("bond", Amount::sync(1_000)),
-        capacity: line.number("capacity", 1 << 20),
-        capacity_egress: line.number("out", 1 << 40),
-        reserve_storage: line.number("storage", 0),
-        reserve_egress: line.number("egress", 0),
-        capacity_gas: line.number("gas_out", 1 << 50),
-        reserve_gas: line.number("gas", 0),
+        capacity: PerClass::new(
+            line.number("capacity", 1 << 20),
+            line.number("out", 1 << 40),
+            line.number("gas_out", 1 << 50),
+        ),
+        reserve: PerClass::new(line.number("storage", 0), line.number("egress", 0), line.number("gas", 0)),
         term_max: line.slot("term", TERM_MAX),
         addresses: addresses(line, "127.0.0.1:1"),
         region: text(line.named.get("region").unwrap_or(&"north")),
@@ -354,14 +360,17 @@ fn open(line: &Line<'_>) -> Open {
         slot: line.slot("slot", 0),
         session_key: line.name("session", "session"),
         storage_key: line.name("storage", "storage"),
-        max_storage_price: line.number("max_storage", u64::MAX),
-        max_egress_price: line.number("max_egress", u64::MAX),
-        max_gas_price: line.number("max_gas", u64::MAX),
-        quota_leaves: line.number("quota", 1 << 10),
-        quota_egress: line.number("quota_egress", 1 << 30),
-        quota_gas: line.number("quota_gas", 1_000_000_000),
-        rate_egress: line.number("rate", 1 << 20),
-        rate_gas: line.number("rate_gas", 1_000_000),
+        price_max: PerClass::new(
+            line.number("max_storage", u64::MAX),
+            line.number("max_egress", u64::MAX),
+            line.number("max_gas", u64::MAX),
+        ),
+        quota: PerClass::new(
+            line.number("quota", 1 << 10),
+            line.number("quota_egress", 1 << 30),
+            line.number("quota_gas", 1_000_000_000),
+        ),
+        rate: Units { egress: line.number("rate", 1 << 20), gas: line.number("rate_gas", 1_000_000) },
         end_epoch: line.number("end", 20),
         voucher_reserve: line.amount("reserve", Amount::sync(1)),
         storage_reserve_max: line.amount("storage_max", Amount::sync(100)),

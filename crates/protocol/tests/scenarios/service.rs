@@ -7,7 +7,7 @@ use crate::{
     world::{World, account, key},
 };
 use posync_protocol::{
-    Account, Amount, Body, Code, Hash, Key, Record, Slot,
+    Account, Amount, Body, Class, Code, Hash, Key, PerClass, Record, Slot,
     amount::ONE,
     economics::score,
     ledger::Event,
@@ -243,7 +243,7 @@ fn reports_of_all_auditors_become_figures_quality_and_credits() {
     assert_eq!((own.available.ppb(), own.latency.ppb()), (ONE, middle));
     assert_eq!(
         own.correct.map(Ratio::measured),
-        [None, Some(ONE), None],
+        PerClass::new(None, Some(ONE), None),
         "it held nothing, but what it sent was right"
     );
     assert_eq!(own.quality.ppb(), score::quality(ONE, ONE, middle));
@@ -259,7 +259,7 @@ fn reports_of_all_auditors_become_figures_quality_and_credits() {
     assert_eq!(counted.count(), 8);
     stage.play("epoch 4");
     let score = score::update(score::SCORE_START, Some(own.quality.ppb()), false);
-    assert_eq!(reputation(&stage.world, "p").scores[1], score, "the score of egress begins");
+    assert_eq!(reputation(&stage.world, "p").scores[Class::Egress], score, "the score of egress begins");
 }
 
 #[test]
@@ -457,7 +457,7 @@ fn what_was_not_redeemed_in_time_may_be_revealed_again_once_it_is() {
     redeem(&mut stage, "p", 0, 8);
     assert_eq!(reveal(&mut stage, 0, &good), Code::Done);
     let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).expect("it is open");
-    assert_eq!((usage.audited, usage.egress), (8 * AUDIT_READ_BYTES, 8 * AUDIT_READ_BYTES));
+    assert_eq!((usage.audited, usage.redeemed.egress), (8 * AUDIT_READ_BYTES, 8 * AUDIT_READ_BYTES));
 }
 
 /// A seat signs for reads that it never made, and leaves next to nothing to pay for them.
@@ -482,7 +482,7 @@ fn a_report_is_backed_by_what_was_paid_alone() {
         assert_eq!(format!("{got:?}"), code, "{reserve} grains");
     }
     let usage = stage.world.get::<Usage>(Usage::key(&account("p"), 0));
-    assert_eq!(usage.map(|usage| usage.egress), Some(1_048), "of 256 KiB that were signed for");
+    assert_eq!(usage.map(|usage| usage.redeemed.egress), Some(1_048), "of 256 KiB that were signed for");
     let lazy = batch(vec![report(&stage, 0, "p", GOOD)]);
     assert_eq!(commit(&mut stage, 0, &lazy), Code::Done);
     stage.play("epoch 2");

@@ -2,12 +2,13 @@
 
 use crate::{
     audits::{answer, holding, submit, until_drawn},
+    books::row,
     keeper::{Keeper, bytes},
     script::Stage,
     world::account,
 };
 use posync_protocol::{
-    Body, Code, Hash, Record,
+    Amount, Body, Class, Code, Hash, Record,
     operation::SetDataSet,
     record::{Audit, DataSet, Endings, Reputation, Version},
     tree::EMPTY_ROOT,
@@ -232,6 +233,21 @@ fn a_swap_for_as_many_leaves_is_a_growth() {
         settled(&mut stage, &keeper);
     }
     assert_eq!(bring(&mut stage, "a", &less), Code::Done);
+}
+
+/// MK-3: leaves that are worth less than a grain a round are used all the same.
+#[test]
+fn leaf_rounds_count_as_use_where_their_price_is_below_a_grain() {
+    let mut stage = Stage::new();
+    stage.world.parameters.prices[Class::Storage] = 1;
+    stage.play("p register\n a open p quota=100000 end=700");
+    let mut keeper = Keeper::new("p");
+    let first = keeper.sign(&stage.world, 0, (EMPTY_ROOT, 1), &[], &[bytes(1, 10_000)]);
+    assert_eq!(bring(&mut stage, "a", &first), Code::Done);
+    settled(&mut stage, &keeper);
+    let row = row(&stage.world, &account("p"), stage.world.epoch()).expect("its use is booked");
+    assert_eq!((row.fee, row.signed), (Amount::ZERO, Amount::ZERO), "ten leaves, a grain for 2^20");
+    assert!(row.storage >= 10, "{} leaf-rounds", row.storage);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::{
 };
 use commonware_codec::{Copying, DecodeExt, Encode};
 use posync_protocol::{
-    Amount, Body, Bounded, Operation,
+    Amount, Body, Bounded, Operation, Units,
     block::with_chain,
     operation::{
         AuditCommit, CLOSE_NAMESPACE, Commitments, DATA_SET_NAMESPACE, DataSetClaim, Evidence, Redeem,
@@ -69,8 +69,10 @@ fn audit_reveal(stage: &Stage) -> Body {
 fn countersigned() -> Vec<(Operation, usize)> {
     let mut stage = Stage::new();
     stage.play("p register\n a open p");
-    let voucher = Voucher::signed(&key("session"), &stage.world.chain, stage.id("p/0"), 5, 6);
-    let redemption = Redemption { voucher, session_key: account("session"), claim: Some((7, 8)) };
+    let voucher =
+        Voucher::signed(&key("session"), &stage.world.chain, stage.id("p/0"), Units { egress: 5, gas: 6 });
+    let redemption =
+        Redemption { voucher, session_key: account("session"), claim: Some(Units { egress: 7, gas: 8 }) };
     let redeem = Body::Redeem(Redeem { vouchers: Bounded::new(vec![redemption; 2]).unwrap() });
     vec![
         (stage.sign("a send b 1"), 1),

@@ -7,13 +7,13 @@ use crate::{
     world::{FUNDED, World, account, key},
 };
 use posync_protocol::{
-    Body, Bounded, Code, Operation, Record,
+    Body, Bounded, Class, Code, Operation, Record,
     fees::split_fee,
     fenwick,
     ledger::Event,
     limits::PLACES_MAX,
     operation::Settle,
-    record::{Agreement, Ending, Market, Provider, STORAGE, SlotTree, Usage},
+    record::{Agreement, Ending, Market, Provider, SlotTree, Usage},
     settlement::owed,
 };
 use proptest::prelude::*;
@@ -295,7 +295,7 @@ fn an_agreement_that_ended_is_not_removed_before_its_end_is_paid() {
 fn storage_is_paid_at_the_slow_price_where_that_is_lower() {
     let mut stage = Stage::new();
     let market = Market { price: 40_000_000, slow: 10_000_000, ..Market::default() };
-    stage.world.state.insert(Market::key(STORAGE as u8), market.to_slot());
+    stage.world.state.insert(Market::key(Class::Storage), market.to_slot());
     stage.play("p register\n a open p quota=100000 end=700");
     let mut keeper = Keeper::new("p");
     let set = keeper.change(&stage.world, 0, &[], &[bytes(1, 900_000)]);

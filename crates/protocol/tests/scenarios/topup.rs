@@ -2,13 +2,13 @@
 
 use crate::{books::row, script::Stage, world::account};
 use posync_protocol::{
-    Record,
-    record::{EGRESS, Market, Usage},
+    Class, Record,
+    record::{Market, Usage},
 };
 
 fn post(stage: &mut Stage, price: u64, slow: u64) {
     let market = Market { price, slow, ..Market::default() };
-    stage.world.state.insert(Market::key(EGRESS as u8), market.to_slot());
+    stage.world.state.insert(Market::key(Class::Egress), market.to_slot());
 }
 
 /// Pay of `p` for eight MiB that it sent, whose voucher it holds and whose price is in the reserve.
@@ -70,7 +70,7 @@ fn a_voucher_beyond_the_old_reserve_costs_it_nothing() {
         }
         let row = row(&stage.world, &account("p"), 0).expect("it was paid");
         assert!(row.base.grains() >= 8_000_000, "{} in {pieces:?}", row.base.grains());
-        assert!(row.egress >= 8 << 20, "{} in {pieces:?}", row.egress);
+        assert!(row.redeemed.egress >= 8 << 20, "{} in {pieces:?}", row.redeemed.egress);
     }
 }
 
@@ -89,7 +89,7 @@ fn each_sum_buys_at_the_price_of_its_day() {
             stage.play(&format!("p redeem p/0 egress={}", mib << 20));
         }
         let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).expect("it stands");
-        assert_eq!((usage.egress, usage.signed.grains()), (8 << 20, 22_000_000), "{pieces:?}");
+        assert_eq!((usage.redeemed.egress, usage.signed.grains()), (8 << 20, 22_000_000), "{pieces:?}");
         assert_eq!(usage.voucher_reserve.grains(), 0);
         let row = row(&stage.world, &account("p"), 0).expect("it was paid");
         assert_eq!(row.base.grains(), 2_000_000 + 4_000_000 + 12_000_000, "{pieces:?}");
@@ -107,5 +107,8 @@ fn a_rise_of_one_class_leaves_the_other_alone() {
     let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).expect("it stands");
     assert_eq!(usage.signed.grains(), 500_000 + 2_000_000 + 4_000_000, "500 MiB of gas, three of egress");
     let lock = usage.lock.expect("egress rose");
-    assert_eq!((lock.egress, lock.gas, lock.gas_price, lock.gas_before), (2 << 20, 0, 1_000, 1_000));
+    assert_eq!(
+        (lock.from.egress, lock.from.gas, lock.prices.gas.price, lock.before.gas.price),
+        (2 << 20, 0, 1_000, 1_000)
+    );
 }

@@ -6,10 +6,10 @@ use crate::{
     world::{FUNDED, account},
 };
 use posync_protocol::{
-    Amount, Body, Bounded, Code, Record,
+    Amount, Body, Bounded, Class, Code, Record,
     ledger::Event,
     operation::Redeem,
-    record::{Closing, EGRESS, Market, Settlement, Usage},
+    record::{Closing, Market, Settlement, Usage},
 };
 
 pub(crate) const ACCEPTED: &str = "
@@ -106,7 +106,7 @@ fn a_redemption_pays_by_the_rule_and_tells_it() {
     let row: Settlement = stage.world.get(Settlement::key(&account("p"), 0)).unwrap();
     assert_eq!([row.fee, row.burn, row.committee, row.pay].map(Amount::grains), parts);
     let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).unwrap();
-    assert_eq!((usage.egress, usage.signed.grains()), (1 << 20, 1_000_000));
+    assert_eq!((usage.redeemed.egress, usage.signed.grains()), (1 << 20, 1_000_000));
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn each_voucher_is_judged_apart() {
         .collect();
     assert_eq!(refused, [Code::VoucherOverQuota, Code::VoucherWentBack]);
     let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).unwrap();
-    assert_eq!((usage.egress, usage.gas), (300, 7));
+    assert_eq!((usage.redeemed.egress, usage.redeemed.gas), (300, 7));
 }
 
 #[test]
@@ -155,13 +155,17 @@ fn above_the_reserve_units_count_as_far_as_they_are_paid() {
     let mut stage = Stage::new();
     stage.play("p register\n a open p reserve=1000\n p redeem p/0 egress=1048576");
     let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).unwrap();
-    assert_eq!((usage.signed.grains(), usage.egress), (999, 1_048), "what a thousand grains buy");
+    assert_eq!((usage.signed.grains(), usage.redeemed.egress), (999, 1_048), "what a thousand grains buy");
     assert_eq!(stage.world.system().voucher_reserves.grains(), 1);
     let row: Settlement = stage.world.get(Settlement::key(&account("p"), 0)).unwrap();
-    assert_eq!((row.egress, row.fee.grains()), (1_048, 999));
+    assert_eq!((row.redeemed.egress, row.fee.grains()), (1_048, 999));
     stage.play("a topup p/0 5s\n blocks 8\n p redeem p/0 egress=1048576");
     let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).unwrap();
-    assert_eq!((usage.signed.grains(), usage.egress), (1_000_000, 1 << 20), "the rest, after a top-up");
+    assert_eq!(
+        (usage.signed.grains(), usage.redeemed.egress),
+        (1_000_000, 1 << 20),
+        "the rest, after a top-up"
+    );
 }
 
 const GIB: u64 = 1 << 30;
@@ -173,11 +177,11 @@ fn a_voucher_of_which_not_a_grain_can_be_paid_is_refused() {
     let line = format!("a open p reserve=1 quota_egress={} rate={}", 4 * GIB, 4 * GIB);
     stage.play(&format!("p register\n {line}\n p redeem p/0 egress={} => VoucherReserveEmpty", 4 * GIB));
     let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).unwrap();
-    assert_eq!((usage.egress, usage.voucher_reserve.grains()), (0, 1));
+    assert_eq!((usage.redeemed.egress, usage.voucher_reserve.grains()), (0, 1));
     assert!(stage.world.get::<Settlement>(Settlement::key(&account("p"), 0)).is_none(), "nothing was used");
     stage.play(&format!("a topup p/0 1\n p redeem p/0 egress={}", 4 * GIB));
     let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).unwrap();
-    assert_eq!((usage.egress, usage.signed.grains()), (2, 1), "what two grains buy");
+    assert_eq!((usage.redeemed.egress, usage.signed.grains()), (2, 1), "what two grains buy");
 }
 
 /// The base of a short redemption is the slow price of the units that it paid for.
@@ -185,10 +189,10 @@ fn a_voucher_of_which_not_a_grain_can_be_paid_is_refused() {
 fn a_short_redemption_weighs_no_more_than_its_units_at_the_slow_price() {
     let mut stage = Stage::new();
     let market = Market { price: 2_000_000, slow: 1_000_000, ..Market::default() };
-    stage.world.state.insert(Market::key(EGRESS as u8), market.to_slot());
+    stage.world.state.insert(Market::key(Class::Egress), market.to_slot());
     stage.play("p register\n a open p reserve=1000\n p redeem p/0 egress=1048576");
     let row: Settlement = stage.world.get(Settlement::key(&account("p"), 0)).unwrap();
-    assert_eq!((row.egress, row.fee.grains(), row.base.grains()), (524, 999, 499));
+    assert_eq!((row.redeemed.egress, row.fee.grains(), row.base.grains()), (524, 999, 499));
 }
 
 /// Paid in grain by grain, the reserve pays as much in all as at once, for as many units.
@@ -204,7 +208,7 @@ fn tiny_top_ups_drift_nowhere() {
     let usage: Usage = stage.world.get(Usage::key(&account("p"), 0)).unwrap();
     let (paid, left) = (usage.signed.grains(), usage.voucher_reserve.grains());
     assert_eq!(paid + left, 60);
-    let price = u128::from(usage.egress) * 1_000_000 / (1 << 20);
+    let price = u128::from(usage.redeemed.egress) * 1_000_000 / (1 << 20);
     assert_eq!(price, paid, "what is redeemed costs what was paid");
     assert!(left <= 1, "{left}");
 }
@@ -225,8 +229,8 @@ fn use_that_nobody_paid_pumps_no_price() {
             stage.attempt(&format!("p redeem {pumped}/0 egress={}", (epoch - 4) * 4 * GIB));
             stage.attempt(&format!("q redeem {pumped}/0 egress={}", (epoch - 4) * 4 * GIB));
         }
-        let market: Market = stage.world.get(Market::key(EGRESS as u8)).expect("it was looked at");
-        assert_eq!(u128::from(market.price), stage.world.parameters.price_egress);
+        let market: Market = stage.world.get(Market::key(Class::Egress)).expect("it was looked at");
+        assert_eq!(u128::from(market.price), stage.world.parameters.prices[Class::Egress]);
         assert!(market.capacity > 0 && market.used < 1_000, "{market:?}");
     }
 }
@@ -242,7 +246,7 @@ fn paid_use_counts_only_where_capacity_does() {
         let epoch = stage.world.epoch();
         stage.world.skip_to_epoch(epoch + 2);
         let closing: Closing = stage.world.get(Closing::of(epoch)).expect("it is measured");
-        (closing.epoch == epoch, closing.capacity[EGRESS] > 0, closing.used[EGRESS])
+        (closing.epoch == epoch, closing.capacity[Class::Egress] > 0, closing.used[Class::Egress])
     };
     assert_eq!(used("p"), (true, true, GIB.into()));
     assert_eq!(used("q"), (true, true, 0));

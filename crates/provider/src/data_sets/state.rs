@@ -2,7 +2,7 @@
 
 use crate::terms::Terms;
 use posync_protocol::{
-    AgreementId, Hash, Signature,
+    AgreementId, Class, Hash, Signature,
     amount::{ONE, UNIT, mul_div},
     block::with_chain,
     limits::Parameters,
@@ -134,8 +134,8 @@ impl State {
         if ask.claim.agreement != terms.id || !signed.verify() {
             return claim("the claim is not signed by the agreement's storage key");
         }
-        if ask.claim.leaves > terms.agreement.quota_leaves {
-            let (leaves, quota) = (ask.claim.leaves, terms.agreement.quota_leaves);
+        if ask.claim.leaves > terms.agreement.quota[Class::Storage] {
+            let (leaves, quota) = (ask.claim.leaves, terms.agreement.quota[Class::Storage]);
             return Err((Refusal::Space, format!("{leaves} leaves exceed the agreement's quota of {quota}")));
         }
         for (shard, length) in ask.adds.iter() {
@@ -264,7 +264,7 @@ impl State {
             leaf_rounds = leaf_rounds.saturating_add(u128::from(more).saturating_mul(rounds.into()));
         }
         let Terms { agreement, .. } = terms;
-        let rate = u128::from(agreement.storage_price.min(agreement.storage_slow));
+        let rate = u128::from(agreement.prices[Class::Storage].base());
         let share = ONE.saturating_sub(parameters.burn).saturating_sub(parameters.committee);
         let fees = leaf_rounds.saturating_mul(rate) / UNIT;
         let missed = mul_div(fees, share.into(), ONE.into()).unwrap_or(u128::MAX);

@@ -8,29 +8,29 @@ use crate::{
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_macros::select;
-use commonware_runtime::{Clock, Network, Spawner};
+use commonware_runtime::{Clock, Network, Resolver, Spawner};
 use commonware_utils::sync::Mutex;
 use futures::future::join_all;
 use posync_client::{
+    address::Address,
     channel::SharedNetwork,
     rpc::{self, Client},
 };
 use posync_protocol::{
-    Account, Body, Bounded,
+    Account, Body, Bounded, Class,
     limits::{PROBE_BYTES, PROBE_PEERS, PROBE_QUORUM},
     operation::{Measure, ProbeCount},
     record::{Endpoint, Measured, Offer, Probe, Provider, ProviderAt, Reputation},
     wire::provider::{Answer, Ask, Filler, Probe as Begin},
 };
 use rand_core::CryptoRng;
-use std::net::SocketAddr;
 
 /// A drawn peer: a provider that counts the bytes it receives.
 struct Peer {
     draw: u8,
     index: u32,
     account: Account,
-    address: SocketAddr,
+    address: Address,
 }
 
 /// Measures this provider's egress once an epoch.
@@ -45,7 +45,7 @@ pub struct Prober<E, N, L> {
     trouble: Mutex<Trouble>,
 }
 
-impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
+impl<E: Spawner + Clock + CryptoRng + Resolver, N: Network, L: Ledger> Prober<E, N, L> {
     /// Creates a prober for the provider of `view` and `key` that sends at most `rate` bytes a second.
     pub fn new(
         context: E,
@@ -177,7 +177,7 @@ impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
             let old = reputation.is_some_and(|reputation| reputation.registered < epoch);
             peers.extend(address.filter(|_| old).map(|address| Peer { draw, index, account, address }));
         }
-        let plan = Plan::new(offer.capacity_egress.min(self.most), &self.view.parameters);
+        let plan = Plan::new(offer.capacity[Class::Egress].min(self.most), &self.view.parameters);
         Ok(Some((peers, plan)))
     }
 
@@ -191,7 +191,7 @@ impl<E: Spawner + Clock + CryptoRng, N: Network, L: Ledger> Prober<E, N, L> {
     async fn send_to(&self, slot: &Slot, peer: &Peer, plan: &Plan) -> Option<(u32, ProbeCount)> {
         let sent = async {
             let context = self.context.child("peer").with_attribute("draw", peer.draw);
-            let dialing = Client::dial(context, &self.network, &self.key, peer.account, peer.address);
+            let dialing = Client::dial(context, &self.network, &self.key, peer.account, peer.address.clone());
             let client = dialing.await?;
             self.reach(slot.heights.start).await;
             self.send(slot, peer, plan, &client).await

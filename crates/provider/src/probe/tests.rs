@@ -14,7 +14,8 @@ use crate::{
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{
-    Clock, Metrics, Network, Runner as _, Spawner, Storage, Supervisor as _, deterministic, tokio as real,
+    Clock, Metrics, Network, Resolver, Runner as _, Spawner, Storage, Supervisor as _, deterministic,
+    tokio as real,
 };
 use commonware_utils::sync::Mutex;
 use posync_client::{
@@ -22,7 +23,7 @@ use posync_client::{
     rpc::{self, Client, Server, Service as _},
 };
 use posync_protocol::{
-    Body, Bounded, Key, Operation,
+    Body, Bounded, Class, Key, Operation, PerClass,
     limits::Parameters,
     operation::RegisterProvider,
     record::{Measured, Offer, Probe as Drawn},
@@ -102,12 +103,8 @@ fn registration(name: &str, address: SocketAddr, rate: u64, parameters: &Paramet
     RegisterProvider {
         operator,
         bond: posync_protocol::Amount::sync(1_000),
-        capacity: 1 << 20,
-        capacity_egress: parameters.bytes_per_epoch(rate),
-        reserve_storage: 0,
-        reserve_egress: 0,
-        capacity_gas: 0,
-        reserve_gas: 0,
+        capacity: PerClass::new(1 << 20, parameters.bytes_per_epoch(rate), 0),
+        reserve: PerClass::all(0),
         term_max: 720,
         addresses: Bounded::new(vec![Bounded::new(text(address.to_string())).expect("short")]).expect("one"),
         region: Bounded::new(text("here".into())).expect("short"),
@@ -147,7 +144,7 @@ where
 /// Four registered providers, each with a handler and a prober. The next block is the first of epoch 1.
 async fn network<E>(context: &E, parameters: Parameters, ports: [u16; 4], rates: [u64; 4]) -> Chain
 where
-    E: Spawner + Clock + Storage + Metrics + CryptoRng + Network,
+    E: Spawner + Clock + Storage + Metrics + CryptoRng + Network + Resolver,
 {
     let mut world = World::new(&NAMES);
     (world.draws, world.parameters) = (true, parameters);
@@ -189,7 +186,7 @@ async fn blocks<E: Clock>(context: &E, chain: &Chain, is_over: impl Fn() -> bool
 
 fn declared(chain: &Chain, name: &str) -> u64 {
     let offer: Offer = chain.world.lock().get(Offer::key(&account(name))).expect("registered");
-    offer.capacity_egress
+    offer.capacity[Class::Egress]
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::NoStorageProof;
 use crate::terms::Terms;
 use commonware_codec::EncodeSize as _;
 use posync_protocol::{
-    Account, Bounded, Hash,
+    Account, Bounded, Class, Hash,
     audit::{Prover, Share, is_awake},
     chunk,
     limits::{
@@ -56,7 +56,7 @@ impl Case {
     fn shares(&self) -> Vec<Share> {
         let share = |(slot, terms): (&u32, &Terms)| Share {
             slot: *slot,
-            rate: terms.agreement.storage_price,
+            rate: terms.agreement.prices[Class::Storage].price,
             leaves: terms.data.current.leaves,
             end_epoch: terms.agreement.end_epoch,
         };

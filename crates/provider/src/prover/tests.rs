@@ -12,7 +12,7 @@ use crate::{
 };
 use commonware_runtime::{Runner as _, Supervisor as _, tokio};
 use posync_protocol::{
-    AgreementId, Body, Code,
+    AgreementId, Body, Code, Units,
     block::with_chain,
     ledger::Event,
     operation::{DATA_SET_NAMESPACE, DataSetClaim, SetDataSet, StorageProof, Voucher, sign},
@@ -257,13 +257,13 @@ fn vouchers_ride_along_and_are_paid() {
         let mut bench = Bench::new(&context, 100).await;
         bench.grow_at_once(&[data(1, 10_000)]).await;
         bench.wait_for_draw();
-        let voucher = Voucher::signed(&key("carol"), &bench.world.chain, bench.id, 1 << 20, 0);
+        let voucher = Voucher::signed(&key("carol"), &bench.world.chain, bench.id, Units::egress(1 << 20));
         let kept =
             posync_protocol::operation::Redemption { voucher, session_key: account("carol"), claim: None };
         let storage_proof = bench.storage_proof(vec![kept]).await.expect("complete");
         let operation = bench.world.sign("paul", Body::StorageProof(storage_proof));
         assert_eq!(bench.world.submit(&operation), Ok(Code::Done));
-        assert_eq!(bench.case().terms[&0].usage.egress, 1 << 20);
+        assert_eq!(bench.case().terms[&0].usage.redeemed.egress, 1 << 20);
         let again = bench.world.sign("paul", operation.body);
         assert_eq!(bench.world.submit(&again), Err(Code::AnsweredAlready), "never twice");
     });

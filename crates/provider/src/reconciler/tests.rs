@@ -20,7 +20,7 @@ use crate::{
 use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic, reschedule};
 use commonware_utils::sync::Mutex;
 use posync_protocol::{
-    Bounded, Code, Key,
+    Bounded, Class, Code, Key, Units,
     amount::ONE,
     block::with_chain,
     ledger::Event,
@@ -361,7 +361,7 @@ fn it_registers_itself_and_answers_every_draw_across_restarts() {
         let mut bench = Bench::new(&context).await;
         bench.steps(10).await;
         let registered: Option<Offer> = bench.ledger.world.lock().get(Offer::key(&account("paul")));
-        assert_eq!(registered.expect("by itself").capacity, 1 << 20);
+        assert_eq!(registered.expect("by itself").capacity[Class::Storage], 1 << 20);
         let id = bench.open(100);
         bench.set(id, 1, &[], &[data(1, 100_000), data(2, 5)]).await;
         bench.ledger.world.lock().draws = true;
@@ -413,7 +413,7 @@ fn vouchers_and_space_of_an_ended_agreement_are_not_lost() {
         let id = bench.open(2);
         bench.set(id, 1, &[], &[data(1, 100_000), data(2, 50_000)]).await;
         let chain = bench.ledger.world.lock().chain;
-        let voucher = Voucher::signed(&key("carol"), &chain, id, 5 << 20, 0);
+        let voucher = Voucher::signed(&key("carol"), &chain, id, Units::egress(5 << 20));
         let kept = Redemption { voucher, session_key: account("carol"), claim: None };
         bench.handler.parts().vouchers.keep(kept).await.expect("durable");
         // A loose shard: put, never signed for.
@@ -422,7 +422,12 @@ fn vouchers_and_space_of_an_ended_agreement_are_not_lost() {
         bench.handler.parts().store.put(id, name, loose.into()).await.expect("fits");
         bench.handler.note_loose(id, name);
         let paid = |bench: &Bench| {
-            bench.ledger.world.lock().get::<Usage>(Usage::key(&account("paul"), 0)).map(|used| used.egress)
+            bench
+                .ledger
+                .world
+                .lock()
+                .get::<Usage>(Usage::key(&account("paul"), 0))
+                .map(|used| used.redeemed.egress)
         };
         let parameters = bench.ledger.world.lock().parameters;
         bench.steps(2 * parameters.epoch_blocks()).await;
@@ -450,7 +455,7 @@ fn a_claim_reaches_the_books_once_although_storage_proofs_are_lost() {
         let (chain, vouchers) = (bench.ledger.world.lock().chain, bench.handler.parts().vouchers.clone());
         let handler = bench.handler.clone();
         let paid = |egress| {
-            let voucher = Voucher::signed(&key("carol"), &chain, id, egress, 0);
+            let voucher = Voucher::signed(&key("carol"), &chain, id, Units::egress(egress));
             vouchers.keep(Redemption { voucher, session_key: account("carol"), claim: None })
         };
         let download = || {
@@ -468,7 +473,7 @@ fn a_claim_reaches_the_books_once_although_storage_proofs_are_lost() {
         context.sleep(OVERDUE).await;
         bench.ledger.world.lock().draws = true;
         let mut lost = 0;
-        while used(&bench).egress == 0 {
+        while used(&bench).redeemed.egress == 0 {
             if lost < 5 && !bench.ledger.waiting.lock().is_empty() {
                 bench.ledger.waiting.lock().clear();
                 lost += 1;
@@ -480,7 +485,10 @@ fn a_claim_reaches_the_books_once_although_storage_proofs_are_lost() {
         download();
         paid((1 << 20) + (64 << 10)).await.expect("durable");
         bench.steps(80).await;
-        assert_eq!((used(&bench).egress, used(&bench).disputed.grains()), ((1 << 20) + (64 << 10), 62_500));
+        assert_eq!(
+            (used(&bench).redeemed.egress, used(&bench).disputed.grains()),
+            ((1 << 20) + (64 << 10), 62_500)
+        );
     });
 }
 
@@ -513,9 +521,9 @@ fn what_a_refusal_cut_is_declared_again() {
         };
         let capacity = |bench: &Bench| {
             let offer = bench.ledger.world.lock().get::<Offer>(Offer::key(&account("paul")));
-            offer.expect("registered").capacity
+            offer.expect("registered").capacity[Class::Storage]
         };
-        let (declared, sold) = (capacity(&bench), provider(&bench).sold);
+        let (declared, sold) = (capacity(&bench), provider(&bench).sold[Class::Storage]);
         assert!(declared > sold && sold > 0);
         // Once an epoch: a provider that keeps refusing pays a fee for each declaration.
         for (after, expected) in [(1, declared), (1, sold), (bench.epoch_blocks(), declared)] {
@@ -523,13 +531,43 @@ fn what_a_refusal_cut_is_declared_again() {
                 let mut world = bench.ledger.world.lock();
                 submit_refusal(&mut world);
                 assert_eq!(
-                    world.get::<Offer>(Offer::key(&account("paul"))).map(|offer| offer.capacity),
+                    world
+                        .get::<Offer>(Offer::key(&account("paul")))
+                        .map(|offer| offer.capacity[Class::Storage]),
                     Some(sold)
                 );
             }
             bench.steps(after).await;
             assert_eq!(capacity(&bench), expected, "after {after} blocks");
         }
+    });
+}
+
+#[test]
+fn a_changed_address_reaches_the_ledger_by_itself_once_an_epoch() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        bench.steps(10).await;
+        let shown = |bench: &Bench| {
+            let endpoint = bench.ledger.world.lock().get::<Endpoint>(Endpoint::key(&account("paul")));
+            endpoint.expect("registered").addresses
+        };
+        let offer = |bench: &Bench| bench.ledger.world.lock().get::<Offer>(Offer::key(&account("paul")));
+        let one = |text: &str| {
+            let address: Address = Bounded::new(text.as_bytes().to_vec()).expect("short");
+            Bounded::new(vec![address]).expect("one")
+        };
+        let (first, before) = (shown(&bench), offer(&bench));
+        assert_eq!(first, bench.reconciler.registration.addresses);
+        let (second, third) = (one("paul.example.org:4100"), one("192.0.2.7:4100"));
+        bench.reconciler.registration.addresses = second.clone();
+        bench.steps(2).await;
+        assert_eq!((shown(&bench), offer(&bench)), (second.clone(), before), "nothing else changes");
+        bench.reconciler.registration.addresses = third.clone();
+        bench.steps(2).await;
+        assert_eq!(shown(&bench), second, "each change costs a fee");
+        bench.steps(bench.epoch_blocks()).await;
+        assert_eq!(shown(&bench), third);
     });
 }
 
@@ -557,7 +595,7 @@ fn nothing_that_is_sent_beside_delays_an_answer() {
         bench.set(id, 1, &[], &[data(1, 100_000)]).await;
         let declared = |bench: &Bench| {
             let offer = bench.ledger.world.lock().get::<Offer>(Offer::key(&account("paul")));
-            offer.expect("registered").capacity
+            offer.expect("registered").capacity[Class::Storage]
         };
         {
             let mut world = bench.ledger.world.lock();

@@ -21,7 +21,7 @@ use commonware_runtime::{Blob, Clock};
 use commonware_utils::sync::Mutex;
 use posync_client::rpc::{Incoming, Provider};
 use posync_protocol::{
-    Account, AgreementId, Bounded, Code, Hash, Signature,
+    Account, AgreementId, Bounded, Class, Code, Hash, Signature,
     operation::{RefusedPlacement, Voucher},
     wire::provider::{Answer, Ask, BAD_SHARDS_MAX, Put, Refusal, Refused, Sign, Status},
 };
@@ -181,8 +181,8 @@ impl<E: Clock, B: Blob> Handler<E, B> {
         let more = leaves(u32::try_from(data.len()).expect("a decoded shard is at most 4 MiB"));
         let known = store.holds(&put.agreement, &put.shard);
         let held = store.held(&put.agreement).leaves;
-        if !known && held + more > terms.agreement.quota_leaves {
-            let quota = terms.agreement.quota_leaves;
+        if !known && held + more > terms.agreement.quota[Class::Storage] {
+            let quota = terms.agreement.quota[Class::Storage];
             return Err(no(
                 Refusal::Space,
                 format!("{held} of {quota} leaves of the agreement's quota are used"),

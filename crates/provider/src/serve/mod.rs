@@ -53,7 +53,7 @@ fn tell(peer: &Account, ask: &Ask) {
             tracing::trace!(%peer, kind = "get", slot, offset, length, "asked");
         }
         Ask::Pay(voucher) => {
-            let (slot, egress, gas) = (voucher.agreement.slot, voucher.egress, voucher.gas);
+            let (slot, egress, gas) = (voucher.agreement.slot, voucher.units.egress, voucher.units.gas);
             tracing::trace!(%peer, kind = "pay", slot, egress, gas, "asked");
         }
         Ask::Status(_) => tracing::trace!(%peer, kind = "status", "asked"),

@@ -119,8 +119,10 @@ impl<E: Clock, B: Blob> Handler<E, B> {
         loop {
             let view = &self.parts.view;
             let terms = view.kept(&terms.id).unwrap_or_else(|| terms.clone());
-            let gas =
-                self.parts.vouchers.with(|state| state.voucher(&terms.id).map_or(0, |kept| kept.voucher.gas));
+            let gas = self
+                .parts
+                .vouchers
+                .with(|state| state.voucher(&terms.id).map_or(0, |kept| kept.voucher.units.gas));
             let ceiling = terms.egress_ceiling(gas, view.round(), &view.parameters);
             let trust = terms.trust(&view.parameters);
             let credit = select! {

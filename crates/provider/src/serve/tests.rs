@@ -17,7 +17,7 @@ use posync_client::{
     rpc::{self, Client, Server},
 };
 use posync_protocol::{
-    Account, AgreementId, Bounded, Hash,
+    Account, AgreementId, Bounded, Class, Hash, Units,
     block::with_chain,
     chunk,
     limits::{Parameters, SLICE_BYTES},
@@ -107,7 +107,7 @@ fn get(shard: Hash) -> Ask {
 }
 
 fn voucher(egress: u64) -> Voucher {
-    Voucher::signed(&session(), &CHAIN, id(), egress, 0)
+    Voucher::signed(&session(), &CHAIN, id(), Units::egress(egress))
 }
 
 fn verified(shard: &Hash, slice: &Slice) -> bool {
@@ -222,7 +222,7 @@ fn who_hangs_up_owes_what_was_sent_and_nothing_else() {
 fn what_cannot_be_redeemed_is_not_sent() {
     run(|context| async move {
         let mut poor = terms();
-        poor.agreement.quota_egress = 100;
+        poor.agreement.quota[Class::Egress] = 100;
         let handler = handler(&context, poor).await;
         let client = dial(&context, 2, listen(&context, &handler).await).await;
         let (name, data) = shard(1, 101);
@@ -239,7 +239,7 @@ fn nothing_is_sent_that_the_reserve_cannot_pay_beside_the_gas_that_was_signed() 
         let mut poor = terms();
         // The reserve covers two and a half slices.
         poor.usage.voucher_reserve = posync_protocol::Amount::new(156_250).expect("small");
-        poor.agreement.gas_price = 1 << 20;
+        poor.agreement.prices[Class::Compute].price = 1 << 20;
         let handler = handler(&context, poor).await;
         let client = dial(&context, 2, listen(&context, &handler).await).await;
         let (name, data) = shard(1, 8 * S);
@@ -247,7 +247,7 @@ fn nothing_is_sent_that_the_reserve_cannot_pay_beside_the_gas_that_was_signed() 
         let mut call = client.open(get(name)).await.expect("open");
         assert!(matches!(call.recv().await, Some(Answer::Slice(_))));
         // It pays for the slice, and signs away the rest of the reserve as gas.
-        let all = Voucher::signed(&session(), &CHAIN, id(), S as u64, 93_751);
+        let all = Voucher::signed(&session(), &CHAIN, id(), Units { egress: S as u64, gas: 93_751 });
         call.send(&Ask::Pay(all)).await.expect("open");
         let Some(Answer::Refused(refused)) = call.recv().await else { panic!("it cannot pay for more") };
         assert_eq!(refused.reason, Refusal::Credit);
@@ -260,7 +260,7 @@ fn nothing_is_sent_that_the_reserve_cannot_pay_beside_the_gas_that_was_signed() 
 fn refusals_say_why() {
     run(|context| async move {
         let mut small = terms();
-        small.agreement.quota_leaves = 4;
+        small.agreement.quota[Class::Storage] = 4;
         let handler = handler(&context, small).await;
         let address = listen(&context, &handler).await;
         let (owner, stranger) = (dial(&context, 2, address).await, dial(&context, 77, address).await);

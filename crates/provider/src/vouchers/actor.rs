@@ -250,12 +250,12 @@ mod tests {
     };
     use commonware_cryptography::Signer as _;
     use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
-    use posync_protocol::{Account, amount::ONE, operation::Voucher};
+    use posync_protocol::{Account, Units, amount::ONE, operation::Voucher};
 
     fn redemption(slot: u32, egress: u64) -> Redemption {
         let agreement = AgreementId { slot, ..id() };
         Redemption {
-            voucher: Voucher::signed(&session(), &CHAIN, agreement, egress, 0),
+            voucher: Voucher::signed(&session(), &CHAIN, agreement, Units::egress(egress)),
             session_key: Account::of(&session().public_key()),
             claim: None,
         }

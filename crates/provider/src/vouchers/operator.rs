@@ -13,7 +13,7 @@ use commonware_runtime::{
     deterministic,
 };
 use posync_protocol::{
-    Account, AgreementId,
+    Account, AgreementId, Units,
     amount::ONE,
     operation::{Redemption, Voucher},
 };
@@ -24,7 +24,7 @@ const SLOTS: usize = 4;
 
 fn voucher(agreement: AgreementId, egress: u64) -> Redemption {
     // Any signature will do: the voucher store gets only vouchers that were judged before.
-    let voucher = Voucher { agreement, egress, gas: 0, signature: [1; 64] };
+    let voucher = Voucher { agreement, units: Units::egress(egress), signature: [1; 64] };
     let session_key = Account::of(&session().public_key());
     Redemption { voucher, session_key, claim: None }
 }
@@ -235,9 +235,9 @@ impl Operator {
         let Some((kept, overdue)) = kept else { return };
         assert!(overdue <= account.unpaid + account.disputed, "{overdue} of {account:?}");
         let redemption = claiming(&kept, overdue, account.disputed);
-        let paid = redemption.voucher.egress;
+        let paid = redemption.voucher.units.egress;
         if paid > account.redeemed {
-            let claimed = redemption.claim.map_or(paid, |(egress, _)| egress);
+            let claimed = redemption.claim.map_or(paid, |claim| claim.egress);
             account.disputed +=
                 (claimed - paid).saturating_sub(account.disputed).min(paid - account.redeemed);
             account.redeemed = paid;
@@ -322,7 +322,7 @@ proptest! {
 #[test]
 fn a_voucher_comes_back_from_the_disk_as_it_was_signed() {
     deterministic::Runner::default().start(|context| async move {
-        let signed = Voucher::signed(&session(), &CHAIN, id(), 9, 3);
+        let signed = Voucher::signed(&session(), &CHAIN, id(), Units { egress: 9, gas: 3 });
         let kept = Redemption { voucher: signed, ..voucher(id(), 0) };
         let (vouchers, task) = Vouchers::open(context.child("first"), "till").await.expect("opens");
         vouchers.keep(kept).await.expect("durable");

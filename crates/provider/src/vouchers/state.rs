@@ -41,7 +41,7 @@ struct Kept {
 
 impl Kept {
     fn paid(&self) -> u64 {
-        self.best.map_or(0, |best| best.voucher.egress)
+        self.best.map_or(0, |best| best.voucher.units.egress)
     }
 
     fn sent(&self) -> u64 {
@@ -102,8 +102,8 @@ impl State {
     /// `VoucherWentBack` if one unit is above and another below.
     pub fn compare(&self, voucher: &Voucher) -> Result<bool, Code> {
         let Some(best) = self.voucher(&voucher.agreement).map(|kept| kept.voucher) else { return Ok(true) };
-        let above = voucher.egress > best.egress || voucher.gas > best.gas;
-        let below = voucher.egress < best.egress || voucher.gas < best.gas;
+        let above = !voucher.units.is_within(best.units);
+        let below = !best.units.is_within(voucher.units);
         if above && below { Err(Code::VoucherWentBack) } else { Ok(above) }
     }
 
@@ -221,13 +221,13 @@ mod tests {
     use super::*;
     use crate::fixtures::{CHAIN, id, session, terms};
     use commonware_cryptography::Signer as _;
-    use posync_protocol::{Account, Amount, amount::ONE, economics::score};
+    use posync_protocol::{Account, Amount, Class, Units, amount::ONE, economics::score};
     use proptest::prelude::*;
 
     const P: Parameters = Parameters::LOCAL;
 
     fn voucher(egress: u64, gas: u64) -> Voucher {
-        Voucher::signed(&session(), &CHAIN, id(), egress, gas)
+        Voucher::signed(&session(), &CHAIN, id(), Units { egress, gas })
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
         ended.agreement.end_epoch = 0;
         ended.usage.closing_epoch = Some(0);
         let mut used = terms();
-        used.usage.egress = 500;
+        used.usage.redeemed.egress = 500;
         let mut empty = terms();
         empty.usage.voucher_reserve = Amount::ZERO;
         let mut rotated = terms();
@@ -245,12 +245,12 @@ mod tests {
         rotated.usage.old_key_until = 3;
         rotated.agreement.session_key = Account([9; 32]);
         let mut forged = voucher(10, 0);
-        forged.egress = 11;
+        forged.units.egress = 11;
         let mut other = id();
         other.opened += 1;
-        let foreign = Voucher::signed(&session(), &CHAIN, other, 10, 0);
-        let big = voucher(base.agreement.quota_egress + 1, 0);
-        let fast = voucher(base.agreement.rate_egress + 1, 0);
+        let foreign = Voucher::signed(&session(), &CHAIN, other, Units::egress(10));
+        let big = voucher(base.agreement.quota[Class::Egress] + 1, 0);
+        let fast = voucher(base.agreement.rate.egress + 1, 0);
         let mib = voucher(1 << 20, 0);
         for (name, terms, voucher, round, expected) in [
             ("good", &base, voucher(10, 0), 0, Ok(true)),
@@ -297,7 +297,7 @@ mod tests {
     fn pay(state: &mut State, egress: u64) {
         let session_key = Account::of(&session().public_key());
         // Unsigned: kept vouchers were judged before.
-        let voucher = Voucher { agreement: id(), egress, gas: 0, signature: [0; 64] };
+        let voucher = Voucher { agreement: id(), units: Units::egress(egress), signature: [0; 64] };
         state.keep(Redemption { voucher, session_key, claim: None });
     }
 
@@ -398,9 +398,9 @@ mod tests {
 
     impl Books {
         fn redeem(&mut self, redemption: &Redemption) {
-            let paid = redemption.voucher.egress;
+            let paid = redemption.voucher.units.egress;
             if paid > self.egress {
-                let claimed = redemption.claim.map_or(paid, |(egress, _)| egress);
+                let claimed = redemption.claim.map_or(paid, |claim| claim.egress);
                 self.disputed += (claimed - paid).saturating_sub(self.disputed).min(paid - self.egress);
                 self.egress = paid;
             }

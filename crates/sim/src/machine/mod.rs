@@ -10,7 +10,7 @@
 mod disk;
 
 use commonware_runtime::{
-    Clock, Handle, Metrics, Name, Spawner, Supervisor,
+    Clock, Handle, Metrics, Name, Resolver, Spawner, Supervisor,
     deterministic::Context,
     signal::Signal,
     telemetry::metrics::{Metric, Registered},
@@ -22,6 +22,7 @@ use std::{
     convert::Infallible,
     fmt::Display,
     future::Future,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Poll, Waker},
@@ -181,3 +182,9 @@ impl TryRng for Machine {
 }
 
 impl TryCryptoRng for Machine {}
+
+impl Resolver for Machine {
+    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, commonware_runtime::Error> {
+        self.context.resolve(host).await
+    }
+}

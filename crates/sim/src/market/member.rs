@@ -2,7 +2,7 @@
 
 use crate::ledger::Ledger;
 use posync_protocol::{
-    Account, AgreementId, Bounded, Hash,
+    Account, AgreementId, Bounded, Class, Hash,
     audit::{Prover, Question, Share},
     chunk,
     operation::{
@@ -191,7 +191,7 @@ impl Member {
     pub fn answers_from(&self, ledger: &Ledger, challenge: &Challenge, leaves: u64) -> Option<Vec<Answer>> {
         let share = Share {
             slot: self.slot,
-            rate: u64::try_from(ledger.parameters.price_storage).expect("a price"),
+            rate: u64::try_from(ledger.parameters.prices[Class::Storage]).expect("a price"),
             leaves,
             end_epoch: self.terms.end_epoch,
         };

@@ -16,7 +16,7 @@ pub use member::{Manner, Member, Terms};
 
 use crate::ledger::{Fault, Ledger};
 use posync_protocol::{
-    Account, Amount, Body, Bounded, Code, Hash, Operation,
+    Account, Amount, Body, Bounded, Class, Code, Hash, Operation, PerClass, Units,
     audit::Resolver,
     block::{Draw, sha256},
     ledger::{BlockContext, Event, Mode, Records, select},
@@ -264,12 +264,8 @@ fn registration(place: usize) -> RegisterProvider {
     RegisterProvider {
         operator,
         bond: Amount::sync(10_000),
-        capacity: 1 << 20,
-        capacity_egress: u64::MAX,
-        reserve_storage: 1,
-        reserve_egress: 1,
-        capacity_gas: 0,
-        reserve_gas: 0,
+        capacity: PerClass::new(1 << 20, u64::MAX, 0),
+        reserve: PerClass::new(1, 1, 0),
         term_max: 720,
         addresses: Bounded::new(vec![Bounded::new(format!("10.0.2.{place}:1").into_bytes()).expect("short")])
             .expect("one"),
@@ -284,14 +280,9 @@ impl Member {
             slot: self.slot,
             session_key: CONSUMER,
             storage_key: CONSUMER,
-            max_storage_price: u64::MAX,
-            max_egress_price: u64::MAX,
-            max_gas_price: u64::MAX,
-            quota_leaves: self.quota_leaves(),
-            quota_egress: parameters.quota_egress_max,
-            quota_gas: 0,
-            rate_egress: parameters.rate_egress_max,
-            rate_gas: 0,
+            price_max: PerClass::all(u64::MAX),
+            quota: PerClass::new(self.quota_leaves(), parameters.quota_max[Class::Egress], 0),
+            rate: Units::egress(parameters.rate_max.egress),
             end_epoch: self.terms.end_epoch,
             voucher_reserve: Amount::sync(100),
             storage_reserve_max: Amount::sync(100_000),

@@ -19,8 +19,8 @@ use posync_node::{
     run::{SimNode, SimRunning, run_sim},
     serve::{Serving, simulated},
 };
-use posync_protocol::{Account, Amount};
-use posync_provider::config::{GRACE_LOCAL, LOOSE, SCRUB_LOCAL};
+use posync_protocol::{Account, Amount, PerClass};
+use posync_provider::config::{GRACE_LOCAL, LOOSE, SCRUB_LOCAL, SCRUB_RATE};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Display,
@@ -92,7 +92,7 @@ impl<'a> World<'a> {
     pub(super) fn nodes(&self) -> Vec<Endpoint> {
         let endpoint = |(index, seat): (u8, &super::Keys)| Endpoint {
             account: account(&seat.key),
-            address: address(Process::Authority(index)),
+            address: address(Process::Authority(index)).into(),
         };
         (0..).zip(&self.lasting.seats).map(endpoint).collect()
     }
@@ -206,13 +206,14 @@ impl<'a> World<'a> {
             egress_rate: EGRESS_RATE,
             pack_bytes: 16 << 20,
             capacity_gas: 0,
-            reserve_prices: (1, 1, 0),
+            reserve_prices: PerClass::new(1, 1, 0),
             term_max: posync_provider::config::TERM_MAX,
             nodes: self.nodes(),
             chain: self.lasting.genesis.chain(),
             network_key: self.lasting.genesis.network_key(),
             parameters: self.lasting.plan.parameters,
             scrub: SCRUB_LOCAL,
+            scrub_rate: SCRUB_RATE,
             loose: LOOSE,
             grace: GRACE_LOCAL,
             report: posync_provider::report::Reporter::default(),

@@ -3,9 +3,9 @@
 use super::{Line, Times};
 use crate::{failure::Outcome, ledger::Ledger, output::table};
 use posync_protocol::{
-    Account, Code,
+    Account, Class, Code,
     ledger::Event,
-    record::{EGRESS, Finding, Settlement, UNMEASURED},
+    record::{Finding, Settlement, UNMEASURED},
     service::{Verdict, latency_score},
 };
 use serde_json::{Value, json};
@@ -117,7 +117,7 @@ impl Service {
         if let Some(correct) = verdict.correct {
             let what = "floor(correct x ONE / answered)";
             let formula = stands(verdict.correct, what, all(&Finding::correct_share, true));
-            add("egress C", formula, correct, row.correct[EGRESS].ppb());
+            add("egress C", formula, correct, row.correct[Class::Egress].ppb());
         }
     }
 
@@ -174,7 +174,7 @@ async fn closed(ledger: &Ledger, account: &Account, epoch: u64, block: u64) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use posync_protocol::{amount::ONE, record::Ratio};
+    use posync_protocol::{PerClass, amount::ONE, record::Ratio};
 
     const TIMES: Times = Times { measured: 48, pooled: 80, paid: 88, sealed: 120 };
 
@@ -220,7 +220,7 @@ mod tests {
         let row = Settlement {
             available: Ratio::new(ONE / 2),
             latency: Ratio::new(latency),
-            correct: [UNMEASURED, ONE, UNMEASURED].map(Ratio::new),
+            correct: PerClass::new(UNMEASURED, ONE, UNMEASURED).map(Ratio::new),
             assigned: 4,
             reported: 3,
             ..Settlement::default()
@@ -240,7 +240,7 @@ mod tests {
         let row = Settlement {
             available: Ratio::new(ONE / 2),
             latency: Ratio::new(7),
-            correct: [ONE, UNMEASURED, UNMEASURED].map(Ratio::new),
+            correct: PerClass::new(ONE, UNMEASURED, UNMEASURED).map(Ratio::new),
             assigned: 4,
             reported: 1,
             ..Settlement::default()

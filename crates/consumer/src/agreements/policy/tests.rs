@@ -32,19 +32,15 @@ const ACKNOWLEDGE_SHARDS: usize = 6;
 
 fn posted() -> Posted {
     let pair = |price: u128| Pair { price: price as u64, slow: price as u64 };
-    let prices = [pair(P.price_storage), pair(P.price_egress), pair(P.price_gas)];
+    let prices = P.prices.map(pair);
     Posted { prices, balance: Amount::sync(1_000_000), height: 1 }
 }
 
 fn view() -> View {
     let offer = Offer {
         operator: [0; 32],
-        capacity: 1 << 23,
-        capacity_egress: 1 << 30,
-        capacity_gas: 0,
-        reserve_storage: 0,
-        reserve_egress: 0,
-        reserve_gas: 0,
+        capacity: PerClass::new(1 << 23, 1 << 30, 0),
+        reserve: PerClass::all(0),
         term_max: 720,
         region: Bounded::default(),
     };
@@ -64,7 +60,7 @@ fn usage_of(provider: u8, number: u32, leaves: u64, load: u64) -> AgreementUsage
         quota_leaves: leaves,
         quota_egress: 4 * LEAF_BYTES * leaves,
         voucher_reserve: Amount::sync(1),
-        egress_price: P.price_egress as u64,
+        egress_price: P.prices[Class::Egress] as u64,
         rate_egress: Default::default(),
     };
     AgreementUsage { number, row, load, egress: 0, pace: 0, empty: load == 0, live: load > 0, idle: 0 }
@@ -142,7 +138,7 @@ fn who_missed_draws_is_still_read_and_gets_no_new_data() {
     let spent = AgreementUsage { egress: 32 * MIB, ..usage_of(1, 0, 1 << 13, 9) };
     let opens = asked(missed(), &[spent], 0, &posted());
     assert_eq!(
-        opens.iter().map(|open| (open.quota_leaves, open.quota_egress)).collect::<Vec<_>>(),
+        opens.iter().map(|open| (open.quota[Class::Storage], open.quota[Class::Egress])).collect::<Vec<_>>(),
         [(0, 64 * MIB)]
     );
 }
@@ -193,14 +189,22 @@ fn only_what_the_ledger_accepts_is_asked_for() {
         ("with room", view(), Some(720)),
         ("the offer's longest term", change(|v| v.offer.term_max = 40), Some(40)),
         ("a term not worth it", change(|v| v.offer.term_max = 7), None),
-        ("one leaf short", change(|v| v.provider.sold = (1 << 23) - (1 << 13) + 1), None),
-        ("exactly full", change(|v| v.provider.sold = (1 << 23) - (1 << 13)), Some(720)),
+        ("one leaf short", change(|v| v.provider.sold[Class::Storage] = (1 << 23) - (1 << 13) + 1), None),
+        ("exactly full", change(|v| v.provider.sold[Class::Storage] = (1 << 23) - (1 << 13)), Some(720)),
         ("leaving", change(|v| v.provider.leaves_at = 7), None),
         ("suspended", change(|v| v.reputation.suspended = 3), None),
         ("in jail", change(|v| v.reputation.jailed_until = 9), None),
-        ("dearer storage", change(|v| v.offer.reserve_storage = P.price_storage as u64 + 1), None),
-        ("dearer egress", change(|v| v.offer.reserve_egress = P.price_egress as u64 + 1), None),
-        ("all egress sold", change(|v| v.provider.sold_egress = 1 << 30), None),
+        (
+            "dearer storage",
+            change(|v| v.offer.reserve[Class::Storage] = P.prices[Class::Storage] as u64 + 1),
+            None,
+        ),
+        (
+            "dearer egress",
+            change(|v| v.offer.reserve[Class::Egress] = P.prices[Class::Egress] as u64 + 1),
+            None,
+        ),
+        ("all egress sold", change(|v| v.provider.sold[Class::Egress] = 1 << 30), None),
         ("egress measured away", change(|v| v.measured = measured(3, [0, 9, 0])), None),
         ("measured twice", change(|v| v.measured = measured(2, [0; 3])), Some(720)),
         ("one of ten reads failed", change(|v| (v.audit.drawn, v.audit.history) = (10, 0x3fe)), Some(720)),
@@ -210,20 +214,20 @@ fn only_what_the_ledger_accepts_is_asked_for() {
         let open = policy.open(&view, policy.first, &posted(), &P);
         assert_eq!(open.map(|open| open.end_epoch), term, "{what}");
     }
-    let dear = |class: usize| {
+    let dear = |class: Class| {
         let mut posted = posted();
         posted.prices[class].price = policy.price_max[class] + 1;
         policy.open(&view(), policy.first, &posted, &P)
     };
-    assert_eq!([dear(STORAGE), dear(EGRESS)], [None, None], "above what we pay");
+    assert_eq!([dear(Class::Storage), dear(Class::Egress)], [None, None], "above what we pay");
     let mut dear = posted();
-    dear.prices[GAS].price = u64::MAX;
+    dear.prices[Class::Compute].price = u64::MAX;
     assert!(policy.open(&view(), policy.first, &dear, &P).is_some(), "no gas is bought");
     let poor = Posted { balance: Amount::sync(0), ..posted() };
     assert_eq!(policy.open(&view(), policy.first, &poor, &P), None, "no money");
     let reader = Policy::to_read(&P, 32, 4 * MIB);
     let mut dear = posted();
-    dear.prices[STORAGE].price = policy.price_max[STORAGE] + 1;
+    dear.prices[Class::Storage].price = policy.price_max[Class::Storage] + 1;
     assert!(reader.open(&view(), reader.first, &dear, &P).is_some(), "who stores nothing pays for no leaves");
 }
 
@@ -241,11 +245,11 @@ fn an_agreement_asks_for_a_sixteenth_of_the_egress_that_is_free() {
         (0, 0, None, None),
     ] {
         let view = change(|v| {
-            (v.offer.capacity_egress, v.provider.sold_egress) = (declared, sold);
+            (v.offer.capacity[Class::Egress], v.provider.sold[Class::Egress]) = (declared, sold);
             v.measured = rates.and_then(measured);
         });
         let open = policy.open(&view, large, &posted(), &P);
-        assert_eq!(open.map(|open| open.quota_egress), expected, "{declared} {sold} {rates:?}");
+        assert_eq!(open.map(|open| open.quota[Class::Egress]), expected, "{declared} {sold} {rates:?}");
     }
 }
 
@@ -278,7 +282,7 @@ fn an_idle_agreement_is_closed_unless_it_is_a_first_one() {
 /// The agreement that a policy's first opening results in.
 fn opened(policy: &Policy) -> (Open, Agreement) {
     let open = policy.open(&view(), policy.first, &posted(), &P).expect("accepted");
-    (open.clone(), terms(&account(9), &open, &posted().prices, posted().height))
+    (open.clone(), terms(&account(9), &open, posted().prices, posted().height))
 }
 
 /// Grains that an idle agreement burns in an epoch: a tenth of the price of its leaves, and of its egress
@@ -286,8 +290,11 @@ fn opened(policy: &Policy) -> (Open, Agreement) {
 fn idle_burn(policy: &Policy) -> u64 {
     let (open, agreement) = opened(policy);
     let epoch = P.epoch_rounds;
-    let whole = storage_reserve(agreement.storage_price, open.quota_leaves, epoch, &P).expect("small");
-    let window = storage_reserve(agreement.storage_price, open.quota_leaves, 0, &P).expect("small");
+    let whole =
+        storage_reserve(agreement.prices[Class::Storage].price, open.quota[Class::Storage], epoch, &P)
+            .expect("small");
+    let window = storage_reserve(agreement.prices[Class::Storage].price, open.quota[Class::Storage], 0, &P)
+        .expect("small");
     let leaves = (whole.grains() - window.grains()) * u128::from(P.reserve_share) / u128::from(ONE);
     let usage = Usage { deposit: deposit(&agreement, &P).expect("small"), ..Usage::default() };
     let at = |round: u64| unused(&agreement, &usage, round, &P).grains();
@@ -358,7 +365,7 @@ impl Filling {
                 asked.into_iter().flat_map(|(account, all)| all.into_iter().map(move |o| (account, o)))
             {
                 let number = self.usages.len() as u32;
-                self.usages.push(usage_of(account.0[0], number, open.quota_leaves, 0));
+                self.usages.push(usage_of(account.0[0], number, open.quota[Class::Storage], 0));
             }
         }
     }
@@ -395,20 +402,24 @@ fn a_file_of_a_gib_opens_agreements_that_double_and_waits_for_one_opening() {
 fn what_an_auditor_reads_is_paid_in_full_so_that_it_backs_its_reports() {
     let policy = Policy::to_read(&P, auditor::state::READ_EPOCHS, auditor::state::READ_BYTES);
     let key = PrivateKey::from_seed(3);
-    for rise in [0, P.price_egress as u64 / 8] {
+    for rise in [0, P.prices[Class::Egress] as u64 / 8] {
         // The price may rise by an eighth before the opening is executed.
         let (open, mut agreement) = opened(&policy);
-        agreement.egress_price += rise;
+        agreement.prices[Class::Egress].price += rise;
         agreement.session_key = Account::of(&key.public_key());
         let id = AgreementId { provider: account(1), slot: 0, opened: agreement.opened };
-        let voucher = Voucher::signed(&key, &CHAIN, id, open.quota_egress, 0);
+        let voucher = Voucher::signed(&key, &CHAIN, id, Units::egress(open.quota[Class::Egress]));
         let usage = Usage { voucher_reserve: open.voucher_reserve, ..Usage::default() };
         let round = 20 * P.epoch_rounds;
         let delta = check(&agreement, &usage, &voucher, &agreement.session_key, round, &P).expect("paid");
-        assert_eq!(delta.egress, open.quota_egress, "units count as far as they were paid (VO-3)");
-        assert_eq!(Some(delta.fee), floor(agreement.egress_price, open.quota_egress));
+        assert_eq!(
+            delta.units.egress,
+            open.quota[Class::Egress],
+            "units count as far as they were paid (VO-3)"
+        );
+        assert_eq!(Some(delta.fee), floor(agreement.prices[Class::Egress].price, open.quota[Class::Egress]));
         let reads = SAMPLES * (GROUP_EPOCHS + LEAD_EPOCHS);
-        assert!(reads * AUDIT_READ_BYTES <= delta.egress, "every correct read backs a report (SQ-5)");
+        assert!(reads * AUDIT_READ_BYTES <= delta.units.egress, "every correct read backs a report (SQ-5)");
     }
 }
 
@@ -426,7 +437,10 @@ fn what_is_held_is_renewed_where_there_is_room_for_it() {
     let sold: u64 = mine.iter().map(|s| s.row.quota_leaves).sum();
     let (held, capacity) = (sold, 1 << 20);
     assert!(capacity - sold >= held, "{sold}");
-    let full = change(|v| (v.offer.capacity, v.provider.sold, v.provider.slots) = (capacity, sold, 6));
+    let full = change(|v| {
+        (v.offer.capacity[Class::Storage], v.provider.sold[Class::Storage], v.provider.slots) =
+            (capacity, sold, 6)
+    });
     let views = BTreeMap::from([(account(1), full)]);
     let epoch = |epoch: u64| Posted { height: epoch * P.epoch_blocks(), ..posted() };
     let asked = |at: u64| wanted(&views, &BTreeSet::new(), &mine, (&policy, 0), &epoch(at), &P);
@@ -502,10 +516,8 @@ fn ending(number: u32) -> AgreementUsage {
 
 fn at(epoch: u64, times: u64) -> Posted {
     let mut posted = Posted { height: epoch * P.epoch_blocks(), ..posted() };
-    posted
-        .prices
-        .iter_mut()
-        .for_each(|pair| (pair.price, pair.slow) = (pair.price * times, pair.slow * times));
+    posted.prices =
+        posted.prices.map(|Pair { price, slow }| Pair { price: price * times, slow: slow * times });
     posted
 }
 
@@ -520,10 +532,13 @@ fn asked(view: View, mine: &[AgreementUsage], demand: u64, posted: &Posted) -> V
 fn what_is_held_is_renewed_at_any_price_that_can_be_paid() {
     for times in [1, 4, 5, 100] {
         let opens = asked(view(), &[ending(0)], 0, &at(600, times));
-        let held: u64 = opens.iter().map(|open| open.quota_leaves).sum();
+        let held: u64 = opens.iter().map(|open| open.quota[Class::Storage]).sum();
         assert!(held >= 1 << 12, "{times} times the genesis price: {held}");
-        let dear = P.price_storage as u64 * times;
-        assert!(opens.iter().all(|open| open.max_storage_price > dear || times == 4), "{times}: it may rise");
+        let dear = P.prices[Class::Storage] as u64 * times;
+        assert!(
+            opens.iter().all(|open| open.price_max[Class::Storage] > dear || times == 4),
+            "{times}: it may rise"
+        );
     }
     assert_eq!(asked(view(), &[], 1 << 20, &at(600, 5)), [], "new data has its highest price");
     assert_eq!(
@@ -537,10 +552,10 @@ fn what_is_held_is_renewed_at_any_price_that_can_be_paid() {
 
 #[test]
 fn what_is_held_is_renewed_where_all_egress_is_sold() {
-    let sold_out = || change(|v| v.provider.sold_egress = 1 << 30);
+    let sold_out = || change(|v| v.provider.sold[Class::Egress] = 1 << 30);
     let opens = asked(sold_out(), &[ending(0)], 0, &at(600, 1));
     assert_eq!(
-        opens.iter().map(|open| (open.quota_leaves, open.quota_egress)).collect::<Vec<_>>(),
+        opens.iter().map(|open| (open.quota[Class::Storage], open.quota[Class::Egress])).collect::<Vec<_>>(),
         [(1 << 13, 0)]
     );
     assert_eq!(asked(sold_out(), &[], 0, &at(600, 1)), [], "new data is to be read again");
@@ -551,24 +566,24 @@ fn growth_that_does_not_fit_in_one_piece_comes_in_smaller_ones() {
     let full = |number, leaves| usage_of(1, number, leaves, leaves);
     let mine = [full(0, 1 << 13), full(1, 1 << 14), full(2, 1 << 15)];
     // The next would be 2^16; three first quotas are free.
-    let narrow = change(|v| v.provider.sold = (1 << 23) - 3 * (1 << 13));
+    let narrow = change(|v| v.provider.sold[Class::Storage] = (1 << 23) - 3 * (1 << 13));
     let opens = asked(narrow.clone(), &mine, 0, &posted());
-    assert_eq!(opens.iter().map(|open| open.quota_leaves).collect::<Vec<_>>(), [1 << 14]);
+    assert_eq!(opens.iter().map(|open| open.quota[Class::Storage]).collect::<Vec<_>>(), [1 << 14]);
     let opens = asked(narrow, &mine, 1 << 18, &posted());
-    let sum: u64 = opens.iter().map(|open| open.quota_leaves).sum();
+    let sum: u64 = opens.iter().map(|open| open.quota[Class::Storage]).sum();
     assert_eq!(sum, 3 << 13, "all that is free, and no more");
 }
 
 #[test]
 fn an_opening_locks_what_is_reckoned_with_slack_for_the_price() {
     let policy = Policy::of(&P);
-    let most = Quota::to_hold(P.quota_leaves_max, policy.most);
+    let most = Quota::to_hold(P.quota_max[Class::Storage], policy.most);
     for times in [1, 3] {
         let posted = at(1, times);
         let open = policy.open(&view(), most, &posted, &P).expect("accepted");
         let needed = |posted: &Posted| locked(&agreement(&open, posted), &view().provider, &P).storage;
         let mut risen = posted;
-        risen.prices[STORAGE].price += risen.prices[STORAGE].price / 8;
+        risen.prices[Class::Storage].price += risen.prices[Class::Storage].price / 8;
         assert!(needed(&risen) <= open.storage_reserve_max, "it may rise by an eighth");
         assert!(open.storage_reserve_max.grains() <= needed(&posted).grains() * 5 / 4);
     }

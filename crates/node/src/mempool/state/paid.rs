@@ -10,7 +10,7 @@
 //! 2. In the main part an operation ranks as the lowest offer of its account up to it, because it cannot
 //!    be in a block before those.
 
-use super::{Entry, Funds, Pending, Pool, Rank, Refused};
+use super::{Funds, Pending, Pool, PoolEntry, Rank, Refused};
 use commonware_codec::EncodeSize as _;
 use posync_protocol::{
     Account, Amount, Body, Code, Hash, Operation,
@@ -31,7 +31,7 @@ pub(super) type Key = (Rank, Reverse<u64>, Hash);
 
 /// The part of the lane in which a paid operation waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum PoolPlace {
     /// The operation is in no part, as while it is inserted or removed.
     None,
     /// In the main part, at this rank.
@@ -89,7 +89,7 @@ impl Pool {
         }
         let pending = self.accounts.entry(signer).or_insert(Pending { funds, by_nonce: BTreeMap::new() });
         pending.by_nonce.insert(nonce, id);
-        self.keep(id, Entry { units, rank, ..Entry::new(operation, bytes) });
+        self.keep(id, PoolEntry { units, rank, ..PoolEntry::new(operation, bytes) });
         self.arrange(&signer);
         self.shrink();
         Ok(())
@@ -121,7 +121,7 @@ impl Pool {
 
     /// Checks that evicting entries ranked below `key` in the main part, and `old`, leaves room for `bytes`.
     fn check_room(&self, bytes: usize, old: Option<Hash>, key: (Rank, Reverse<u64>)) -> Result<(), Refused> {
-        let returned = old.filter(|old| self.entries[old].place != Place::Gap);
+        let returned = old.filter(|old| self.entries[old].place != PoolPlace::Gap);
         let returned = returned.map_or(0, |old| self.entries[&old].bytes);
         let mut over = (self.paid_bytes - returned + bytes).saturating_sub(PAID_BYTES);
         for (rank, nonce, victim) in &self.paid {
@@ -140,7 +140,7 @@ impl Pool {
         let pending = self.accounts.get(signer).into_iter().flat_map(|pending| pending.by_nonce.values());
         let own = pending.filter(|id| Some(**id) != old).map(|id| &self.entries[id]);
         let (mut count, mut own_bytes) = (1, bytes);
-        for entry in own.filter(|entry| entry.place == Place::Gap) {
+        for entry in own.filter(|entry| entry.place == PoolPlace::Gap) {
             (count, own_bytes) = (count + 1, own_bytes + entry.bytes);
         }
         if count > MEMPOOL_GAP_PER_ACCOUNT || own_bytes > MEMPOOL_GAP_BYTES_PER_ACCOUNT {
@@ -163,36 +163,36 @@ impl Pool {
             let place = if nonce == next {
                 next = next.saturating_add(1);
                 least = least.min(self.entries[&id].rank);
-                Place::Main(least)
+                PoolPlace::Main(least)
             } else {
-                Place::Gap
+                PoolPlace::Gap
             };
             self.put_at(&id, place);
         }
     }
 
     /// Moves a paid operation to another part, or out of both.
-    pub(super) fn put_at(&mut self, id: &Hash, place: Place) {
+    pub(super) fn put_at(&mut self, id: &Hash, place: PoolPlace) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let (bytes, nonce, Reverse(arrival)) = (entry.bytes, Reverse(entry.operation.nonce), entry.rank.1);
         match std::mem::replace(&mut entry.place, place) {
-            Place::None => {}
-            Place::Main(rank) => {
+            PoolPlace::None => {}
+            PoolPlace::Main(rank) => {
                 self.paid.remove(&(rank, nonce, *id));
                 self.paid_bytes -= bytes;
             }
-            Place::Gap => {
+            PoolPlace::Gap => {
                 self.gaps.remove(&(arrival, *id));
                 self.gap_bytes -= bytes;
             }
         }
         match place {
-            Place::None => {}
-            Place::Main(rank) => {
+            PoolPlace::None => {}
+            PoolPlace::Main(rank) => {
                 self.paid.insert((rank, nonce, *id));
                 self.paid_bytes += bytes;
             }
-            Place::Gap => {
+            PoolPlace::Gap => {
                 self.gaps.insert((arrival, *id));
                 self.gap_bytes += bytes;
             }
@@ -210,7 +210,7 @@ impl Pool {
 
     /// True if an operation waits behind a gap.
     pub(in crate::mempool) fn is_behind_gap(&self, id: &Hash) -> bool {
-        self.entries.get(id).is_some_and(|entry| entry.place == Place::Gap)
+        self.entries.get(id).is_some_and(|entry| entry.place == PoolPlace::Gap)
     }
 
     /// Applies an account's present state: drops old nonces, and operations that its balance no longer

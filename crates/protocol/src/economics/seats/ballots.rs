@@ -3,6 +3,7 @@
 //! Source: <https://eips.ethereum.org/EIPS/eip-225>, whose table of cases these ballots reproduce.
 //! The engine, not these ballots, decides which seats may sign a block.
 
+use crate::number::index;
 use crate::{Account, limits::SEATS_MAX};
 use alloc::collections::{BTreeMap, BTreeSet};
 
@@ -47,7 +48,7 @@ pub struct Ballots {
 impl Ballots {
     /// Starts without votes; seats beyond [`SEATS_MAX`] are left out.
     pub fn new(seats: impl IntoIterator<Item = Account>) -> Self {
-        Self { seats: seats.into_iter().take(SEATS_MAX as usize).collect(), votes: BTreeMap::new() }
+        Self { seats: seats.into_iter().take(index(SEATS_MAX)).collect(), votes: BTreeMap::new() }
     }
 
     /// The accounts that have a seat.
@@ -68,7 +69,7 @@ impl Ballots {
         if !self.seats.contains(seat) {
             return Err(Refused::Stranger);
         }
-        let is_full = self.seats.len() >= SEATS_MAX as usize;
+        let is_full = self.seats.len() >= index(SEATS_MAX);
         let has_meaning = self.seats.contains(about) != admit && !(admit && is_full);
         let own = self.votes.entry(*seat).or_default();
         if !has_meaning {

@@ -5,6 +5,7 @@
 //! go to the lower account.
 
 use super::{Track, automatic_max, churn_max, seats_for};
+use crate::number::index;
 use crate::{
     Account,
     limits::{OPERATOR_BYTES, SEATS_MAX, SEATS_MIN},
@@ -87,8 +88,8 @@ impl Room {
     /// Takes a seat away if the term's churn, the least number of seats and the share of automatic ones allow
     /// it. Returns true if it did.
     const fn take(&mut self, automatic: bool) -> bool {
-        let left = self.automatic - automatic as usize;
-        let few = self.seats <= SEATS_MIN as usize;
+        let left = if automatic { self.automatic - 1 } else { self.automatic };
+        let few = self.seats <= index(SEATS_MIN);
         let is_over = !automatic && left > automatic_max(self.seats - 1);
         if self.churn == 0 || few || is_over {
             return false;
@@ -99,9 +100,10 @@ impl Room {
 
     /// Gives a seat if the same limits and the largest number of seats allow it. Returns true if it did.
     const fn give(&mut self, way: Way) -> bool {
-        let automatic = self.automatic + matches!(way, Way::Automatic) as usize;
-        let is_over = matches!(way, Way::Automatic) && automatic > automatic_max(self.seats + 1);
-        if self.churn == 0 || self.seats >= SEATS_MAX as usize || is_over {
+        let is_automatic = matches!(way, Way::Automatic);
+        let automatic = if is_automatic { self.automatic + 1 } else { self.automatic };
+        let is_over = is_automatic && automatic > automatic_max(self.seats + 1);
+        if self.churn == 0 || self.seats >= index(SEATS_MAX) || is_over {
             return false;
         }
         (self.seats, self.automatic, self.churn) = (self.seats + 1, automatic, self.churn - 1);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::fixtures::{CHAIN, claim_of, id, sign_of, terms};
-use posync_protocol::record::Version;
+use posync_protocol::{Class, record::Version};
 
 fn shard(tag: u8) -> (Hash, u64) {
     ([tag; 32], 1_000 * u64::from(tag))
@@ -189,7 +189,8 @@ fn the_pay_that_is_missed_counts_from_each_signature_to_the_next() {
     let leaves: Vec<u64> = asks.iter().map(|ask| ask.claim.leaves).collect();
     let parameters = Parameters { round_blocks: 1, burn: ONE / 5, committee: ONE / 20, ..Parameters::LOCAL };
     let mut terms = terms();
-    (terms.agreement.storage_price, terms.agreement.storage_slow) = (4 << 20, 8 << 20);
+    (terms.agreement.prices[Class::Storage].price, terms.agreement.prices[Class::Storage].slow) =
+        (4 << 20, 8 << 20);
     let missed = |state: &State, terms: &Terms, height| {
         let found = state.missed(terms, height, &parameters);
         found.map(|(bringing, pay)| (bringing.claim.version, pay))
@@ -204,7 +205,8 @@ fn the_pay_that_is_missed_counts_from_each_signature_to_the_next() {
     state.observe(id(), &terms.data);
     let more = u128::from(leaves[3] - leaves[2]);
     assert_eq!(missed(&state, &terms, 70), Some((4, 3 * more * 30)));
-    (terms.agreement.storage_price, terms.agreement.storage_slow) = (4 << 20, 2 << 20);
+    (terms.agreement.prices[Class::Storage].price, terms.agreement.prices[Class::Storage].slow) =
+        (4 << 20, 2 << 20);
     assert_eq!(missed(&state, &terms, 70), Some((4, 3 * more * 30 / 2)), "paid at the lower price");
     terms.data = in_force(&asks[3].claim);
     state.observe(id(), &terms.data);

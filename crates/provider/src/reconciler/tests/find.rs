@@ -2,17 +2,19 @@
 
 use super::*;
 use posync_protocol::operation::{CLOSE_NAMESPACE, Close};
+use posync_protocol::{Class, PerClass, Units};
 
 /// An opening for everything that paul offers, for this many epochs.
 fn all_of_it(bench: &Bench, slot: u32, epochs: u64) -> Open {
-    let body = open_body(&bench.ledger.world.lock(), slot, epochs);
-    Open { quota_leaves: register_body().capacity, ..body }
+    let mut body = open_body(&bench.ledger.world.lock(), slot, epochs);
+    body.quota[Class::Storage] = register_body().capacity[Class::Storage];
+    body
 }
 
 /// An opening for a small part of paul's offer.
 fn little(bench: &Bench, slot: u32, epochs: u64) -> Open {
     let body = open_body(&bench.ledger.world.lock(), slot, epochs);
-    Open { quota_leaves: 1 << 10, quota_egress: 1 << 20, ..body }
+    Open { quota: PerClass::new(1 << 10, 1 << 20, 0), ..body }
 }
 
 impl Bench {
@@ -65,11 +67,7 @@ impl Bench {
         let body = UpdateProvider {
             bond_add: Amount::ZERO,
             capacity: registration.capacity,
-            capacity_egress: registration.capacity_egress,
-            capacity_gas: 0,
-            reserve_storage: 0,
-            reserve_egress: 0,
-            reserve_gas: 0,
+            reserve: registration.reserve,
             term_max: registration.term_max,
             addresses: registration.addresses,
             index: provider.index,
@@ -97,8 +95,8 @@ fn an_agreement_that_nobody_ever_used_is_cleared_after_its_end_and_an_exit_compl
         assert_eq!(bench.submit("carol", again), Ok(Code::NoCapacity), "all of the room is held");
         let epoch = bench.epoch_blocks();
         bench.watch_blocks(&context, 5 * epoch).await;
-        let Provider { slots, sold, sold_egress, .. } = bench.provider();
-        assert_eq!((slots, sold, sold_egress), (0, 0, 0));
+        let Provider { slots, sold, .. } = bench.provider();
+        assert_eq!((slots, sold), (0, PerClass::all(0)));
         assert!(bench.found().is_empty(), "and its absence is proved");
         bench.open_with(all_of_it(&bench, 6, 2));
         assert_eq!(bench.update(true, None), Ok(Code::Done));
@@ -216,7 +214,7 @@ fn one_opened_while_another_is_closed_is_found_although_the_counts_agree() {
         // More agreements than one round proves.
         for slot in 0..90 {
             let id = bench.open_with(little(&bench, slot, 600));
-            let voucher = Voucher::signed(&key("carol"), &chain, id, 1, 0);
+            let voucher = Voucher::signed(&key("carol"), &chain, id, Units::egress(1));
             let kept = Redemption { voucher, session_key: account("carol"), claim: None };
             bench.handler.parts().vouchers.keep(kept).await.expect("durable");
         }

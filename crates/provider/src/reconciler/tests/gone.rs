@@ -1,6 +1,7 @@
 //! F1: no agreement is given up because a node proved an old state.
 
 use super::*;
+use posync_protocol::Units;
 
 impl Bench {
     fn stored(&self) -> u64 {
@@ -13,7 +14,7 @@ impl Bench {
 
     async fn pay(&self, id: AgreementId, egress: u64) {
         let chain = self.ledger.world.lock().chain;
-        let voucher = Voucher::signed(&key("carol"), &chain, id, egress, 0);
+        let voucher = Voucher::signed(&key("carol"), &chain, id, Units::egress(egress));
         let kept = Redemption { voucher, session_key: account("carol"), claim: None };
         self.handler.parts().vouchers.keep(kept).await.expect("durable");
     }

@@ -1,7 +1,7 @@
 //! Data sets that no consumer submits, shards that are asked again, and the return after silence.
 
 use super::*;
-use posync_protocol::{operation::Settle, record::AccountState};
+use posync_protocol::{Class, operation::Settle, record::AccountState};
 
 fn balance(bench: &Bench, who: &str) -> u128 {
     let state: Option<AccountState> = bench.ledger.world.lock().get(AccountState::key(&account(who)));
@@ -34,7 +34,7 @@ fn a_claim_that_its_consumer_never_brings_is_brought_once_the_missed_pay_exceeds
         assert_eq!(bench.on_ledger().current.leaves, 6 * 4096);
         let fee = before - balance(&bench, "paul");
         let rounds = parameters.round(bench.ledger.world.lock().height) - parameters.round(start);
-        let a_round = parameters.price_storage * 6 * 4096 / (1 << 20) * 3 / 4;
+        let a_round = parameters.prices[Class::Storage] * 6 * 4096 / (1 << 20) * 3 / 4;
         assert!(fee > 0 && a_round * u128::from(rounds) > fee, "{fee} {a_round} {rounds}");
         assert!(a_round * u128::from(rounds - 2) < fee, "and not long after: {fee} {a_round} {rounds}");
         // From here on it is paid, and submits nothing more.

@@ -61,8 +61,12 @@ impl Years {
             let successor =
                 old && self.holds(&it.row.id.provider) && self.successor(at, epoch, false).is_some();
             let away = it.live && old && !successor && is_late_in_term(&it.row, epoch, &P);
-            let around =
-                Around { successor, idle: false, kept: false, egress_price: posted.prices[EGRESS].price };
+            let around = Around {
+                successor,
+                idle: false,
+                kept: false,
+                egress_price: posted.prices[Class::Egress].price,
+            };
             match next(&it, epoch, around, &policy, &P) {
                 Step::Drain => self.all[at].row.stage = Stage::Draining as u8,
                 Step::Nothing | Step::TopUp(_) if away && open => {
@@ -83,9 +87,9 @@ impl Years {
         }
         for (provider, opens) in asked {
             for open in opens {
-                let mut new = usage_of(provider.0[0], self.all.len() as u32, open.quota_leaves, 0);
+                let mut new = usage_of(provider.0[0], self.all.len() as u32, open.quota[Class::Storage], 0);
                 new.row.id.opened = posted.height;
-                (new.row.end_epoch, new.row.quota_egress) = (open.end_epoch, open.quota_egress);
+                (new.row.end_epoch, new.row.quota_egress) = (open.end_epoch, open.quota[Class::Egress]);
                 self.all.push(new);
             }
         }
@@ -110,7 +114,7 @@ fn what_is_held_outlives_its_agreements_whatever_their_load() {
             }
         }),
         ("a provider sells no more egress", quota, 1, |years| {
-            years.views.get_mut(&account(4)).expect("there").provider.sold_egress = 1 << 30;
+            years.views.get_mut(&account(4)).expect("there").provider.sold[Class::Egress] = 1 << 30;
         }),
     ];
     for (what, load, price, spoil) in cases {

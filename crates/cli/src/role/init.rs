@@ -1,0 +1,207 @@
+//! `posync init`: makes the directory of a role: its key, its settings, its copy of the network file.
+//!
+//! Everything that may fail is tried before the key is made: a directory in which something cannot be
+//! written is found while nothing is lost.
+
+use super::{
+    GENESIS_FILE, KEY_FILE,
+    settings::{self, Settings},
+    start::writable,
+};
+use crate::{
+    commands::card::{self, Places},
+    failure::{Exit, Failure, Outcome},
+    keys,
+    net::{Access, Net, file},
+    network::Role,
+    output::Output,
+    target,
+};
+use commonware_cryptography::ed25519::PrivateKey;
+use posync_node::{ceremony::card::CARD_FILE, genesis::signatures::SIGNATURES_FILE};
+use serde_json::json;
+use std::{
+    fs::{self, DirBuilder},
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+/// Command-line arguments of `posync init`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Init {
+    /// The role that the directory is for
+    #[arg(value_enum)]
+    role: Role,
+    /// The role's directory; made if it does not exist
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// A setting of its config.toml, such as advertise=storage.example.org:4100; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Init {
+    /// Makes the directory; prints the account, what to back up and what never to restore.
+    pub(crate) fn run(self, access: Option<&Access>, output: Output) -> Outcome {
+        let Self { role, dir, set } = self;
+        let mut settings = Settings::new(role, &dir);
+        for pair in &set {
+            let (key, value) = pair.split_once('=').ok_or_else(|| {
+                let next = "write it as --set capacity=\"500 GiB\"";
+                Failure::new(Exit::Usage, format!("'{pair}' sets nothing"), "there is no = in it", next)
+            })?;
+            settings.set(key.trim(), value.trim())?;
+        }
+        let net = access.map(Net::open).transpose()?;
+        vacant(role, &dir)?;
+        private(&dir)?;
+        writable(&dir)?;
+        if let Some(net) = &net {
+            target::replace(&dir.join(file::FILE), net.file.to_toml().as_bytes())?;
+        }
+        settings.write()?;
+        // The key is last: its presence means that the directory is complete.
+        let path = dir.join(KEY_FILE);
+        let key = if path.exists() {
+            keys::read(&path)?
+        } else {
+            keys::create(&path, &mut commonware_utils::sys_rng())?
+        };
+        let card = (role == Role::Authority).then(|| write_card(&settings, &key));
+        let made = Made { role, directory: &dir, account: keys::account(&key).to_string(), card, net };
+        let card = made.card.as_ref().and_then(|card| card.as_ref().ok());
+        let value = json!({ "role": role, "directory": dir, "account": made.account,
+            "network": made.net.as_ref().map(Net::chain), "card": card });
+        output.answer(&value, || made.screen())
+    }
+}
+
+/// Writes the card of an authority with the addresses that its settings announce; returns its path.
+fn write_card(settings: &Settings, key: &PrivateKey) -> Outcome<PathBuf> {
+    let places = Places {
+        advertise: settings.announced("advertise", "listen")?.to_string(),
+        egress: settings.ip("egress")?,
+        service: settings.announced("service_advertise", "service_listen")?.to_string(),
+        payout: None,
+    };
+    card::write(&settings.directory, key, &places)?;
+    Ok(settings.directory.join(CARD_FILE))
+}
+
+/// Refuses a directory that holds a role. An authority may have its key from `posync card`, and its share from
+/// a ceremony.
+fn vacant(role: Role, directory: &Path) -> Outcome {
+    let all = [settings::FILE, KEY_FILE, "storage", "secrets"];
+    let found = if role == Role::Authority { &all[..1] } else { &all[..] };
+    let Some(found) = found.iter().find(|name| fs::symlink_metadata(directory.join(name)).is_ok()) else {
+        return Ok(());
+    };
+    Err(Failure::new(
+        Exit::Refused,
+        format!("{} holds a role already", directory.display()),
+        format!("it holds {found}"),
+        "name another directory with --dir; `posync start` runs the role that is there",
+    ))
+}
+
+/// Creates a directory that only its owner may enter.
+pub(crate) fn private(directory: &Path) -> Outcome {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|error| Failure::file(directory, "make the directory", error))
+}
+
+/// The files to back up, and what losing them costs.
+const fn back_up(role: Role) -> &'static str {
+    match role {
+        Role::Authority => "node.key     the identity of the authority. Lost: the seat is lost.",
+        Role::Provider => "node.key     the account with the bond and all pay. Lost: both are lost.",
+        Role::Gateway => {
+            "node.key     the account that pays providers. Lost: its money is lost.\n  the catalogue  with \
+             `posync gateway backup FILE`, often. Lost: every file is lost, for it holds the keys of the files."
+        }
+        Role::Node => "node.key     the identity of the node. Lost: make a new one.",
+    }
+}
+
+/// The files of which an old copy would do harm.
+const fn never(role: Role) -> &'static str {
+    match role {
+        Role::Authority | Role::Node => {
+            "secrets/ and storage/. An old copy of them, or a second machine with the same key, signs twice and\n  \
+             is slashed. After a lost disk start with node.key, config.toml, genesis and genesis.signatures alone:\n  \
+             the node syncs and is dealt a new share."
+        }
+        Role::Provider => {
+            "the volume from an old copy while the network runs: it lacks vouchers and shards that were\n  \
+             acknowledged since. Two machines with one key answer for each other's shards and fail draws."
+        }
+        Role::Gateway => {
+            "storage/ from a copy of its files: an old catalogue forgets what is stored and signs vouchers\n  \
+             anew. `posync gateway restore` is the way. Two machines with one key spend from one account."
+        }
+    }
+}
+
+/// A directory that was made, with what is in it.
+struct Made<'a> {
+    role: Role,
+    directory: &'a Path,
+    account: String,
+    /// Path of an authority's card, or the reason why there is none.
+    card: Option<Outcome<PathBuf>>,
+    net: Option<Net>,
+}
+
+impl Made<'_> {
+    /// The steps that are left to the operator.
+    fn next(&self) -> String {
+        let at = self.directory.display();
+        let mut steps = Vec::new();
+        let settings = match self.role {
+            Role::Authority | Role::Node => "advertise, service_advertise",
+            Role::Provider => "operator, region, capacity, advertise",
+            Role::Gateway => "owner, users, listen",
+        };
+        steps.push(format!("edit {at}/{}: {settings}", settings::FILE));
+        match &self.card {
+            Some(Ok(_)) => steps.push("give the card to whoever collects the draft".into()),
+            Some(Err(_)) => steps.push(format!(
+                "posync card --dir {at} --advertise HOST:PORT --service HOST:PORT, with the addresses that you set"
+            )),
+            None => (),
+        }
+        if self.role == Role::Authority {
+            let files = format!("{GENESIS_FILE} and {SIGNATURES_FILE}");
+            steps.push(format!("posync ceremony --dir {at} DRAFT, which writes {files} there"));
+        } else if self.net.is_none() {
+            steps.push(format!("copy the network file to {at}/{}", file::FILE));
+        }
+        if self.role == Role::Node {
+            steps.push(format!("copy {GENESIS_FILE} and {SIGNATURES_FILE} of the network to {at}"));
+        }
+        if matches!(self.role, Role::Provider | Role::Gateway) {
+            steps.push("send money to the account above".into());
+        }
+        steps.push(format!("posync start --dir {at}"));
+        let lines = steps.iter().zip(1..).map(|(step, number)| format!("  {number}. {step}"));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    fn screen(&self) -> String {
+        let card = match &self.card {
+            Some(Ok(path)) => format!("\ncard      {}, which is public", path.display()),
+            Some(Err(why)) => format!("\ncard      none yet: {}", why.in_one_line()),
+            None => String::new(),
+        };
+        format!(
+            "role      {role} in {}\naccount   {}{card}\n\nBack up, where nobody else can read it:\n  {}\n\n\
+             Never restore:\n  {}\n\nNext:\n{}",
+            self.directory.display(),
+            self.account,
+            back_up(self.role),
+            never(self.role),
+            self.next(),
+            role = self.role
+        )
+    }
+}

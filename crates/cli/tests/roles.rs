@@ -1,0 +1,301 @@
+//! Roles that are started on their own, without `devnet`: a provider and a gateway of other owners join a
+//! running network with its network file alone.
+
+mod common;
+
+use common::{Net, POSYNC, eventually, signal, text};
+use posync_client::address::Address;
+use posync_protocol::{Account, block::sha256};
+use serde_json::Value;
+use std::{
+    fs::{self, File},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+use toml_edit::{DocumentMut, value};
+
+/// A network key that is a point of its group, and no network's.
+const OTHER_KEY: &str = "93e02b6052719f607dacd3a088274f65596bd0d09920b61ab5da61bbdc7f5049334cf11213945d57e5ac7d055d042b7e024aa2b2f08f0a91260805272dc51051c6e47ad4fa403b02b4510b647ae3d1770bac0326a805bbefd48056c8c121bdb8";
+
+fn posync(arguments: &[&str]) -> Output {
+    let mut command = Command::new(POSYNC);
+    command.arg("--json").args(arguments).env_remove("POSYNC_NET");
+    command.stdin(Stdio::null()).output().expect("the program starts")
+}
+
+/// Runs a command that must succeed; returns its answer.
+fn ask(arguments: &[&str]) -> Value {
+    let output = posync(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// Runs a command that must fail; returns its exit code and its messages.
+fn refuse(arguments: &[&str]) -> (i32, String) {
+    let output = posync(arguments);
+    assert!(!output.status.success(), "{arguments:?} was expected to fail");
+    (output.status.code().expect("not killed"), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// A port on loopback that nobody listens on.
+fn port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port()
+}
+
+/// A role in a directory of its own, and its process.
+struct Member {
+    directory: PathBuf,
+    account: String,
+    process: Option<Child>,
+}
+
+impl Member {
+    fn init(home: &Path, role: &str, line: &str, settings: &[String]) -> Self {
+        let directory = home.join(role);
+        let mut arguments = vec!["--net", line, "init", role, "--dir", directory.to_str().expect("text")];
+        settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+        let made = ask(&arguments);
+        Self { directory, account: text(&made["account"]).to_owned(), process: None }
+    }
+
+    fn start(&mut self) {
+        let log = File::create(self.directory.with_extension("log")).expect("writable");
+        let mut command = Command::new(POSYNC);
+        command.args(["start", "--dir"]).arg(&self.directory);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        self.process = Some(child.expect("it starts"));
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.with_extension("log")).unwrap_or_default()
+    }
+
+    fn is_ready(&self) {
+        eventually(60, "it applies a block", || {
+            assert!(!self.log().contains("ERROR"), "{}", self.log());
+            self.log().contains("ready: ")
+        });
+    }
+
+    /// Asks the role to end, and returns its exit code.
+    fn end(&mut self) -> Option<i32> {
+        let mut child = self.process.take().expect("it runs");
+        signal("TERM", child.id());
+        child.wait().expect("it was started here").code()
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.process.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn row<'a>(rows: &'a Value, account: &str) -> Option<&'a Value> {
+    rows.as_array().expect("a list").iter().find(|row| row["account"] == account)
+}
+
+#[test]
+fn a_provider_and_a_gateway_of_other_owners_join_with_the_network_file_alone() {
+    // With eight others, the ninth provider holds a shard of nearly every segment.
+    let net = Net::start_with(&["--providers", "8"]);
+    let home = tempfile::tempdir().expect("a directory");
+    let shown = ask(&["net", "show", "--net", net.directory.to_str().expect("text")]);
+    let line = text(&shown["line"]).to_owned();
+    let user = net.directory.join("user.key").display().to_string();
+    let owner = text(&net.ask(&["account"])["account"]).to_owned();
+
+    let at = port();
+    let settings = [
+        "operator=ann".to_owned(),
+        "region=north".to_owned(),
+        "private=true".to_owned(),
+        format!("listen=127.0.0.1:{at}"),
+        format!("advertise=localhost:{at}"),
+        "capacity=2 GiB".to_owned(),
+    ];
+    let mut provider = Member::init(home.path(), "provider", &line, &settings);
+    let mode =
+        |name: &str| fs::metadata(provider.directory.join(name)).expect("there").permissions().mode() & 0o777;
+    assert_eq!((mode("."), mode("node.key")), (0o700, 0o600));
+    assert!(!provider.directory.join("genesis").exists(), "a network file is enough");
+    let at = port();
+    let settings = [format!("owner={owner}"), "private=true".to_owned(), format!("listen=127.0.0.1:{at}")];
+    let mut gateway = Member::init(home.path(), "gateway", &line, &settings);
+    net.ask(&["send", &provider.account, "5000"]);
+    net.ask(&["send", &gateway.account, "200000"]);
+
+    provider.start();
+    gateway.start();
+    provider.is_ready();
+    gateway.is_ready();
+    let found = net.wait_for(&["providers"], 60, "the provider is registered", |rows| {
+        row(rows, &provider.account).is_some_and(|row| row["capacity_bytes"] == 2_u64 << 30)
+    });
+    let named = text(&row(&found, &provider.account).expect("there")["address"]).to_owned();
+    assert!(named.starts_with("localhost:"), "a name stands on the ledger: {named}");
+
+    stored_by_name(
+        &net,
+        (home.path(), &line, &user),
+        (&provider, &format!("{}@localhost:{at}", gateway.account)),
+    );
+    moves(&net, &mut provider);
+    assert_eq!(provider.end(), Some(0), "{}", provider.log());
+    assert_eq!(gateway.end(), Some(0), "{}", gateway.log());
+    assert!(gateway.log().contains("SIGTERM"), "{}", gateway.log());
+}
+
+fn joined<'a>(first: &[&'a str], then: &[&'a str]) -> Vec<&'a str> {
+    [first, then].concat()
+}
+
+/// Stores files at the gateway until the provider, which is known by a name alone, holds a shard; reads them
+/// back with nothing but the line and the user's key.
+fn stored_by_name(net: &Net, (home, line, user): (&Path, &str, &str), (provider, gateway): (&Member, &str)) {
+    let source = common::file(home, "source", 300_000, 77);
+    let source = source.to_str().expect("text");
+    let by = ["--net", line, "--key", user, "--gateway", gateway];
+    eventually(120, "the gateway has agreements", || {
+        posync(&joined(&by, &["put", source, "first"])).status.success()
+    });
+    let mut files = 0;
+    eventually(180, "a provider with a name gets shards", || {
+        files += 1;
+        ask(&joined(&by, &["put", source, &format!("file {files}")]));
+        let rows = net.ask(&["providers"]);
+        row(&rows, &provider.account).is_some_and(|row| row["stored_bytes"].as_u64() > Some(0))
+    });
+    let target = home.join("read back");
+    ask(&joined(&by, &["get", "file 1", target.to_str().expect("text")]));
+    assert_eq!(fs::read(source).expect("readable"), fs::read(target).expect("written"));
+    let (code, said) = refuse(&["--net", line, "--gateway", gateway, "ls"]);
+    assert!(code == 2 && said.contains("--key"), "{said}");
+}
+
+/// Starts the provider at another address: the ledger has it soon, and nothing else changes.
+fn moves(net: &Net, provider: &mut Member) {
+    assert_eq!(provider.end(), Some(0), "{}", provider.log());
+    let at = port();
+    common::set(&provider.directory, "listen", &format!("\"127.0.0.1:{at}\""));
+    common::set(&provider.directory, "advertise", &format!("\"localhost:{at}\""));
+    provider.start();
+    provider.is_ready();
+    let rows = net.wait_for(&["providers"], 60, "the new address is on the ledger", |rows| {
+        row(rows, &provider.account).is_some_and(|row| row["address"] == format!("localhost:{at}"))
+    });
+    assert_eq!(row(&rows, &provider.account).expect("there")["capacity_bytes"], 2_u64 << 30);
+}
+
+#[test]
+fn a_role_that_cannot_run_says_what_to_set_before_anything_happens() {
+    let home = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| home.path().join(name).display().to_string();
+    fs::write(at("file"), "").expect("writable");
+    let (code, said) = refuse(&["init", "provider", "--dir", &at("file/below")]);
+    assert!(code == 8 && said.contains("below"), "{said}");
+    let (code, said) = refuse(&["init", "provider", "--dir", &at("new"), "--set", "capcity=1"]);
+    assert!(code == 2 && said.contains("`capacity`"), "{said}");
+    let (code, said) = refuse(&["init", "provider", "--dir", &at("new"), "--net", "posync1qqqqqq"]);
+    assert!(code == 2 && said.contains("network file"), "{said}");
+    assert!(!home.path().join("new").exists(), "nothing was made");
+
+    for role in ["authority", "provider", "gateway", "node"] {
+        let directory = at(role);
+        ask(&["init", role, "--dir", &directory]);
+        let (code, said) = refuse(&["init", role, "--dir", &directory]);
+        assert!(code == 5 && said.contains("holds a role already"), "{said}");
+        let key = fs::read(Path::new(&directory).join("node.key")).expect("there");
+        let (code, said) = refuse(&["start", "--dir", &directory]);
+        let missing = if matches!(role, "authority" | "node") { "advertise" } else { "network.toml" };
+        assert!([2, 8].contains(&code) && said.contains(missing), "{role}: {said}");
+        assert_eq!(fs::read(Path::new(&directory).join("node.key")).expect("there"), key);
+        let path = Path::new(&directory).join("config.toml");
+        let text = fs::read_to_string(&path).expect("there");
+        fs::write(&path, text + "listne = \"x\"\n").expect("writable");
+        let (code, said) = refuse(&["start", "--dir", &directory]);
+        assert!(code == 2 && said.contains("did you mean `listen`"), "{role}: {said}");
+    }
+    let (code, said) = refuse(&["start", "--dir", &at("nowhere")]);
+    assert!(code == 8 && said.contains("posync init"), "{said}");
+}
+
+/// Bytes over which a network file's checksum is, by the format's description.
+fn checksum(document: &DocumentMut) -> String {
+    let digits = |key: &str| hex::decode(document[key].as_str().expect("text")).expect("hex");
+    let point = &document["checkpoint"];
+    let mut bytes = [vec![1], digits("chain"), digits("network_key"), digits("parameters")].concat();
+    bytes.extend(point["height"].as_integer().expect("a number").to_be_bytes());
+    bytes.extend(hex::decode(point["block"].as_str().expect("text")).expect("hex"));
+    for kind in ["node", "gateway"] {
+        let all = document[kind].as_array_of_tables().expect("a list");
+        bytes.push(all.len() as u8);
+        for table in all {
+            let account: Account = table["account"].as_str().expect("text").parse().expect("an account");
+            bytes.extend(account.0);
+            bytes.push(u8::from(table.get("archive").and_then(|item| item.as_bool()).unwrap_or_default()));
+            let address = table["address"].as_str().expect("text").parse().expect("an address");
+            let Address::Ip(std::net::SocketAddr::V4(at)) = address else { panic!("all are IPv4") };
+            bytes.push(4);
+            bytes.extend(at.ip().octets());
+            bytes.extend(at.port().to_be_bytes());
+        }
+    }
+    hex::encode(&sha256(&[b"posync/net/1".as_slice(), &bytes].concat())[..4])
+}
+
+#[test]
+fn a_network_is_reached_by_file_line_or_directory_and_another_one_is_named() {
+    let mut net = Net::start();
+    let home = tempfile::tempdir().expect("a directory");
+    let file = home.path().join("network.toml");
+    let of_net = net.directory.join("network.toml");
+    fs::copy(&of_net, &file).expect("copied");
+    let file = file.to_str().expect("text");
+    let line = text(&ask(&["net", "show", "--net", file])["line"]).to_owned();
+    for access in [file, &line, net.directory.to_str().expect("text")] {
+        let status = ask(&["--net", access, "status"]);
+        assert!(status["height"].as_u64() > Some(0), "{status}");
+        assert_eq!(ask(&["--net", access, "providers"]).as_array().map(Vec::len), Some(10));
+    }
+    let asked = ask(&["--net", &line, "net", "show", "--ask"]);
+    assert!(text(&asked["nodes"][0]["answer"]).contains("proves block"), "{asked}");
+    let newer = home.path().join("newer.toml").display().to_string();
+    let height = ask(&["--net", &line, "net", "export", &newer])["height"].as_u64().expect("a height");
+    assert!(height > 0 && ask(&["--net", &newer, "status"])["height"].as_u64() >= Some(height));
+    let (code, said) = refuse(&["--net", file, "send", "sync1x", "1"]);
+    assert_eq!(code, 2, "{said}");
+
+    let was = fs::read_to_string(&of_net).expect("readable");
+    let changed = |key: &str, to: &str| {
+        let mut document: DocumentMut = was.parse().expect("TOML");
+        assert_eq!(document["checksum"].as_str(), Some(checksum(&document).as_str()), "as it is described");
+        document[key] = value(to);
+        document["checksum"] = value(checksum(&document));
+        fs::write(file, document.to_string()).expect("writable");
+        refuse(&["--net", file, "status"])
+    };
+    for (key, to, why) in [
+        ("chain", "ab".repeat(32), "serves another chain"),
+        ("network_key", OTHER_KEY.to_owned(), "another network key"),
+        ("parameters", "ab".repeat(32), "other parameters"),
+    ] {
+        let (code, said) = changed(key, &to);
+        assert!(code == 6 && said.contains(why) && said.contains("127.0.0.1:"), "{key}: {said}");
+    }
+    fs::write(file, was.replacen("127.0.0.1:2", "127.0.0.1:3", 1)).expect("writable");
+    let (code, said) = refuse(&["--net", file, "status"]);
+    assert!(code == 2 && said.contains("checksum does not fit"), "{said}");
+
+    net.down();
+    let (code, said) = refuse(&["--net", &line, "status"]);
+    assert!(
+        code == 3 && said.matches("cannot reach 127.0.0.1:").count() == 4,
+        "each with its reason: {said}"
+    );
+}

@@ -1,0 +1,381 @@
+//! The state of one member in one attempt: what it may do next, what it announces, what its screen shows.
+
+use super::{
+    CeremonyError, Draft, Options, card,
+    home::Home,
+    presence::{Announcement, Presence, SLOW, Step},
+    run::closed,
+};
+use crate::{
+    engine::{PublicKey, Taking, Variant},
+    epoch::Directory,
+    genesis::{Genesis, signatures::Signatures},
+};
+use commonware_codec::{Copying, DecodeExt as _};
+use commonware_cryptography::Signer as _;
+use commonware_glue::dkg::bootstrap::Completion;
+use posync_protocol::Account;
+use rand_core::CryptoRng;
+
+/// Milliseconds between two announcements.
+const ANNOUNCE_MS: u64 = 1_000;
+/// Milliseconds between two repetitions of a line on the screen.
+const SHOW_MS: u64 = 10_000;
+/// Milliseconds for which a member that is done announces it to the others before it ends.
+const LINGER_MS: u64 = 2_000;
+/// While dealings are missing, votes pass for so many milliseconds at a time: each final block makes every
+/// dealer repeat what was not acknowledged.
+const OPEN_MS: u64 = 300;
+/// Milliseconds between two such times.
+const OPEN_EVERY_MS: u64 = 1_500;
+/// Most such times: below the 20 blocks after which dealers publish what was not acknowledged, at three blocks
+/// each.
+const OPENINGS_MAX: u32 = 5;
+
+/// One member's part in a ceremony.
+pub(super) struct Attempt<'a> {
+    /// Directory of the member, locked.
+    pub(super) home: Home,
+    /// The agreement of the members.
+    pub(super) draft: &'a Draft,
+    /// Settings of this member.
+    pub(super) options: &'a Options,
+    /// Lets votes through once every member holds a dealing of every other.
+    pub(super) valve: Taking,
+    screen: &'a (dyn Fn(&str) + Sync),
+    account: Account,
+    presence: Presence,
+    step: Step,
+    genesis: Option<Genesis>,
+    signatures: Signatures,
+    opened_ms: u64,
+    openings: u32,
+    announced: Option<(Step, u64)>,
+    shown: (Step, Vec<u8>, u64),
+    complete_ms: u64,
+    over_ms: Option<u64>,
+}
+
+impl<'a> Attempt<'a> {
+    /// The part of the member in `home`, before it has heard anyone.
+    pub(super) fn new(
+        home: Home,
+        draft: &'a Draft,
+        options: &'a Options,
+        screen: &'a (dyn Fn(&str) + Sync),
+    ) -> Self {
+        let account = Account::of(&home.key.public_key());
+        Self {
+            signatures: home.signatures(),
+            home,
+            draft,
+            options,
+            valve: closed(),
+            screen,
+            account,
+            presence: Presence::new(draft.id, options.version.clone(), Vec::new(), 0),
+            step: Step::Present,
+            genesis: None,
+            opened_ms: 0,
+            openings: 0,
+            announced: None,
+            shown: (Step::Present, Vec::new(), 0),
+            complete_ms: 0,
+            over_ms: None,
+        }
+    }
+
+    /// Returns the directory, at the end.
+    pub(super) fn into_home(self) -> Home {
+        self.home
+    }
+
+    /// Begins to listen for the others.
+    pub(super) fn began(&mut self, now_ms: u64) {
+        self.shown.2 = now_ms;
+        let others = self.draft.cards.iter().filter(|card| card.account() != self.account);
+        let others = others.map(|card| (card.account(), card::show(&card.ingress))).collect();
+        self.presence = Presence::new(self.draft.id, self.options.version.clone(), others, now_ms);
+        self.say(&format!(
+            "this draft's id is\n  {}\ncompare it by voice with the other members before you trust the result",
+            self.draft.spoken_id()
+        ));
+    }
+
+    /// Returns true if this member may deal now: all are there, or it dealt already.
+    pub(super) fn may_begin(&self, now_ms: u64) -> bool {
+        self.step == Step::Present
+            && (self.home.met.is_some() || self.presence.all_here(Step::Present, now_ms))
+    }
+
+    /// Records durably that this member deals.
+    pub(super) async fn begin(&mut self, rng: &mut impl CryptoRng) -> Result<(), CeremonyError> {
+        self.home.begin(self.presence.marks(), rng).await?;
+        self.step = Step::Begun;
+        self.say(&format!(
+            "all {} members are here: they deal shares to each other",
+            self.presence.members()
+        ));
+        Ok(())
+    }
+
+    /// Takes an announcement of another member.
+    pub(super) fn hear(&mut self, from: &PublicKey, bytes: &[u8], now_ms: u64) -> Result<(), CeremonyError> {
+        let Ok(heard) = Announcement::decode(Copying(bytes)) else { return Ok(()) };
+        let from = Account::of(from);
+        let knows = |(account, mark): &(Account, u64)| *account == self.account && *mark != self.home.mark;
+        if heard.id == self.draft.id {
+            // Only a member that has dealt nothing itself believes that it dealt before.
+            if self.home.met.is_none() && heard.met.iter().any(knows) {
+                return Err(CeremonyError::StoreGone);
+            }
+            self.take_signatures(&from, &heard);
+        }
+        self.presence.hear(&from, heard, now_ms, (self.options.clock_ms)());
+        Ok(())
+    }
+
+    fn take_signatures(&mut self, from: &Account, heard: &Announcement) {
+        let Some(genesis) = &self.genesis else { return };
+        for (account, signature) in &heard.signatures {
+            let is_member = || self.draft.cards.iter().any(|card| card.account() == *account);
+            if self.signatures.0.contains_key(account) || !is_member() {
+                continue;
+            }
+            if genesis.is_signed_by(account, signature) {
+                self.signatures.0.insert(*account, *signature);
+            } else {
+                tracing::error!(%from, %account, "a signature that is not for this genesis was announced");
+            }
+        }
+    }
+
+    /// Takes the engine's result: keeps the share, and signs the genesis.
+    pub(super) fn take_key(
+        &mut self,
+        completion: Option<Completion<Variant, Directory>>,
+    ) -> Result<(), CeremonyError> {
+        let stopped = || CeremonyError::Ended("the engine stopped".into());
+        let output = completion.ok_or_else(stopped)?.info.ok_or(CeremonyError::NoKey)?.output;
+        if !output.revealed().is_empty() {
+            return Err(CeremonyError::Revealed(output.revealed().iter().map(Account::of).collect()));
+        }
+        let genesis = self.draft.genesis(output).map_err(CeremonyError::Misfit)?;
+        self.home.keep_share()?;
+        self.signatures.0.insert(self.account, genesis.sign(&self.home.key));
+        self.genesis = Some(genesis);
+        self.step = Step::Signed;
+        self.say("the key is made and this machine has its share: the members sign the genesis");
+        Ok(())
+    }
+
+    /// Looks at the own progress, turns the valve, and renews the screen.
+    pub(super) fn look(&mut self, now_ms: u64) -> Result<(), CeremonyError> {
+        if self.step == Step::Begun && self.home.store.first_dealings() >= self.presence.members() {
+            self.step = Step::Dealt;
+        }
+        if let (Step::Signed, Some(genesis)) = (self.step, &self.genesis)
+            && self.signatures.check(genesis).is_ok()
+        {
+            self.home.keep_genesis(genesis, &self.signatures)?;
+            (self.step, self.complete_ms) = (Step::Complete, now_ms);
+            self.say("the genesis is signed by all and in place");
+        }
+        self.turn_valve(now_ms);
+        self.show(now_ms);
+        Ok(())
+    }
+
+    fn turn_valve(&mut self, now_ms: u64) {
+        if self.step >= Step::Dealt && self.presence.all_were(Step::Dealt) {
+            return self.valve.set(true);
+        }
+        if self.step == Step::Present || !self.presence.all_here(Step::Begun, now_ms) {
+            self.opened_ms = now_ms;
+            return self.valve.set(false);
+        }
+        if self.openings < OPENINGS_MAX && now_ms >= self.opened_ms + OPEN_EVERY_MS {
+            self.opened_ms = now_ms;
+            self.openings += 1;
+        }
+        self.valve.set(self.openings > 0 && now_ms < self.opened_ms + OPEN_MS);
+    }
+
+    /// The announcement that is due now, if one is: each second, and at once after progress.
+    pub(super) fn announcement(&mut self, now_ms: u64) -> Option<Announcement> {
+        let is_due = |(step, at): (Step, u64)| step != self.step || now_ms >= at + ANNOUNCE_MS;
+        if !self.announced.is_none_or(is_due) {
+            return None;
+        }
+        self.announced = Some((self.step, now_ms));
+        let signatures = self.genesis.as_ref().map(|_| &self.signatures.0).into_iter().flatten();
+        Some(Announcement {
+            id: self.draft.id,
+            version: self.options.version.clone(),
+            clock_ms: (self.options.clock_ms)(),
+            step: self.step,
+            mark: self.home.mark,
+            met: self.home.met.clone().unwrap_or_default(),
+            signatures: signatures.map(|(account, signature)| (*account, *signature)).collect(),
+        })
+    }
+
+    /// The genesis, once this member may end: all others have it too, or enough time has passed.
+    pub(super) fn is_over(&mut self, now_ms: u64) -> Option<Genesis> {
+        if self.step < Step::Complete {
+            return None;
+        }
+        let gives_up_ms = u64::try_from(self.options.give_up_after.as_millis()).unwrap_or(u64::MAX);
+        if self.presence.all_were(Step::Complete) {
+            let since = *self.over_ms.get_or_insert(now_ms);
+            return (now_ms >= since + LINGER_MS).then(|| self.genesis.clone()).flatten();
+        }
+        if now_ms.saturating_sub(self.complete_ms) < gives_up_ms {
+            return None;
+        }
+        self.say(
+            "not all others have confirmed that they have the signed genesis; this machine ends, because all have \
+             signed it: give genesis and genesis.signatures to those that lack them",
+        );
+        self.genesis.clone()
+    }
+
+    /// Shows each member that keeps the ceremony from going on: at every change, and every ten seconds.
+    fn show(&mut self, now_ms: u64) {
+        let awaited = match self.step {
+            Step::Present => Step::Present,
+            Step::Begun | Step::Dealt => Step::Dealt,
+            Step::Signed => Step::Signed,
+            Step::Complete => Step::Complete,
+        };
+        let troubles = self.presence.troubles(awaited, now_ms);
+        let kinds: Vec<u8> = troubles.iter().map(|(kind, _)| *kind).filter(|kind| *kind != SLOW).collect();
+        let (step, shown, shown_ms) = &self.shown;
+        let is_news = !kinds.is_empty() && (kinds != *shown || self.step != *step);
+        let is_late = now_ms >= shown_ms + SHOW_MS && self.step == *step && !troubles.is_empty();
+        if is_news || is_late {
+            let lines: Vec<String> = troubles.iter().map(|(_, line)| format!("  {line}")).collect();
+            let members = self.presence.members();
+            self.say(&format!("waiting for {} of {members}:\n{}", troubles.len(), lines.join("\n")));
+        }
+        if is_news || is_late || troubles.is_empty() || self.step != *step {
+            self.shown = (self.step, kinds, now_ms);
+        }
+    }
+
+    fn say(&self, line: &str) {
+        (self.screen)(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{draft::tests::draft, home::Opened},
+        *,
+    };
+    use crate::engine::PrivateKey;
+    use commonware_codec::Encode as _;
+    use commonware_utils::TestRng;
+    use std::{fs, path::Path, time::Duration};
+
+    const OTHERS: std::ops::Range<u64> = 1..4;
+
+    fn key(seed: u64) -> PublicKey {
+        PrivateKey::from_seed(seed).public_key()
+    }
+
+    /// Runs `work` on the part of the first of four members, which has begun to listen at 0.
+    fn with(work: impl FnOnce(&mut Attempt<'_>, &Path)) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let digits = crate::config::hex(&PrivateKey::from_seed(0).encode());
+        fs::write(directory.path().join("node.key"), digits).expect("writable");
+        let draft = draft(4);
+        let Ok(Opened::Running(home)) = Home::open(directory.path(), &draft, &mut TestRng::new(2)) else {
+            panic!("a new attempt begins");
+        };
+        let mut options = Options::new(([127, 0, 0, 1], 1).into(), Duration::from_secs(60));
+        options.clock_ms = || 0;
+        let mut attempt = Attempt::new(*home, &draft, &options, &|_: &str| ());
+        attempt.began(0);
+        work(&mut attempt, directory.path());
+    }
+
+    fn announce(attempt: &mut Attempt<'_>, from: u64, step: Step, met: Vec<(Account, u64)>, now_ms: u64) {
+        let heard = Announcement {
+            id: attempt.draft.id,
+            version: attempt.options.version.clone(),
+            clock_ms: 0,
+            step,
+            mark: from,
+            met,
+            signatures: Vec::new(),
+        };
+        attempt.hear(&key(from), &heard.encode(), now_ms).expect("it goes on");
+    }
+
+    fn begun(attempt: &mut Attempt<'_>) {
+        OTHERS.for_each(|from| announce(attempt, from, Step::Present, Vec::new(), 0));
+        assert!(attempt.may_begin(0));
+        futures::executor::block_on(attempt.begin(&mut TestRng::new(1))).expect("writable");
+    }
+
+    #[test]
+    fn no_vote_passes_before_all_hold_all_dealings_but_for_a_few_moments() {
+        with(|attempt, directory| {
+            begun(attempt);
+            let mut open_ms = 0;
+            for now_ms in (0..60_000).step_by(100) {
+                OTHERS.for_each(|from| announce(attempt, from, Step::Dealt, Vec::new(), now_ms));
+                attempt.look(now_ms).expect("writable");
+                open_ms += if attempt.valve.is_on() { 100 } else { 0 };
+            }
+            assert_eq!(open_ms, u64::from(OPENINGS_MAX) * OPEN_MS, "it lacks dealings itself");
+            for dealer in 0..4 {
+                let name = format!("ceremony/store/dealing-00000000000000000000-{dealer}");
+                fs::write(directory.join(name), "x").expect("writable");
+            }
+            attempt.look(60_000).expect("writable");
+            assert!(attempt.valve.is_on());
+            attempt.look(600_000).expect("writable");
+            assert!(attempt.valve.is_on(), "once all hold all dealings, an absence stops nothing");
+        });
+    }
+
+    #[test]
+    fn no_vote_passes_while_a_member_is_away() {
+        with(|attempt, _| {
+            begun(attempt);
+            for now_ms in (0..60_000).step_by(100) {
+                (1..3).for_each(|from| announce(attempt, from, Step::Begun, Vec::new(), now_ms));
+                attempt.look(now_ms).expect("writable");
+                assert!(!attempt.valve.is_on());
+            }
+        });
+    }
+
+    #[test]
+    fn a_member_that_lost_its_attempt_learns_it_from_others_and_one_that_did_not_cannot_be_stopped() {
+        fn met(attempt: &Attempt<'_>) -> Vec<(Account, u64)> {
+            vec![(attempt.account, attempt.home.mark ^ 1)]
+        }
+        with(|attempt, _| {
+            let heard = Announcement {
+                id: attempt.draft.id,
+                version: attempt.options.version.clone(),
+                clock_ms: 0,
+                step: Step::Begun,
+                mark: 1,
+                met: met(attempt),
+                signatures: Vec::new(),
+            };
+            let refused = attempt.hear(&key(1), &heard.encode(), 0);
+            assert!(matches!(refused, Err(CeremonyError::StoreGone)));
+        });
+        with(|attempt, _| {
+            begun(attempt);
+            let lie = met(attempt);
+            announce(attempt, 1, Step::Begun, lie, 0);
+        });
+    }
+}
