@@ -389,6 +389,15 @@ fn judge<T>(
     })
 }
 
+/// The last words of a node whose rules or records contradict a final block.
+fn contradiction(header: &Header, why: &dyn std::fmt::Display) -> String {
+    format!(
+        "block {} is final, and this node cannot follow it: {why}; its program is older than the network's rules, or its \
+         storage is damaged: take the network's version, and if that does not help fetch all blocks again",
+        header.height
+    )
+}
+
 /// Writes the records that a block changed, and computes the roots.
 async fn seal<E: Runtime>(mut batch: Batch<E>, records: &Records, outcome: Outcome) -> Executed<E> {
     for (key, slot) in &outcome.changes {
@@ -529,9 +538,22 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         }
         let context = self.context(header);
         let batch = self.open(batches, header.height);
-        let executed = self.verify(batch, &context, &body.draws, &body.operations).await.ok()?;
+        let executed = self.verify(batch, &context, &body.draws, &body.operations).await;
+        if finality == Finality::Finalized
+            && let Err(refused) = &executed
+        {
+            panic!("{}", contradiction(header, refused));
+        }
+        let executed = executed.ok()?;
         let mut expected = header.clone();
         set_roots(&mut expected, &executed);
+        if finality == Finality::Finalized && expected != *header {
+            let [own, other] = [&expected, header].map(|header| hex(&header.state_root));
+            panic!(
+                "{}",
+                contradiction(header, &format!("its state is {own} here and {other} in its header"))
+            );
+        }
         (expected == *header).then_some(executed.sealed)
     }
 

@@ -179,6 +179,7 @@ impl Config {
     }
 }
 
+/// Locks a node's directory until the file is dropped.
 pub(crate) fn lock(directory: &Path) -> Result<File, ConfigError> {
     let path = directory.join("lock");
     let held = hold_member(&path).map_err(|source| ConfigError::File { path, source })?;

@@ -1,4 +1,5 @@
-//! An authority of the network: orders blocks, runs the rules, keeps the state, serves clients.
+//! A node of the network: an authority orders blocks, runs the rules, keeps the state and serves clients; a node
+//! without a seat does the same but for ordering blocks ([`follower`]).
 //!
 //! ```text
 //!  p2p ──► engine (Simplex, marshal, reshare) ──► application ──► posync_protocol::ledger
@@ -19,6 +20,7 @@ pub mod engine;
 pub mod epoch;
 pub mod equivocation;
 pub mod feed;
+pub mod follower;
 pub mod genesis;
 mod guard;
 pub mod handle;
@@ -31,3 +33,5 @@ pub mod rules;
 pub mod run;
 pub mod serve;
 pub mod steady;
+
+pub use follower::follow;

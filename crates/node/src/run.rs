@@ -7,6 +7,7 @@ use crate::{
     config::{Config, ConfigError},
     engine::{self, Parts, PrivateKey, PublicKey, Transport, channels},
     epoch::secrets::Secrets,
+    follower::source::Forked,
     genesis::Genesis,
     guard::guarded,
     handle::{Handle, Operations},
@@ -101,6 +102,18 @@ pub enum RunError {
     /// The network follows rules that this program does not know.
     #[error(transparent)]
     UnknownRules(#[from] UnknownRules),
+    /// A node without a seat has no upstream node.
+    #[error("this node has nobody to follow; name at least one other node of the network, with its account")]
+    NoUpstream,
+    /// The chain of the upstream nodes is not the one that this node holds.
+    #[error(transparent)]
+    Forked(#[from] Forked),
+    /// A part of a node without a seat ended.
+    #[error(
+        "a part of the node ended: {0}; start it again. If it ends so at each start, its storage may be damaged: move \
+         `storage` in its directory away, and the next start takes every block from the upstream nodes again"
+    )]
+    Follower(String),
     /// The volume is too full to start.
     #[error(
         "the node cannot start: only {0} bytes are free on the volume of its directory; make room and start it again"
@@ -254,7 +267,7 @@ async fn serve(
 
 /// Free bytes of the volume below which the node stops taking part in consensus, and from which it resumes.
 /// The blocks that it has begun when it stops, 16 at most, still fit.
-const ROOM_LOW: u64 = 32 << 20;
+pub(crate) const ROOM_LOW: u64 = 32 << 20;
 const ROOM_AGAIN: u64 = 48 << 20;
 /// Time between two checks: of the volume here, of the clock below.
 const ROOM_LOOK: Duration = Duration::from_secs(1);
@@ -266,7 +279,7 @@ const fn has_room(free: u64, takes_part: bool) -> bool {
 }
 
 /// Stops the node's part in consensus before the volume is full, and resumes it when there is room.
-async fn watch_room(context: tokio::Context, directory: PathBuf, handle: Handle) {
+pub(crate) async fn watch_room(context: tokio::Context, directory: PathBuf, handle: Handle) {
     loop {
         // A volume that cannot be queried does not count as full.
         let free = volume::free(&directory).unwrap_or(u64::MAX);

@@ -12,6 +12,7 @@ use crate::{
     engine::{Finalization, PublicKey, Runtime},
     equivocation::submit,
     feed::Feed,
+    follower::relay::Relay,
     handle::{Handle, Operations, ReadError},
     mempool::{Inbox, Mempool, state::Refused},
     run::{RunError, SimServices, TokioServices},
@@ -46,7 +47,25 @@ struct Service<E> {
     context: Arc<E>,
     handle: Handle,
     feed: Feed,
-    mempool: Mempool,
+    intake: Intake,
+}
+
+/// Where the operations of callers go.
+#[derive(Clone)]
+pub(crate) enum Intake {
+    /// The mempool of an authority.
+    Mempool(Mempool),
+    /// The upstream nodes of a node without a seat.
+    Upstream(Relay),
+}
+
+impl Intake {
+    async fn submit(&self, caller: Account, bytes: Vec<u8>) -> Result<Hash, Refused> {
+        match self {
+            Self::Mempool(mempool) => mempool.submit_of(caller, bytes).await,
+            Self::Upstream(relay) => relay.submit(caller, &bytes).await,
+        }
+    }
 }
 
 impl<E> Clone for Service<E> {
@@ -55,7 +74,7 @@ impl<E> Clone for Service<E> {
             context: self.context.clone(),
             handle: self.handle.clone(),
             feed: self.feed.clone(),
-            mempool: self.mempool.clone(),
+            intake: self.intake.clone(),
         }
     }
 }
@@ -117,25 +136,8 @@ where
     S: Sender,
     R: Receiver<PublicKey = PublicKey>,
 {
-    let feed = Feed::default();
-    let service = Service {
-        context: Arc::new(context.child("service")),
-        handle: handle.clone(),
-        feed: feed.clone(),
-        mempool: mempool.clone(),
-    };
-    let server = Server::<rpc::Node, _>::new(move |call, ask| {
-        let service = service.clone();
-        async move { service.answer(call, ask).await }
-    });
     let key = serving.key.clone();
-    let listen = Listen::new(serving.key, rpc::Node::NAMESPACE, serving.address);
-    let listening = server.listen(context.child("listener"), &network, listen).await?;
-    tracing::info!(address = %listening.address, "the node service listens");
-    let feeding = context.child("feed").spawn({
-        let handle = handle.clone();
-        move |_| feed.run(handle)
-    });
+    let parts = listen(&context, &network, serving, &handle, Intake::Mempool(mempool.clone())).await?;
     let bringing = context.child("bring").spawn({
         let (mempool, handle) = (mempool.clone(), handle.clone());
         move |_| submit::run(mempool, handle, key)
@@ -144,12 +146,49 @@ where
         .child("mempool")
         .spawn(move |context| async move { mempool.run(context, handle, inbox, channel).await });
     let part = select! {
-        _ = listening.task => "the listener of the node service",
-        _ = feeding => "the feed of receipts",
+        part = parts => part,
         _ = pooling => "the mempool",
         _ = bringing => "what brings evidence",
     };
     Err(RunError::Ended(part.into()))
+}
+
+/// Starts the feed and the listener of the node service. The result resolves to the part that ends first.
+///
+/// # Errors
+/// The address cannot be bound.
+pub(crate) async fn listen<E: Runtime, N: Network>(
+    context: &E,
+    network: &N,
+    serving: Serving,
+    handle: &Handle,
+    intake: Intake,
+) -> Result<impl Future<Output = &'static str> + Send + Unpin + use<E, N>, RunError> {
+    let feed = Feed::default();
+    let service = Service {
+        context: Arc::new(context.child("service")),
+        handle: handle.clone(),
+        feed: feed.clone(),
+        intake,
+    };
+    let server = Server::<rpc::Node, _>::new(move |call, ask| {
+        let service = service.clone();
+        async move { service.answer(call, ask).await }
+    });
+    let listen = Listen::new(serving.key, rpc::Node::NAMESPACE, serving.address);
+    let listening = server.listen(context.child("listener"), network, listen).await?;
+    tracing::info!(address = %listening.address, "the node service listens");
+    let feeding = context.child("feed").spawn({
+        let handle = handle.clone();
+        move |_| feed.run(handle)
+    });
+    let parts = async move {
+        select! {
+            _ = listening.task => "the listener of the node service",
+            _ = feeding => "the feed of receipts",
+        }
+    };
+    Ok(parts.boxed())
 }
 
 impl<E: Clock> Service<E> {
@@ -194,7 +233,7 @@ impl<E: Clock> Service<E> {
         if self.feed.receipt(&id).is_some() {
             return Answer::Accepted(id);
         }
-        match self.mempool.submit_of(caller, bytes).await {
+        match self.intake.submit(caller, bytes).await {
             Ok(id) => Answer::Accepted(id),
             Err(Refused::Code(code)) => Answer::Refused(code),
             Err(Refused::Full) => Answer::Unavailable(Unavailable::Busy),

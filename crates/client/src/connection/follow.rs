@@ -19,7 +19,7 @@ use posync_protocol::{
     Bounded,
     block::{BlockBody, Header},
     limits::{ASK_ATTEMPTS, HEADERS_MAX},
-    wire::node::{Answer, Ask, Certified},
+    wire::node::{Answer, Ask, Certified, FINALIZATION_BYTES_MAX},
 };
 use std::{collections::VecDeque, pin::pin, time::Duration};
 
@@ -36,12 +36,25 @@ pub struct Follow {
     behind: Option<Answer>,
     ready: VecDeque<Header>,
     last: Option<Header>,
+    /// The certificate of `last`.
+    certificate: Bounded<u8, FINALIZATION_BYTES_MAX>,
     from: u64,
 }
 
+/// Headers that follow each other, and the encoded certificate of the last: all of them are verified.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// At least one header and at most [`HEADERS_MAX`], ascending.
+    pub headers: Vec<Header>,
+    /// Encoded finalization of the last header.
+    pub certificate: Bounded<u8, FINALIZATION_BYTES_MAX>,
+}
+
 impl Follow {
-    pub(super) const fn new(connection: Connection, from: u64) -> Self {
-        Self { connection, call: None, behind: None, ready: VecDeque::new(), last: None, from }
+    pub(super) fn new(connection: Connection, from: u64) -> Self {
+        let (call, behind, last) = (None, None, None);
+        let (ready, certificate) = Default::default();
+        Self { connection, call, behind, ready, last, certificate, from }
     }
 
     /// The next header. The future may be dropped and the call repeated.
@@ -62,6 +75,27 @@ impl Follow {
             }
         }
         Ok(self.ready.pop_front().expect("just filled"))
+    }
+
+    /// The next headers up to a certificate, with that certificate. The future may be dropped.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub async fn next_run(&mut self) -> Result<Run, Error> {
+        let mut headers = vec![self.next().await?];
+        headers.extend(self.ready.drain(..));
+        Ok(Run { headers, certificate: self.certificate.clone() })
+    }
+
+    /// Leaves the followed node if another one proves blocks well above the last header from here: for a
+    /// reader that had to wait for it. A node that sends old blocks slowly is never quiet.
+    pub async fn leave_if_behind(&mut self) {
+        let (Some((at, _)), Some(last)) = (self.call.as_ref(), self.last.as_ref()) else { return };
+        let (at, height) = (*at, last.height);
+        if self.connection.is_left_behind(at, height).await {
+            (self.call, self.behind) = (None, None);
+            self.connection.leave(at);
+        }
     }
 
     fn wanted(&self) -> u64 {
@@ -97,6 +131,7 @@ impl Follow {
                 let last = certified.headers.last().expect("a verified answer has one").clone();
                 self.connection.saw(last.height);
                 self.last = Some(last);
+                self.certificate = certified.finalization;
                 self.ready.extend(certified.headers.into_inner());
                 Ok(())
             }

@@ -23,7 +23,7 @@ mod pool;
 mod tests;
 
 pub use error::Error;
-pub use follow::{Follow, FollowBodies};
+pub use follow::{Follow, FollowBodies, Run};
 use pool::{At, Failed, Pool};
 
 use crate::{
@@ -490,6 +490,11 @@ impl Connection {
         let Some(other) = self.0.pool.beside(at.place) else { return false };
         let ahead = self.newest_at(other).await;
         ahead.is_ok_and(|(_, header)| height + APART_BLOCKS_MAX < header.height)
+    }
+
+    /// Leaves a node for the next best one.
+    pub(super) fn leave(&self, at: At) {
+        self.0.pool.leave(at);
     }
 
     /// Records a certified height.

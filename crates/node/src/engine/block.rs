@@ -78,6 +78,30 @@ impl Block {
         Self { header, body, leader, payload }
     }
 
+    /// Joins a header and its body.
+    ///
+    /// # Errors
+    /// The body is not the header's, or a part of them does not decode.
+    pub fn assemble(header: Header, body: BlockBody) -> Result<Self, CodecError> {
+        let size = body.encode_size();
+        if size > BLOCK_BYTES_MAX - (32 << 10) {
+            return Err(CodecError::InvalidLength(size));
+        }
+        if body.root() != header.body_root {
+            return Err(CodecError::Invalid("Block", "the body is not the header's"));
+        }
+        if header.range_start >= header.range_end || !Location::new(header.range_end).is_valid() {
+            return Err(CodecError::Invalid("Block", "the range is empty or too large"));
+        }
+        let leader = header.leader.public_key();
+        Ok(Self {
+            leader: leader.ok_or(CodecError::Invalid("Block", "the leader is not a key"))?,
+            payload: read_payload(&body.dkg)?,
+            header,
+            body,
+        })
+    }
+
     /// The unsigned first block: `leader` only fills the field, and no one votes on it.
     pub fn genesis(mut header: Header, leader: PublicKey, info: EpochInfo) -> Self {
         let payload = Some(Payload::EpochInfo(info));
@@ -154,24 +178,7 @@ impl Read for Block {
 
     fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, CodecError> {
         let header = Header::read_cfg(buf, &())?;
-        let body = BlockBody::read_cfg(buf, &())?;
-        let size = body.encode_size();
-        if size > BLOCK_BYTES_MAX - (32 << 10) {
-            return Err(CodecError::InvalidLength(size));
-        }
-        if body.root() != header.body_root {
-            return Err(CodecError::Invalid("Block", "the body is not the header's"));
-        }
-        if header.range_start >= header.range_end || !Location::new(header.range_end).is_valid() {
-            return Err(CodecError::Invalid("Block", "the range is empty or too large"));
-        }
-        let leader = header.leader.public_key();
-        Ok(Self {
-            leader: leader.ok_or(CodecError::Invalid("Block", "the leader is not a key"))?,
-            payload: read_payload(&body.dkg)?,
-            header,
-            body,
-        })
+        Self::assemble(header, BlockBody::read_cfg(buf, &())?)
     }
 }
 

@@ -25,6 +25,11 @@ impl Taking {
         *self.0.subscribe().borrow()
     }
 
+    /// Waits until the node takes part.
+    pub(crate) async fn wait_on(&self) {
+        let _ = self.0.subscribe().wait_for(|takes_part| *takes_part).await;
+    }
+
     /// Switches the node's part in consensus on or off.
     pub fn set(&self, takes_part: bool) {
         self.0.send_replace(takes_part);

@@ -17,6 +17,7 @@
 //! Sources: the crates `commonware-consensus` (Simplex, marshal) and `commonware-glue` (stateful, dkg).
 
 mod block;
+mod follow;
 mod gate;
 mod pacer;
 mod recent;
@@ -25,6 +26,7 @@ mod terms;
 mod wiring;
 
 pub use block::{BLOCK_BYTES_MAX, Block, EpochInfo, Payload, dkg_bytes};
+pub use follow::{FollowerParts, Store, follow};
 pub(crate) use gate::Gated;
 pub use gate::Taking;
 pub use pacer::{Arrivals, Pacer, Seeds};

@@ -121,7 +121,7 @@ pub struct Running {
 type Verifiers = ConstantProvider<Scheme, Epoch>;
 type Certificates<E> = prunable::Archive<EightCap, E, Digest, Finalization>;
 type Blocks<E> = prunable::Archive<EightCap, E, Digest, Arc<Block>>;
-type MarshalStore<E> = MarshalActor<
+pub(super) type MarshalStore<E> = MarshalActor<
     E,
     Standard<Block>,
     Verifiers,
@@ -130,7 +130,7 @@ type MarshalStore<E> = MarshalActor<
     FixedEpocher,
     Sequential,
 >;
-type Sync<E> = SyncPlan<E, Scheme, Standard<Block>>;
+pub(super) type Sync<E> = SyncPlan<E, Scheme, Standard<Block>>;
 type Synced = StateSync<Scheme, Digest, Variant, Directory>;
 type ReshareSync = StateSyncPlan<Scheme, Digest, Variant, Directory>;
 
@@ -388,30 +388,7 @@ where
     }
 
     async fn marshal(&self, plan: &Sync<E>) -> (MarshalStore<E>, Marshal, marshal::core::Floor) {
-        let certificates =
-            Certificates::init(self.context.child("certificates"), self.files.archive("certificates"));
-        let blocks = Blocks::init(self.context.child("blocks"), self.files.archive("blocks"));
-        let config = marshal::Config {
-            provider: Verifiers::new(self.verifier()),
-            epocher: FixedEpocher::new(self.term),
-            start: plan.marshal_start(self.genesis.clone()),
-            partition_prefix: self.files.partition("marshal"),
-            mailbox_size: MAILBOX,
-            view_retention: VIEWS_KEPT,
-            prunable_items_per_section: ITEMS_PER_SECTION,
-            page_cache: self.files.page_cache(),
-            replay_buffer: BUFFER,
-            key_write_buffer: BUFFER,
-            value_write_buffer: BUFFER,
-            block_codec_config: (),
-            max_repair: NZUsize!(64),
-            max_pending_acks: PENDING_ACKS,
-            strategy: Sequential,
-        };
-        let certificates = certificates.await.expect("a node that cannot read its disk must stop");
-        let blocks = blocks.await.expect("a node that cannot read its disk must stop");
-        let (certificates, blocks) = (Recent::new(certificates), Recent::new(blocks));
-        MarshalActor::init(self.context.child("marshal"), certificates, blocks, config).await
+        open_marshal(&self.context, &self.files, self.term, self.verifier(), self.genesis.clone(), plan).await
     }
 
     async fn reshare_sync(&self, synced: Option<Synced>) -> (dkg::fence::Gate, Fence, ReshareSync) {
@@ -564,4 +541,38 @@ where
             channel,
         )
     }
+}
+
+/// Opens the store of blocks and certificates, which checks both under the network key.
+pub(super) async fn open_marshal<E: Runtime>(
+    context: &E,
+    files: &Files,
+    term: NonZeroU64,
+    verifier: Scheme,
+    genesis: Digested<Block>,
+    plan: &Sync<E>,
+) -> (MarshalStore<E>, Marshal, marshal::core::Floor) {
+    let certificates = Certificates::init(context.child("certificates"), files.archive("certificates"));
+    let blocks = Blocks::init(context.child("blocks"), files.archive("blocks"));
+    let config = marshal::Config {
+        provider: Verifiers::new(verifier),
+        epocher: FixedEpocher::new(term),
+        start: plan.marshal_start(genesis),
+        partition_prefix: files.partition("marshal"),
+        mailbox_size: MAILBOX,
+        view_retention: VIEWS_KEPT,
+        prunable_items_per_section: ITEMS_PER_SECTION,
+        page_cache: files.page_cache(),
+        replay_buffer: BUFFER,
+        key_write_buffer: BUFFER,
+        value_write_buffer: BUFFER,
+        block_codec_config: (),
+        max_repair: NZUsize!(64),
+        max_pending_acks: PENDING_ACKS,
+        strategy: Sequential,
+    };
+    let certificates = certificates.await.expect("a node that cannot read its disk must stop");
+    let blocks = blocks.await.expect("a node that cannot read its disk must stop");
+    let (certificates, blocks) = (Recent::new(certificates), Recent::new(blocks));
+    MarshalActor::init(context.child("marshal"), certificates, blocks, config).await
 }

@@ -1,0 +1,288 @@
+//! Builds the actors of a node without a seat: the block store and the state, without consensus.
+//!
+//! ```text
+//!  follower::source ──blocks──► Staged ──┐
+//!                   └─certificate──► marshal ──in order──► Stateful ──► Application (rules, QMDB)
+//! ```
+//!
+//! The block store finds every block of a run in [`Staged`]: the last by its certificate, the others by their
+//! children's hashes. So it asks nobody for a block, and nothing reaches the state that is not certified.
+
+use super::{
+    Block, Database, Digest, Finalization, Marshal, PrivateKey, PublicKey, Runtime, Scheme, Seeds,
+    StoreOperation, Taking,
+    sizes::{Files, MAILBOX, prune_config, sync_config},
+    wiring::{Running, Sync, open_marshal},
+};
+use crate::{
+    application::{Application, Setup},
+    epoch::secrets::Secrets,
+    equivocation::EquivocationWatcher,
+    genesis::Genesis,
+    handle::{Handle, Operations},
+    outcomes::Outcomes,
+    own_key::OwnKey,
+    rules::Versions,
+};
+use commonware_actor::Feedback;
+use commonware_consensus::{
+    Reporter as _,
+    marshal::{
+        core::Buffer,
+        resolver::handler::{self, Annotation},
+        standard::Standard,
+    },
+    simplex::types::Activity,
+    types::Round,
+};
+use commonware_cryptography::{Digested, Digestible as _, Signer as _};
+use commonware_glue::stateful::{
+    Config as StatefulConfig, Stateful,
+    db::{AttachableResolver, Shared},
+};
+use commonware_p2p::Recipients;
+use commonware_parallel::Sequential;
+use commonware_resolver::{Fetch, Resolver, TargetedResolver};
+use commonware_storage::{
+    mmr::Family,
+    qmdb::sync::source::{self, Request, Source},
+};
+use commonware_utils::{channel::oneshot, sync::Mutex, vec::NonEmptyVec};
+use posync_client::watch;
+use posync_protocol::{Hash, Operation, ledger::BlockContext, limits::HEADERS_MAX, rules::Rules};
+use std::{
+    collections::BTreeMap,
+    num::{NonZeroU64, NonZeroUsize},
+    sync::Arc,
+};
+
+/// Blocks of the run that is being applied, and of the next one.
+const STAGED_MAX: usize = 2 * HEADERS_MAX;
+
+/// The inputs from which a node without a seat is built.
+pub struct FollowerParts {
+    /// Genesis of the network that the node follows.
+    pub genesis: Arc<Genesis>,
+    /// Private key of this node; it signs nothing on the ledger.
+    pub key: PrivateKey,
+    /// Prefix of all its storage partitions.
+    pub prefix: String,
+    /// Pages of storage that stay in memory.
+    pub page_cache_pages: NonZeroUsize,
+    /// If true, nothing is pruned.
+    pub archive: bool,
+}
+
+/// Verified blocks on their way into the block store, at most two runs of them; clones share them.
+#[derive(Clone, Default)]
+pub(super) struct Staged(Arc<Mutex<BTreeMap<Digest, Digested<Block>>>>);
+
+impl Staged {
+    /// Drops the blocks up to `applied` and adds those of a verified run.
+    ///
+    /// # Panics
+    /// If the blocks of more than two runs are not applied yet.
+    fn put(&self, applied: u64, blocks: Vec<Block>) {
+        let mut staged = self.0.lock();
+        staged.retain(|_, block| block.inner().header().height > applied);
+        for block in blocks {
+            let digest = block.digest();
+            staged.insert(digest, Digested::precomputed(block, digest));
+        }
+        assert!(staged.len() <= STAGED_MAX, "the source waits until a run is applied");
+    }
+
+    fn find(&self, digest: &Digest) -> Option<Digested<Block>> {
+        self.0.lock().get(digest).cloned()
+    }
+}
+
+impl Buffer<Standard<Block>> for Staged {
+    type PublicKey = PublicKey;
+
+    async fn find_by_digest(&self, digest: Digest) -> Option<Digested<Block>> {
+        self.find(&digest)
+    }
+
+    async fn find_by_commitment(&self, digest: Digest) -> Option<Digested<Block>> {
+        self.find(&digest)
+    }
+
+    fn subscribe_by_digest(&self, _: Digest) -> Option<oneshot::Receiver<Digested<Block>>> {
+        None
+    }
+
+    fn subscribe_by_commitment(&self, _: Digest) -> Option<oneshot::Receiver<Digested<Block>>> {
+        None
+    }
+
+    fn send(&self, _: Round, _: Digested<Block>, _: Recipients<PublicKey>) {}
+}
+
+/// Fetches nothing: the source brings every block by itself, in order, from the applied height on.
+#[derive(Clone)]
+struct Unasked {
+    /// Keeps the block store's receiver open.
+    _handler: handler::Handler<Digest>,
+}
+
+impl Resolver for Unasked {
+    type Key = handler::Key<Digest>;
+    type Subscriber = Annotation;
+
+    fn fetch<F>(&mut self, _: F) -> Feedback
+    where
+        F: Into<Fetch<Self::Key, Annotation>> + Send,
+    {
+        Feedback::Ok
+    }
+
+    fn fetch_all<F>(&mut self, _: Vec<F>) -> Feedback
+    where
+        F: Into<Fetch<Self::Key, Annotation>> + Send,
+    {
+        Feedback::Ok
+    }
+
+    fn retain(&mut self, _: impl Fn(&Self::Key, &Annotation) -> bool + Send + 'static) -> Feedback {
+        Feedback::Ok
+    }
+}
+
+impl TargetedResolver for Unasked {
+    type PublicKey = PublicKey;
+
+    fn fetch_targeted(
+        &mut self,
+        _: impl Into<Fetch<Self::Key, Annotation>> + Send,
+        _: NonEmptyVec<PublicKey>,
+    ) -> Feedback {
+        Feedback::Ok
+    }
+
+    fn fetch_all_targeted<F>(&mut self, _: Vec<(F, NonEmptyVec<PublicKey>)>) -> Feedback
+    where
+        F: Into<Fetch<Self::Key, Annotation>> + Send,
+    {
+        Feedback::Ok
+    }
+}
+
+/// No source of state: the state comes from running all blocks.
+#[derive(Clone)]
+struct Replayed;
+
+/// The node was built to run all blocks.
+#[derive(Debug, thiserror::Error)]
+#[error("a node without a seat runs all blocks, and takes no state from others")]
+struct NoStateSync;
+
+impl Source for Replayed {
+    type Family = Family;
+    type Digest = Digest;
+    type Op = StoreOperation;
+    type Error = NoStateSync;
+
+    async fn serve(&self, _: Request<Family>) -> source::Result<Self> {
+        Err(NoStateSync)
+    }
+}
+
+impl<E: Runtime> AttachableResolver<Database<E>> for Replayed {
+    async fn attach_database(&self, _: Shared<Database<E>>) {}
+}
+
+/// Proposes no operations: a node without a seat never leads.
+struct Nothing;
+
+impl Operations for Nothing {
+    fn candidates(&self, _: &BlockContext, _: u64) -> Vec<Operation> {
+        Vec::new()
+    }
+
+    fn finalized(&self, _: u64, _: &[Operation]) {}
+
+    fn verified(&self, _: &Hash) -> bool {
+        false
+    }
+}
+
+/// Where the source of a node without a seat puts what it fetched.
+#[derive(Clone)]
+pub struct Store {
+    marshal: Marshal,
+    staged: Staged,
+}
+
+impl Store {
+    /// Takes a run of verified blocks and the certificate of the last; `applied` is the applied height.
+    pub fn put(&mut self, applied: u64, blocks: Vec<Block>, certificate: Finalization) {
+        self.staged.put(applied, blocks);
+        // The mailbox is closed only while the node stops.
+        let _ = self.marshal.report(Activity::Finalization(certificate));
+    }
+}
+
+/// Starts the block store and the state of a node without a seat. Returns once its state is readable.
+///
+/// # Panics
+/// If a disk cannot be read.
+pub async fn follow<E: Runtime>(context: E, parts: FollowerParts) -> (Running, Store) {
+    let FollowerParts { genesis, key, prefix, page_cache_pages, archive } = parts;
+    let term = NonZeroU64::new(genesis.parameters.term_blocks()).expect("a checked genesis has terms");
+    let files = Files::open(&context, prefix, page_cache_pages, archive).await;
+    let verifier = Scheme::certificate_verifier(&genesis.namespace(), genesis.network_key());
+    let first = genesis.block::<E>();
+    let digest = first.digest();
+    let first = Digested::precomputed(first, digest);
+
+    let plan = Sync::init(context.child("plan"), files.partition("engine")).await;
+    let (store, marshal, floor) = open_marshal(&context, &files, term, verifier.clone(), first, &plan).await;
+    let outcomes = Outcomes::open(context.child("outcomes"), &files, archive).await;
+    let (applied_sender, applied) = watch::channel(outcomes.last().await);
+    let equivocation = EquivocationWatcher::new(&genesis);
+    equivocation.begin(*applied.borrow());
+    // It signs nothing, so the right to sign is never asked for.
+    let secrets = Secrets::memory();
+    let own_key = OwnKey::new(&genesis, key.public_key(), secrets.clone(), false);
+    let versions = Versions::new(Rules::KNOWN);
+    let application = Application::new(Setup {
+        genesis: genesis.clone(),
+        key,
+        secrets,
+        own_key: own_key.clone(),
+        versions: versions.clone(),
+        seeds: Seeds::default(),
+        verifier,
+        operations: Arc::new(Nothing),
+        outcomes: outcomes.clone(),
+        applied: applied_sender,
+        equivocation: equivocation.clone(),
+    });
+    let (stateful, mailbox) = Stateful::new(
+        context.child("stateful"),
+        StatefulConfig {
+            application,
+            db_config: files.store(),
+            provider: (),
+            marshal: (marshal.clone(), floor),
+            mailbox_size: MAILBOX,
+            plan,
+            resolvers: Replayed,
+            sync_config: sync_config(),
+            prune_config: (!archive).then(prune_config),
+            strategy: Sequential,
+        },
+    );
+    let (receiver, handler) = handler::init(context.child("resolver"), MAILBOX);
+    let staged = Staged::default();
+    let store_task = store.start(mailbox.clone(), staged.clone(), (receiver, Unasked { _handler: handler }));
+    let stateful_task = stateful.start();
+    let database = mailbox.subscribe_databases().await;
+    let parts = (equivocation, Taking::default());
+    let handle = Handle::new(genesis, marshal.clone(), database, outcomes, applied, parts);
+    (
+        Running { handle, own_key, versions, actors: vec![store_task, stateful_task] },
+        Store { marshal, staged },
+    )
+}
