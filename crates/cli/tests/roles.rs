@@ -217,9 +217,11 @@ fn a_role_that_cannot_run_says_what_to_set_before_anything_happens() {
         assert_eq!(fs::read(Path::new(&directory).join("node.key")).expect("there"), key);
         let path = Path::new(&directory).join("config.toml");
         let text = fs::read_to_string(&path).expect("there");
-        fs::write(&path, text + "listne = \"x\"\n").expect("writable");
+        let (wrong, right) =
+            if role == "node" { ("service_listne", "service_listen") } else { ("listne", "listen") };
+        fs::write(&path, format!("{text}{wrong} = \"x\"\n")).expect("writable");
         let (code, said) = refuse(&["start", "--dir", &directory]);
-        assert!(code == 2 && said.contains("did you mean `listen`"), "{role}: {said}");
+        assert!(code == 2 && said.contains(&format!("did you mean `{right}`")), "{role}: {said}");
     }
     let (code, said) = refuse(&["start", "--dir", &at("nowhere")]);
     assert!(code == 8 && said.contains("posync init"), "{said}");

@@ -126,7 +126,10 @@ const fn back_up(role: Role) -> &'static str {
 /// The files of which an old copy would do harm.
 const fn never(role: Role) -> &'static str {
     match role {
-        Role::Authority | Role::Node => {
+        Role::Node => {
+            "nothing: a copy of storage/ of any age does no harm, and without one it runs all blocks again."
+        }
+        Role::Authority => {
             "secrets/ and storage/. An old copy of them, or a second machine with the same key, signs twice and\n  \
              is slashed. After a lost disk start with node.key, config.toml, genesis and genesis.signatures alone:\n  \
              the node syncs and is dealt a new share."
@@ -158,7 +161,8 @@ impl Made<'_> {
         let at = self.directory.display();
         let mut steps = Vec::new();
         let settings = match self.role {
-            Role::Authority | Role::Node => "advertise, service_advertise",
+            Role::Authority => "advertise, service_advertise",
+            Role::Node => "service_advertise, archive",
             Role::Provider => "operator, region, capacity, advertise",
             Role::Gateway => "owner, users, listen",
         };
@@ -177,7 +181,9 @@ impl Made<'_> {
             steps.push(format!("copy the network file to {at}/{}", file::FILE));
         }
         if self.role == Role::Node {
-            steps.push(format!("copy {GENESIS_FILE} and {SIGNATURES_FILE} of the network to {at}"));
+            steps.push(format!(
+                "copy {GENESIS_FILE} of the network to {at}; it is public, and any member has it"
+            ));
         }
         if matches!(self.role, Role::Provider | Role::Gateway) {
             steps.push("send money to the account above".into());

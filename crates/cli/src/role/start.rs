@@ -3,7 +3,7 @@
 //! It needs no parent and reads no input. SIGTERM, SIGINT and SIGHUP end it with 0; every other end has
 //! another code and a line that says why.
 
-use super::{GENESIS_FILE, settings::Settings, watching};
+use super::{GENESIS_FILE, follower, settings::Settings, watching};
 use crate::{
     descriptors,
     devnet::restart::Restarts,
@@ -28,7 +28,7 @@ use posync_consumer::auditor;
 use posync_gateway::Policy;
 use posync_node::{
     config::{Config as NodeConfig, ConfigError, Settings as NodeSettings},
-    run::{TokioServices, run_tokio, workers},
+    run::{RunError, TokioServices, run_tokio, workers},
     serve::{self, Serving},
 };
 use posync_protocol::{Amount, PerClass, amount::SYNC, block::sha256, limits::Parameters};
@@ -54,10 +54,14 @@ pub(crate) struct Start {
     /// End when standard input closes (given by `devnet`)
     #[arg(long, hide = true)]
     child: bool,
+    /// For an authority that refused to start because its key signs elsewhere: no other process uses the key any
+    /// more. It waits for a whole term, then signs again
+    #[arg(long)]
+    i_stopped_the_other: bool,
 }
 
 /// Why a role ended if none of its parts gave a reason.
-const SERVICE_ENDED: &str = "one of its services ended; the lines above say why";
+pub(super) const SERVICE_ENDED: &str = "one of its services ended; the lines above say why";
 /// Time between two attempts to find a node.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 /// Name of the file that keeps the parameters of the network.
@@ -89,7 +93,8 @@ impl Start {
         descriptors::ensure(who, MEMBER)?;
         writable(&settings.directory)?;
         match settings.role {
-            Role::Authority | Role::Node => node(settings),
+            Role::Authority => authority(settings, self.i_stopped_the_other),
+            Role::Node => follower::run(settings),
             Role::Provider => provider(settings),
             Role::Gateway => gateway(settings),
         }?;
@@ -138,8 +143,8 @@ fn end_on_signals() -> Outcome {
     Ok(())
 }
 
-/// Runs a node: with a seat if its key is an authority's.
-fn node(settings: &Settings) -> Outcome {
+/// Runs an authority.
+fn authority(settings: &Settings, other_stopped: bool) -> Outcome {
     let directory = &settings.directory;
     let key = settings.key()?;
     let account = keys::account(&key);
@@ -150,10 +155,11 @@ fn node(settings: &Settings) -> Outcome {
     let genesis = directory.join(GENESIS_FILE);
     if !genesis.exists() {
         let why = format!("there is no {}", genesis.display());
-        let next = "the ceremony of a network writes it; a new authority of a running network copies it from another";
+        let next = "the ceremony of a network writes it";
         return Err(Failure::new(Exit::Local, "this node does not know the network's genesis", why, next));
     }
-    let config = node_config(settings, listen, service)?;
+    let mut config = node_config(settings, listen, service)?;
+    config.other_stopped = other_stopped;
     let mut nodes = vec![Endpoint { account, address: loopback(service).into() }];
     if settings.file("network")?.exists() {
         let net = net::of_role(settings)?;
@@ -174,10 +180,28 @@ fn node(settings: &Settings) -> Outcome {
     let (operations, services) = serve::over_sockets(serving);
     let why = match run_tokio(config, operations, beside(key, nodes, alerts.clone(), services)) {
         Ok(()) => SERVICE_ENDED.to_owned(),
+        Err(error @ RunError::SecondSigner(..)) => {
+            alerts.offline(&account.to_string(), None, &error.to_string());
+            return Err(signs_elsewhere(settings, &error));
+        }
         Err(error) => error.to_string(),
     };
     alerts.offline(&account.to_string(), None, &why);
     Err(ended(directory, why))
+}
+
+fn signs_elsewhere(settings: &Settings, error: &RunError) -> Failure {
+    let next = format!(
+        "stop the other process for good and run `posync start --dir {} --i-stopped-the-other`: the authority waits \
+         for a whole term and signs again. An old copy is started the same way",
+        settings.directory.display()
+    );
+    Failure::new(
+        Exit::Refused,
+        "this authority's key signs elsewhere, or its directory is an old copy",
+        error,
+        next,
+    )
 }
 
 fn node_config(settings: &Settings, listen: SocketAddr, service: SocketAddr) -> Outcome<NodeConfig> {
@@ -234,7 +258,7 @@ fn beside(key: PrivateKey, nodes: Vec<Endpoint>, alerts: Alerts, services: Tokio
 }
 
 /// Logs the first block that is applied after the start.
-async fn tell_ready(mut heights: watch::Receiver<u64>, began: u64) {
+pub(super) async fn tell_ready(mut heights: watch::Receiver<u64>, began: u64) {
     if let Ok(height) = heights.wait_for(|height| *height > began).await {
         tracing::info!(height = *height, "ready: the node applies blocks");
     }
@@ -268,7 +292,7 @@ async fn audit(context: Context, config: auditor::Config) {
     }
 }
 
-fn ended(directory: &Path, why: impl std::fmt::Display) -> Failure {
+pub(super) fn ended(directory: &Path, why: impl std::fmt::Display) -> Failure {
     let next = "mend what the reason names, and start it again: it goes on where it was";
     Failure::new(Exit::Failed, format!("the role in {} has ended", directory.display()), why, next)
 }

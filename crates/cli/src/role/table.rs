@@ -45,6 +45,7 @@ pub(super) struct Setting {
 
 const ALL: &[Role] = &[Authority, Provider, Gateway, Node];
 const NODES: &[Role] = &[Authority, Node];
+const AUTHORITY: &[Role] = &[Authority];
 const SERVICES: &[Role] = &[Provider, Gateway];
 const PROVIDER: &[Role] = &[Provider];
 const GATEWAY: &[Role] = &[Gateway];
@@ -86,10 +87,10 @@ pub(super) const TABLE: &[Setting] = &[
     ),
     setting(
         "listen",
-        NODES,
+        AUTHORITY,
         Kind::Listen,
         "\"0.0.0.0:4000\"",
-        "Address on which this node listens for other nodes; 0.0.0.0 is every address of this machine.",
+        "Address on which this authority listens for the others; 0.0.0.0 is every address of this machine.",
     ),
     setting(
         "advertise",
@@ -101,18 +102,18 @@ pub(super) const TABLE: &[Setting] = &[
     ),
     setting(
         "advertise",
-        NODES,
+        AUTHORITY,
         Kind::Announce,
         "\"\"",
-        "host:port at which other nodes reach this one. Without it `listen` is announced, which must be one\n\
-         address then. The addresses of authorities are part of the genesis.",
+        "host:port at which the other authorities reach this one. Without it `listen` is announced, which must be\n\
+         one address then. The addresses of authorities are part of the genesis.",
     ),
     setting(
         "egress",
-        NODES,
+        AUTHORITY,
         Kind::Ip,
         "\"\"",
-        "IP address from which this node's connections reach other nodes, if it is not the one of `advertise`\n\
+        "IP address from which this node's connections reach the others, if it is not the one of `advertise`\n\
          (a second interface, NAT). They accept a connection from no other address.",
     ),
     setting(
