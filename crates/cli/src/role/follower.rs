@@ -1,0 +1,67 @@
+//! Runs a node without a seat: it follows the nodes of its network file and serves reads.
+
+use super::{GENESIS_FILE, settings::Settings, start, watching};
+use crate::{
+    failure::{Exit, Failure, Outcome},
+    keys, net,
+};
+use commonware_runtime::{Spawner as _, Supervisor as _};
+use posync_node::{follower, genesis::Genesis};
+use std::{fs, path::Path, sync::Arc};
+
+/// Follows the network of the role's network file until the node fails.
+pub(super) fn run(settings: &Settings) -> Outcome {
+    let directory = settings.directory.clone();
+    let key = settings.key()?;
+    let account = keys::account(&key).to_string();
+    let listen = settings.listen("service_listen")?;
+    settings.announced("service_advertise", "service_listen")?;
+    let alerts = settings.alerts()?;
+    let net = net::of_role(settings)?;
+    let genesis = genesis(&directory.join(GENESIS_FILE), &net.chain())?;
+    let pages = usize::try_from(settings.count("page_cache_pages")?).unwrap_or(usize::MAX);
+    let own = follower::Settings {
+        genesis: Arc::new(genesis),
+        key,
+        upstream: net.file.endpoints(),
+        listen,
+        page_cache_pages: pages,
+        archive: settings.flag("archive")?,
+    };
+    watching::space(directory.clone(), account.clone(), alerts.clone(), watching::authority_space);
+    let ready: follower::Beside<commonware_runtime::tokio::Context> = Box::new(|context, handle| {
+        let (heights, began) = (handle.heights(), handle.applied());
+        drop(context.child("ready").spawn(move |_| start::tell_ready(heights, began)));
+    });
+    let why = match posync_node::follow(directory.clone(), own, ready) {
+        Ok(()) => start::SERVICE_ENDED.to_owned(),
+        Err(error) => error.to_string(),
+    };
+    alerts.offline(&account, None, &why);
+    Err(start::ended(&directory, why))
+}
+
+/// Reads the genesis, which must be the one that the network file names.
+fn genesis(path: &Path, chain: &str) -> Outcome<Genesis> {
+    let bytes = fs::read(path).map_err(|error| {
+        let next =
+            "copy the file `genesis` of any member there: it is public, and the network file names its hash";
+        Failure::new(
+            Exit::Local,
+            "this node does not know the network's genesis",
+            format!("{}: {error}", path.display()),
+            next,
+        )
+    })?;
+    let genesis =
+        Genesis::from_bytes(&bytes).map_err(|error| Failure::file(path, "read the genesis", error))?;
+    if hex::encode(genesis.chain()) == chain {
+        return Ok(genesis);
+    }
+    Err(Failure::new(
+        Exit::Usage,
+        "this directory mixes two networks",
+        "the network file and the genesis name different chains",
+        "copy the genesis and the network file of one network",
+    ))
+}
