@@ -14,6 +14,7 @@
 
 pub mod application;
 pub mod config;
+mod dial_back;
 pub mod engine;
 pub mod epoch;
 pub mod equivocation;

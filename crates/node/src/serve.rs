@@ -3,12 +3,14 @@
 //! ```text
 //!  caller ──channel──► rpc ──ask──► [`Service`] ──► handle  (proofs, headers, bodies)
 //!                                        ├──────────► feed    (receipts)
-//!                                        └──────────► mempool (operations)
+//!                                        ├──────────► mempool (operations)
+//!                                        └──────────► dials   (the caller, at its own address)
 //! ```
 //!
 //! It decides nothing: callers verify its answers. Every wait has an end, and every answer a bound.
 
 use crate::{
+    dial_back::Dials,
     engine::{Finalization, PublicKey, Runtime},
     equivocation::submit,
     feed::Feed,
@@ -20,7 +22,7 @@ use commonware_codec::Encode as _;
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_macros::select;
 use commonware_p2p::{Receiver, Sender};
-use commonware_runtime::{Clock, Network, Supervisor as _};
+use commonware_runtime::{Network, Resolver, Supervisor as _};
 use futures::FutureExt as _;
 use posync_client::{
     channel::Listen,
@@ -30,9 +32,15 @@ use posync_protocol::{
     Account, Bounded, Hash, Key,
     block::{Header, Receipts, sha256},
     limits::{BODY_BYTES_MAX, EVENTS_MAX, RECEIPT_WAIT_MS},
-    wire::node::{self, Answer, Ask, BlockEvents, Certified, Info, NETWORK_KEY_BYTES, Unavailable},
+    wire::node::{
+        self, Answer, Ask, BlockEvents, Certified, DialBack, Dialled, Info, NETWORK_KEY_BYTES, Unavailable,
+    },
 };
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Upper bound on the headers up to a certificate: 64 of half a KiB, and slack.
 const HEADERS_BYTES: usize = 48 << 10;
@@ -42,20 +50,26 @@ const RECORD_BYTES: usize = 2_560;
 const READ_ATTEMPTS: usize = 8;
 
 /// The sources of the service's answers.
-struct Service<E> {
+struct Service<E, N> {
     context: Arc<E>,
+    network: Arc<N>,
+    key: PrivateKey,
     handle: Handle,
     feed: Feed,
     mempool: Mempool,
+    dials: Dials,
 }
 
-impl<E> Clone for Service<E> {
+impl<E, N> Clone for Service<E, N> {
     fn clone(&self) -> Self {
         Self {
             context: self.context.clone(),
+            network: self.network.clone(),
+            key: self.key.clone(),
             handle: self.handle.clone(),
             feed: self.feed.clone(),
             mempool: self.mempool.clone(),
+            dials: self.dials.clone(),
         }
     }
 }
@@ -112,17 +126,20 @@ pub async fn run<E, N, S, R>(
     channel: (S, R),
 ) -> Result<(), RunError>
 where
-    E: Runtime,
+    E: Runtime + Resolver,
     N: Network,
     S: Sender,
     R: Receiver<PublicKey = PublicKey>,
 {
-    let feed = Feed::default();
+    let (feed, network) = (Feed::default(), Arc::new(network));
     let service = Service {
         context: Arc::new(context.child("service")),
+        network: network.clone(),
+        key: serving.key.clone(),
         handle: handle.clone(),
         feed: feed.clone(),
         mempool: mempool.clone(),
+        dials: Dials::default(),
     };
     let server = Server::<rpc::Node, _>::new(move |call, ask| {
         let service = service.clone();
@@ -130,7 +147,7 @@ where
     });
     let key = serving.key.clone();
     let listen = Listen::new(serving.key, rpc::Node::NAMESPACE, serving.address);
-    let listening = server.listen(context.child("listener"), &network, listen).await?;
+    let listening = server.listen(context.child("listener"), &*network, listen).await?;
     tracing::info!(address = %listening.address, "the node service listens");
     let feeding = context.child("feed").spawn({
         let handle = handle.clone();
@@ -152,7 +169,7 @@ where
     Err(RunError::Ended(part.into()))
 }
 
-impl<E: Clock> Service<E> {
+impl<E: Runtime + Resolver, N: Network> Service<E, N> {
     async fn answer(self, mut call: Incoming<rpc::Node>, ask: Ask) {
         // A caller that does not read its answers delays only itself.
         match &ask {
@@ -171,6 +188,7 @@ impl<E: Clock> Service<E> {
                 Some(body) => Answer::Body(body),
                 None => self.missing(height),
             },
+            Ask::DialBack(ask) => self.dial_back(&call, ask).await,
             Ask::Follow(from) => return self.follow(call, from).await,
             Ask::Events(height) => return self.events(call, height).await,
         };
@@ -199,6 +217,20 @@ impl<E: Clock> Service<E> {
             Err(Refused::Code(code)) => Answer::Refused(code),
             Err(Refused::Full) => Answer::Unavailable(Unavailable::Busy),
         }
+    }
+
+    async fn dial_back(&self, call: &Incoming<rpc::Node>, ask: DialBack) -> Answer {
+        let Some((ip, attempt)) =
+            call.origin().and_then(|ip| Some((ip, self.dials.begin(ip, call.peer())?)))
+        else {
+            return Answer::Unavailable(Unavailable::Busy);
+        };
+        let outcome = attempt.run(self.context.child("dial_back"), &*self.network, &self.key, ask).await;
+        let ip = match ip {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Answer::Dialled(Dialled { ip: ip.octets(), outcome })
     }
 
     async fn receipt(&self, id: &Hash) -> Answer {

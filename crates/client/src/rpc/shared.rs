@@ -12,6 +12,7 @@ use commonware_runtime::{Clock, Handle, Sink, Stream};
 use posync_protocol::limits::{CALL_WINDOW, CALLS_MAX, FRAME_BYTES_MAX, FRAMES_QUEUED_MAX, KEEP_ALIVE_MS};
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -156,6 +157,11 @@ impl<T> Shared<T> {
             written: Notify::new(),
         };
         (Arc::new(shared), outlet)
+    }
+
+    /// Address from which the peer connected, on a server's side.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.gate.as_ref().map(|gate| gate.address)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<BTreeMap<u64, Slot<T>>>> {
