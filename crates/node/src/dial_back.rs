@@ -58,7 +58,13 @@ impl Drop for Attempt {
 
 impl Attempt {
     /// Dials the caller's own address at the port that it asks for.
-    pub(crate) async fn run<E, N>(self, context: E, network: &N, key: &PrivateKey, ask: DialBack) -> DialOutcome
+    pub(crate) async fn run<E, N>(
+        self,
+        context: E,
+        network: &N,
+        key: &PrivateKey,
+        ask: DialBack,
+    ) -> DialOutcome
     where
         E: Runtime + Resolver,
         N: Network,
@@ -102,7 +108,8 @@ mod tests {
         let first = begin(ip, account).expect("a place");
         assert!(begin(ip, Account([9; 32])).is_none(), "the same address");
         assert!(begin(IpAddr::from([10, 0, 0, 9]), account).is_none(), "the same key");
-        let others: Vec<_> = (2..2 + DIALS_MAX as u8).map_while(|last| begin(caller(last).0, caller(last).1)).collect();
+        let others: Vec<_> =
+            (2..2 + DIALS_MAX as u8).map_while(|last| begin(caller(last).0, caller(last).1)).collect();
         assert_eq!(others.len(), DIALS_MAX - 1, "all places are taken");
         drop(first);
         assert!(begin(ip, account).is_some(), "an attempt that is over makes room");

@@ -220,8 +220,7 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
     }
 
     async fn dial_back(&self, call: &Incoming<rpc::Node>, ask: DialBack) -> Answer {
-        let Some((ip, attempt)) =
-            call.origin().and_then(|ip| Some((ip, self.dials.begin(ip, call.peer())?)))
+        let Some((ip, attempt)) = call.origin().and_then(|ip| Some((ip, self.dials.begin(ip, call.peer())?)))
         else {
             return Answer::Unavailable(Unavailable::Busy);
         };

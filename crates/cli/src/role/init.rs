@@ -42,13 +42,7 @@ impl Init {
     pub(crate) fn run(self, access: Option<&Access>, output: Output) -> Outcome {
         let Self { role, dir, set } = self;
         let mut settings = Settings::new(role, &dir);
-        for pair in &set {
-            let (key, value) = pair.split_once('=').ok_or_else(|| {
-                let next = "write it as --set capacity=\"500 GiB\"";
-                Failure::new(Exit::Usage, format!("'{pair}' sets nothing"), "there is no = in it", next)
-            })?;
-            settings.set(key.trim(), value.trim())?;
-        }
+        apply(&mut settings, &set)?;
         let net = access.map(Net::open).transpose()?;
         vacant(&dir)?;
         private(&dir)?;
@@ -63,6 +57,18 @@ impl Init {
         let value = json!({ "role": role, "directory": dir, "account": account, "network": net.as_ref().map(Net::chain) });
         output.answer(&value, || screen(role, &dir, &account, net.is_some()))
     }
+}
+
+/// Enters the settings of a command line, each as key=value.
+pub(crate) fn apply(settings: &mut Settings, set: &[String]) -> Outcome {
+    for pair in set {
+        let (key, value) = pair.split_once('=').ok_or_else(|| {
+            let next = "write it as --set capacity=\"500 GiB\"";
+            Failure::new(Exit::Usage, format!("'{pair}' sets nothing"), "there is no = in it", next)
+        })?;
+        settings.set(key.trim(), value.trim())?;
+    }
+    Ok(())
 }
 
 /// Refuses a directory that holds a role.
@@ -86,7 +92,7 @@ pub(crate) fn private(directory: &Path) -> Outcome {
 }
 
 /// The files to back up, and what losing them costs.
-const fn back_up(role: Role) -> &'static str {
+pub(crate) const fn back_up(role: Role) -> &'static str {
     match role {
         Role::Authority => "node.key     the identity of the authority. Lost: the seat is lost.",
         Role::Provider => "node.key     the account with the bond and all pay. Lost: both are lost.",
@@ -99,7 +105,7 @@ const fn back_up(role: Role) -> &'static str {
 }
 
 /// The files of which an old copy would do harm.
-const fn never(role: Role) -> &'static str {
+pub(crate) const fn never(role: Role) -> &'static str {
     match role {
         Role::Authority | Role::Node => {
             "secrets/ and storage/. An old copy of them, or a second machine with the same key, signs twice and\n  \

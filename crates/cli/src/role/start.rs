@@ -28,7 +28,7 @@ use posync_node::{
     run::{TokioServices, run_config, workers},
     serve::{self, Serving},
 };
-use posync_protocol::{Amount, amount::SYNC, block::sha256, limits::Parameters};
+use posync_protocol::{Amount, amount::SYNC, block::sha256, limits::Parameters, provider::bond_needed};
 use posync_provider::{
     config::{self, LOOSE, PACK_BYTES},
     report::Reporter,
@@ -63,6 +63,11 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 const PARAMETERS: &str = "parameters";
 
 impl Start {
+    /// Starts the role of a directory in this process.
+    pub(crate) const fn of(dir: PathBuf) -> Self {
+        Self { dir, child: false }
+    }
+
     /// Directory of the role.
     pub(crate) fn directory(&self) -> &Path {
         &self.dir
@@ -98,7 +103,7 @@ impl Start {
 }
 
 /// Checks that files can be made in the role's directory. A full volume is no error: reading goes on there.
-pub(super) fn writable(directory: &Path) -> Outcome {
+pub(crate) fn writable(directory: &Path) -> Outcome {
     let probe = tempfile::Builder::new().prefix(".posync-").suffix(".part").tempfile_in(directory);
     match probe {
         Err(error) if error.kind() != io::ErrorKind::StorageFull => {
@@ -191,7 +196,7 @@ fn node_config(settings: &Settings, listen: SocketAddr, service: SocketAddr) -> 
 }
 
 /// The address at which this machine reaches what listens there.
-fn loopback(listen: SocketAddr) -> SocketAddr {
+pub(crate) fn loopback(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -392,7 +397,8 @@ fn provider(settings: &Settings) -> Outcome {
     })
 }
 
-fn provider_config(
+/// The configuration of a provider; a bond of 0 is the least that its capacity needs.
+pub(crate) fn provider_config(
     settings: &Settings,
     net: &Net,
     key: PrivateKey,
@@ -401,7 +407,7 @@ fn provider_config(
 ) -> Outcome<config::Config> {
     let (space, bond) = (settings.bytes("space")?, settings.count("bond")?);
     let advertise = settings.text("advertise")?;
-    Ok(config::Config {
+    let mut config = config::Config {
         key,
         partition: "provider".into(),
         listen: settings.listen("listen")?,
@@ -425,7 +431,11 @@ fn provider_config(
         loose: LOOSE,
         grace: settings.time("grace")?,
         report,
-    })
+    };
+    if bond == 0 {
+        config.bond = bond_needed(config.capacity_leaves(), &parameters);
+    }
+    Ok(config)
 }
 
 /// An amount of whole SYNC, at most all that can be.
