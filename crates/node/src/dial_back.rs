@@ -98,6 +98,9 @@ fn outcome(failed: Option<Error>) -> DialOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use commonware_cryptography::Signer as _;
+    use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
+    use posync_client::channel::Listen;
 
     #[test]
     fn one_caller_has_one_attempt_and_all_callers_together_a_few() {
@@ -113,5 +116,41 @@ mod tests {
         assert_eq!(others.len(), DIALS_MAX - 1, "all places are taken");
         drop(first);
         assert!(begin(ip, account).is_some(), "an attempt that is over makes room");
+    }
+
+    #[test]
+    fn the_callers_own_address_alone_is_dialled_and_what_answers_there_is_judged() {
+        deterministic::Runner::default().start(|context| async move {
+            let [node, member, stranger] = [1, 2, 3].map(PrivateKey::from_seed);
+            let ip = IpAddr::from([10, 0, 0, 7]);
+            let at = |port| SocketAddr::new(ip, port);
+            let config = Listen::new(member.clone(), rpc::Provider::NAMESPACE, at(40));
+            let listening =
+                channel::listen(context.child("listener"), &context, config, |_, _, _, _| async {});
+            let listening = listening.await.expect("free");
+            // It accepts and says nothing.
+            let silent = context.bind(at(41)).await.expect("free");
+            let account = |key: &PrivateKey| Account::of(&key.public_key());
+            let (provider, gateway) = (Dial::Provider(Nothing {}), Dial::Gateway(Nothing {}));
+            for (port, key, service, expected) in [
+                (40, &member, provider, DialOutcome::Reached(Nothing {})),
+                (40, &stranger, provider, DialOutcome::Other(Nothing {})),
+                (40, &member, gateway, DialOutcome::Other(Nothing {})),
+                (41, &member, provider, DialOutcome::TimedOut(Nothing {})),
+                (42, &member, provider, DialOutcome::Refused(Nothing {})),
+            ] {
+                let attempt = Dials::default().begin(ip, account(&member)).expect("a place");
+                let ask = DialBack { port, account: account(key), service };
+                let outcome = attempt.run(context.child("dial"), &context, &node, ask).await;
+                assert_eq!(outcome, expected, "{port} {service:?}");
+            }
+            // Another caller's address has nobody at that port.
+            let elsewhere = Dials::default().begin(IpAddr::from([10, 0, 0, 8]), account(&stranger));
+            let ask = DialBack { port: 40, account: account(&member), service: provider };
+            let outcome = elsewhere.expect("a place").run(context.child("dial"), &context, &node, ask).await;
+            assert_eq!(outcome, DialOutcome::Refused(Nothing {}));
+            listening.task.abort();
+            drop(silent);
+        });
     }
 }
