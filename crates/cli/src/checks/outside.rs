@@ -87,7 +87,14 @@ pub(super) async fn checks(
             let why = "the role takes any free port when it starts, or announces no valid address";
             checks.push(Check::warn("outside", "nodes were not asked to dial back", why, next));
         }
-        (Some(advertise), Some(ask)) => checks.push(outside(&visits, &port, ask.port, advertise)),
+        (Some(advertise), Some(ask)) => {
+            let named = match &announced {
+                Some(address) => address.resolve(context).await.unwrap_or_default(),
+                None => Vec::new(),
+            };
+            let check = outside(&visits, &port, ask.port, advertise);
+            checks.push(elsewhere(&visits, &named).unwrap_or(check));
+        }
     }
     if let Port::Check(listening) = port {
         listening.task.abort();
@@ -307,8 +314,34 @@ fn outside(visits: &[Visit], port: &Port, number: u16, advertise: &str) -> Check
     Check::fail("outside", format!("no node reaches port {number} of this machine"), lines.join("\n"), next)
 }
 
+/// The warning that nodes reach this machine at another address than it announces: a dial-back proves
+/// nothing about that one. `None` if one of them is announced, or no node reaches it.
+fn elsewhere(visits: &[Visit], named: &[SocketAddr]) -> Option<Check> {
+    let dialled = visits.iter().filter_map(|visit| visit.dialled.as_ref()?.as_ref().ok());
+    let reached: Vec<IpAddr> =
+        dialled.filter(|dialled| matches!(dialled.outcome, DialOutcome::Reached(_))).map(seen).collect();
+    let is_named = |ip: &IpAddr| named.iter().any(|named| named.ip() == *ip);
+    if named.is_empty() || reached.is_empty() || reached.iter().any(is_named) {
+        return None;
+    }
+    let list = |all: Vec<String>| all.join(", ");
+    let what =
+        format!("nodes reach this machine at {}", list(reached.iter().map(IpAddr::to_string).collect()));
+    let why = format!(
+        "{} is announced, and a node dials only the address from which it is asked",
+        list(named.iter().map(SocketAddr::to_string).collect())
+    );
+    let next = "see that the announced address leads to this machine too, as with a second line or a router";
+    Some(Check::warn("outside", what, why, next))
+}
+
+/// The address of this machine as a node sees it.
+fn seen(dialled: &Dialled) -> IpAddr {
+    IpAddr::from(Ipv6Addr::from(dialled.ip)).to_canonical()
+}
+
 fn describe(dialled: &Dialled, port: u16) -> String {
-    let at = SocketAddr::new(IpAddr::from(Ipv6Addr::from(dialled.ip)).to_canonical(), port);
+    let at = SocketAddr::new(seen(dialled), port);
     match dialled.outcome {
         DialOutcome::Reached(_) => format!("reaches {at}"),
         DialOutcome::Refused(_) => {
@@ -352,6 +385,20 @@ mod tests {
         let taken = judge(&[other], Port::None);
         assert!(taken.state == State::Fail && taken.why.contains("closed side is here"), "{taken:?}");
         assert_eq!(judge(&[], Port::Role).state, State::Warn, "nobody dialled");
+    }
+
+    #[test]
+    fn an_announced_address_that_no_node_dialled_is_named() {
+        let reached = visits(&[DialOutcome::Reached(Nothing {})]);
+        let at = |last| vec![SocketAddr::from(([192, 0, 2, last], 4100))];
+        assert_eq!(elsewhere(&reached, &at(7)), None);
+        let other = elsewhere(&reached, &at(9)).expect("another one is announced");
+        assert!(other.what.contains("192.0.2.7") && other.why.contains("192.0.2.9:4100"), "{other:?}");
+        assert_eq!(
+            elsewhere(&visits(&[DialOutcome::Refused(Nothing {})]), &at(9)),
+            None,
+            "nobody reaches it"
+        );
     }
 
     #[test]
