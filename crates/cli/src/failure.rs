@@ -99,6 +99,11 @@ impl Failure {
         Self::new(Exit::TimedOut, format!("{awaited}: did not happen within {seconds} s"), seen, next)
     }
 
+    /// What happened, why, and what to do next.
+    pub(crate) fn parts(&self) -> [&str; 3] {
+        [&self.what, &self.why.0, &self.next]
+    }
+
     /// The whole failure on one line, for a log.
     pub(crate) fn in_one_line(&self) -> String {
         let Self { what, why, next, .. } = self;

@@ -4,6 +4,7 @@
 //! returns a [`Failure`] that says what happened, why and what to do next; this file turns it into
 //! an exit code. Secrets come from files only, never from arguments or the environment.
 
+mod checks;
 mod commands;
 mod demo;
 mod descriptors;
@@ -137,6 +138,12 @@ enum Command {
     Init(role::init::Init),
     /// Run the role of a directory until a signal
     Start(role::start::Start),
+    /// Join a network: make the directory, wait for the money, check the machine, register, serve
+    Join(commands::join::Join),
+    /// Check the machine of a role, its port, the nodes, and the way in from outside
+    Doctor(commands::doctor::Doctor),
+    /// Leave a network as a provider, and show when the machine may be switched off
+    Leave(commands::leave::Leave),
     /// Show, check or renew a network file
     Net(commands::net::NetCommand),
 }
@@ -150,7 +157,10 @@ fn main() -> ExitCode {
     if let Command::Start(command) = arguments.command {
         return start(command);
     }
-    log::command();
+    // A member's log is another one, and needs its directory first.
+    if !matches!(arguments.command, Command::Join(_)) {
+        log::command();
+    }
     match descriptors::ensure("a command", descriptors::COMMAND).and_then(|()| run(arguments, output)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(failure, output),
@@ -207,6 +217,9 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
         Command::Sim(command) => command.run(output),
         Command::Init(command) => command.run(is_named.then_some(net), output),
         Command::Start(command) => command.settings().and_then(|settings| command.run(&settings)),
+        Command::Join(command) => command.run(is_named.then_some(net), output),
+        Command::Doctor(command) => command.run(output),
+        Command::Leave(command) => command.run(output),
         Command::Net(command) => command.run(net, output),
     }
 }

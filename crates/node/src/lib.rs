@@ -16,6 +16,7 @@
 pub mod application;
 pub mod ceremony;
 pub mod config;
+mod dial_back;
 pub mod engine;
 pub mod epoch;
 pub mod equivocation;

@@ -3,12 +3,14 @@
 //! ```text
 //!  caller ──channel──► rpc ──ask──► [`Service`] ──► handle  (proofs, headers, bodies)
 //!                                        ├──────────► feed    (receipts)
-//!                                        └──────────► mempool (operations)
+//!                                        ├──────────► mempool (operations)
+//!                                        └──────────► dials   (the caller, at its own address)
 //! ```
 //!
 //! It decides nothing: callers verify its answers. Every wait has an end, and every answer a bound.
 
 use crate::{
+    dial_back::Dials,
     engine::{Finalization, PublicKey, Runtime},
     equivocation::submit,
     feed::Feed,
@@ -21,7 +23,7 @@ use commonware_codec::Encode as _;
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_macros::select;
 use commonware_p2p::{Receiver, Sender};
-use commonware_runtime::{Clock, Network, Supervisor as _};
+use commonware_runtime::{Network, Resolver, Supervisor as _};
 use futures::FutureExt as _;
 use posync_client::{
     channel::Listen,
@@ -31,9 +33,15 @@ use posync_protocol::{
     Account, Bounded, Hash, Key,
     block::{Header, Receipts, sha256},
     limits::{BODY_BYTES_MAX, EVENTS_MAX, RECEIPT_WAIT_MS},
-    wire::node::{self, Answer, Ask, BlockEvents, Certified, Info, NETWORK_KEY_BYTES, Unavailable},
+    wire::node::{
+        self, Answer, Ask, BlockEvents, Certified, DialBack, Dialled, Info, NETWORK_KEY_BYTES, Unavailable,
+    },
 };
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Upper bound on the headers up to a certificate: 64 of half a KiB, and slack.
 const HEADERS_BYTES: usize = 48 << 10;
@@ -43,11 +51,14 @@ const RECORD_BYTES: usize = 2_560;
 const READ_ATTEMPTS: usize = 8;
 
 /// The sources of the service's answers.
-struct Service<E> {
+struct Service<E, N> {
     context: Arc<E>,
+    network: Arc<N>,
+    key: PrivateKey,
     handle: Handle,
     feed: Feed,
     intake: Intake,
+    dials: Dials,
 }
 
 /// Where the operations of callers go.
@@ -68,13 +79,16 @@ impl Intake {
     }
 }
 
-impl<E> Clone for Service<E> {
+impl<E, N> Clone for Service<E, N> {
     fn clone(&self) -> Self {
         Self {
             context: self.context.clone(),
+            network: self.network.clone(),
+            key: self.key.clone(),
             handle: self.handle.clone(),
             feed: self.feed.clone(),
             intake: self.intake.clone(),
+            dials: self.dials.clone(),
         }
     }
 }
@@ -131,13 +145,13 @@ pub async fn run<E, N, S, R>(
     channel: (S, R),
 ) -> Result<(), RunError>
 where
-    E: Runtime,
+    E: Runtime + Resolver,
     N: Network,
     S: Sender,
     R: Receiver<PublicKey = PublicKey>,
 {
-    let key = serving.key.clone();
-    let parts = listen(&context, &network, serving, &handle, Intake::Mempool(mempool.clone())).await?;
+    let (key, network) = (serving.key.clone(), Arc::new(network));
+    let parts = listen(&context, network, serving, &handle, Intake::Mempool(mempool.clone())).await?;
     let bringing = context.child("bring").spawn({
         let (mempool, handle) = (mempool.clone(), handle.clone());
         move |_| submit::run(mempool, handle, key)
@@ -157,9 +171,9 @@ where
 ///
 /// # Errors
 /// The address cannot be bound.
-pub(crate) async fn listen<E: Runtime, N: Network>(
+pub(crate) async fn listen<E: Runtime + Resolver, N: Network>(
     context: &E,
-    network: &N,
+    network: Arc<N>,
     serving: Serving,
     handle: &Handle,
     intake: Intake,
@@ -167,16 +181,19 @@ pub(crate) async fn listen<E: Runtime, N: Network>(
     let feed = Feed::default();
     let service = Service {
         context: Arc::new(context.child("service")),
+        network: network.clone(),
+        key: serving.key.clone(),
         handle: handle.clone(),
         feed: feed.clone(),
         intake,
+        dials: Dials::default(),
     };
     let server = Server::<rpc::Node, _>::new(move |call, ask| {
         let service = service.clone();
         async move { service.answer(call, ask).await }
     });
     let listen = Listen::new(serving.key, rpc::Node::NAMESPACE, serving.address);
-    let listening = server.listen(context.child("listener"), network, listen).await?;
+    let listening = server.listen(context.child("listener"), &*network, listen).await?;
     tracing::info!(address = %listening.address, "the node service listens");
     let feeding = context.child("feed").spawn({
         let handle = handle.clone();
@@ -191,7 +208,7 @@ pub(crate) async fn listen<E: Runtime, N: Network>(
     Ok(parts.boxed())
 }
 
-impl<E: Clock> Service<E> {
+impl<E: Runtime + Resolver, N: Network> Service<E, N> {
     async fn answer(self, mut call: Incoming<rpc::Node>, ask: Ask) {
         // A caller that does not read its answers delays only itself.
         match &ask {
@@ -210,6 +227,7 @@ impl<E: Clock> Service<E> {
                 Some(body) => Answer::Body(body),
                 None => self.missing(height),
             },
+            Ask::DialBack(ask) => self.dial_back(&call, ask).await,
             Ask::Follow(from) => return self.follow(call, from).await,
             Ask::Events(height) => return self.events(call, height).await,
         };
@@ -238,6 +256,19 @@ impl<E: Clock> Service<E> {
             Err(Refused::Code(code)) => Answer::Refused(code),
             Err(Refused::Full) => Answer::Unavailable(Unavailable::Busy),
         }
+    }
+
+    async fn dial_back(&self, call: &Incoming<rpc::Node>, ask: DialBack) -> Answer {
+        let Some((ip, attempt)) = call.origin().and_then(|ip| Some((ip, self.dials.begin(ip, call.peer())?)))
+        else {
+            return Answer::Unavailable(Unavailable::Busy);
+        };
+        let outcome = attempt.run(self.context.child("dial_back"), &*self.network, &self.key, ask).await;
+        let ip = match ip {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Answer::Dialled(Dialled { ip: ip.octets(), outcome })
     }
 
     async fn receipt(&self, id: &Hash) -> Answer {

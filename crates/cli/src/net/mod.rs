@@ -207,7 +207,7 @@ impl Net {
     }
 
     /// The difference between a node's network and this one.
-    fn judge(&self, info: &Info) -> Result<(), String> {
+    pub(crate) fn judge(&self, info: &Info) -> Result<(), String> {
         if info.chain != self.file.chain {
             let [theirs, ours] = [info.chain, self.file.chain].map(|chain| hex::encode(&chain[..8]));
             return Err(format!("serves another chain: {theirs}..., not {ours}..."));

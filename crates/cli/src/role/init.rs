@@ -45,13 +45,7 @@ impl Init {
     pub(crate) fn run(self, access: Option<&Access>, output: Output) -> Outcome {
         let Self { role, dir, set } = self;
         let mut settings = Settings::new(role, &dir);
-        for pair in &set {
-            let (key, value) = pair.split_once('=').ok_or_else(|| {
-                let next = "write it as --set capacity=\"500 GiB\"";
-                Failure::new(Exit::Usage, format!("'{pair}' sets nothing"), "there is no = in it", next)
-            })?;
-            settings.set(key.trim(), value.trim())?;
-        }
+        apply(&mut settings, &set)?;
         let net = access.map(Net::open).transpose()?;
         vacant(role, &dir)?;
         private(&dir)?;
@@ -74,6 +68,18 @@ impl Init {
             "network": made.net.as_ref().map(Net::chain), "card": card });
         output.answer(&value, || made.screen())
     }
+}
+
+/// Enters the settings of a command line, each as key=value.
+pub(crate) fn apply(settings: &mut Settings, set: &[String]) -> Outcome {
+    for pair in set {
+        let (key, value) = pair.split_once('=').ok_or_else(|| {
+            let next = "write it as --set capacity=\"500 GiB\"";
+            Failure::new(Exit::Usage, format!("'{pair}' sets nothing"), "there is no = in it", next)
+        })?;
+        settings.set(key.trim(), value.trim())?;
+    }
+    Ok(())
 }
 
 /// Writes the card of an authority with the addresses that its settings announce; returns its path.
@@ -111,7 +117,7 @@ pub(crate) fn private(directory: &Path) -> Outcome {
 }
 
 /// The files to back up, and what losing them costs.
-const fn back_up(role: Role) -> &'static str {
+pub(crate) const fn back_up(role: Role) -> &'static str {
     match role {
         Role::Authority => "node.key     the identity of the authority. Lost: the seat is lost.",
         Role::Provider => "node.key     the account with the bond and all pay. Lost: both are lost.",
@@ -124,7 +130,7 @@ const fn back_up(role: Role) -> &'static str {
 }
 
 /// The files of which an old copy would do harm.
-const fn never(role: Role) -> &'static str {
+pub(crate) const fn never(role: Role) -> &'static str {
     match role {
         Role::Node => {
             "nothing: a copy of storage/ of any age does no harm, and without one it runs all blocks again."

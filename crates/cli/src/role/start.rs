@@ -31,7 +31,9 @@ use posync_node::{
     run::{RunError, TokioServices, run_tokio, workers},
     serve::{self, Serving},
 };
-use posync_protocol::{Amount, PerClass, amount::SYNC, block::sha256, limits::Parameters};
+use posync_protocol::{
+    Amount, PerClass, amount::SYNC, block::sha256, limits::Parameters, provider::bond_needed,
+};
 use posync_provider::{
     config::{self, LOOSE, PACK_BYTES},
     report::Reporter,
@@ -68,6 +70,11 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 const PARAMETERS: &str = "parameters";
 
 impl Start {
+    /// Starts the role of a directory in this process.
+    pub(crate) const fn of(dir: PathBuf) -> Self {
+        Self { dir, child: false, i_stopped_the_other: false }
+    }
+
     /// Directory of the role.
     pub(crate) fn directory(&self) -> &Path {
         &self.dir
@@ -104,7 +111,7 @@ impl Start {
 }
 
 /// Checks that files can be made in the role's directory. A full volume is no error: reading goes on there.
-pub(super) fn writable(directory: &Path) -> Outcome {
+pub(crate) fn writable(directory: &Path) -> Outcome {
     let probe = tempfile::Builder::new().prefix(".posync-").suffix(".part").tempfile_in(directory);
     match probe {
         Err(error) if error.kind() != io::ErrorKind::StorageFull => {
@@ -216,7 +223,7 @@ fn node_config(settings: &Settings, listen: SocketAddr, service: SocketAddr) -> 
 }
 
 /// The address at which this machine reaches what listens there.
-fn loopback(listen: SocketAddr) -> SocketAddr {
+pub(crate) fn loopback(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -415,7 +422,8 @@ fn provider(settings: &Settings) -> Outcome {
     })
 }
 
-fn provider_config(
+/// The configuration of a provider; a bond of 0 is the least that its capacity needs.
+pub(crate) fn provider_config(
     settings: &Settings,
     net: &Net,
     key: PrivateKey,
@@ -424,7 +432,7 @@ fn provider_config(
 ) -> Outcome<config::Config> {
     let (space, bond) = (settings.bytes("space")?, settings.count("bond")?);
     let advertise = settings.text("advertise")?;
-    Ok(config::Config {
+    let mut config = config::Config {
         key,
         partition: "provider".into(),
         listen: settings.listen("listen")?,
@@ -448,7 +456,11 @@ fn provider_config(
         loose: LOOSE,
         grace: settings.time("grace")?,
         report,
-    })
+    };
+    if bond == 0 {
+        config.bond = bond_needed(config.capacity_leaves(), &parameters);
+    }
+    Ok(config)
 }
 
 /// An amount of whole SYNC, at most all that can be.

@@ -19,6 +19,7 @@ use futures::{FutureExt as _, future::BoxFuture};
 use posync_protocol::{Account, limits::CALL_MEMORY_MS_MAX};
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -131,6 +132,8 @@ pub(crate) struct Gate {
     pub(crate) reads: Arc<Budget>,
     pub(crate) writes: Arc<Budget>,
     origin: Origin,
+    /// Address from which the peer connected.
+    pub(crate) address: SocketAddr,
     proved: OnceLock<(Account, Calls)>,
     /// Memory of the message that was read last.
     last: Mutex<Option<Held>>,
@@ -138,14 +141,20 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new<E: Clock>(context: E, origin: Origin, reads: Arc<Budget>, writes: Arc<Budget>) -> Self {
+    pub(super) fn new<E: Clock>(
+        context: E,
+        address: SocketAddr,
+        reads: Arc<Budget>,
+        writes: Arc<Budget>,
+    ) -> Self {
+        let origin = Origin::of(address.ip());
         let context = Arc::new(context);
         let sleep = Box::new(move |time| {
             let context = context.clone();
             async move { context.sleep(time).await }.boxed()
         });
         let (proved, last) = (OnceLock::new(), Mutex::new(None));
-        Self { reads, writes, origin, proved, last, sleep }
+        Self { reads, writes, origin, address, proved, last, sleep }
     }
 
     /// Counts messages from now on, and charges them to `key`.

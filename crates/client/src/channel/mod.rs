@@ -355,7 +355,7 @@ where
         let origin = Origin::of(address.ip());
         let (place, cut) = places.arrive(origin);
         let (config, serve) = (config.clone(), serve.clone());
-        let gate = Gate::new(context.child("gate"), origin, reads.clone(), writes.clone());
+        let gate = Gate::new(context.child("gate"), address, reads.clone(), writes.clone());
         context.child("connection").spawn(move |context| async move {
             let connection = connect::<E, N, F, Fut>(
                 context,

@@ -9,7 +9,7 @@ use commonware_macros::select;
 use commonware_runtime::{Clock, Network, Sink, Spawner, Stream};
 use posync_protocol::{Account, limits::CALLS_MAX};
 use rand_core::CryptoRng;
-use std::{marker::PhantomData, sync::Arc, time::Duration};
+use std::{marker::PhantomData, net::IpAddr, sync::Arc, time::Duration};
 
 /// Time without an open call after which a server ends a connection (at most twice that). A call that
 /// stays open, such as one that follows blocks, keeps its connection.
@@ -28,6 +28,11 @@ impl<S: Service> Incoming<S> {
     /// The caller's account: the key that the connection proved.
     pub const fn peer(&self) -> Account {
         self.peer
+    }
+
+    /// IP address from which the caller connected, IPv4 never written as IPv6; `None` without a listener.
+    pub fn origin(&self) -> Option<IpAddr> {
+        self.half.shared.address().map(|address| address.ip().to_canonical())
     }
 
     /// The caller's next message; `None` when the caller has left.

@@ -13,6 +13,7 @@ use commonware_utils::sync::{Mutex, MutexGuard};
 use posync_protocol::limits::{CALL_WINDOW, CALLS_MAX, FRAME_BYTES_MAX, FRAMES_QUEUED_MAX, KEEP_ALIVE_MS};
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -157,6 +158,11 @@ impl<T> Shared<T> {
             written: Notify::new(),
         };
         (Arc::new(shared), outlet)
+    }
+
+    /// Address from which the peer connected, on a server's side.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.gate.as_ref().map(|gate| gate.address)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<BTreeMap<u64, PendingCall<T>>>> {

@@ -140,7 +140,7 @@ pub async fn run<E: Runtime + Resolver, N: Network>(
     let (running, store) = engine::follow(context.child("engine"), parts).await;
     let handle = running.handle;
     let serving = Serving { key, address };
-    let service = listen(&context, &network, serving, &handle, Intake::Upstream(relay)).await?;
+    let service = listen(&context, Arc::new(network), serving, &handle, Intake::Upstream(relay)).await?;
     let source = context.child("source").spawn({
         let handle = handle.clone();
         move |context| source::run(context, connection, handle, store)

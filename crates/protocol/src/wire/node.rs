@@ -5,7 +5,7 @@
 //! word*: `Info`, the height of a receipt, events. Clients rely on the first two only.
 
 use crate::{
-    Bounded, Code, Hash, Key, Operation, Slot,
+    Account, Bounded, Code, Hash, Key, Operation, Slot,
     block::{BlockBody, Header, Receipts},
     ledger::Event,
     limits::{EVENTS_MAX, HEADERS_MAX, OPERATION_BYTES_MAX, Parameters, READ_KEYS_MAX},
@@ -22,6 +22,8 @@ pub const SUBMIT_BYTES_MAX: usize = 4 * OPERATION_BYTES_MAX;
 pub const FINALIZATION_BYTES_MAX: usize = 256;
 /// Most bytes of an encoded inclusion or exclusion proof, which is below 600 at a million records.
 pub const PROOF_BYTES_MAX: usize = 2048;
+/// Most milliseconds that a node spends on dialling a caller back.
+pub const DIAL_BACK_MS_MAX: u64 = 5_000;
 /// Bytes of an encoded network key.
 pub const NETWORK_KEY_BYTES: usize = 96;
 
@@ -51,6 +53,8 @@ tagged! {
         6 => Events(u64),
         /// The header at a height, with its certificate.
         7 => Header(u64),
+        /// Dial the caller back at its own address; answered `Dialled`.
+        8 => DialBack(DialBack),
     }
 }
 
@@ -82,6 +86,61 @@ tagged! {
         7 => Events(BlockEvents),
         /// The node cannot answer now, or not any more.
         8 => Unavailable(Unavailable),
+        /// The outcome of a `DialBack`.
+        9 => Dialled(Dialled),
+    }
+}
+
+tagged! {
+    /// A service that a node can dial back; its namespace is part of the handshake.
+    #[derive(Copy)]
+    Dial {
+        /// The provider service.
+        0 => Provider(Nothing),
+        /// The gateway service.
+        1 => Gateway(Nothing),
+        /// The node service.
+        2 => Node(Nothing),
+    }
+}
+
+encoded! {
+    /// Asks a node to dial the IP address from which this request comes, at most for [`DIAL_BACK_MS_MAX`].
+    /// The request names no host, so that nobody can make a node dial a third party.
+    #[derive(Copy)]
+    DialBack {
+        /// TCP port to dial.
+        port: u16,
+        /// Account that the listener there must prove.
+        account: Account,
+        /// Service that it must serve.
+        service: Dial,
+    }
+}
+
+encoded! {
+    /// The outcome of a dial-back, by the node's word.
+    #[derive(Copy)]
+    Dialled {
+        /// IP address of the caller as the node sees it; IPv4 as `::ffff:a.b.c.d`.
+        ip: [u8; 16],
+        /// End of the attempt.
+        outcome: DialOutcome,
+    }
+}
+
+tagged! {
+    /// The end of an attempt to dial back.
+    #[derive(Copy)]
+    DialOutcome {
+        /// The listener proved the expected account.
+        0 => Reached(Nothing),
+        /// The connection was refused, or there is no way to the address.
+        1 => Refused(Nothing),
+        /// No connection, or no handshake, within [`DIAL_BACK_MS_MAX`].
+        2 => TimedOut(Nothing),
+        /// Something answers there, but it proves another account or serves something else.
+        3 => Other(Nothing),
     }
 }
 

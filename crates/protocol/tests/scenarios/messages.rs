@@ -86,6 +86,11 @@ fn node_asks() -> Vec<node::Ask> {
         node::Ask::Body(5),
         node::Ask::Events(5),
         node::Ask::Header(5),
+        node::Ask::DialBack(node::DialBack {
+            port: 7,
+            account: ACCOUNT,
+            service: node::Dial::Provider(node::Nothing {}),
+        }),
     ]
 }
 
@@ -107,6 +112,10 @@ fn node_answers() -> Vec<node::Answer> {
         node::Answer::Body(node_body()),
         node::Answer::Events(node::BlockEvents { receipts: receipts(), events: few(events), last: true }),
         node::Answer::Unavailable(node::Unavailable::Busy),
+        node::Answer::Dialled(node::Dialled {
+            ip: [3; 16],
+            outcome: node::DialOutcome::TimedOut(node::Nothing {}),
+        }),
     ]
 }
 

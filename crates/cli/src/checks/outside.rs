@@ -1,0 +1,414 @@
+//! The checks of the network: the role's port, the nodes, the clock against blocks, and the way in from
+//! outside, which nodes test by dialling back.
+
+use super::{
+    Check,
+    machine::{announces, judge_clock},
+};
+use crate::{
+    keys,
+    ledger::Ledger,
+    net::{Net, file::Service},
+    network::Role,
+    role::{settings::Settings, start::loopback},
+};
+use commonware_cryptography::ed25519::PrivateKey;
+use commonware_math::algebra::Random as _;
+use commonware_runtime::{Supervisor as _, tokio::Context};
+use futures::future::join_all;
+use posync_client::{
+    channel::{self, Listen, Listening},
+    rpc::{self, Client, Service as _},
+};
+use posync_protocol::{
+    Account,
+    wire::node::{Answer, Ask, Dial, DialBack, DialOutcome, Dialled, Nothing, Unavailable},
+};
+use std::{
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// Nodes that are asked.
+const NODES_ASKED: usize = 8;
+/// Time for a node's description.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Time for a dial-back, which the node bounds by 5 s.
+const DIALLED: Duration = Duration::from_secs(10);
+/// Time to reach the role's own listener.
+const OWN: Duration = Duration::from_secs(2);
+/// Time within which a network that runs makes a block.
+const NEXT_BLOCK: Duration = Duration::from_secs(20);
+
+/// What listens at the role's port.
+enum Port {
+    /// The running role.
+    Role,
+    /// The listener of this check, which proves the role's key.
+    Check(Listening),
+    /// No listener of the role; the check says why.
+    None,
+}
+
+/// The service of a role as nodes dial it back, with its namespace.
+const fn service(role: Role) -> (Dial, &'static [u8]) {
+    match role {
+        Role::Provider => (Dial::Provider(Nothing {}), rpc::Provider::NAMESPACE),
+        Role::Gateway => (Dial::Gateway(Nothing {}), rpc::Gateway::NAMESPACE),
+        Role::Authority | Role::Node => (Dial::Node(Nothing {}), rpc::Node::NAMESPACE),
+    }
+}
+
+/// The checks that need the network.
+pub(super) async fn checks(
+    context: &Context,
+    settings: &Settings,
+    net: &Net,
+    key: &PrivateKey,
+) -> Vec<Check> {
+    let (check, port) = port(context, settings, key).await;
+    let mut checks = vec![check];
+    let (listen, advertise) = announces(settings.role);
+    let announced = advertise.and_then(|advertise| settings.announced(advertise, listen).ok());
+    let ask = announced.as_ref().filter(|address| address.port() != 0).map(|address| DialBack {
+        port: address.port(),
+        account: keys::account(key),
+        service: service(settings.role).0,
+    });
+    let asked = net.file.nodes.iter().take(NODES_ASKED).map(|node| visit(context, net, node, ask));
+    let visits = join_all(asked).await;
+    checks.push(nodes(&visits));
+    checks.push(clock(context, net, &visits).await);
+    match (advertise, ask) {
+        (None, _) => {}
+        (Some(advertise), None) => {
+            let next = format!("set a port in `{listen}`, or `{advertise}`");
+            let why = "the role takes any free port when it starts, or announces no valid address";
+            checks.push(Check::warn("outside", "nodes were not asked to dial back", why, next));
+        }
+        (Some(advertise), Some(ask)) => {
+            let named = match &announced {
+                Some(address) => address.resolve(context).await.unwrap_or_default(),
+                None => Vec::new(),
+            };
+            let check = outside(&visits, &port, ask.port, advertise);
+            checks.push(elsewhere(&visits, &named).unwrap_or(check));
+        }
+    }
+    if let Port::Check(listening) = port {
+        listening.task.abort();
+        // The port is free again once the task is gone.
+        let _ = listening.task.await;
+    }
+    checks
+}
+
+/// Finds out what listens at the role's port, and listens there if nothing does.
+async fn port(context: &Context, settings: &Settings, key: &PrivateKey) -> (Check, Port) {
+    let listen = match settings.listen(announces(settings.role).0) {
+        Ok(listen) => listen,
+        Err(failure) => return (Check::failed("port", &failure), Port::None),
+    };
+    if listen.port() == 0 {
+        return (Check::ok("port", "any free port is taken at the start"), Port::None);
+    }
+    let bound = TcpListener::bind(listen).map(drop);
+    match bound {
+        Ok(()) => listener(context, settings, key, listen).await,
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            if is_ours(context, settings.role, keys::account(key), listen).await {
+                return (Check::ok("port", format!("the role listens on {listen}")), Port::Role);
+            }
+            let next = format!(
+                "find the other program with `ss -tlnp 'sport = :{}'` and stop it, or set another port in config.toml",
+                listen.port()
+            );
+            let why = "it does not prove the key of this role, so another program, or a role with another key, has it";
+            (
+                Check::fail("port", format!("port {} is taken on {listen}", listen.port()), why, next),
+                Port::None,
+            )
+        }
+        Err(error) => {
+            let next = "set `listen` to 0.0.0.0 or to an address of this machine, with a port that this user may use";
+            (Check::fail("port", format!("nothing can listen on {listen}"), error, next), Port::None)
+        }
+    }
+}
+
+async fn listener(
+    context: &Context,
+    settings: &Settings,
+    key: &PrivateKey,
+    listen: SocketAddr,
+) -> (Check, Port) {
+    let config = Listen::new(key.clone(), service(settings.role).1, listen);
+    let opened = channel::listen(context.child("check"), context, config, |_, _, _, _| async {}).await;
+    match opened {
+        Ok(listening) => (
+            Check::ok("port", format!("{listen} is free for the role, which does not run")),
+            Port::Check(listening),
+        ),
+        Err(error) => {
+            let next = "stop what uses the port, or set another one";
+            (Check::fail("port", format!("nothing can listen on {listen}"), error, next), Port::None)
+        }
+    }
+}
+
+/// True if the listener at the role's own port proves the role's key.
+async fn is_ours(context: &Context, role: Role, account: Account, listen: SocketAddr) -> bool {
+    let caller = PrivateKey::random(commonware_utils::sys_rng());
+    let (dialling, to) = (context.child("own"), loopback(listen));
+    let dial = channel::dial(dialling, context, &caller, service(role).1, account, to);
+    matches!(tokio::time::timeout(OWN, dial).await, Ok(Ok(_)))
+}
+
+/// The answers of one node.
+struct Visit {
+    name: String,
+    /// Its height, or why it does not serve this network.
+    height: Result<u64, String>,
+    /// The dial-back, if it was asked for, or why there is none.
+    dialled: Option<Result<Dialled, String>>,
+}
+
+async fn visit(context: &Context, net: &Net, node: &Service, ask: Option<DialBack>) -> Visit {
+    let name = net.name(node);
+    let gone = |why: String| Visit { name: name.clone(), height: Err(why), dialled: None };
+    let caller = PrivateKey::random(commonware_utils::sys_rng());
+    let dial = Client::<rpc::Node>::dial(
+        context.child("visit"),
+        context,
+        &caller,
+        node.account,
+        node.address.clone(),
+    );
+    let client = match tokio::time::timeout(ANSWER, dial).await {
+        Ok(Ok(client)) => client,
+        Ok(Err(error)) => return gone(error.to_string()),
+        Err(_) => return gone(format!("no connection within {} s", ANSWER.as_secs())),
+    };
+    let info = match tokio::time::timeout(ANSWER, client.call(Ask::Info(Nothing {}))).await {
+        Ok(Ok(Answer::Info(info))) => info,
+        Ok(Ok(_)) => return gone("it answers something else".into()),
+        Ok(Err(error)) => return gone(error.to_string()),
+        Err(_) => return gone(format!("no answer within {} s", ANSWER.as_secs())),
+    };
+    if let Err(why) = net.judge(&info) {
+        return gone(why);
+    }
+    let dialled = match ask {
+        None => None,
+        Some(ask) => Some(match tokio::time::timeout(DIALLED, client.call(Ask::DialBack(ask))).await {
+            Ok(Ok(Answer::Dialled(dialled))) => Ok(dialled),
+            Ok(Ok(Answer::Unavailable(Unavailable::Busy))) => Err("it dials others now".into()),
+            Ok(Ok(_)) => Err("it answers something else".into()),
+            Ok(Err(error)) => Err(format!("it does not dial back: {error}")),
+            Err(_) => Err(format!("no answer within {} s", DIALLED.as_secs())),
+        }),
+    };
+    Visit { name, height: Ok(info.height), dialled }
+}
+
+fn nodes(visits: &[Visit]) -> Check {
+    let lost: Vec<String> = visits
+        .iter()
+        .filter_map(|visit| visit.height.as_ref().err().map(|why| format!("{}: {why}", visit.name)))
+        .collect();
+    let what = format!("{} of {} nodes answer", visits.len() - lost.len(), visits.len());
+    let next = "see that this machine reaches them and has the newest network file; `posync net export` of someone \
+                who is connected writes one";
+    if lost.len() == visits.len() {
+        Check::fail("nodes", what, lost.join("\n"), next)
+    } else if lost.is_empty() {
+        Check::ok("nodes", what)
+    } else {
+        Check::warn("nodes", what, lost.join("\n"), next)
+    }
+}
+
+/// Compares the clock with a block that becomes final now.
+async fn clock(context: &Context, net: &Net, visits: &[Visit]) -> Check {
+    let refused =
+        visits.iter().filter_map(|visit| visit.height.as_ref().err()).find(|why| why.contains("clock"));
+    if visits.iter().all(|visit| visit.height.is_err()) {
+        let next = "compare with `date -u`, and run one time service (chrony, systemd-timesyncd)";
+        return match refused {
+            Some(why) => Check::fail(
+                "clock",
+                "the nodes refuse this machine, as they do if its clock is off",
+                why,
+                next,
+            ),
+            None => Check::warn("clock", "the clock was not compared", "no node answers", next),
+        };
+    }
+    let measured = tokio::time::timeout(NEXT_BLOCK, async {
+        let ledger = Ledger::connect(context, net, &PrivateKey::random(commonware_utils::sys_rng())).await?;
+        let mut blocks = ledger.follow();
+        let mut newest = None;
+        // The first one may be old; the next one has just become final.
+        for _ in 0..2 {
+            newest = Some(blocks.next().await.map_err(crate::ledger::failed)?);
+        }
+        Ok::<_, crate::failure::Failure>(newest)
+    });
+    let next = "look at `posync status`: the clock can be compared while blocks become final";
+    match measured.await {
+        Ok(Ok(Some(header))) => judge_clock(ahead_ms(header.time_ms)),
+        Ok(Ok(None)) => Check::warn("clock", "the clock was not compared", "there is no block", next),
+        Ok(Err(failure)) => Check::warn("clock", "the clock was not compared", failure.in_one_line(), next),
+        Err(_) => {
+            let why = format!("no block became final within {} s", NEXT_BLOCK.as_secs());
+            Check::warn("clock", "the clock was not compared", why, next)
+        }
+    }
+}
+
+/// Milliseconds by which this machine's clock is ahead of a time since 1970.
+fn ahead_ms(time_ms: u64) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let [now, time] = [now, u128::from(time_ms)].map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
+    now.saturating_sub(time)
+}
+
+/// Judges the dial-backs, and names the side that is closed.
+fn outside(visits: &[Visit], port: &Port, number: u16, advertise: &str) -> Check {
+    let answers: Vec<(&str, &Result<Dialled, String>)> = visits
+        .iter()
+        .filter_map(|visit| visit.dialled.as_ref().map(|dialled| (visit.name.as_str(), dialled)))
+        .collect();
+    let lines: Vec<String> = answers
+        .iter()
+        .map(|(name, answer)| match answer {
+            Ok(dialled) => format!("{name} {}", describe(dialled, number)),
+            Err(why) => format!("{name}: {why}"),
+        })
+        .collect();
+    let done: Vec<&Dialled> = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).collect();
+    let reached = done.iter().filter(|dialled| matches!(dialled.outcome, DialOutcome::Reached(_))).count();
+    if reached > 0 {
+        let what = format!("{reached} of {} nodes that dialled back reach port {number}", done.len());
+        return if reached == done.len() {
+            Check::ok("outside", what)
+        } else {
+            let next = "if this stays so, look at the firewall's rules for single addresses";
+            Check::warn("outside", what, lines.join("\n"), next)
+        };
+    }
+    if matches!(port, Port::None) {
+        let what = format!("nothing of this role listens, so nobody can reach port {number}");
+        let why = "the closed side is here: see the check of the port";
+        return Check::fail("outside", what, why, "mend what the check of the port names, and check again");
+    }
+    if done.is_empty() {
+        let next = "check again when nodes answer";
+        return Check::warn("outside", "no node dialled back", lines.join("\n"), next);
+    }
+    let next = format!(
+        "the listener here answers, so the way to it is closed: open TCP port {number} in this machine's firewall, \
+         forward it in the router (NAT), and check that `{advertise}` names the port that others see"
+    );
+    Check::fail("outside", format!("no node reaches port {number} of this machine"), lines.join("\n"), next)
+}
+
+/// The warning that nodes reach this machine at another address than it announces: a dial-back proves
+/// nothing about that one. `None` if one of them is announced, or no node reaches it.
+fn elsewhere(visits: &[Visit], named: &[SocketAddr]) -> Option<Check> {
+    let dialled = visits.iter().filter_map(|visit| visit.dialled.as_ref()?.as_ref().ok());
+    let reached: Vec<IpAddr> =
+        dialled.filter(|dialled| matches!(dialled.outcome, DialOutcome::Reached(_))).map(seen).collect();
+    let is_named = |ip: &IpAddr| named.iter().any(|named| named.ip() == *ip);
+    if named.is_empty() || reached.is_empty() || reached.iter().any(is_named) {
+        return None;
+    }
+    let list = |all: Vec<String>| all.join(", ");
+    let what =
+        format!("nodes reach this machine at {}", list(reached.iter().map(IpAddr::to_string).collect()));
+    let why = format!(
+        "{} is announced, and a node dials only the address from which it is asked",
+        list(named.iter().map(SocketAddr::to_string).collect())
+    );
+    let next = "see that the announced address leads to this machine too, as with a second line or a router";
+    Some(Check::warn("outside", what, why, next))
+}
+
+/// The address of this machine as a node sees it.
+fn seen(dialled: &Dialled) -> IpAddr {
+    IpAddr::from(Ipv6Addr::from(dialled.ip)).to_canonical()
+}
+
+fn describe(dialled: &Dialled, port: u16) -> String {
+    let at = SocketAddr::new(seen(dialled), port);
+    match dialled.outcome {
+        DialOutcome::Reached(_) => format!("reaches {at}"),
+        DialOutcome::Refused(_) => {
+            format!("is refused at {at}: nothing listens there, or a firewall rejects it")
+        }
+        DialOutcome::TimedOut(_) => {
+            format!("gets no answer from {at}: a firewall or a router drops the packets")
+        }
+        DialOutcome::Other(_) => format!("meets another program or another key at {at}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::State, *};
+
+    fn visits(outcomes: &[DialOutcome]) -> Vec<Visit> {
+        let ip = std::net::Ipv4Addr::new(192, 0, 2, 7).to_ipv6_mapped().octets();
+        let visit = |outcome: &DialOutcome| Visit {
+            name: "a node".into(),
+            height: Ok(7),
+            dialled: Some(Ok(Dialled { ip, outcome: *outcome })),
+        };
+        outcomes.iter().map(visit).collect()
+    }
+
+    #[test]
+    fn the_closed_side_is_named() {
+        let [reached, refused, late, other] = [
+            DialOutcome::Reached(Nothing {}),
+            DialOutcome::Refused(Nothing {}),
+            DialOutcome::TimedOut(Nothing {}),
+            DialOutcome::Other(Nothing {}),
+        ];
+        let judge = |outcomes: &[DialOutcome], port| outside(&visits(outcomes), &port, 4100, "advertise");
+        assert_eq!(judge(&[reached, reached], Port::Role).state, State::Ok);
+        assert_eq!(judge(&[reached, late], Port::Role).state, State::Warn);
+        let closed = judge(&[late, refused], Port::Role);
+        assert!(closed.state == State::Fail && closed.next.contains("firewall"), "{closed:?}");
+        assert!(closed.why.contains("192.0.2.7:4100"), "the address as nodes see it: {closed:?}");
+        let taken = judge(&[other], Port::None);
+        assert!(taken.state == State::Fail && taken.why.contains("closed side is here"), "{taken:?}");
+        assert_eq!(judge(&[], Port::Role).state, State::Warn, "nobody dialled");
+    }
+
+    #[test]
+    fn an_announced_address_that_no_node_dialled_is_named() {
+        let reached = visits(&[DialOutcome::Reached(Nothing {})]);
+        let at = |last| vec![SocketAddr::from(([192, 0, 2, last], 4100))];
+        assert_eq!(elsewhere(&reached, &at(7)), None);
+        let other = elsewhere(&reached, &at(9)).expect("another one is announced");
+        assert!(other.what.contains("192.0.2.7") && other.why.contains("192.0.2.9:4100"), "{other:?}");
+        assert_eq!(
+            elsewhere(&visits(&[DialOutcome::Refused(Nothing {})]), &at(9)),
+            None,
+            "nobody reaches it"
+        );
+    }
+
+    #[test]
+    fn nodes_that_do_not_answer_are_named_with_their_reasons() {
+        let mut visits = visits(&[DialOutcome::Reached(Nothing {}), DialOutcome::Reached(Nothing {})]);
+        assert_eq!(nodes(&visits).state, State::Ok);
+        visits[0].height = Err("refused".into());
+        let some = nodes(&visits);
+        assert!(some.state == State::Warn && some.why.contains("a node: refused"), "{some:?}");
+        visits[1].height = Err("late".into());
+        assert_eq!(nodes(&visits).state, State::Fail);
+    }
+}

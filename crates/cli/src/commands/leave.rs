@@ -1,0 +1,234 @@
+//! `posync leave`: a provider announces its exit, sees what it still holds, and gets its bond back.
+//!
+//! ```text
+//!   first run   ─► UpdateProvider{leave}: no new agreements; gateways move their shards away
+//!   later runs  ─► what is held and until when; nothing is sent
+//!   at the end  ─► no agreement left and the unbonding over: UpdateProvider{exit}, the bond returns (PV-3)
+//! ```
+//!
+//! It deletes nothing, neither on the disk nor at the provider.
+
+use crate::{
+    failure::{Exit, Failure, Outcome},
+    keys,
+    ledger::Ledger,
+    net,
+    network::Role,
+    output::Output,
+    role::{KEY_FILE, settings::Settings},
+    session,
+};
+use commonware_cryptography::ed25519::PrivateKey;
+use posync_protocol::{
+    Account, Amount, Body,
+    limits::{LEAF_BYTES, Parameters},
+    operation::UpdateProvider,
+    record::{Agreement, DataSet, Endpoint, Offer, Provider, Reputation},
+};
+use serde_json::{Value, json};
+use std::{cell::Cell, path::PathBuf, time::Duration};
+
+/// Slots that are searched for agreements.
+const SLOTS_SEARCHED: u32 = 1 << 14;
+/// Slots that one question reads.
+const SLOTS_AT_ONCE: u32 = 32;
+/// Time between two looks of `--wait`.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Command-line arguments of `posync leave`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Leave {
+    /// Directory of the provider
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Go on until the bond is back and the machine may be switched off
+    #[arg(long)]
+    wait: bool,
+}
+
+/// The records of a provider that leaves.
+struct Seen {
+    epoch: u64,
+    provider: Provider,
+    offer: Offer,
+    addresses: Endpoint,
+    registered: u64,
+    held: Vec<Held>,
+}
+
+/// An agreement that the provider still keeps.
+struct Held {
+    slot: u32,
+    agreement: Agreement,
+    bytes: u64,
+}
+
+impl Leave {
+    /// Announces the exit if that was not done, and prints what is left to do.
+    pub(crate) fn run(self, output: Output) -> Outcome {
+        let settings = Settings::read(&self.dir)?;
+        if settings.role != Role::Provider {
+            let what = format!("{} is a {}", self.dir.display(), settings.role);
+            let next = "stop it with SIGTERM; only a provider has a bond and other people's data";
+            return Err(Failure::new(Exit::Usage, what, "only providers leave by an operation", next));
+        }
+        let (key, net) = (settings.key()?, net::of_role(&settings)?);
+        session::run(async |context| {
+            let ledger = Ledger::connect(&context, &net, &key).await?;
+            let (account, path) = (keys::account(&key), self.dir.join(KEY_FILE));
+            let by = Leaving { ledger, account, key, path, tried: Cell::default() };
+            let mut shown = None;
+            loop {
+                let state = by.step().await?;
+                let (value, text) = by.describe(state.as_ref());
+                if shown.as_ref() != Some(&value) {
+                    output.answer(&value, || text)?;
+                    shown = Some(value);
+                }
+                if !self.wait || state.is_none() {
+                    return Ok(());
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        })
+    }
+}
+
+struct Leaving {
+    ledger: Ledger,
+    account: Account,
+    key: PrivateKey,
+    path: PathBuf,
+    /// Epoch in which the exit was last sent: one attempt an epoch, as each costs a fee.
+    tried: Cell<Option<u64>>,
+}
+
+impl Leaving {
+    /// Sends what is due now: the notice, or the exit. Returns what is still on the ledger.
+    async fn step(&self) -> Outcome<Option<Seen>> {
+        let Some(seen) = self.look().await? else { return Ok(None) };
+        let is_due = may_exit(&seen, self.ledger.parameters()) && self.tried.get() != Some(seen.epoch);
+        let exit = is_due.then_some(seen.registered);
+        let leave = seen.provider.leaves_at == 0;
+        if !leave && exit.is_none() {
+            return Ok(Some(seen));
+        }
+        let Seen { provider, offer, addresses, epoch: seen_epoch, .. } = seen;
+        let update = UpdateProvider {
+            bond_add: Amount::ZERO,
+            capacity: offer.capacity,
+            reserve: offer.reserve,
+            term_max: offer.term_max,
+            addresses: addresses.addresses,
+            index: provider.index,
+            leave,
+            exit,
+        };
+        self.tried.set(Some(seen_epoch));
+        match self.ledger.run(&self.key, &self.path, Body::UpdateProvider(update)).await {
+            // An epoch that paid the provider is still being closed: the next one may do.
+            Err(failure) if exit.is_some() && failure.exit == Exit::Refused => {}
+            sent => drop(sent?),
+        }
+        self.look().await
+    }
+
+    /// Reads the provider's records; `None` if it is not registered.
+    async fn look(&self) -> Outcome<Option<Seen>> {
+        let account = &self.account;
+        let (height, provider) = self.ledger.read_at::<Provider>(Provider::key(account)).await?;
+        let Some(provider) = provider else { return Ok(None) };
+        let offer: Option<Offer> = self.ledger.read(Offer::key(account)).await?;
+        let addresses: Option<Endpoint> = self.ledger.read(Endpoint::key(account)).await?;
+        let standing: Option<Reputation> = self.ledger.read(Reputation::key(account)).await?;
+        let (Some(offer), Some(addresses), Some(standing)) = (offer, addresses, standing) else {
+            // It left between two reads.
+            return Ok(None);
+        };
+        let epoch = self.ledger.parameters().epoch(height);
+        let held = self.held(provider.slots).await?;
+        Ok(Some(Seen { epoch, provider, offer, addresses, registered: standing.registered, held }))
+    }
+
+    /// The agreements in the first slots, up to as many as the provider has.
+    async fn held(&self, count: u32) -> Outcome<Vec<Held>> {
+        let mut held = Vec::new();
+        for first in (0..SLOTS_SEARCHED).step_by(SLOTS_AT_ONCE as usize) {
+            if held.len() >= count as usize {
+                break;
+            }
+            let slots = first..first + SLOTS_AT_ONCE;
+            let keys = slots.clone().map(|slot| Agreement::key(&self.account, slot)).collect();
+            let agreements = self.ledger.read_all::<Agreement>(keys).await?;
+            let keys = slots.clone().map(|slot| DataSet::key(&self.account, slot)).collect();
+            let data = self.ledger.read_all::<DataSet>(keys).await?;
+            for ((slot, agreement), data) in slots.zip(agreements).zip(data) {
+                let bytes = data.map_or(0, |data| data.current.leaves.saturating_mul(LEAF_BYTES));
+                held.extend(agreement.map(|agreement| Held { slot, agreement, bytes }));
+            }
+        }
+        Ok(held)
+    }
+
+    fn describe(&self, seen: Option<&Seen>) -> (Value, String) {
+        let account = self.account.to_string();
+        let Some(seen) = seen else {
+            let value = json!({ "account": account, "registered": false, "may_switch_off": true });
+            let text = format!(
+                "account       {account}\nregistered    no: nothing is under contract and no bond is locked\n\
+                 The machine may be switched off. Keep node.key: the account's money is there."
+            );
+            return (value, text);
+        };
+        let parameters = self.ledger.parameters();
+        let (end, bond) = (bond_epoch(&seen.provider, parameters), seen.provider.bond);
+        let agreements: Vec<Value> = seen.held.iter().map(|held| held.to_json()).collect();
+        let left = seen.held.iter().map(|held| held.agreement.end_epoch).max();
+        let value = json!({ "account": account, "registered": true, "epoch": seen.epoch,
+            "leaves_at": seen.provider.leaves_at, "slots": seen.provider.slots, "agreements": agreements,
+            "held_until_epoch": left, "bond": money(bond), "bond_returns_epoch": end, "may_switch_off": false });
+        let rows: Vec<String> = seen.held.iter().map(Held::to_text).collect();
+        let holds = if rows.is_empty() { "nothing".into() } else { rows.join("\n              ") };
+        let minutes = end.saturating_sub(seen.epoch).saturating_mul(parameters.epoch_blocks());
+        let minutes = minutes.saturating_mul(parameters.block_ms).div_ceil(60_000);
+        let text = format!(
+            "account       {account}\nleaves        announced; now is epoch {}, no new agreements are opened\n\
+             holds         {holds}\n\
+             bond          {bond} SYNC, back from epoch {end} on (in about {minutes} min), once nothing is held\n\
+             Keep the provider running until `posync leave` says that the machine may be switched off: what it \
+             holds is read and\nproved until then. Consumers move their data away; an agreement ends at the latest in its epoch.",
+            seen.epoch
+        );
+        (value, text)
+    }
+}
+
+impl Held {
+    fn to_json(&self) -> Value {
+        json!({ "slot": self.slot, "consumer": self.agreement.consumer.to_string(),
+            "end_epoch": self.agreement.end_epoch, "bytes": self.bytes })
+    }
+
+    fn to_text(&self) -> String {
+        let Agreement { consumer, end_epoch, .. } = &self.agreement;
+        format!("{} bytes for {consumer}, slot {}, until epoch {end_epoch}", self.bytes, self.slot)
+    }
+}
+
+/// Epoch from which the bond returns: the notice and the rest of the unbonding (PV-3).
+const fn bond_epoch(provider: &Provider, parameters: &Parameters) -> u64 {
+    let rest = parameters.unbonding_epochs.saturating_sub(parameters.exit_epochs);
+    provider.leaves_at.saturating_add(rest)
+}
+
+/// True if the ledger takes the exit, but for pay of the last epochs, after which it is tried again.
+fn may_exit(seen: &Seen, parameters: &Parameters) -> bool {
+    let Seen { provider, epoch, .. } = seen;
+    let is_due = provider.leaves_at != 0 && *epoch >= bond_epoch(provider, parameters);
+    is_due && provider.slots == 0 && provider.phi == 0
+}
+
+/// An amount of money as JSON.
+fn money(amount: Amount) -> Value {
+    json!({ "grains": amount.grains().to_string(), "sync": amount.to_string() })
+}

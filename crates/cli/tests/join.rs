@@ -1,0 +1,263 @@
+//! A stranger joins a running network with one command, checks its machine, and leaves.
+
+mod common;
+
+use common::{Net, POSYNC, eventually, signal, text};
+use serde_json::Value;
+use std::{
+    fs::{self, File},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+fn posync(arguments: &[&str]) -> Output {
+    let mut command = Command::new(POSYNC);
+    command.arg("--json").args(arguments).env_remove("POSYNC_NET");
+    command.stdin(Stdio::null()).output().expect("the program starts")
+}
+
+/// The JSON values that a command printed, one a line.
+fn lines(printed: &[u8]) -> Vec<Value> {
+    let printed = String::from_utf8_lossy(printed).into_owned();
+    printed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// A port on loopback that nobody listens on.
+fn port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port()
+}
+
+/// `posync join provider` in a directory of its own.
+struct Joiner {
+    directory: PathBuf,
+    arguments: Vec<String>,
+    process: Option<Child>,
+}
+
+impl Joiner {
+    fn new(home: &Path, line: &str, settings: &[String]) -> Self {
+        let directory = home.join("stranger");
+        let mut arguments: Vec<String> =
+            ["--json", "--net", line, "join", "provider", "--dir"].map(str::to_owned).to_vec();
+        arguments.push(directory.display().to_string());
+        settings.iter().for_each(|setting| arguments.extend(["--set".to_owned(), setting.clone()]));
+        Self { directory, arguments, process: None }
+    }
+
+    fn start(&mut self) {
+        let printed = File::create(self.directory.with_extension("out")).expect("writable");
+        let log = File::create(self.directory.with_extension("err")).expect("writable");
+        let mut command = Command::new(POSYNC);
+        command.args(&self.arguments).env_remove("POSYNC_NET").stdin(Stdio::null());
+        self.process = Some(command.stdout(printed).stderr(log).spawn().expect("it starts"));
+    }
+
+    /// The first line of this step so far.
+    fn step(&self, step: &str) -> Option<Value> {
+        let printed = fs::read(self.directory.with_extension("out")).unwrap_or_default();
+        lines(&printed).into_iter().find(|line| line["step"] == step)
+    }
+
+    /// Waits for a step; panics with all that was said if it does not come.
+    fn awaits(&mut self, step: &str, seconds: u64) -> Value {
+        let start = Instant::now();
+        loop {
+            if let Some(line) = self.step(step) {
+                return line;
+            }
+            let ended = self.process.as_mut().expect("it runs").try_wait().expect("its own child");
+            let is_late = start.elapsed() > Duration::from_secs(seconds);
+            assert!(ended.is_none() && !is_late, "no step {step}, {ended:?}: {}", self.told());
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    }
+
+    fn told(&self) -> String {
+        let read = |kind| fs::read_to_string(self.directory.with_extension(kind)).unwrap_or_default();
+        format!("{}{}", read("out"), read("err"))
+    }
+
+    fn end(&mut self, by: &str) -> Option<i32> {
+        let mut child = self.process.take().expect("it runs");
+        signal(by, child.id());
+        child.wait().expect("it was started here").code()
+    }
+}
+
+impl Drop for Joiner {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.process.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn settings(listen: u16, advertise: u16, capacity: &str) -> Vec<String> {
+    vec![
+        "operator=ann".to_owned(),
+        "region=north".to_owned(),
+        "private=true".to_owned(),
+        format!("listen=127.0.0.1:{listen}"),
+        format!("advertise=localhost:{advertise}"),
+        format!("capacity={capacity}"),
+    ]
+}
+
+fn line_of(net: &Net) -> String {
+    let shown = posync(&["net", "show", "--net", net.directory.to_str().expect("text")]);
+    text(&lines(&shown.stdout)[0]["line"]).to_owned()
+}
+
+/// The check of this name in what `doctor` printed.
+fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let checks = report["checks"].as_array().expect("a list");
+    checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no check {name}: {report}"))
+}
+
+#[test]
+fn a_stranger_joins_with_one_command_is_killed_while_it_waits_and_leaves() {
+    let net = Net::start_with(&["--providers", "8"]);
+    let home = tempfile::tempdir().expect("a directory");
+    let line = line_of(&net);
+    let at = port();
+    let mut joiner = Joiner::new(home.path(), &line, &settings(at, at, "2 GiB"));
+
+    // The money never comes.
+    let arguments: Vec<&str> = joiner.arguments.iter().skip(1).map(String::as_str).collect();
+    let late = posync(&[&arguments[..], &["--patience", "1"]].concat());
+    let said = String::from_utf8_lossy(&late.stderr).into_owned();
+    assert!(late.status.code() == Some(7) && said.contains("the money to join"), "{said}");
+    let account = text(&lines(&late.stdout)[0]["account"]).to_owned();
+    assert!(said.contains(&account), "{said}");
+
+    // Killed in the middle of the wait, it goes on as the same member.
+    joiner.start();
+    joiner.awaits("money", 60);
+    joiner.end("KILL");
+    joiner.start();
+    assert_eq!(text(&joiner.awaits("account", 60)["account"]), account);
+    let sum = text(&joiner.awaits("sum", 60)["sum"]["sync"]).to_owned();
+    net.ask(&["send", &account, &sum]);
+    let paid = Instant::now();
+    let registered = joiner.awaits("registered", 60);
+    let took = paid.elapsed();
+    eprintln!("registered {:.1} s after the money came", took.as_secs_f64());
+    assert_eq!(text(&registered["address"]), format!("localhost:{at}"));
+    let rows = net.ask(&["providers"]);
+    let row = rows.as_array().expect("a list").iter().find(|row| row["account"] == account.as_str());
+    assert_eq!(row.expect("on offer")["capacity_bytes"], 2_u64 << 30);
+
+    is_healthy(&joiner.directory);
+    leaves(&net, &joiner.directory, &account);
+    assert_eq!(joiner.end("TERM"), Some(0), "{}", joiner.told());
+    joiner.start();
+    joiner.awaits("again", 60);
+    assert_eq!(joiner.end("TERM"), Some(0), "{}", joiner.told());
+}
+
+/// The checks pass while the role runs, and change nothing.
+fn is_healthy(directory: &Path) {
+    let directory = directory.to_str().expect("text");
+    let healthy = posync(&["doctor", "--dir", directory]);
+    let report = &lines(&healthy.stdout)[0];
+    assert!(healthy.status.success() && report["ok"] == true, "{report}");
+    for name in ["descriptors", "address", "key", "port", "nodes", "clock", "outside"] {
+        assert_eq!(check(report, name)["state"], "ok", "{name}: {report}");
+    }
+    assert!(text(&check(report, "port")["what"]).contains("the role listens"), "{report}");
+}
+
+/// The first run announces, the second one only shows.
+fn leaves(net: &Net, directory: &Path, account: &str) {
+    let leave = || {
+        let left = posync(&["leave", "--dir", directory.to_str().expect("text")]);
+        assert!(left.status.success(), "{}", String::from_utf8_lossy(&left.stderr));
+        lines(&left.stdout).swap_remove(0)
+    };
+    let first = leave();
+    let nonce = net.ask(&["account", account])["nonce"].as_u64().expect("a number");
+    let (epoch, leaves_at) = (first["epoch"].as_u64(), first["leaves_at"].as_u64());
+    assert!(leaves_at > epoch && first["bond_returns_epoch"].as_u64() > leaves_at, "{first}");
+    assert_eq!(first["may_switch_off"], false);
+    assert_eq!(
+        first["slots"].as_u64(),
+        first["agreements"].as_array().map(|all| all.len() as u64),
+        "{first}"
+    );
+    let again = leave();
+    assert_eq!(again["leaves_at"].as_u64(), leaves_at, "{again}");
+    assert_eq!(net.ask(&["account", account])["nonce"].as_u64(), Some(nonce), "nothing is sent twice");
+}
+
+#[test]
+fn a_machine_that_cannot_be_reached_joins_nothing_and_learns_which_side_is_closed() {
+    let net = Net::start_with(&["--providers", "8"]);
+    let line = line_of(&net);
+    let joins = |settings: &[String]| {
+        let home = tempfile::tempdir().expect("a directory");
+        let joiner = Joiner::new(home.path(), &line, settings);
+        let arguments: Vec<&str> = joiner.arguments.iter().skip(1).map(String::as_str).collect();
+        let refused = posync(&arguments);
+        assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stdout));
+        assert!(!lines(&refused.stdout).iter().any(|line| line["step"] == "sum"), "it asks for no money");
+        let directory = joiner.directory.to_str().expect("text");
+        let doctor = posync(&["doctor", "--dir", directory]);
+        assert_eq!(doctor.status.code(), Some(1), "doctor says the same");
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        (said, lines(&doctor.stdout).swap_remove(0))
+    };
+    let (here, nowhere) = (port(), port());
+    let (said, report) = joins(&settings(here, nowhere, "1 GiB"));
+    assert!(said.contains(&format!("no node reaches port {nowhere}")) && said.contains("firewall"), "{said}");
+    assert_eq!(
+        (&check(&report, "port")["state"], &check(&report, "outside")["state"]),
+        (&"ok".into(), &"fail".into())
+    );
+
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let at = taken.local_addr().expect("bound").port();
+    let (said, report) = joins(&settings(at, at, "1 GiB"));
+    assert!(said.contains(&format!("port {at} is taken")), "{said}");
+    assert!(text(&check(&report, "outside")["why"]).contains("closed side is here"), "{report}");
+
+    let at = port();
+    let (said, report) = joins(&settings(at, at, "4000000 GiB"));
+    assert!(said.contains("disk: ") && said.contains("capacity"), "{said}");
+    assert_eq!(check(&report, "outside")["state"], "ok", "{report}");
+}
+
+#[test]
+fn a_broken_directory_is_named_by_the_doctor_and_never_repaired_by_it() {
+    let home = tempfile::tempdir().expect("a directory");
+    let at = home.path().join("provider");
+    let directory = at.to_str().expect("text");
+    let (code, said) = refused(&["doctor", "--dir", directory]);
+    assert!(code == 4 && said.contains("posync join"), "{said}");
+    assert!(posync(&["init", "provider", "--dir", directory]).status.success());
+    let report = posync(&["doctor", "--dir", directory]);
+    let shown = &lines(&report.stdout)[0];
+    assert_eq!(
+        (report.status.code(), &check(shown, "network")["state"]),
+        (Some(1), &"fail".into()),
+        "{shown}"
+    );
+    fs::remove_file(at.join("node.key")).expect("there");
+    let report = posync(&["doctor", "--dir", directory]);
+    assert_eq!(check(&lines(&report.stdout)[0], "key")["state"], "fail");
+    assert!(!at.join("node.key").exists(), "a check makes nothing");
+    fs::write(at.join("config.toml"), "role = \"provider\"\ncapacty = 1\n").expect("writable");
+    let report = posync(&["doctor", "--dir", directory]);
+    let shown = &lines(&report.stdout)[0];
+    assert!(text(&check(shown, "directory")["next"]).contains("`capacity`"), "{shown}");
+    eventually(1, "the directory is as it was", || fs::read_dir(&at).expect("there").count() == 1);
+}
+
+/// Runs a command that must fail; returns its exit code and its messages.
+fn refused(arguments: &[&str]) -> (i32, String) {
+    let output = posync(arguments);
+    assert!(!output.status.success(), "{arguments:?} was expected to fail");
+    (output.status.code().expect("not killed"), String::from_utf8_lossy(&output.stderr).into_owned())
+}
