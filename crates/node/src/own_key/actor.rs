@@ -46,7 +46,7 @@ encoded! {
     }
 }
 
-/// Milliseconds since 1970.
+/// A moment in milliseconds since 1970, as messages carry it.
 pub(super) fn millis(time: SystemTime) -> u64 {
     u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
