@@ -40,6 +40,7 @@ use commonware_storage::{
     mmr::Family,
     qmdb::{any::value::FixedEncoding, current::ordered::proof::constant},
 };
+use commonware_utils::sync::Mutex;
 use commonware_utils::sys_rng;
 use posync_protocol::{
     Bounded, Hash, Key, Slot,
@@ -47,10 +48,7 @@ use posync_protocol::{
     wire::node::{Certified, FINALIZATION_BYTES_MAX, NETWORK_KEY_BYTES, ProvenRecord, Read},
 };
 use std::fmt;
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
-};
+use std::{collections::VecDeque, sync::Arc};
 
 /// The key under which every certificate of a network verifies.
 pub type NetworkKey = <MinSig as Variant>::Public;
@@ -135,13 +133,13 @@ struct Remembered(Mutex<VecDeque<(Hash, Bounded<u8, FINALIZATION_BYTES_MAX>)>>);
 impl Remembered {
     /// True if exactly this certificate verified for the header with this digest.
     fn holds(&self, header: &Hash, certificate: &[u8]) -> bool {
-        let verified = self.0.lock().expect("no holder of this lock panics");
+        let verified = self.0.lock();
         // The newest is asked for most.
         verified.iter().rev().any(|(digest, bytes)| digest == header && **bytes == *certificate)
     }
 
     fn add(&self, header: Hash, certificate: &Bounded<u8, FINALIZATION_BYTES_MAX>) {
-        let mut verified = self.0.lock().expect("no holder of this lock panics");
+        let mut verified = self.0.lock();
         if verified.len() == REMEMBERED_MAX {
             verified.pop_front();
         }
