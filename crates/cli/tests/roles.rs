@@ -227,6 +227,39 @@ fn a_role_that_cannot_run_says_what_to_set_before_anything_happens() {
     assert!(code == 8 && said.contains("posync init"), "{said}");
 }
 
+#[test]
+fn an_authority_keeps_the_key_of_its_card_and_gets_a_card_with_the_addresses_that_it_announces() {
+    let home = tempfile::tempdir().expect("a directory");
+    let directory = home.path().join("authority").display().to_string();
+    let places = [
+        "--advertise",
+        "node.example.org:9000",
+        "--egress",
+        "192.0.2.1",
+        "--service",
+        "node.example.org:9001",
+    ];
+    let carded = ask(&joined(&["card", "--dir", &directory], &places));
+    let settings = [
+        "advertise=authority.example.org:9000",
+        "egress=192.0.2.7",
+        "service_advertise=authority.example.org:9001",
+    ];
+    let mut arguments = vec!["init", "authority", "--dir", &directory];
+    settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+    let made = ask(&arguments);
+    assert_eq!(made["account"], carded["account"]);
+    let card = fs::read_to_string(text(&made["card"])).expect("it is written");
+    let card: Value = serde_json::from_str(&card).expect("JSON");
+    let shown = ["account", "ingress", "egress", "service"].map(|field| text(&card[field]));
+    let account = text(&made["account"]);
+    assert_eq!(shown, [account, "authority.example.org:9000", "192.0.2.7", "authority.example.org:9001"]);
+    let (code, said) = refuse(&arguments);
+    assert!(code == 5 && said.contains("config.toml"), "{said}");
+    let without = home.path().join("later").display().to_string();
+    assert!(ask(&["init", "authority", "--dir", &without])["card"].is_null(), "it announces no address yet");
+}
+
 /// Bytes over which a network file's checksum is, by the format's description.
 fn checksum(document: &DocumentMut) -> String {
     let digits = |key: &str| hex::decode(document[key].as_str().expect("text")).expect("hex");
