@@ -56,6 +56,9 @@ const FEE_MARGIN: u128 = 4;
 /// Later operations whose fees are part of the sum: until its pay, a role has no other money.
 const OPERATIONS: u128 = 32;
 
+/// Prices may rise by one part in this many before the first agreements are opened.
+const PRICE_SLACK: u64 = 4;
+
 /// Command-line arguments of `posync join`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Join {
@@ -222,7 +225,7 @@ impl Join {
     ) -> Outcome<bool> {
         let (account, began) = (keys::account(key), Instant::now());
         let (mut said, mut last): (Option<(String, Instant)>, Option<Ledger>) = (None, None);
-        let mut named = None;
+        let mut named: Option<Amount> = None;
         loop {
             let looked = match last.take() {
                 Some(ledger) => Ok(ledger),
@@ -238,16 +241,17 @@ impl Join {
             };
             let (value, text) = match seen {
                 Ok(seen) => {
-                    if named.as_ref() != Some(&seen.sum.total()) {
-                        named = Some(seen.sum.total());
+                    if named.is_none() {
                         seen.sum.say(&account, output)?;
                     }
-                    if seen.is_enough() {
+                    // Prices move while money is on its way: the sum that was named stays enough.
+                    let asked = *named.get_or_insert(seen.sum.total());
+                    if seen.has_begun || seen.balance >= asked.min(seen.sum.total()) {
                         let value = json!({ "balance": money(seen.balance) });
                         say(output, "money", value, &format!("{} SYNC are there", seen.balance))?;
                         return Ok(said.is_some());
                     }
-                    let left = seen.sum.total().checked_sub(seen.balance).unwrap_or(Amount::ZERO);
+                    let left = asked.checked_sub(seen.balance).unwrap_or(Amount::ZERO);
                     let value = json!({ "balance": money(seen.balance), "missing": money(left) });
                     (value, format!("waiting for {left} SYNC more, {} are there", seen.balance))
                 }
@@ -331,12 +335,6 @@ struct Seen {
     sum: Sum,
 }
 
-impl Seen {
-    fn is_enough(&self) -> bool {
-        self.has_begun || self.balance >= self.sum.total()
-    }
-}
-
 async fn look(ledger: &Ledger, settings: &Settings, net: &Net, key: &PrivateKey) -> Outcome<Seen> {
     let account = keys::account(key);
     let (height, state) = ledger.read_at::<AccountState>(AccountState::key(&account)).await?;
@@ -398,7 +396,10 @@ impl Offered<'_> {
         let found = self.ledger.read_all::<Market>(keys).await?;
         let mut prices = [Pair { price: 0, slow: 0 }; CLASSES];
         for ((class, price), market) in prices.iter_mut().enumerate().zip(found) {
-            *price = pair(market, class, &parameters);
+            let posted = pair(market, class, &parameters);
+            let [price_now, slow] =
+                [posted.price, posted.slow].map(|now| now.saturating_add(now / PRICE_SLACK));
+            *price = Pair { price: price_now, slow };
         }
         let policy = Policy::of(&parameters);
         let price = prices[EGRESS].price;
