@@ -29,7 +29,7 @@ fn port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port()
 }
 
-/// `posync join provider` in a directory of its own.
+/// `posync join` in a directory of its own.
 struct Joiner {
     directory: PathBuf,
     arguments: Vec<String>,
@@ -37,10 +37,10 @@ struct Joiner {
 }
 
 impl Joiner {
-    fn new(home: &Path, line: &str, settings: &[String]) -> Self {
+    fn new(home: &Path, line: &str, role: &str, settings: &[String]) -> Self {
         let directory = home.join("stranger");
         let mut arguments: Vec<String> =
-            ["--json", "--net", line, "join", "provider", "--dir"].map(str::to_owned).to_vec();
+            ["--json", "--net", line, "join", role, "--dir"].map(str::to_owned).to_vec();
         arguments.push(directory.display().to_string());
         settings.iter().for_each(|setting| arguments.extend(["--set".to_owned(), setting.clone()]));
         Self { directory, arguments, process: None }
@@ -123,7 +123,7 @@ fn a_stranger_joins_with_one_command_is_killed_while_it_waits_and_leaves() {
     let home = tempfile::tempdir().expect("a directory");
     let line = line_of(&net);
     let at = port();
-    let mut joiner = Joiner::new(home.path(), &line, &settings(at, at, "2 GiB"));
+    let mut joiner = Joiner::new(home.path(), &line, "provider", &settings(at, at, "2 GiB"));
 
     // The money never comes.
     let arguments: Vec<&str> = joiner.arguments.iter().skip(1).map(String::as_str).collect();
@@ -198,7 +198,7 @@ fn a_machine_that_cannot_be_reached_joins_nothing_and_learns_which_side_is_close
     let line = line_of(&net);
     let joins = |settings: &[String]| {
         let home = tempfile::tempdir().expect("a directory");
-        let joiner = Joiner::new(home.path(), &line, settings);
+        let joiner = Joiner::new(home.path(), &line, "provider", settings);
         let arguments: Vec<&str> = joiner.arguments.iter().skip(1).map(String::as_str).collect();
         let refused = posync(&arguments);
         assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stdout));
@@ -227,6 +227,28 @@ fn a_machine_that_cannot_be_reached_joins_nothing_and_learns_which_side_is_close
     let (said, report) = joins(&settings(at, at, "4000000 GiB"));
     assert!(said.contains("disk: ") && said.contains("capacity"), "{said}");
     assert_eq!(check(&report, "outside")["state"], "ok", "{report}");
+}
+
+#[test]
+fn a_gateway_joins_with_the_sum_that_it_names_and_stores_a_file() {
+    let net = Net::start_with(&["--providers", "8"]);
+    let home = tempfile::tempdir().expect("a directory");
+    let (line, at) = (line_of(&net), port());
+    let owner = text(&net.ask(&["account"])["account"]).to_owned();
+    let settings = [format!("owner={owner}"), "private=true".into(), format!("listen=127.0.0.1:{at}")];
+    let mut joiner = Joiner::new(home.path(), &line, "gateway", &settings);
+    joiner.start();
+    let sum = joiner.awaits("sum", 60);
+    net.ask(&["send", text(&sum["account"]), text(&sum["sum"]["sync"])]);
+    joiner.awaits("start", 60);
+    let source = common::file(home.path(), "source", 100_000, 5);
+    let gateway = format!("{}@127.0.0.1:{at}", text(&sum["account"]));
+    let user = net.directory.join("user.key");
+    let user = user.to_str().expect("text");
+    let by = ["--net", &line, "--key", user, "--gateway", &gateway];
+    let put = [&by[..], &["put", source.to_str().expect("text"), "first"]].concat();
+    eventually(120, "the sum is enough for its agreements", || posync(&put).status.success());
+    assert_eq!(joiner.end("TERM"), Some(0), "{}", joiner.told());
 }
 
 #[test]

@@ -145,10 +145,51 @@ fn a_provider_and_a_gateway_of_other_owners_join_with_the_network_file_alone() {
         (home.path(), &line, &user),
         (&provider, &format!("{}@localhost:{at}", gateway.account)),
     );
+    follows(&net, home.path(), &line);
     moves(&net, &mut provider);
     assert_eq!(provider.end(), Some(0), "{}", provider.log());
     assert_eq!(gateway.end(), Some(0), "{}", gateway.log());
     assert!(gateway.log().contains("SIGTERM"), "{}", gateway.log());
+}
+
+/// A node without a seat runs all blocks and serves the network by itself: a network file that names it alone is
+/// enough, also for a payment.
+fn follows(net: &Net, home: &Path, line: &str) {
+    let at = port();
+    let settings = ["private=true".to_owned(), format!("service_listen=127.0.0.1:{at}")];
+    let mut node = Member::init(home, "node", line, &settings);
+    let directory = node.directory.display().to_string();
+    let (code, said) = refuse(&["start", "--dir", &directory]);
+    assert!(code == 8 && said.contains("genesis"), "{said}");
+    fs::copy(net.directory.join("genesis"), node.directory.join("genesis")).expect("copied");
+    node.start();
+    node.is_ready();
+
+    let text_of = |path: PathBuf| fs::read_to_string(path).expect("readable");
+    let mut document: DocumentMut = text_of(net.directory.join("network.toml")).parse().expect("TOML");
+    let nodes = document["node"].as_array_of_tables_mut().expect("a list");
+    while nodes.len() > 1 {
+        nodes.remove(1);
+    }
+    let only = nodes.get_mut(0).expect("one is left");
+    only["account"] = value(&node.account);
+    only["address"] = value(format!("127.0.0.1:{at}"));
+    only["archive"] = value(false);
+    document["checksum"] = value(checksum(&document));
+    let file = home.join("follower.toml");
+    fs::write(&file, document.to_string()).expect("writable");
+    let file = file.to_str().expect("text");
+    let tip = net.ask(&["status"])["height"].as_u64().expect("a height");
+    eventually(60, "the node is in step", || {
+        let at = posync(&["--net", file, "account", &node.account]);
+        let answer: Value = serde_json::from_slice(&at.stdout).unwrap_or_default();
+        answer["height"].as_u64() >= Some(tip)
+    });
+    let user = net.directory.join("user.key").display().to_string();
+    ask(&["--net", file, "--key", &user, "send", &node.account, "7"]);
+    let has = ask(&["--net", line, "account", &node.account]);
+    assert_eq!(has["balance"]["sync"], "7.000000000", "{has}");
+    assert_eq!(node.end(), Some(0), "{}", node.log());
 }
 
 fn joined<'a>(first: &[&'a str], then: &[&'a str]) -> Vec<&'a str> {

@@ -41,7 +41,7 @@ const OWN: Duration = Duration::from_secs(2);
 /// Time within which a network that runs makes a block.
 const NEXT_BLOCK: Duration = Duration::from_secs(20);
 
-/// What listens at the role's port.
+/// The listener at the role's port.
 enum Port {
     /// The running role.
     Role,

@@ -56,6 +56,9 @@ const FEE_MARGIN: u128 = 4;
 /// Later operations whose fees are part of the sum: until its pay, a role has no other money.
 const OPERATIONS: u128 = 32;
 
+/// Prices may rise by one part in this many before the first agreements are opened.
+const PRICE_SLACK: u64 = 4;
+
 /// Command-line arguments of `posync join`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Join {
@@ -222,7 +225,7 @@ impl Join {
     ) -> Outcome<bool> {
         let (account, began) = (keys::account(key), Instant::now());
         let (mut said, mut last): (Option<(String, Instant)>, Option<Ledger>) = (None, None);
-        let mut named = None;
+        let mut named: Option<Amount> = None;
         loop {
             let looked = match last.take() {
                 Some(ledger) => Ok(ledger),
@@ -238,17 +241,18 @@ impl Join {
             };
             let (value, text) = match seen {
                 Ok(seen) => {
-                    if named.as_ref() != Some(&seen.sum.total()) {
-                        named = Some(seen.sum.total());
+                    if named.is_none() {
                         seen.sum.say(&account, output)?;
                     }
-                    if seen.is_enough() {
-                        let value = json!({ "balance": money(seen.balance) });
+                    // Prices move while money is on its way: the sum that was named stays enough.
+                    let asked = *named.get_or_insert(seen.sum.total());
+                    if seen.has_begun || seen.balance >= asked.min(seen.sum.total()) {
+                        let value = json!({ "balance": seen.balance });
                         say(output, "money", value, &format!("{} SYNC are there", seen.balance))?;
                         return Ok(said.is_some());
                     }
-                    let left = seen.sum.total().checked_sub(seen.balance).unwrap_or(Amount::ZERO);
-                    let value = json!({ "balance": money(seen.balance), "missing": money(left) });
+                    let left = asked.checked_sub(seen.balance).unwrap_or(Amount::ZERO);
+                    let value = json!({ "balance": seen.balance, "missing": left });
                     (value, format!("waiting for {left} SYNC more, {} are there", seen.balance))
                 }
                 // What the network cannot answer now it may answer later.
@@ -314,9 +318,9 @@ impl Sum {
 
     fn say(&self, account: &Account, output: Output) -> Outcome {
         let parts: Vec<Value> =
-            self.0.iter().map(|(name, part)| json!({ "for": name, "amount": money(*part) })).collect();
+            self.0.iter().map(|(name, part)| json!({ "for": name, "amount": *part })).collect();
         let total = self.total();
-        let value = json!({ "account": account.to_string(), "sum": money(total), "parts": parts });
+        let value = json!({ "account": account.to_string(), "sum": total, "parts": parts });
         let lines = self.0.iter().map(|(name, part)| format!("\n{:11}{part} SYNC {name}", ""));
         let text = format!("send {total} SYNC to {account}:{}", lines.collect::<String>());
         say(output, "sum", value, &text)
@@ -329,12 +333,6 @@ struct Seen {
     /// True if the role has begun on the ledger already, and needs no sum to begin.
     has_begun: bool,
     sum: Sum,
-}
-
-impl Seen {
-    fn is_enough(&self) -> bool {
-        self.has_begun || self.balance >= self.sum.total()
-    }
 }
 
 async fn look(ledger: &Ledger, settings: &Settings, net: &Net, key: &PrivateKey) -> Outcome<Seen> {
@@ -378,7 +376,8 @@ impl Offered<'_> {
             let next = format!("change the setting in {}", settings.path().display());
             Failure::new(Exit::Usage, "the provider cannot be registered as it is set", error, next)
         })?;
-        let (bond, needed) = (registration.bond, bond_needed(registration.capacity[Class::Storage], &parameters));
+        let (bond, needed) =
+            (registration.bond, bond_needed(registration.capacity[Class::Storage], &parameters));
         if bond < needed {
             let what = format!("a bond of {bond} SYNC is too small for the capacity");
             let next = "set `bond` to 0, which is as much as needed, or offer less capacity";
@@ -398,7 +397,9 @@ impl Offered<'_> {
         let found = self.ledger.read_all::<Market>(keys).await?;
         let mut prices = PerClass::all(Pair { price: 0, slow: 0 });
         for (class, market) in Class::ALL.into_iter().zip(found) {
-            prices[class] = pair(market, class, &parameters);
+            let posted = pair(market, class, &parameters);
+            let [price, slow] = [posted.price, posted.slow].map(|now| now.saturating_add(now / PRICE_SLACK));
+            prices[class] = Pair { price, slow };
         }
         let policy = Policy::of(&parameters);
         let price = prices[Class::Egress].price;
@@ -433,11 +434,6 @@ fn times(amount: Amount, count: u128) -> Amount {
     amount.grains().checked_mul(count).and_then(Amount::new).unwrap_or(Amount::MAX)
 }
 
-/// An amount of money as JSON.
-fn money(amount: Amount) -> Value {
-    json!({ "grains": amount.grains().to_string(), "sync": amount.to_string() })
-}
-
 /// Prints, beside the role, the steps that it takes on the ledger. It only looks: its end is no end of the role.
 fn follow(role: Role, net: Net, account: Account, output: Output) {
     thread::spawn(move || {
@@ -466,10 +462,11 @@ async fn registered(context: &Context, net: &Net, account: &Account, output: Out
                 endpoint.addresses.first().map(|address| String::from_utf8_lossy(address).into_owned());
             let (address, born) = (address.unwrap_or_default(), provider.born);
             let value = json!({ "block": born, "address": address, "capacity_leaves": offer.capacity[Class::Storage],
-                "bond": money(provider.bond) });
+                "bond": provider.bond });
             let text = format!(
                 "in block {born}: {} KiB on offer at {address}, bond {} SYNC",
-                offer.capacity[Class::Storage], provider.bond
+                offer.capacity[Class::Storage],
+                provider.bond
             );
             return say(output, "registered", value, &text);
         }

@@ -186,7 +186,7 @@ impl Leaving {
         let left = seen.held.iter().map(|held| held.agreement.end_epoch).max();
         let value = json!({ "account": account, "registered": true, "epoch": seen.epoch,
             "leaves_at": seen.provider.leaves_at, "slots": seen.provider.slots, "agreements": agreements,
-            "held_until_epoch": left, "bond": money(bond), "bond_returns_epoch": end, "may_switch_off": false });
+            "held_until_epoch": left, "bond": bond, "bond_returns_epoch": end, "may_switch_off": false });
         let rows: Vec<String> = seen.held.iter().map(Held::to_text).collect();
         let holds = if rows.is_empty() { "nothing".into() } else { rows.join("\n              ") };
         let minutes = end.saturating_sub(seen.epoch).saturating_mul(parameters.epoch_blocks());
@@ -226,9 +226,4 @@ fn may_exit(seen: &Seen, parameters: &Parameters) -> bool {
     let Seen { provider, epoch, .. } = seen;
     let is_due = provider.leaves_at != 0 && *epoch >= bond_epoch(provider, parameters);
     is_due && provider.slots == 0 && provider.phi == 0
-}
-
-/// An amount of money as JSON.
-fn money(amount: Amount) -> Value {
-    json!({ "grains": amount.grains().to_string(), "sync": amount.to_string() })
 }

@@ -439,7 +439,7 @@ pub(crate) fn provider_config(
         advertised: (!advertise.is_empty()).then(|| advertise.to_owned()),
         region: settings.text("region")?.into(),
         operator: settings.text("operator")?.into(),
-        bond: if bond == 0 { parameters.bond_min } else { sync(bond) },
+        bond: sync(bond),
         capacity_bytes: settings.bytes("capacity")?,
         space_bytes: if space == 0 { u64::MAX } else { space },
         egress_rate: settings.bytes("egress_rate")?,
@@ -457,13 +457,34 @@ pub(crate) fn provider_config(
         grace: settings.time("grace")?,
         report,
     };
-    if bond == 0 {
-        config.bond = bond_needed(config.capacity_leaves(), &parameters);
-    }
+    config.bond = bond_of(bond, config.capacity_leaves(), &parameters);
     Ok(config)
+}
+
+/// The bond for `leaves` of capacity: `whole` SYNC, or the least that the ledger takes if that is 0.
+fn bond_of(whole: u64, leaves: u64, parameters: &Parameters) -> Amount {
+    if whole == 0 { bond_needed(leaves, parameters) } else { sync(whole) }
 }
 
 /// An amount of whole SYNC, at most all that can be.
 fn sync(whole: u64) -> Amount {
     Amount::new(u128::from(whole) * SYNC).unwrap_or(Amount::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bond_that_is_not_set_covers_the_capacity() {
+        let parameters = Parameters::LOCAL;
+        assert_eq!(bond_of(0, 1, &parameters), parameters.bond_min);
+        let many = 1 << 40;
+        assert_eq!(bond_of(0, many, &parameters), bond_needed(many, &parameters));
+        assert!(
+            bond_of(0, many, &parameters) > parameters.bond_min,
+            "the least of any provider is too small"
+        );
+        assert_eq!(bond_of(7, many, &parameters), Amount::sync(7), "a bond that is set stays");
+    }
 }
