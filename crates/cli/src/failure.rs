@@ -99,7 +99,7 @@ impl Failure {
         Self::new(Exit::TimedOut, format!("{awaited}: did not happen within {seconds} s"), seen, next)
     }
 
-    /// What happened, why, and what to do next.
+    /// The failure in its three parts: what happened, why, and what to do next.
     pub(crate) fn parts(&self) -> [&str; 3] {
         [&self.what, &self.why.0, &self.next]
     }

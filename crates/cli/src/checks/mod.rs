@@ -37,7 +37,7 @@ pub(crate) enum State {
 pub(crate) struct Check {
     /// Short name, the same in every run.
     pub(crate) name: &'static str,
-    /// Judgement.
+    /// Judgement, which decides the exit code.
     pub(crate) state: State,
     /// Finding, in one sentence.
     pub(crate) what: String,

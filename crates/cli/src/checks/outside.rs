@@ -43,7 +43,7 @@ const NEXT_BLOCK: Duration = Duration::from_secs(20);
 
 /// The listener at the role's port.
 enum Port {
-    /// The running role.
+    /// The role itself, in another process.
     Role,
     /// The listener of this check, which proves the role's key.
     Check(Listening),

@@ -20,7 +20,7 @@ use crate::{
     role::{
         KEY_FILE,
         init::{apply, back_up, never, private},
-        settings::Settings,
+        settings::{Settings, change},
         start::{Start, provider_config, writable},
     },
     session, target,
@@ -155,8 +155,13 @@ impl Join {
         private(&self.dir)?;
         writable(&self.dir)?;
         self.network_file(access)?;
-        if is_new || !self.set.is_empty() {
+        if is_new {
             settings.write()?;
+        } else if !self.set.is_empty() {
+            // The operator's own comments stay.
+            let pairs = self.set.iter().filter_map(|pair| pair.split_once('='));
+            let pairs: Vec<(&str, &str)> = pairs.map(|(key, value)| (key.trim(), value.trim())).collect();
+            change(&self.dir, &pairs)?;
         }
         let path = self.dir.join(KEY_FILE);
         if !path.exists() {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   first run   ─► UpdateProvider{leave}: no new agreements; gateways move their shards away
-//!   later runs  ─► what is held and until when; nothing is sent
+//!   later runs  ─► what is held and until when; near the end of the notice, CloseAlone for agreements without
+//!                  data, and with --end for all (AG-6)
 //!   at the end  ─► no agreement left and the unbonding over: UpdateProvider{exit}, the bond returns (PV-3)
 //! ```
 //!
@@ -22,8 +23,8 @@ use commonware_cryptography::ed25519::PrivateKey;
 use posync_protocol::{
     Account, Amount, Body,
     limits::{LEAF_BYTES, Parameters},
-    operation::UpdateProvider,
-    record::{Agreement, DataSet, Endpoint, Offer, Provider, Reputation},
+    operation::{CloseAlone, UpdateProvider},
+    record::{Agreement, DataSet, Endpoint, Offer, Provider, Reputation, Usage},
 };
 use serde_json::{Value, json};
 use std::{cell::Cell, path::PathBuf, time::Duration};
@@ -32,6 +33,8 @@ use std::{cell::Cell, path::PathBuf, time::Duration};
 const SLOTS_SEARCHED: u32 = 1 << 14;
 /// Slots that one question reads.
 const SLOTS_AT_ONCE: u32 = 32;
+/// Agreements that one look ends; the next look goes on.
+const CLOSES_AT_ONCE: usize = 16;
 /// Time between two looks of `--wait`.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -41,6 +44,9 @@ pub(crate) struct Leave {
     /// Directory of the provider
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
+    /// End agreements that still hold data too, once the notice permits it: their consumers lose these shards
+    #[arg(long)]
+    end: bool,
     /// Go on until the bond is back and the machine may be switched off
     #[arg(long)]
     wait: bool,
@@ -61,6 +67,10 @@ struct Held {
     slot: u32,
     agreement: Agreement,
     bytes: u64,
+    /// True without a data set, in force or announced.
+    is_empty: bool,
+    /// Epoch from which nothing redeems any more, if one party has ended it.
+    closing: Option<u64>,
 }
 
 impl Leave {
@@ -76,7 +86,7 @@ impl Leave {
         session::run(async |context| {
             let ledger = Ledger::connect(&context, &net, &key).await?;
             let (account, path) = (keys::account(&key), self.dir.join(KEY_FILE));
-            let by = Leaving { ledger, account, key, path, tried: Cell::default() };
+            let by = Leaving { ledger, account, key, path, end: self.end, tried: Cell::default() };
             let mut shown = None;
             loop {
                 let state = by.step().await?;
@@ -99,6 +109,8 @@ struct Leaving {
     account: Account,
     key: PrivateKey,
     path: PathBuf,
+    /// True to end agreements with data too.
+    end: bool,
     /// Epoch in which the exit was last sent: one attempt an epoch, as each costs a fee.
     tried: Cell<Option<u64>>,
 }
@@ -111,7 +123,7 @@ impl Leaving {
         let exit = is_due.then_some(seen.registered);
         let leave = seen.provider.leaves_at == 0;
         if !leave && exit.is_none() {
-            return Ok(Some(seen));
+            return if self.close(&seen).await? { self.look().await } else { Ok(Some(seen)) };
         }
         let Seen { provider, offer, addresses, epoch: seen_epoch, .. } = seen;
         let update = UpdateProvider {
@@ -131,6 +143,23 @@ impl Leaving {
             sent => drop(sent?),
         }
         self.look().await
+    }
+
+    /// Ends what the notice permits to end (AG-6); true if there was something.
+    async fn close(&self, seen: &Seen) -> Outcome<bool> {
+        let parameters = self.ledger.parameters();
+        let due = |held: &&Held| may_close(held, seen, parameters) && (self.end || held.is_empty);
+        let due: Vec<&Held> = seen.held.iter().filter(due).take(CLOSES_AT_ONCE).collect();
+        for held in &due {
+            let agreement = held.agreement.id(self.account, held.slot);
+            let body = Body::CloseAlone(CloseAlone { agreement });
+            match self.ledger.run(&self.key, &self.path, body).await {
+                // Its consumer was faster.
+                Err(failure) if failure.exit == Exit::Refused => {}
+                sent => drop(sent?),
+            }
+        }
+        Ok(!due.is_empty())
     }
 
     /// Reads the provider's records; `None` if it is not registered.
@@ -162,9 +191,14 @@ impl Leaving {
             let agreements = self.ledger.read_all::<Agreement>(keys).await?;
             let keys = slots.clone().map(|slot| DataSet::key(&self.account, slot)).collect();
             let data = self.ledger.read_all::<DataSet>(keys).await?;
-            for ((slot, agreement), data) in slots.zip(agreements).zip(data) {
-                let bytes = data.map_or(0, |data| data.current.leaves.saturating_mul(LEAF_BYTES));
-                held.extend(agreement.map(|agreement| Held { slot, agreement, bytes }));
+            let keys = slots.clone().map(|slot| Usage::key(&self.account, slot)).collect();
+            let usages = self.ledger.read_all::<Usage>(keys).await?;
+            for (((slot, agreement), data), usage) in slots.zip(agreements).zip(data).zip(usages) {
+                let leaves = data.as_ref().map_or(0, |data| data.current.leaves);
+                let is_empty = data.is_none_or(|data| data.current.leaves == 0 && data.next.is_none());
+                let (bytes, closing) =
+                    (leaves.saturating_mul(LEAF_BYTES), usage.and_then(|usage| usage.closing_epoch));
+                held.extend(agreement.map(|agreement| Held { slot, agreement, bytes, is_empty, closing }));
             }
         }
         Ok(held)
@@ -183,7 +217,7 @@ impl Leaving {
         let parameters = self.ledger.parameters();
         let (end, bond) = (bond_epoch(&seen.provider, parameters), seen.provider.bond);
         let agreements: Vec<Value> = seen.held.iter().map(|held| held.to_json()).collect();
-        let left = seen.held.iter().map(|held| held.agreement.end_epoch).max();
+        let left = seen.held.iter().map(|held| held.until()).max();
         let value = json!({ "account": account, "registered": true, "epoch": seen.epoch,
             "leaves_at": seen.provider.leaves_at, "slots": seen.provider.slots, "agreements": agreements,
             "held_until_epoch": left, "bond": bond, "bond_returns_epoch": end, "may_switch_off": false });
@@ -206,12 +240,17 @@ impl Leaving {
 impl Held {
     fn to_json(&self) -> Value {
         json!({ "slot": self.slot, "consumer": self.agreement.consumer.to_string(),
-            "end_epoch": self.agreement.end_epoch, "bytes": self.bytes })
+            "end_epoch": self.until(), "bytes": self.bytes, "closing": self.closing.is_some() })
     }
 
     fn to_text(&self) -> String {
-        let Agreement { consumer, end_epoch, .. } = &self.agreement;
-        format!("{} bytes for {consumer}, slot {}, until epoch {end_epoch}", self.bytes, self.slot)
+        let consumer = &self.agreement.consumer;
+        format!("{} bytes for {consumer}, slot {}, until epoch {}", self.bytes, self.slot, self.until())
+    }
+
+    /// Epoch in which it is over.
+    fn until(&self) -> u64 {
+        self.closing.unwrap_or(u64::MAX).min(self.agreement.end_epoch)
     }
 }
 
@@ -219,6 +258,13 @@ impl Held {
 const fn bond_epoch(provider: &Provider, parameters: &Parameters) -> u64 {
     let rest = parameters.unbonding_epochs.saturating_sub(parameters.exit_epochs);
     provider.leaves_at.saturating_add(rest)
+}
+
+/// True if the ledger lets the provider end an agreement now.
+const fn may_close(held: &Held, seen: &Seen, parameters: &Parameters) -> bool {
+    let (leaves_at, epoch) = (seen.provider.leaves_at, seen.epoch);
+    let is_open = held.closing.is_none() && epoch < held.agreement.end_epoch;
+    leaves_at != 0 && is_open && epoch.saturating_add(parameters.redemption_epochs) >= leaves_at
 }
 
 /// True if the ledger takes the exit, but for pay of the last epochs, after which it is tried again.

@@ -95,11 +95,11 @@ tagged! {
     /// A service that a node can dial back; its namespace is part of the handshake.
     #[derive(Copy)]
     Dial {
-        /// The provider service.
+        /// The service of a provider, [`crate::wire::provider`].
         0 => Provider(Nothing),
-        /// The gateway service.
+        /// The service of a gateway, [`crate::wire::gateway`].
         1 => Gateway(Nothing),
-        /// The node service.
+        /// The service of a node, described here.
         2 => Node(Nothing),
     }
 }
