@@ -9,6 +9,7 @@ use crate::engine::Runtime;
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_macros::select;
 use commonware_runtime::{Error as RuntimeError, Network, Resolver};
+use commonware_utils::sync::Mutex;
 use posync_client::{
     channel::{self, Error},
     rpc::{self, Service as _},
@@ -20,7 +21,7 @@ use posync_protocol::{
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -40,7 +41,7 @@ pub(crate) struct Attempt {
 impl Dials {
     /// Takes a place; `None` if this caller has one, or all are taken.
     pub(crate) fn begin(&self, ip: IpAddr, account: Account) -> Option<Attempt> {
-        let mut running = self.0.lock().expect("no holder of this lock panics");
+        let mut running = self.0.lock();
         let has_one = running.iter().any(|(from, by)| *from == ip || *by == account);
         if has_one || running.len() >= DIALS_MAX {
             return None;
@@ -52,7 +53,7 @@ impl Dials {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        self.dials.0.lock().expect("no holder of this lock panics").remove(&self.caller);
+        self.dials.0.lock().remove(&self.caller);
     }
 }
 
