@@ -144,7 +144,7 @@ fn the_ledger_shows_equal_consumers(blocks: &[Value], accounts: &Accounts) {
         // The epoch may change between its signing and its block.
         object.insert("end_epoch".into(), length.next_multiple_of(4).into());
         // The egress quota may follow the egress that a provider has left to sell.
-        for differs in ["provider", "slot", "quota_egress"] {
+        for differs in ["provider", "slot", "session_key", "storage_key", "quota_egress"] {
             object.remove(differs);
         }
         terms.insert(fields.to_string());

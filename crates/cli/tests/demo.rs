@@ -83,7 +83,11 @@ fn every_payout_has_its_reason(report: &Value, stopped: &Value, corrupted: &Valu
         let parts = grains(&payout["parts"]["provider_pay"]) + grains(&payout["parts"]["subsidy"]);
         assert_eq!(grains(&payout["amount"]), parts, "{payout}");
         assert_eq!(grains(&payout["bond"]), 1_000_000_000_000, "nobody is slashed: {payout}");
-        assert_eq!(payout["disputed"], "0", "gateway and auditors paid for all that was sent: {payout}");
+        assert_eq!(
+            grains(&payout["disputed"]),
+            0,
+            "gateway and auditors paid for all that was sent: {payout}"
+        );
     }
     let failed = |payout: &&Value| payout["why"].as_str().expect("text").contains("below 90 %");
     let its =
