@@ -277,7 +277,7 @@ pub(crate) fn check_terms(
     authorities: &[Authority],
 ) -> Option<&'static str> {
     if authorities.is_empty() || authorities.len() > AUTHORITIES_MAX.get() as usize {
-        return Some("there must be 1 to 32 authorities");
+        return Some("there must be 1 to 64 authorities");
     }
     let addresses: BTreeSet<_> = authorities.iter().map(|authority| authority.address.ingress()).collect();
     if addresses.len() != authorities.len() {

@@ -96,7 +96,7 @@ impl<'a> Repair<'a> {
             self.set_aside(Damage::State, "its operator asked for it")?;
             self.unmark(WISH)?;
         }
-        let has_state = partitions(&self.directory.join("storage")).next().is_some();
+        let has_state = !partitions(&self.directory.join("storage"))?.is_empty();
         let had_state = self.directory.join(STARTED).exists() || self.secrets.has_run();
         if !has_state && had_state && self.secrets.has_share() {
             self.set_aside(Damage::Votes, "storage/ is missing or empty, and this node has run before")?;
@@ -147,7 +147,7 @@ impl<'a> Repair<'a> {
             self.at(&name, self.secrets.set_shares_aside(&aside))?;
             self.sync(&name, &[&aside, &self.directory.join("secrets")])?;
         }
-        for partition in partitions(&storage) {
+        for partition in partitions(&storage)? {
             let is_signed = SIGNED.iter().any(|signed| partition.starts_with(signed));
             if damage == Damage::Votes || !is_signed {
                 self.at(&name, fs::rename(storage.join(&partition), aside.join(&partition)))?;
@@ -193,10 +193,22 @@ impl<'a> Repair<'a> {
     }
 }
 
-/// Names of the partitions of a storage directory.
-fn partitions(storage: &Path) -> impl Iterator<Item = String> + use<> {
-    let entries = fs::read_dir(storage).into_iter().flatten().filter_map(Result::ok);
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.starts_with("posync"))
+/// Names of the partitions of a storage directory; none if there is no such directory.
+///
+/// # Errors
+/// The directory is there and cannot be read: that is no loss.
+fn partitions(storage: &Path) -> Result<Vec<String>, ConfigError> {
+    let at = |source| ConfigError::File { path: storage.into(), source };
+    let entries = match fs::read_dir(storage) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(at)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(at)?.file_name().into_string();
+        names.extend(name.ok().filter(|name| name.starts_with("posync")));
+    }
+    Ok(names)
 }
 
 #[cfg(test)]

@@ -155,6 +155,16 @@ impl Join {
         private(&self.dir)?;
         writable(&self.dir)?;
         self.network_file(access)?;
+        let path = self.dir.join(KEY_FILE);
+        if !path.exists() {
+            // A directory with settings had a key before it had them.
+            if !is_new || ran(&self.dir) || self.dir.join("storage").exists() {
+                let why = format!("there is no {}, and a new key would be another member", path.display());
+                let next = "restore node.key from its copy, or join with a new directory";
+                return Err(Failure::new(Exit::Refused, "this directory has lost its key", why, next));
+            }
+            keys::create(&path, &mut commonware_utils::sys_rng())?;
+        }
         if is_new {
             settings.write()?;
         } else if !self.set.is_empty() {
@@ -162,15 +172,6 @@ impl Join {
             let pairs = self.set.iter().filter_map(|pair| pair.split_once('='));
             let pairs: Vec<(&str, &str)> = pairs.map(|(key, value)| (key.trim(), value.trim())).collect();
             change(&self.dir, &pairs)?;
-        }
-        let path = self.dir.join(KEY_FILE);
-        if !path.exists() {
-            if self.dir.join("storage").exists() {
-                let why = format!("there is no {}, and a new key would be another member", path.display());
-                let next = "restore node.key from its copy, or join with a new directory";
-                return Err(Failure::new(Exit::Refused, "this directory has lost its key", why, next));
-            }
-            keys::create(&path, &mut commonware_utils::sys_rng())?;
         }
         Ok(settings)
     }
@@ -350,7 +351,7 @@ async fn look(ledger: &Ledger, settings: &Settings, net: &Net, key: &PrivateKey)
         let own: Option<Provider> = ledger.read(Provider::key(&account)).await?;
         (own.is_some(), offered.provider(settings)?)
     } else {
-        (state.nonce > 0, offered.gateway().await?)
+        (state.nonce > 0 && ran(&settings.directory), offered.gateway().await?)
     };
     Ok(Seen { balance: state.balance, has_begun, sum })
 }

@@ -210,7 +210,7 @@ impl Leaving {
             let value = json!({ "account": account, "registered": false, "may_switch_off": true });
             let text = format!(
                 "account       {account}\nregistered    no: nothing is under contract and no bond is locked\n\
-                 The machine may be switched off. Keep node.key: the account's money is there."
+                 The machine may be switched off; disable its service first, for a start registers it again. Keep node.key: the account's money is there."
             );
             return (value, text);
         };

@@ -75,7 +75,7 @@ async fn remove<E: Storage>(context: &E, partition: &str) -> Result<(), Error> {
     context.remove(partition, None).await.map_err(disk)
 }
 
-/// Bytes of a file; those that cannot be read are zero.
+/// Bytes of a file. What cannot be read now may be readable later, so that is an error and no damage.
 async fn read<E: Storage>(context: &E, partition: &str, name: &[u8]) -> Result<Vec<u8>, Error> {
     let (blob, size) = match context.open(partition, name).await {
         Err(RuntimeError::BlobCorrupt(..)) => return Ok(Vec::new()),
@@ -85,10 +85,8 @@ async fn read<E: Storage>(context: &E, partition: &str, name: &[u8]) -> Result<V
     let mut bytes = Vec::new();
     while bytes.len() < size {
         let part = PART.min(size - bytes.len());
-        match blob.read_at(bytes.len() as u64, part, ReadOptions::default()).await {
-            Ok(read) => bytes.extend_from_slice(read.coalesce().as_ref()),
-            Err(_) => bytes.resize(bytes.len() + part, 0),
-        }
+        let read = blob.read_at(bytes.len() as u64, part, ReadOptions::default()).await.map_err(disk)?;
+        bytes.extend_from_slice(read.coalesce().as_ref());
     }
     Ok(bytes)
 }
@@ -374,6 +372,8 @@ where
         }
         store.delete(place(RESTORING, &[]));
         store.commit().await?;
+    } else if names(context, &partitions(partition)[0]).await?.is_empty() {
+        return Err(Error::Page(format!("what was read of it, in {kept}, does not hold")));
     }
     remove(context, &kept).await
 }
