@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Most addresses of one name that are tried.
-pub const TRIED_MAX: usize = 4;
+pub(crate) const TRIED_MAX: usize = 4;
 /// Time that a name's resolution may take.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -62,7 +62,7 @@ impl Address {
         }
     }
 
-    /// The socket addresses to try now, in order; at most [`TRIED_MAX`].
+    /// The socket addresses to try now, in order; at most `TRIED_MAX`.
     ///
     /// # Errors
     /// [`Unresolved`], only of a name.

@@ -150,7 +150,7 @@ fn end_on_signals() -> Outcome {
     Ok(())
 }
 
-/// Runs an authority.
+/// Runs the authority of a directory until it fails.
 fn authority(settings: &Settings, other_stopped: bool) -> Outcome {
     let directory = &settings.directory;
     let key = settings.key()?;
