@@ -2,31 +2,20 @@
 
 mod common;
 
-use common::{Net, POSYNC, eventually, signal, text};
+use common::{Net, POSYNC, eventually, port, posync, signal, text};
 use serde_json::Value;
 use std::{
     fs::{self, File},
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
-
-fn posync(arguments: &[&str]) -> Output {
-    let mut command = Command::new(POSYNC);
-    command.arg("--json").args(arguments).env_remove("POSYNC_NET");
-    command.stdin(Stdio::null()).output().expect("the program starts")
-}
 
 /// The JSON values that a command printed, one a line.
 fn lines(printed: &[u8]) -> Vec<Value> {
     let printed = String::from_utf8_lossy(printed).into_owned();
     printed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-}
-
-/// A port on loopback that nobody listens on.
-fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port()
 }
 
 /// `posync join` in a directory of its own.

@@ -3,27 +3,20 @@
 
 mod common;
 
-use common::{Net, POSYNC, eventually, signal, text};
+use common::{Net, POSYNC, eventually, port, posync, signal, text};
 use posync_client::address::Address;
 use posync_protocol::{Account, block::sha256};
 use serde_json::Value;
 use std::{
     fs::{self, File},
-    net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, Stdio},
 };
 use toml_edit::{DocumentMut, value};
 
 /// A network key that is a point of its group, and no network's.
 const OTHER_KEY: &str = "93e02b6052719f607dacd3a088274f65596bd0d09920b61ab5da61bbdc7f5049334cf11213945d57e5ac7d055d042b7e024aa2b2f08f0a91260805272dc51051c6e47ad4fa403b02b4510b647ae3d1770bac0326a805bbefd48056c8c121bdb8";
-
-fn posync(arguments: &[&str]) -> Output {
-    let mut command = Command::new(POSYNC);
-    command.arg("--json").args(arguments).env_remove("POSYNC_NET");
-    command.stdin(Stdio::null()).output().expect("the program starts")
-}
 
 /// Runs a command that must succeed; returns its answer.
 fn ask(arguments: &[&str]) -> Value {
@@ -37,11 +30,6 @@ fn refuse(arguments: &[&str]) -> (i32, String) {
     let output = posync(arguments);
     assert!(!output.status.success(), "{arguments:?} was expected to fail");
     (output.status.code().expect("not killed"), String::from_utf8_lossy(&output.stderr).into_owned())
-}
-
-/// A port on loopback that nobody listens on.
-fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port()
 }
 
 /// A role in a directory of its own, and its process.

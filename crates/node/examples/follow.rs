@@ -4,63 +4,32 @@
 //! `cargo run --release -p posync-node --example follow -- <directory> [blocks] [transfers per block]`; the
 //! environment variable `BLOCK_MS` sets the pace of the network.
 
+mod load;
+
 use commonware_cryptography::{Signer as _, ed25519};
 use commonware_p2p::Address;
 use commonware_runtime::{Spawner as _, Supervisor as _, tokio};
+use load::{Load, payer};
 use posync_client::{connection::Endpoint, watch};
 use posync_node::{
     config::{Config, Settings},
     follow, follower,
     genesis::{self, Genesis},
-    handle::{Handle, Operations},
+    handle::Handle,
     run::{RunError, TokioServices, run_tokio},
     serve::{Serving, over_sockets},
 };
-use posync_protocol::{
-    Account, Amount, Body, Hash, Operation, ledger::BlockContext, limits::Parameters, operation::Transfer,
-};
+use posync_protocol::{Account, Amount, limits::Parameters};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, exit},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc,
-    },
+    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
 /// Blocks that are measured in step.
 const IN_STEP: u64 = 200;
-
-/// One account that pays another whenever a block is requested.
-struct Load {
-    transfers: u64,
-    chain: Hash,
-    nonce: AtomicU64,
-}
-
-fn payer() -> ed25519::PrivateKey {
-    ed25519::PrivateKey::from_seed(1)
-}
-
-impl Operations for Load {
-    fn candidates(&self, context: &BlockContext, _: u64) -> Vec<Operation> {
-        let first = self.nonce.load(Ordering::Relaxed);
-        let transfer = |nonce| {
-            let body = Body::Transfer(Transfer { to: Account([9; 32]), amount: Amount::sync(1) });
-            Operation::signed(&payer(), &self.chain, nonce, Amount::sync(1), context.height + 100, body)
-        };
-        (first..first + self.transfers).map(transfer).collect()
-    }
-
-    fn finalized(&self, _: u64, operations: &[Operation]) {
-        if let Some(last) = operations.last() {
-            self.nonce.fetch_max(last.nonce + 1, Ordering::Relaxed);
-        }
-    }
-}
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
@@ -102,7 +71,7 @@ fn authorities(directory: &Path, transfers: u64) -> watch::Receiver<u64> {
     let accounts = vec![(Account::of(&payer().public_key()), Amount::sync(100_000_000))];
     let rng = commonware_utils::TestRng::new(1);
     let (dealt, secrets) = genesis::deal(&addresses, parameters, supply, accounts, rng).expect("valid");
-    let load = Arc::new(Load { transfers, chain: dealt.chain(), nonce: AtomicU64::new(0) });
+    let load = Arc::new(Load::new(transfers, dealt.chain()));
     let (sender, receiver) = mpsc::channel();
     let signatures = genesis::signatures::sign_all(&dealt, &secrets);
     for (index, (secret, address)) in secrets.into_iter().zip(&addresses).enumerate() {

@@ -4,55 +4,24 @@
 //! `cargo run -p posync-node --example loopback -- <directory> [seconds] [transfers per block]`; the
 //! environment variable `BLOCK_MS` sets the pace of a new network.
 
-use commonware_cryptography::{Signer as _, ed25519};
+mod load;
+
+use commonware_cryptography::Signer as _;
 use futures::FutureExt as _;
+use load::{Load, payer};
 use posync_node::{
     config::{Config, Settings},
     genesis::{self, Genesis},
-    handle::{Handle, Operations},
+    handle::Handle,
     run::{RunError, run_tokio},
 };
-use posync_protocol::{
-    Account, Amount, Body, Hash, Operation, ledger::BlockContext, limits::Parameters, operation::Transfer,
-};
+use posync_protocol::{Account, Amount, limits::Parameters};
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc,
-    },
+    sync::{Arc, mpsc},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-
-/// One account that pays another whenever a block is requested.
-struct Load {
-    transfers: u64,
-    chain: Hash,
-    nonce: AtomicU64,
-}
-
-fn payer() -> ed25519::PrivateKey {
-    ed25519::PrivateKey::from_seed(1)
-}
-
-impl Operations for Load {
-    fn candidates(&self, context: &BlockContext, _: u64) -> Vec<Operation> {
-        let first = self.nonce.load(Ordering::Relaxed);
-        let transfer = |nonce| {
-            let body = Body::Transfer(Transfer { to: Account([9; 32]), amount: Amount::sync(1) });
-            Operation::signed(&payer(), &self.chain, nonce, Amount::sync(1), context.height + 100, body)
-        };
-        (first..first + self.transfers).map(transfer).collect()
-    }
-
-    fn finalized(&self, _: u64, operations: &[Operation]) {
-        if let Some(last) = operations.last() {
-            self.nonce.fetch_max(last.nonce + 1, Ordering::Relaxed);
-        }
-    }
-}
 
 fn main() {
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).init();
@@ -65,7 +34,7 @@ fn main() {
     }
     let genesis = std::fs::read(directory.join("0/genesis")).expect("it was just written");
     let chain = Genesis::from_bytes(&genesis).expect("it was just written").chain();
-    let load = Arc::new(Load { transfers, chain, nonce: AtomicU64::new(0) });
+    let load = Arc::new(Load::new(transfers, chain));
     let (sender, receiver) = mpsc::channel();
     for index in 0..4 {
         let (directory, sender) = (directory.join(index.to_string()), sender.clone());

@@ -58,10 +58,5 @@ fn genesis(path: &Path, chain: &str) -> Outcome<Genesis> {
     if hex::encode(genesis.chain()) == chain {
         return Ok(genesis);
     }
-    Err(Failure::new(
-        Exit::Usage,
-        "this directory mixes two networks",
-        "the network file and the genesis name different chains",
-        "copy the genesis and the network file of one network",
-    ))
+    Err(start::mixed("copy the genesis and the network file of one network"))
 }

@@ -171,13 +171,7 @@ fn authority(settings: &Settings, other_stopped: bool) -> Outcome {
     if settings.file("network")?.exists() {
         let net = net::of_role(settings)?;
         if net.file.chain != config.genesis.chain() {
-            let why = "the network file and the genesis name different chains";
-            return Err(Failure::new(
-                Exit::Usage,
-                "this directory mixes two networks",
-                why,
-                "copy the network file of this genesis",
-            ));
+            return Err(mixed("copy the network file of this genesis"));
         }
         // The node itself knows first which blocks are final.
         nodes.extend(net.file.endpoints().into_iter().filter(|node| node.account != account));
@@ -195,6 +189,12 @@ fn authority(settings: &Settings, other_stopped: bool) -> Outcome {
     };
     alerts.offline(&account.to_string(), None, &why);
     Err(ended(directory, why))
+}
+
+/// The refusal of a directory whose network file and genesis do not belong together.
+pub(super) fn mixed(next: &str) -> Failure {
+    let why = "the network file and the genesis name different chains";
+    Failure::new(Exit::Usage, "this directory mixes two networks", why, next)
 }
 
 fn signs_elsewhere(settings: &Settings, error: &RunError) -> Failure {

@@ -8,6 +8,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::{BufRead as _, BufReader},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -15,6 +16,18 @@ use std::{
 
 /// Path of the program under test.
 pub(crate) const POSYNC: &str = env!("CARGO_BIN_EXE_posync");
+
+/// Runs a command with `--json` and without any network of the environment.
+pub(crate) fn posync(arguments: &[&str]) -> Output {
+    let mut command = Command::new(POSYNC);
+    command.arg("--json").args(arguments).env_remove("POSYNC_NET");
+    command.stdin(Stdio::null()).output().expect("the program starts")
+}
+
+/// A port on loopback that nobody listens on.
+pub(crate) fn port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port()
+}
 
 /// A network in a temporary directory; dropping it stops it.
 pub(crate) struct Net {
