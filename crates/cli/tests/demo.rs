@@ -6,6 +6,9 @@ use common::{POSYNC, file};
 use serde_json::Value;
 use std::process::{Command, Stdio};
 
+/// The bond of each provider of the tour in grains.
+const BOND: u64 = 1_000_000_000_000;
+
 /// An amount of money in grains.
 fn grains(value: &Value) -> u64 {
     value["grains"].as_str().expect("money names its grains").parse().expect("digits")
@@ -75,14 +78,20 @@ fn every_step_of_the_tour_holds() {
 }
 
 /// The corrupted provider is paid and trusted less than an honest one for the epoch in which it was
-/// drawn; the stopped one is not paid for the epochs after its end and keeps its bond.
+/// drawn; the stopped one is not paid for the epochs after its end. Only a read that stays missing through
+/// three more challenges takes from a bond (RD-7): on a slow machine the corrupted provider gets that far.
 fn every_payout_has_its_reason(report: &Value, stopped: &Value, corrupted: &Value) {
     assert_eq!(report["recomputed"], true);
     let payouts = report["payouts"].as_array().expect("a list");
     for payout in payouts {
         let parts = grains(&payout["parts"]["provider_pay"]) + grains(&payout["parts"]["subsidy"]);
         assert_eq!(grains(&payout["amount"]), parts, "{payout}");
-        assert_eq!(grains(&payout["bond"]), 1_000_000_000_000, "nobody is slashed: {payout}");
+        let bond = grains(&payout["bond"]);
+        if payout["provider"] == *corrupted {
+            assert!((BOND - BOND / 1_000..=BOND).contains(&bond), "restitution is two epoch fees: {payout}");
+        } else {
+            assert_eq!(bond, BOND, "an honest or silent provider keeps its bond: {payout}");
+        }
         assert_eq!(
             grains(&payout["disputed"]),
             0,
