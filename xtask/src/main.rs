@@ -1,9 +1,10 @@
 //! The project's own commands: `cargo xtask test` is the one test command of the README.
 //!
 //! It runs every check on a machine that has only cargo, a C compiler and python3, in the order
-//! in which they fail fastest, and stops at the first failure. It has no dependencies: it must build
+//! in which they fail fastest, and stops after the first part that fails. It has no dependencies: it must build
 //! in a second on a cold machine.
 
+mod binaries;
 mod campaign;
 mod idle;
 mod net;
@@ -26,12 +27,11 @@ struct Step {
     component: Option<&'static str>,
 }
 
-/// Runs before [`STEPS`] and, like the check of the text after it, in under a second.
+/// Runs before [`CHECKS`] and, like the check of the text after it, in under a second.
 const FORMAT: Step = Step { name: "format", arguments: &["fmt", "--all", "--check"], component: Some("fmt") };
 
-/// The cargo checks of `cargo xtask test` after the text of the sources, in order. The tests of `crates/cli`
-/// start real networks of processes, and one of them passes its exported blocks to `tests/settlement.py`.
-const STEPS: &[Step] = &[
+/// The cargo checks of `cargo xtask test` after the text of the sources and before the tests, in order.
+const CHECKS: &[Step] = &[
     // Built alone, because the workspace's other members switch on features of shared dependencies
     // that would hide a use of std in the rules.
     Step {
@@ -53,35 +53,35 @@ const STEPS: &[Step] = &[
         ],
         component: Some("clippy"),
     },
-    Step { name: "tests", arguments: &["test", "--locked", "--workspace"], component: None },
-    // The rules and their wide integers with the release profile's settings: the history that the
-    // tests ran must end in the same bytes. Other dependencies are reused as built; building all of them
-    // with `--release` takes minutes more and gives the same digest.
-    Step {
-        name: "history, as released",
-        arguments: &[
-            "test",
-            "--locked",
-            "--config",
-            "profile.dev.package.posync-protocol.opt-level=3",
-            "--config",
-            "profile.dev.package.posync-protocol.debug-assertions=false",
-            "--config",
-            "profile.dev.package.posync-protocol.overflow-checks=true",
-            "--config",
-            "profile.dev.package.ruint.opt-level=3",
-            "--config",
-            "profile.dev.package.ruint.debug-assertions=false",
-            // As the tests above choose features: alone, the rules would choose others, and build their
-            // dependencies again.
-            "--workspace",
-            "--test",
-            "scenarios",
-            "no_byte_changed",
-        ],
-        component: None,
-    },
 ];
+
+/// The rules and their wide integers with the release profile's settings: the history that the tests ran must
+/// end in the same bytes. Other dependencies are reused as built; building all of them with `--release` takes
+/// minutes more and gives the same digest.
+const HISTORY: Step = Step {
+    name: "history, as released",
+    arguments: &[
+        "test",
+        "--locked",
+        "--config",
+        "profile.dev.package.posync-protocol.opt-level=3",
+        "--config",
+        "profile.dev.package.posync-protocol.debug-assertions=false",
+        "--config",
+        "profile.dev.package.posync-protocol.overflow-checks=true",
+        "--config",
+        "profile.dev.package.ruint.opt-level=3",
+        "--config",
+        "profile.dev.package.ruint.debug-assertions=false",
+        // As the tests above choose features: alone, the rules would choose others, and build their
+        // dependencies again.
+        "--workspace",
+        "--test",
+        "scenarios",
+        "no_byte_changed",
+    ],
+    component: None,
+};
 
 const USAGE: &str = "usage: cargo xtask test | tidy | campaign --seeds A..B [--jobs N] | fuzz [--seconds N] |
                         mutants [--sample N] [--seed S] | planted [NAME...] |
@@ -138,7 +138,9 @@ fn test() -> ExitCode {
 fn every_check(summary: &mut Summary) -> bool {
     step(summary, &FORMAT)
         && tidy(summary)
-        && STEPS.iter().all(|next| step(summary, next))
+        && CHECKS.iter().all(|next| step(summary, next))
+        && tests(summary)
+        && step(summary, &HISTORY)
         && campaign(summary)
         && fuzz(summary)
 }
@@ -158,6 +160,13 @@ fn step(summary: &mut Summary, step: &Step) -> bool {
 fn tidy(summary: &mut Summary) -> bool {
     eprintln!("\n== tidy");
     summary.time("tidy", || tidy::run() == ExitCode::SUCCESS)
+}
+
+/// Runs all tests. Those of `crates/cli` start real networks of processes, and one of them passes its exported
+/// blocks to `tests/settlement.py`.
+fn tests(summary: &mut Summary) -> bool {
+    eprintln!("\n== tests");
+    summary.time("tests", binaries::run)
 }
 
 fn campaign(summary: &mut Summary) -> bool {
@@ -193,6 +202,6 @@ fn has_component(component: &str) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-fn cargo_path() -> String {
+pub(crate) fn cargo_path() -> String {
     env::var("CARGO").unwrap_or_else(|_| "cargo".into())
 }
