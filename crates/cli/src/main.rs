@@ -101,6 +101,9 @@ enum Command {
     /// Show an account, its balance and its next nonce; your own if none is named
     #[command(after_long_help = examples::ACCOUNT)]
     Account(commands::account::Account),
+    /// Make the key of a person, or show the account of a key
+    #[command(after_long_help = examples::KEY)]
+    Key(commands::key::Key),
     /// Show the state of the network: newest block, processes, money, authorities
     #[command(after_long_help = examples::STATUS)]
     Status(commands::status::Status),
@@ -202,6 +205,7 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
         Command::Rm(command) => command.run(net, output),
         Command::Send(command) => command.run(net, output),
         Command::Account(command) => command.run(net, output),
+        Command::Key(command) => command.run(output),
         Command::Status(command) => command.run(net, output),
         Command::Providers(command) => command.run(net, output),
         Command::Agreements(command) => command.run(net, output),

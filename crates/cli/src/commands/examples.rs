@@ -45,6 +45,11 @@ pub(crate) const ACCOUNT: &str = "Examples:
   posync account                     your own account and its balance
   posync account gateway             the account of a member, by its name";
 
+/// Examples of `posync key`.
+pub(crate) const KEY: &str = "Examples:
+  posync key new me.key              makes a key and prints its account; back up the file
+  posync key show me.key             prints the account, without a network";
+
 /// Examples of `posync status`.
 pub(crate) const STATUS: &str = "Examples:
   posync status                      is the network running, and is all money accounted for?

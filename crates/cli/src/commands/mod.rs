@@ -13,6 +13,7 @@ pub(crate) mod explain;
 pub(crate) mod gateway;
 pub(crate) mod get;
 pub(crate) mod join;
+pub(crate) mod key;
 pub(crate) mod leave;
 pub(crate) mod ls;
 pub(crate) mod net;
