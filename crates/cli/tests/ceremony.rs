@@ -494,6 +494,14 @@ fn what_cannot_become_a_network_is_refused_before_anything_is_dealt() {
     world.attend(2, &draft);
     assert_eq!(world.code(2), 8, "{}", world.screen(2));
     assert!(world.screen(2).contains("genesis"), "{}", world.screen(2));
+    // Private addresses that this machine would never dial after the ceremony.
+    let settings = world.machines[3].directory.join("config.toml");
+    let text = fs::read_to_string(&settings).expect("readable");
+    assert!(text.contains("private = true"), "{text}");
+    fs::write(&settings, text.replace("private = true", "private = false")).expect("writable");
+    world.attend(3, &draft);
+    assert_eq!(world.code(3), 2, "{}", world.screen(3));
+    assert!(world.screen(3).contains("set private = true"), "{}", world.screen(3));
     // A port that another program holds.
     let held = TcpListener::bind(world.machines[1].peers).expect("it is free");
     world.attend(1, &draft);
@@ -503,5 +511,15 @@ fn what_cannot_become_a_network_is_refused_before_anything_is_dealt() {
     let three = World::new(1);
     let (code, why) = refused(&["ceremony", "--dir", &path(&three.machines[0].directory), &path(&draft)]);
     assert_eq!(code, Some(2), "{why}");
+    // Money for one authority beside that for each is added; the same account twice is a mistake.
+    let account = format!("{}=5", world.machines[0].account);
+    let mut arguments = vec!["ceremony", "draft", "--parameters", "local", "--each-authority", "1000"];
+    arguments.extend(["--account", &account, "--cards"]);
+    arguments.extend(cards.iter().map(String::as_str));
+    let (code, why) = refused(&arguments);
+    assert_eq!(code, Some(0), "{why}");
+    arguments.extend(["--account", &account]);
+    let (code, why) = refused(&arguments);
+    assert!(code == Some(2) && why.contains("funded twice"), "{why}");
     assert!(world.all().iter().all(|index| !world.has(*index, "ceremony/begun")));
 }

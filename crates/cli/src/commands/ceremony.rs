@@ -10,7 +10,10 @@ use crate::{
         file::{NetworkFile, Service},
     },
     output::{Output, table, visible},
-    role::KEY_FILE,
+    role::{
+        KEY_FILE,
+        settings::{self, Settings},
+    },
     target,
 };
 use commonware_codec::Encode as _;
@@ -130,6 +133,7 @@ pub(crate) fn attend(
     give_up_after: Duration,
     output: Output,
 ) -> Outcome {
+    reaches(directory, draft)?;
     let listen = match listen {
         Some(listen) => listen,
         None => listens(directory, draft)?,
@@ -151,6 +155,23 @@ pub(crate) fn attend(
             file.display()
         )
     })
+}
+
+/// Checks that this authority will dial the others after the ceremony: at private addresses it does so only with
+/// `private = true`.
+fn reaches(directory: &Path, draft: &Draft) -> Outcome {
+    if !draft.is_private() || Settings::read(directory)?.flag("private")? {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Usage,
+        "this authority would never dial the others",
+        "the draft's authorities have addresses of a private network, and config.toml does not have private = true",
+        format!(
+            "set private = true in {}, on each machine of this network",
+            directory.join(settings::FILE).display()
+        ),
+    ))
 }
 
 /// The network file of a genesis that names its authorities' services.
@@ -231,7 +252,7 @@ impl Compose {
             accounts.push((parsed, send::parse(&amount)?));
         }
         if let Some(each) = self.each_authority.as_deref().map(send::parse).transpose()? {
-            accounts.extend(cards.iter().map(|card| (card.account(), each)));
+            fund_each(&mut accounts, &cards, each)?;
         }
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_ms = u64::try_from(since_1970.as_millis()).unwrap_or_default();
@@ -251,6 +272,22 @@ impl Compose {
             }
         }
     }
+}
+
+/// Adds `each` to the first balance of every authority's account, beside what `--account` gives it.
+fn fund_each(accounts: &mut Vec<(Account, Amount)>, cards: &[Card], each: Amount) -> Outcome {
+    for account in cards.iter().map(Card::account) {
+        match accounts.iter_mut().find(|(named, _)| *named == account) {
+            None => accounts.push((account, each)),
+            Some((_, balance)) => {
+                *balance = balance.checked_add(each).ok_or_else(|| {
+                    let what = format!("{account} gets more money than there can be");
+                    Failure::new(Exit::Usage, what, "--account and --each-authority are added", "give less")
+                })?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn card(path: &Path) -> Outcome<Card> {
