@@ -22,6 +22,7 @@ mod attempt;
 pub mod card;
 pub mod draft;
 mod home;
+mod mark;
 mod overrides;
 mod presence;
 mod run;
