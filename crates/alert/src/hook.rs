@@ -1,7 +1,7 @@
 //! Sends signals: to the log at once, to a webhook through a bounded queue and a thread of its own.
 //!
 //! ```text
-//!   tell --> log
+//!   send --> log
 //!        \-> queue (64) --thread--> POST --2xx--> next
 //!              full: dropped and logged  \--else--> pause 1, 2, 4 .. 60 s, at most 8 times
 //! ```

@@ -65,7 +65,7 @@ pub struct Agreements {
     pub dialer: Dialer<Provider>,
     /// One link per provider.
     pub(crate) peers: Mutex<BTreeMap<Account, Arc<Peer>>>,
-    /// Agreements that were being opened when the gateway stopped.
+    /// Agreements that were being opened when the process stopped.
     pub opening: Mutex<Vec<LoadedAgreement>>,
     /// Openings whose outcome is unknown.
     pub(crate) unsure: Mutex<Vec<Asked>>,

@@ -227,7 +227,7 @@ impl Agreements {
         waits || doubts || !self.upkeep.opening().is_empty()
     }
 
-    /// Resumes openings that were under way when the gateway stopped. Submitting one again is harmless: a
+    /// Resumes openings that were under way when the process stopped. Submitting one again is harmless: a
     /// slot that it took shows our session key.
     pub(super) fn resume(self: &Arc<Self>) {
         let mut waiting = self.opening.lock();
