@@ -95,7 +95,7 @@ impl Sampler {
             && let Some(tell) = &self.tell
             && tell.try_send(sample).is_err()
         {
-            tracing::warn!("the auditor's queue of samples is full; a sample is dropped");
+            tracing::warn!("a sample is dropped: the auditor's queue is full, or the auditor is stopping");
         }
     }
 
