@@ -135,7 +135,8 @@ async fn bytes_of(
     let payer = shared.payer(old, entry.bytes.into()).await;
     match payer.fetch(entry.name, entry.bytes.into()).await {
         Err(error) if late => {
-            tracing::debug!(%error, agreement = old.number, "a shard that moves is made from the others");
+            tracing::debug!(%error, agreement = old.number,
+                "a shard to be moved cannot be read; it is rebuilt from the others");
             restore(shared, entry).await
         }
         fetched => fetched.map_err(|error| error.to_string()),

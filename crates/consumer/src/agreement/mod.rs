@@ -497,7 +497,7 @@ impl OwnAgreement {
             self.meter.lock().await.bar(is_barred);
         }
         if let Err(error) = self.pay().await {
-            tracing::debug!(%error, "a voucher is brought again");
+            tracing::debug!(%error, "a voucher is sent again");
             self.owing.notify_one();
         }
         arrived
