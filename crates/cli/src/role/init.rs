@@ -174,7 +174,7 @@ impl Made<'_> {
         };
         steps.push(format!("edit {at}/{}: {settings}", settings::FILE));
         match &self.card {
-            Some(Ok(_)) => steps.push("give the card to whoever collects the draft".into()),
+            Some(Ok(_)) => steps.push("give the card to the member that writes the draft".into()),
             Some(Err(_)) => steps.push(format!(
                 "posync card --dir {at} --advertise HOST:PORT --service HOST:PORT, with the addresses that you set"
             )),

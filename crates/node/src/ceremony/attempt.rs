@@ -153,7 +153,8 @@ impl<'a> Attempt<'a> {
             if genesis.is_signed_by(account, signature) {
                 self.signatures.0.insert(*account, *signature);
             } else {
-                tracing::error!(%from, %account, "a signature that is not for this genesis was announced");
+                tracing::error!(%from, %account,
+                    "a member announced a signature that is not for this genesis");
             }
         }
     }

@@ -19,7 +19,7 @@ const NAMESPACE: &[u8] = b"posync/ceremony-mark/1";
 /// A mark with its member's signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// The random number.
+    /// Random number of the directory for this attempt.
     pub(super) number: u64,
     /// Signature of the member over the draft's id and the number.
     signature: Signature,

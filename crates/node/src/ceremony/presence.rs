@@ -2,7 +2,8 @@
 //!
 //! Every member announces itself once a second: the id of its draft, the version of its program, its clock,
 //! and how far it has come. The ceremony starts when all members have announced the same id and version with a
-//! clock that fits. A quorum is not enough: whoever is away while keys are dealt has a public share for ever.
+//! clock that fits. A quorum is not enough: the share of a member that is away while keys are dealt is public
+//! for ever.
 
 use super::{draft::spoken, mark::Mark};
 use crate::engine::AUTHORITIES_MAX;
