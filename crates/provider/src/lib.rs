@@ -24,6 +24,7 @@ pub mod data_sets;
 #[cfg(test)]
 mod fixtures;
 mod journal;
+pub mod left;
 pub mod ledger;
 pub mod node;
 pub mod packs;

@@ -36,11 +36,13 @@ use posync_protocol::{
 };
 use posync_provider::{
     config::{self, LOOSE, PACK_BYTES},
+    left::Left,
+    reconciler::ReconcilerError,
     report::Reporter,
 };
 use std::{
     fs,
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     process, thread,
@@ -60,6 +62,9 @@ pub(crate) struct Start {
     /// more. It waits for a whole term, then signs again
     #[arg(long)]
     i_stopped_the_other: bool,
+    /// For a provider that left with `posync leave`: it comes back, and registers again
+    #[arg(long)]
+    register_again: bool,
 }
 
 /// Why a role ended if none of its parts gave a reason.
@@ -72,7 +77,7 @@ const PARAMETERS: &str = "parameters";
 impl Start {
     /// Starts the role of a directory in this process.
     pub(crate) const fn of(dir: PathBuf) -> Self {
-        Self { dir, child: false, i_stopped_the_other: false }
+        Self { dir, child: false, i_stopped_the_other: false, register_again: false }
     }
 
     /// Directory of the role.
@@ -97,12 +102,17 @@ impl Start {
             Role::Gateway => "a gateway",
             Role::Node => "a node",
         };
+        if self.register_again && settings.role != Role::Provider {
+            let next = "leave the flag out";
+            let why = "--register-again calls a provider back that left";
+            return Err(Failure::new(Exit::Usage, format!("this is {who}"), why, next));
+        }
         descriptors::ensure(who, MEMBER)?;
         writable(&settings.directory)?;
         match settings.role {
             Role::Authority => authority(settings, self.i_stopped_the_other),
             Role::Node => follower::run(settings),
-            Role::Provider => provider(settings),
+            Role::Provider => provider(settings, self.register_again),
             Role::Gateway => gateway(settings),
         }?;
         // No signal asked it to end, and a role's work has no end of its own.
@@ -386,7 +396,7 @@ fn runner(storage: &Path) -> Runner {
     Runner::new(config)
 }
 
-fn provider(settings: &Settings) -> Outcome {
+fn provider(settings: &Settings, register_again: bool) -> Outcome {
     let directory = &settings.directory;
     let net = net::of_role(settings)?;
     let (key, alerts, storage) = (settings.key()?, settings.alerts()?, settings.file("volume")?);
@@ -412,14 +422,36 @@ fn provider(settings: &Settings) -> Outcome {
         other => ended(directory, other),
     };
     let _lock = config::lock(directory).map_err(locked)?;
+    let left = Left::of(directory);
+    if register_again {
+        left.clear().map_err(|error| Failure::file(directory, "remove the mark of the exit from", error))?;
+    }
     runner(&storage).start(async |context| {
         let parameters = parameters(&context, settings, &net, &key).await?;
         let report = Reporter::new(alerts, Some(storage.clone()));
         let config = provider_config(settings, &net, key, parameters, report)?;
         let sockets = SharedNetwork::new(context.child("sockets"));
         let run = posync_provider::run(context.child("provider"), sockets, config, |_| ()).await;
-        run.map_err(|error| ended(directory, error))
+        match run {
+            Err(posync_provider::Error::Reconciler(ReconcilerError::Left)) => has_left(settings),
+            run => run.map_err(|error| ended(directory, error)),
+        }
     })
+}
+
+/// Ends the process of a provider that left and holds nothing any more: with 0, because `posync leave` asked for
+/// this end, and no supervisor shall start it again.
+fn has_left(settings: &Settings) -> ! {
+    let text = format!(
+        "{}. The machine may be switched off. To come back, run `posync start --dir {} --register-again`",
+        ReconcilerError::Left,
+        settings.directory.display()
+    );
+    tracing::info!("{text}");
+    if settings.text("log").is_ok_and(|log| log == "file") {
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+    process::exit(0);
 }
 
 /// The configuration of a provider; a bond of 0 is the least that its capacity needs.
@@ -456,6 +488,7 @@ pub(crate) fn provider_config(
         loose: LOOSE,
         grace: settings.time("grace")?,
         report,
+        left: Left::of(&settings.directory),
     };
     config.bond = bond_of(bond, config.capacity_leaves(), &parameters);
     Ok(config)

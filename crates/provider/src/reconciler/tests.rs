@@ -5,6 +5,7 @@ use super::*;
 mod alerts;
 mod find;
 mod gone;
+mod leave;
 mod sets;
 
 use crate::{
@@ -153,10 +154,20 @@ async fn reconciler(
     ledger: &Memory,
     report: Reporter,
 ) -> Reconciler<Context, StoreBlob, Memory> {
+    reconciler_of(context, handler, ledger, report, Left::default()).await
+}
+
+async fn reconciler_of(
+    context: &Context,
+    handler: &Arc<Handler<Context, StoreBlob>>,
+    ledger: &Memory,
+    report: Reporter,
+    left: Left,
+) -> Reconciler<Context, StoreBlob, Memory> {
     let patience = Patience { loose: Duration::from_secs(60), grace_blocks: GRACE };
     let finds = Finds::open(context.child("finds"), "finds").await.expect("opens");
     let ends = Ends::open(context.child("ends"), "ends").await.expect("opens");
-    let (context, journals) = (context.child("reconciler"), Journals { finds, ends });
+    let (context, journals) = (context.child("reconciler"), Journals { finds, ends, left });
     Reconciler::new(context, handler.clone(), ledger.clone(), register_body(), patience, report, journals)
 }
 
