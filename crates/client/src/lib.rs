@@ -13,5 +13,6 @@ pub mod light;
 pub mod rpc;
 pub mod volume;
 pub mod watch;
+pub mod watermark;
 
 pub use backoff::Backoff;

@@ -22,7 +22,12 @@ use commonware_runtime::{
 };
 use posync_alert::Alerts;
 use posync_client::{
-    channel::SharedNetwork, connection::Endpoint, descriptors::MEMBER, directory_lock::hold_member, watch,
+    channel::SharedNetwork,
+    connection::Endpoint,
+    descriptors::MEMBER,
+    directory_lock::hold_member,
+    volume::{self, VolumeError},
+    watch,
 };
 use posync_consumer::auditor;
 use posync_gateway::Policy;
@@ -65,6 +70,10 @@ pub(crate) struct Start {
     /// For a provider that left with `posync leave`: it comes back, and registers again
     #[arg(long)]
     register_again: bool,
+    /// For a provider or gateway whose volume lacks its mark: it takes the volume as it is now. What was on another
+    /// one is lost
+    #[arg(long)]
+    take_this_volume: bool,
 }
 
 /// Why a role ended if none of its parts gave a reason.
@@ -77,7 +86,13 @@ const PARAMETERS: &str = "parameters";
 impl Start {
     /// Starts the role of a directory in this process.
     pub(crate) const fn of(dir: PathBuf) -> Self {
-        Self { dir, child: false, i_stopped_the_other: false, register_again: false }
+        Self {
+            dir,
+            child: false,
+            i_stopped_the_other: false,
+            register_again: false,
+            take_this_volume: false,
+        }
     }
 
     /// Directory of the role.
@@ -112,8 +127,8 @@ impl Start {
         match settings.role {
             Role::Authority => authority(settings, self.i_stopped_the_other),
             Role::Node => follower::run(settings),
-            Role::Provider => provider(settings, self.register_again),
-            Role::Gateway => gateway(settings),
+            Role::Provider => provider(settings, &self),
+            Role::Gateway => gateway(settings, &self),
         }?;
         // No signal asked it to end, and a role's work has no end of its own.
         Err(ended(&settings.directory, SERVICE_ENDED))
@@ -314,7 +329,7 @@ pub(super) fn ended(directory: &Path, why: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Failed, format!("the role in {} has ended", directory.display()), why, next)
 }
 
-fn gateway(settings: &Settings) -> Outcome {
+fn gateway(settings: &Settings, start: &Start) -> Outcome {
     let directory = &settings.directory;
     let net = net::of_role(settings)?;
     let (key, alerts) = (settings.key()?, settings.alerts()?);
@@ -331,9 +346,10 @@ fn gateway(settings: &Settings) -> Outcome {
     let held = hold_member(&directory.join("gateway.lock"));
     let held = held.map_err(|error| Failure::file(&directory.join("gateway.lock"), "lock", error))?;
     let _lock = held.ok_or_else(|| running_already(settings))?;
-    let account = keys::account(&key).to_string();
+    let (account, storage) = (keys::account(&key).to_string(), directory.join("storage"));
+    own_volume(settings, start, &storage, &alerts)?;
     watching::space(directory.clone(), account.clone(), alerts.clone(), watching::gateway_space);
-    runner(&directory.join("storage"))
+    runner(&storage)
         .start(async |context| {
             let parameters = parameters(&context, settings, &net, &key).await?;
             let config = posync_gateway::Config {
@@ -353,6 +369,30 @@ fn gateway(settings: &Settings) -> Outcome {
             run.map_err(|error| ended(directory, error))
         })
         .inspect_err(|failure| alerts.offline(&account, None, &failure.in_one_line()))
+}
+
+/// Checks that what the member stored before is on `volume`, and marks a new one; an empty mount point is no new
+/// volume. The member ends with an error otherwise, and whoever supervises it starts it again: it waits for the mount.
+fn own_volume(settings: &Settings, start: &Start, volume: &Path, alerts: &Alerts) -> Outcome {
+    let (directory, account) = (&settings.directory, keys::account(&settings.key()?));
+    let done = if start.take_this_volume {
+        volume::take(directory, volume, &account)
+    } else {
+        volume::claim(directory, volume, &account)
+    };
+    done.map_err(|error| {
+        let next = match error {
+            VolumeError::Missing(_) | VolumeError::Damaged(_) => format!(
+                "mount the volume, and start again. Only if it is lost for good, or this is it without its mark: \
+                 `posync start --dir {} --take-this-volume`; what is not on it is lost then",
+                directory.display()
+            ),
+            VolumeError::Foreign(..) => "name the member's own volume".into(),
+            VolumeError::File(..) => "check the disk, the mount and its permissions, and start again".into(),
+        };
+        alerts.offline(&account.to_string(), None, &error);
+        Failure::new(Exit::Local, format!("the {} does not have its volume", settings.role), error, next)
+    })
 }
 
 /// The parameters of the network: as kept here from an earlier start, or from a node. Waits for a node as
@@ -396,7 +436,7 @@ fn runner(storage: &Path) -> Runner {
     Runner::new(config)
 }
 
-fn provider(settings: &Settings, register_again: bool) -> Outcome {
+fn provider(settings: &Settings, start: &Start) -> Outcome {
     let directory = &settings.directory;
     let net = net::of_role(settings)?;
     let (key, alerts, storage) = (settings.key()?, settings.alerts()?, settings.file("volume")?);
@@ -423,7 +463,8 @@ fn provider(settings: &Settings, register_again: bool) -> Outcome {
     };
     let _lock = config::lock(directory).map_err(locked)?;
     let left = Left::of(directory);
-    if register_again {
+    own_volume(settings, start, &storage, &alerts)?;
+    if start.register_again {
         left.clear().map_err(|error| Failure::file(directory, "remove the mark of the exit from", error))?;
     }
     runner(&storage).start(async |context| {

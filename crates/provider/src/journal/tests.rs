@@ -91,6 +91,81 @@ fn one_flipped_bit_costs_at_most_the_record_that_it_hits_wherever_it_is() {
     }
 }
 
+/// Writes records in groups of one sync each, and ends as a killed process does: nothing seals them.
+async fn write_and_die<E: Context>(context: &E, groups: &[u64]) -> u64 {
+    let (mut journal, _) = open(context).await.expect("opens");
+    journal.snapshot(vec![]).await.expect("durable");
+    let mut count = 0;
+    for group in groups {
+        let rows: Vec<Row> = (count..count + group).map(row).collect();
+        journal.keep(&rows).await.expect("durable");
+        count += group;
+    }
+    count
+}
+
+#[test]
+fn a_bit_flipped_in_the_last_group_of_a_killed_process_costs_one_record_at_most_and_is_told() {
+    for (groups, step) in [(&[1][..], 5), (&[3, 1], 7), (&[1, 12], 7), (&[90, 90], 97)] {
+        let mut at = 0;
+        loop {
+            let size = deterministic::Runner::default().start(|context| async move {
+                let count = write_and_die(&context, groups).await;
+                let size = flip(&context, at).await;
+                let (mut journal, state) = open(&context.child("again")).await.expect("opens");
+                let lost: Vec<u64> = (0..count).filter(|number| !state.0.contains(number)).collect();
+                assert!(lost.len() <= 1, "byte {at} of {size}: {lost:?} of {count}");
+                assert!(lost.is_empty() || state.1, "byte {at} of {size}: {lost:?} went without a word");
+                journal.keep(&[row(count)]).await.expect("works on");
+                drop(journal);
+                let (_, after) = open(&context.child("third")).await.expect("opens");
+                assert_eq!((after.0.len(), after.1), (state.0.len() + 1, false), "byte {at}: told once");
+                size
+            });
+            at += step;
+            if at >= size {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn an_acknowledged_end_that_is_gone_is_told_and_a_group_that_was_never_acknowledged_is_not() {
+    for cut in [1, 40, 4_096, 9_000] {
+        deterministic::Runner::default().start(|context| async move {
+            let count = write_and_die(&context, &[90, 90]).await;
+            let names = context.scan("j").await.expect("there");
+            let (blob, size) = context.open("j", &names[0]).await.expect("opens");
+            blob.resize(size.saturating_sub(cut)).await.expect("shortened");
+            blob.sync().await.expect("durable");
+            drop(blob);
+            let (_, state) = open(&context.child("again")).await.expect("opens");
+            let lost = (0..count).filter(|number| !state.0.contains(number)).count();
+            assert!(lost == 0 || state.1, "{cut} bytes: {lost} went without a word");
+        });
+        // The process dies in the middle of a write: nothing of it was acknowledged.
+        deterministic::Runner::default().start(|context| async move {
+            let count = write_and_die(&context, &[90]).await;
+            let (mut journal, _) = open(&context.child("more")).await.expect("opens");
+            let durable = context.scan("j").await.expect("there");
+            for number in count..count + 90 {
+                journal.append(row(number)).await.expect("taken");
+            }
+            let watermark = journal.watermark.take();
+            journal.sync().await.expect("written");
+            drop((journal, watermark));
+            let (blob, size) = context.open("j", &durable[0]).await.expect("opens");
+            blob.resize(size.saturating_sub(cut.min(4_000))).await.expect("shortened");
+            blob.sync().await.expect("durable");
+            drop(blob);
+            let (_, state) = open(&context.child("again")).await.expect("opens");
+            assert!(!state.1, "{cut} bytes: a torn end is no damage");
+            assert!((0..count).all(|number| state.0.contains(&number)));
+        });
+    }
+}
+
 /// Writes `count` records and a snapshot of them, with nothing behind it.
 async fn write_snapshot<E: Context>(context: &E, count: u64) {
     write(context, count).await;
