@@ -3,6 +3,7 @@
 pub mod account;
 pub mod address;
 mod backoff;
+pub mod blob_header;
 pub mod channel;
 pub mod connection;
 pub mod descriptors;

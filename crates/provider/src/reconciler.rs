@@ -49,7 +49,7 @@ use posync_protocol::{
     amount::UNIT,
     ledger::base_fee,
     limits::{READ_KEYS_MAX, STALE_BLOCKS_MAX},
-    operation::{Redeem, Redemption, RegisterProvider, UpdateProvider},
+    operation::{Redeem, Redemption, RegisterProvider, StorageProof, UpdateProvider},
     provider::sellable,
     record::{Address, Audit, Endings, Endpoint, Offer, Provider, Reputation, RoundInfo, System},
     reputation::check_grows,
@@ -131,6 +131,8 @@ pub struct Reconciler<E: Spawner + Context, B, L> {
     registered_at: Option<u64>,
     /// The challenge answered last, and the height of the answer.
     answered: Option<(u64, u64)>,
+    /// The storage proof made last: its challenge, and the height of the records that it was made from.
+    proved: Option<(u64, u64, StorageProof)>,
     /// The agreement that was refreshed last.
     refreshed: Option<AgreementId>,
     /// The round of the last tidying.
@@ -208,6 +210,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             stepped: 0,
             registered_at: None,
             answered: None,
+            proved: None,
             refreshed: None,
             tidied: None,
             freed_at: None,
@@ -494,6 +497,11 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         }
         let info: Option<RoundInfo> = decode(last.get(2).and_then(Option::as_ref))?;
         let Some(info) = info.filter(|info| info.round == round) else { return Ok(false) };
+        // Until a block comes, what was sent and not confirmed may wait in a node: a second one is not made.
+        if let Some((_, _, again)) = self.proved.as_ref().filter(|(of, from, _)| (*of, *from) == (challenge.height, at)) {
+            self.ledger.send(Body::StorageProof(again.clone())).await?;
+            return Ok(true);
+        }
         (case.anchor, case.height) = (info.anchor, at);
         let reader = Reader { store: &parts.store, data_sets: &parts.data_sets };
         let vouchers = self.payable(&case);
@@ -503,6 +511,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         };
         match storage_proof {
             Ok(storage_proof) => {
+                self.proved = Some((challenge.height, at, storage_proof.clone()));
                 self.ledger.send(Body::StorageProof(storage_proof)).await?;
                 self.unanswered.ended();
                 Ok(true)

@@ -22,6 +22,7 @@ use commonware_runtime::{
 };
 use posync_alert::Alerts;
 use posync_client::{
+    blob_header,
     channel::SharedNetwork,
     connection::Endpoint,
     descriptors::MEMBER,
@@ -392,7 +393,13 @@ fn own_volume(settings: &Settings, start: &Start, volume: &Path, alerts: &Alerts
         };
         alerts.offline(&account.to_string(), None, &error);
         Failure::new(Exit::Local, format!("the {} does not have its volume", settings.role), error, next)
-    })
+    })?;
+    let restored = blob_header::restore(volume);
+    for path in restored.map_err(|error| Failure::file(volume, "read the headers of the files in", error))? {
+        let file = path.display().to_string();
+        tracing::error!(file, "the header of a file was damaged, and is restored: nothing in it is lost; check the disk");
+    }
+    Ok(())
 }
 
 /// The parameters of the network: as kept here from an earlier start, or from a node. Waits for a node as

@@ -297,7 +297,7 @@ fn a_damaged_page_is_told_from_a_full_disk_and_the_way_out_works() {
         drop(catalogue);
         handle.await.expect("ends").expect("no disk error");
         // As the alert advises: move it aside, and restore the backup.
-        for partition in partitions("test") {
+        for partition in partitions("test").into_iter().chain([store::durable_partition("test")]) {
             let _ = context.remove(&partition, None).await;
         }
         let changed = restore(context.child("cut"), "test", || Ok(&backup[..backup.len() - 1])).await;
@@ -386,6 +386,62 @@ fn a_flipped_bit_costs_the_rows_of_its_page_and_everything_else_goes_on() {
         });
     }
     assert!(hurt >= PARTS / 2, "{hurt} of {PARTS} hit rows that count");
+}
+
+/// Flips a bit `back` bytes before the end of the catalogue's newest file; returns false if it is shorter.
+async fn flip_back(context: &commonware_runtime::deterministic::Context, back: u64) -> bool {
+    use commonware_runtime::{Blob as _, IoBufs, ReadOptions, WriteOptions};
+    let data = &partitions("test")[0];
+    let names = context.scan(data).await.expect("a catalogue has files");
+    let (blob, size) = context.open(data, names.last().expect("one")).await.expect("opens");
+    let Some(at) = size.checked_sub(back) else { return false };
+    let byte = blob.read_at(at, 1, ReadOptions::default()).await.expect("reads").coalesce();
+    blob.write_at(at, IoBufs::from(vec![byte.as_ref()[0] ^ 4]), WriteOptions::SYNC).await.expect("writes");
+    true
+}
+
+#[test]
+fn a_bit_flipped_in_the_last_commits_of_a_killed_process_is_told_and_costs_no_other_rows() {
+    const FILES: u8 = 20;
+    let mut told = 0;
+    for back in (1..3_000).step_by(61) {
+        let (is_hit, checkpoint) = Runner::default().start_and_recover(|context| async move {
+            fill_with(&context, FILES).await;
+            flip_back(&context, back).await
+        });
+        if !is_hit {
+            break;
+        }
+        told += Runner::from(checkpoint).start(|context| async move {
+            let started = start(context.child("damaged"), "test", [7; 32]).await;
+            let (catalogue, loaded, _handle) = started.unwrap_or_else(|error| panic!("{back}: {error}"));
+            let all = catalogue.list(vec![]).await.expect("runs").len();
+            let faults = catalogue.faults().await.expect("runs").len();
+            let is_whole = (all, faults) == (FILES.into(), 1);
+            assert!(is_whole || loaded.aside == ["pages"], "{back}: {all} files, {faults} faults, not told");
+            u64::from(!loaded.aside.is_empty())
+        });
+    }
+    assert!(told > 10, "{told} hit rows");
+}
+
+#[test]
+fn an_acknowledged_end_that_is_gone_is_told() {
+    use commonware_runtime::{Blob as _, Storage as _};
+    let ((), checkpoint) = Runner::default().start_and_recover(|context| async move {
+        fill(&context).await;
+        let data = &partitions("test")[0];
+        let names = context.scan(data).await.expect("a catalogue has files");
+        let (blob, size) = context.open(data, names.last().expect("one")).await.expect("opens");
+        blob.resize(size - 4_108).await.expect("shorter by a page");
+        blob.sync().await.expect("durable");
+    });
+    Runner::from(checkpoint).start(|context| async move {
+        match start(context.child("short"), "test", [7; 32]).await.map(|(_, loaded, _)| loaded.aside) {
+            Ok(aside) => assert_eq!(aside, ["pages"]),
+            Err(error) => assert!(matches!(error, Error::Page(_)), "{error}"),
+        }
+    });
 }
 
 #[test]

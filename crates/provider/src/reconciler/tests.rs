@@ -45,6 +45,8 @@ struct Memory {
     blocks: Arc<Mutex<Blocks>>,
     /// Nodes drop everything but storage proofs, and report no error.
     is_stuck: Arc<AtomicBool>,
+    /// Nodes take an operation, and their answer is lost.
+    is_mute: Arc<AtomicBool>,
 }
 
 /// The answers of a node about blocks.
@@ -122,7 +124,8 @@ impl Ledger for Memory {
             futures::future::pending::<()>().await;
         }
         self.waiting.lock().push(body);
-        Ok(())
+        let is_lost = self.is_mute.load(Ordering::Relaxed);
+        if is_lost { Err(LedgerError::Unreachable("the answer is lost".into())) } else { Ok(()) }
     }
 
     async fn pay(&self, body: Body) -> Result<(), LedgerError> {
@@ -181,6 +184,7 @@ impl Bench {
             waiting: Arc::default(),
             blocks: Arc::default(),
             is_stuck: Arc::default(),
+            is_mute: Arc::default(),
         };
         let (asked, answered) = (ledger.clone(), view.clone());
         context.child("questions").spawn(move |_| answer_questions(asked, answered, questions));
