@@ -90,7 +90,8 @@ mod tests {
     };
 
     fn run<T>(directory: &Path, work: impl AsyncFnOnce(commonware_runtime::tokio::Context) -> T) -> T {
-        Runner::new(Config::default().with_storage_directory(directory)).start(work)
+        Runner::new(Config::default().with_storage_directory(directory))
+            .start(async move |context| work(context).await)
     }
 
     #[test]
@@ -115,7 +116,12 @@ mod tests {
             let content = run(home.path(), async |context| {
                 let (blob, size) = context.open("part", &[7]).await.expect("opens again");
                 assert_eq!(size, 7);
-                blob.read_at(0, 7, ReadOptions::default()).await.expect("readable").coalesce().as_ref().to_vec()
+                blob.read_at(0, 7, ReadOptions::default())
+                    .await
+                    .expect("readable")
+                    .coalesce()
+                    .as_ref()
+                    .to_vec()
             });
             assert_eq!(content, b"content");
         }
@@ -130,7 +136,8 @@ mod tests {
         let sum = Crc32::checksum(&another[..COVERED]).to_be_bytes();
         another[COVERED..COVERED + 4].copy_from_slice(&sum);
         another.push(1);
-        for (name, bytes) in [("0a", &another[..]), ("notes", &[9; 5_000]), ("0b", &[9; HEADER]), ("0c", b"")] {
+        for (name, bytes) in [("0a", &another[..]), ("notes", &[9; 5_000]), ("0b", &[9; HEADER]), ("0c", b"")]
+        {
             let path = home.path().join("part").join(name);
             fs::write(&path, bytes).expect("writable");
             assert!(restore(home.path()).expect("readable").is_empty(), "{name}");

@@ -35,7 +35,9 @@ pub enum VolumeError {
     )]
     Missing(PathBuf),
     /// The mark does not read as one.
-    #[error("the mark {0} is damaged: it must hold the line \"member ACCOUNT\"; nothing was written to the volume")]
+    #[error(
+        "the mark {0} is damaged: it must hold the line \"member ACCOUNT\"; nothing was written to the volume"
+    )]
     Damaged(PathBuf),
     /// Another member keeps its data on the volume.
     #[error("{0} is the volume of another member, {1}; nothing was written to it")]

@@ -107,11 +107,16 @@ fn decode(slot: &[u8]) -> Option<(u64, Mark)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use commonware_runtime::{Runner as _, deterministic};
+    use commonware_runtime::{
+        Runner as _,
+        tokio::{Config, Runner},
+    };
 
     #[test]
     fn the_newest_note_is_found_and_a_torn_one_leaves_the_older() {
-        deterministic::Runner::default().start(|context| async move {
+        // A real disk: it keeps what a killed process wrote without a sync.
+        let home = tempfile::tempdir().expect("a directory");
+        Runner::new(Config::default().with_storage_directory(home.path())).start(async |context| {
             let open = || async { Watermark::open(&context, "notes").await.expect("opens") };
             let (mut notes, none) = open().await;
             assert_eq!(none, None);

@@ -24,8 +24,8 @@ pub mod data_sets;
 #[cfg(test)]
 mod fixtures;
 mod journal;
-pub mod left;
 pub mod ledger;
+pub mod left;
 pub mod node;
 pub mod packs;
 #[cfg(test)]

@@ -498,7 +498,9 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         let info: Option<RoundInfo> = decode(last.get(2).and_then(Option::as_ref))?;
         let Some(info) = info.filter(|info| info.round == round) else { return Ok(false) };
         // Until a block comes, what was sent and not confirmed may wait in a node: a second one is not made.
-        if let Some((_, _, again)) = self.proved.as_ref().filter(|(of, from, _)| (*of, *from) == (challenge.height, at)) {
+        if let Some((_, _, again)) =
+            self.proved.as_ref().filter(|(of, from, _)| (*of, *from) == (challenge.height, at))
+        {
             self.ledger.send(Body::StorageProof(again.clone())).await?;
             return Ok(true);
         }

@@ -202,7 +202,8 @@ impl Leaving {
         let account = &self.account;
         let (height, provider) = self.ledger.read_at::<Provider>(Provider::key(account)).await?;
         let since = self.left.note(height).map_err(|error| {
-            let next = "make room in the provider's directory, or mend its permissions, and repeat the command";
+            let next =
+                "make room in the provider's directory, or mend its permissions, and repeat the command";
             let what = "the exit cannot be noted in the provider's directory; nothing was sent";
             Failure::new(Exit::Local, what, error, next)
         })?;

@@ -321,7 +321,10 @@ impl Settings {
         let mode = fs::metadata(self.path()).map_or(0, |about| about.permissions().mode());
         if !self.text("alert_url")?.is_empty() && mode & 0o077 != 0 {
             let file = self.path().display().to_string();
-            tracing::warn!(file, "other users of this machine may read the address of the alerts: chmod 600 the file");
+            tracing::warn!(
+                file,
+                "other users of this machine may read the address of the alerts: chmod 600 the file"
+            );
         }
         let ca = self.text("alert_ca")?;
         let ca = (!ca.is_empty()).then(|| self.directory.join(ca));

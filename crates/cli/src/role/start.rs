@@ -87,13 +87,7 @@ const PARAMETERS: &str = "parameters";
 impl Start {
     /// Starts the role of a directory in this process.
     pub(crate) const fn of(dir: PathBuf) -> Self {
-        Self {
-            dir,
-            child: false,
-            i_stopped_the_other: false,
-            register_again: false,
-            take_this_volume: false,
-        }
+        Self { dir, child: false, i_stopped_the_other: false, register_again: false, take_this_volume: false }
     }
 
     /// Directory of the role.
@@ -397,7 +391,10 @@ fn own_volume(settings: &Settings, start: &Start, volume: &Path, alerts: &Alerts
     let restored = blob_header::restore(volume);
     for path in restored.map_err(|error| Failure::file(volume, "read the headers of the files in", error))? {
         let file = path.display().to_string();
-        tracing::error!(file, "the header of a file was damaged, and is restored: nothing in it is lost; check the disk");
+        tracing::error!(
+            file,
+            "the header of a file was damaged, and is restored: nothing in it is lost; check the disk"
+        );
     }
     Ok(())
 }

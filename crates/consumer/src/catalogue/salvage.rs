@@ -105,17 +105,18 @@ async fn write<E: Storage>(context: &E, partition: &str, name: &[u8], bytes: &[u
 }
 
 /// The bytes at the start of a page that one of its checksums covers, and true if both hold. The older of the
-/// two covers what was there before the last write.
+/// two covers what was there before the last write: nothing in a page that was written once.
 fn covered(page: &[u8]) -> (usize, bool) {
     let Some((body, sums)) = page.split_last_chunk::<SUMS>() else { return (0, false) };
     let holds = |at: usize| {
         let length = usize::from(u16::from_be_bytes([sums[at], sums[at + 1]]));
         let sum = [sums[at + 2], sums[at + 3], sums[at + 4], sums[at + 5]];
-        let part = body.get(..length).filter(|part| !part.is_empty())?;
+        let part = body.get(..length)?;
         (Crc32::checksum(part).to_be_bytes() == sum).then_some(length)
     };
     let (one, two) = (holds(0), holds(6));
-    (one.max(two).unwrap_or(0), one.is_some() && two.is_some())
+    let length = one.max(two).unwrap_or(0);
+    (length, length > 0 && one.is_some() && two.is_some())
 }
 
 /// The bytes of a file without its checksums, and the ranges of them that are damaged. The last page may hold
@@ -358,7 +359,8 @@ pub(super) async fn is_damaged<E: Storage>(
     durable: Option<u64>,
 ) -> Result<bool, Error> {
     let (end, is_sealed_hit) = end(context, partition).await?;
-    Ok(end.is_short_of(durable) || end.is_hit && (end.commits >= COMMITS || is_sealed_hit && durable.is_none()))
+    Ok(end.is_short_of(durable)
+        || end.is_hit && (end.commits >= COMMITS || is_sealed_hit && durable.is_none()))
 }
 
 /// Replaces a catalogue with damaged pages by what can be read of it; `why` is the error that it did not open
@@ -377,7 +379,8 @@ where
     for name in names(context, &data).await? {
         replay.file(&read(context, &data, &name).await?);
     }
-    let durable = Watermark::open(context, &durable_partition(partition)).await.and_then(|(_, newest)| newest);
+    let durable =
+        Watermark::open(context, &durable_partition(partition)).await.and_then(|(_, newest)| newest);
     if end(context, partition).await?.0.is_short_of(durable.map(|(_, changes)| changes)) {
         // The end is gone, and no page of what is left is damaged.
         replay.found.lost = replay.found.lost.max(1);

@@ -247,9 +247,12 @@ fn a_bit_flipped_in_the_last_put_of_a_killed_process_costs_that_shard_and_is_tol
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().to_path_buf();
         let all = on_disk(directory.path(), |context| async move {
-            let (store, _writer) = Store::open(context.child("store"), config()).await.expect("opens");
-            fill(&store, 0..3).await
+            let (store, writer) = Store::open(context.child("store"), config()).await.expect("opens");
+            let all = fill(&store, 0..3).await;
             // The process is killed: the index is not synced, nothing is closed.
+            writer.abort();
+            drop(writer.await);
+            all
         });
         let last = extents(&path).expect("readable").into_iter().find(|extent| extent.shard == all[2].0);
         let last = last.expect("listed");
@@ -271,6 +274,9 @@ fn a_bit_flipped_in_the_last_put_of_a_killed_process_costs_that_shard_and_is_tol
             let (store, _writer) = Store::open(context.child("again"), config()).await.expect("opens");
             assert_eq!((missing(&store, &all).await, missing(&store, &more).await), (vec![], vec![]));
         });
-        assert!(std::fs::metadata(&last.path).expect("there").len() >= size, "what was durable is not cut off");
+        assert!(
+            std::fs::metadata(&last.path).expect("there").len() >= size,
+            "what was durable is not cut off"
+        );
     }
 }

@@ -125,7 +125,11 @@ impl<E: Context> Writer<E> {
         is_newest: bool,
     ) -> Result<(), StoreError> {
         if file.size < self.durable_end(number) {
-            tracing::error!(pack = number, size = file.size, "the end of a pack is gone; its shards are lost");
+            tracing::error!(
+                pack = number,
+                size = file.size,
+                "the end of a pack is gone; its shards are lost"
+            );
         }
         if file.size <= end {
             return Ok(());

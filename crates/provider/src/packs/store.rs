@@ -85,8 +85,7 @@ impl<E: Context> Writer<E> {
         let noted = Watermark::open(&context, &config.durable_partition()).await;
         let (watermark, durable) = noted.map_or((None, None), |(notes, newest)| (Some(notes), newest));
         let (active, unlogged, broken) = (0, 0, false);
-        let mut writer =
-            Self { context, config, shared, log, active, unlogged, broken, watermark, durable };
+        let mut writer = Self { context, config, shared, log, active, unlogged, broken, watermark, durable };
         writer.open_files().await?;
         writer.maintain_log(true).await?;
         Ok(writer)

@@ -12,32 +12,25 @@ use commonware_runtime::{Blob, Spawner};
 use commonware_storage::Context;
 use posync_protocol::record::Provider;
 
-/// The mark of the exit, and its conditions.
+/// The mark of the exit.
 pub(super) struct Leaver {
     pub(super) left: Left,
     /// True once the mark is on disk.
     is_noted: bool,
+    /// The condition that it cannot be written.
     unnoted: Trouble,
-    /// The condition that the ledger has no notice although the mark is there.
-    unannounced: Trouble,
 }
 
 impl Leaver {
     pub(super) const fn new(left: Left) -> Self {
-        let unnoted = Trouble::new("the mark of the exit cannot be written");
-        let unannounced = Trouble::new("the provider is marked as one that leaves, and the ledger has no notice");
-        Self { left, is_noted: false, unnoted, unannounced }
+        Self { left, is_noted: false, unnoted: Trouble::new("the mark of the exit cannot be written") }
     }
 
     /// Writes the mark if the ledger has a notice: `leaves_at` of the own record, proved at height `at`.
     pub(super) fn note(&mut self, leaves_at: u64, at: u64) {
-        if leaves_at == 0 && self.left.is_noted() {
-            self.unannounced.holds(&"run `posync leave` again: its registration came after the mark");
-        }
         if leaves_at == 0 || self.is_noted {
             return;
         }
-        self.unannounced.ended();
         match self.left.note(at) {
             Ok(_) => {
                 self.unnoted.ended();

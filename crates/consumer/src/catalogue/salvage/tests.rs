@@ -1,9 +1,7 @@
 //! Damage in a log of several files: each start reads the newest ones twice, and the others once.
 
 use super::*;
-use commonware_runtime::{Runner as _, deterministic};
-
-type Context = deterministic::Context;
+use commonware_runtime::{Runner as _, Supervisor as _, deterministic, tokio};
 
 /// Rows that fill more than three files of the log.
 const ROWS: u32 = 50_000;
@@ -12,7 +10,7 @@ fn key(number: u32) -> Key {
     place(2, &[&number.to_be_bytes(), &[0; 8]])
 }
 
-async fn fill(context: &Context) -> Vec<Vec<u8>> {
+async fn fill<E: Storage + Clock + Metrics + Spawner>(context: &E) -> Vec<Vec<u8>> {
     let mut store = Store::open(context.child("fill"), "t").await.expect("opens");
     let meta = Meta { master: [9; 32], ..Meta::default() };
     store.put(Meta::key(), &meta);
@@ -28,7 +26,7 @@ async fn fill(context: &Context) -> Vec<Vec<u8>> {
     names(context, &data).await.expect("listed")
 }
 
-async fn flip(context: &Context, name: &[u8], part: u64) {
+async fn flip<E: Storage>(context: &E, name: &[u8], part: u64) {
     let [data, ..] = partitions("t");
     let (blob, size) = context.open(&data, name).await.expect("opens");
     let at = size / 8 * part;
@@ -38,7 +36,7 @@ async fn flip(context: &Context, name: &[u8], part: u64) {
 }
 
 /// The number of rows that are there.
-async fn count(store: &Store<Context>) -> u32 {
+async fn count<E: Storage + Clock + Metrics + Spawner>(store: &Store<E>) -> u32 {
     let mut count = 0;
     for number in 0..ROWS {
         count += u32::from(store.raw(&key(number)).await.expect("readable").is_some());
@@ -70,9 +68,16 @@ fn a_damaged_page_of_any_file_costs_its_rows_alone_and_old_files_are_read_once()
 
 #[test]
 fn a_sound_log_of_several_files_is_no_damage_and_loses_nothing() {
-    deterministic::Runner::timed(std::time::Duration::from_secs(3_600)).start(|context| async move {
+    // A real disk keeps the noted length of a killed process.
+    let home = tempfile::tempdir().expect("a directory");
+    let config = tokio::Config::default().with_storage_directory(home.path());
+    tokio::Runner::new(config).start(async |context| {
         fill(&context).await;
-        assert!(!is_damaged(&context, "t", None).await.expect("readable"));
+        let (notes, durable) = Watermark::open(&context, &durable_partition("t")).await.expect("opens");
+        drop(notes);
+        let changes = durable.expect("noted").1;
+        assert!(changes > u64::from(ROWS), "{changes}");
+        assert_eq!(end(&context, "t").await.expect("readable").0.changes, changes, "to the last change");
         let store = Store::open(context.child("again"), "t").await.expect("opens");
         assert_eq!(count(&store).await, ROWS);
     });
