@@ -183,6 +183,42 @@ fn leaves(net: &Net, directory: &Path, account: &str) {
 }
 
 #[test]
+fn who_left_is_registered_by_no_start_but_the_one_that_says_so() {
+    let net = Net::start_with(&["--providers", "8"]);
+    let home = tempfile::tempdir().expect("a directory");
+    let (line, at) = (line_of(&net), port());
+    let mut joiner = Joiner::new(home.path(), &line, "provider", &settings(at, at, "1 GiB"));
+    joiner.start();
+    let sum = joiner.awaits("sum", 60);
+    let account = text(&sum["account"]).to_owned();
+    joiner.awaits("money", 60);
+    joiner.end("KILL");
+    let directory = joiner.directory.to_str().expect("text");
+    let leave = || lines(&posync(&["leave", "--dir", directory]).stdout).swap_remove(0);
+    let first = leave();
+    assert_eq!((&first["registered"], &first["may_switch_off"]), (&false.into(), &false.into()), "{first}");
+    assert!(first["sure_after_block"].as_u64().is_some(), "what was signed before may still come: {first}");
+    net.ask(&["send", &account, text(&sum["sum"]["sync"])]);
+    let is_on_offer = || {
+        let rows = net.ask(&["providers"]);
+        rows.as_array().expect("a list").iter().any(|row| row["account"] == account.as_str())
+    };
+    // It waits until no registration can come any more, and ends.
+    let ended = posync(&["start", "--dir", directory]);
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(0), "nobody shall start it again: {said}");
+    assert!(said.contains("may be switched off") && said.contains("--register-again"), "{said}");
+    assert!(!is_on_offer(), "{said}");
+    assert_eq!(leave()["may_switch_off"], true);
+    let log = File::create(home.path().join("again")).expect("writable");
+    let mut again = Command::new(POSYNC);
+    again.args(["start", "--dir", directory, "--register-again"]).stdin(Stdio::null()).stderr(log);
+    joiner.process = Some(again.spawn().expect("it starts"));
+    eventually(60, "it is called back", is_on_offer);
+    assert_eq!(joiner.end("TERM"), Some(0));
+}
+
+#[test]
 fn a_machine_that_cannot_be_reached_joins_nothing_and_learns_which_side_is_closed() {
     let net = Net::start_with(&["--providers", "8"]);
     let line = line_of(&net);

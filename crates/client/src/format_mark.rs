@@ -85,12 +85,18 @@ fn claim_as(directory: &Path, known: u32, version: &str) -> Result<(), FormatErr
     }
     let path = directory.join(NAME);
     let text = format!("format {known}\nversion {version}\n");
-    write(directory, &path, &text).map_err(|error| FormatError::File(path, error))
+    replace(&path, &text).map_err(|error| FormatError::File(path, error))
 }
 
-/// Writes the mark whole or not at all.
-fn write(directory: &Path, path: &Path, text: &str) -> io::Result<()> {
-    let temporary = directory.join(".format.new");
+/// Replaces a small file of a member's directory, durably: whole or not at all. Only its owner may read it.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidFilename.into());
+    };
+    let temporary = directory.join(format!(".{}.new", name.to_string_lossy()));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;

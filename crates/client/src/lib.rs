@@ -3,6 +3,7 @@
 pub mod account;
 pub mod address;
 mod backoff;
+pub mod blob_header;
 pub mod channel;
 pub mod connection;
 pub mod descriptors;
@@ -13,5 +14,6 @@ pub mod light;
 pub mod rpc;
 pub mod volume;
 pub mod watch;
+pub mod watermark;
 
 pub use backoff::Backoff;

@@ -1,6 +1,7 @@
 //! Configuration of a provider, given at its start.
 
 use crate::{
+    left::Left,
     packs::{PACK_BYTES_MIN, StoreConfig, Volume},
     report::Reporter,
 };
@@ -69,6 +70,8 @@ pub struct Config {
     pub grace: Duration,
     /// Sends the operator's alerts.
     pub report: Reporter,
+    /// The mark that it leaves: with it, it does not register.
+    pub left: Left,
 }
 
 /// Default for the longest agreement that a provider accepts, in epochs.

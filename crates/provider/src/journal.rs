@@ -15,7 +15,9 @@
 //! 2. A torn end is cut off. Damage before it costs the records that it hit and is reported ([`mend`]).
 //! 3. `Complete` is written after everything before it was synced. Only behind such a mark does damage differ
 //!    from a torn end, so a `Complete` without a snapshot also seals the changes so far ([`Journal::seal`]).
-//! 4. An older section goes only when the snapshot that replaces it is synced with its `Complete`.
+//! 4. The length of the section is noted after each sync ([`Watermark`]): what is missing below it is damage, although
+//!    nothing follows it.
+//! 5. An older section goes only when the snapshot that replaces it is synced with its `Complete`.
 //!
 //! The page checksums are those of `commonware_storage::journal`, whose own repair would cut off
 //! everything behind a damaged page.
@@ -36,6 +38,7 @@ use commonware_storage::{
 };
 use commonware_utils::{NZUsize, channel::mpsc};
 use mend::Mended;
+use posync_client::watermark::{Mark, Watermark};
 use std::time::Duration;
 
 pub(crate) use commonware_storage::journal::Error;
@@ -176,6 +179,8 @@ pub(crate) struct Journal<E: Context, R: Codec<Cfg = ()> + Send + Sync> {
     dirty: bool,
     /// True if the last item is a `Complete`.
     sealed: bool,
+    /// Notes how much of the section is durable.
+    watermark: Option<Watermark<E::Blob>>,
 }
 
 impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, R> {
@@ -191,18 +196,27 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
         snapshot: impl Fn(&S) -> Vec<R>,
         hurt: impl Fn(&mut S),
     ) -> Result<(Self, S), Error> {
-        let (mut state, damaged) = match mend::look(&context, partition, &mut apply).await? {
+        let noted = Watermark::open(&context, &format!("{partition}-durable")).await;
+        let (mut watermark, durable) = noted.map_or((None, None), |(notes, newest)| (Some(notes), newest));
+        let (mut state, damaged) = match mend::look(&context, partition, durable, &mut apply).await? {
             Mended::Salvaged(state, damaged) => (state, damaged),
             Mended::Whole => {
                 let child = context.child("whole");
-                let (journal, state) = Self::open_whole(child, partition, &mut apply).await?;
+                let (mut journal, state) = Self::open_whole(child, partition, &mut apply).await?;
                 let oldest = journal.sections.as_ref().and_then(Sections::oldest_section);
-                if journal.whole || oldest.is_none_or(|oldest| oldest == 0) {
+                let is_short = durable.is_some_and(|durable| journal.is_short_of(durable));
+                if !is_short && (journal.whole || oldest.is_none_or(|oldest| oldest == 0)) {
+                    journal.watermark = watermark;
                     return Ok((journal, state));
                 }
-                // The file was cut: its pages are whole, and its snapshot has no end.
                 drop(journal);
-                mend::salvage(&context, partition, &mut apply).await?
+                if is_short {
+                    // Its pages are whole, and the last of them are gone.
+                    (state, true)
+                } else {
+                    // The file was cut: its snapshot has no end.
+                    mend::salvage(&context, partition, durable, &mut apply).await?
+                }
             }
         };
         if damaged {
@@ -211,10 +225,21 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
         } else {
             tracing::info!(partition, "cutting off what a crash left unfinished in a journal");
         }
-        mend::keep::<E, R>(&context, partition, snapshot(&state)).await?;
+        mend::keep::<E, R>(&context, partition, snapshot(&state), &mut watermark).await?;
         // Read it again as the next start will.
-        let (journal, _) = Self::open_whole(context, partition, apply).await?;
+        let (mut journal, _) = Self::open_whole(context, partition, apply).await?;
+        journal.watermark = watermark;
         Ok((journal, state))
+    }
+
+    /// True if durable bytes of a section are gone, and no newer section is in its place.
+    fn is_short_of(&self, (section, length): Mark) -> bool {
+        let Some(sections) = &self.sections else { return false };
+        match sections.newest_section() {
+            Some(newest) if newest > section => false,
+            Some(newest) if newest == section => sections.size(section).is_ok_and(|size| size < length),
+            _ => true,
+        }
     }
 
     /// Opens a journal without checking for damage first.
@@ -243,8 +268,10 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
         let sections = Some(replay.finish()?);
         let next = newest.map_or(0, |newest| newest + 1);
         let Replayed { state, section, tail, whole, .. } = replayed;
-        let (partition, dirty) = (partition.into(), false);
-        Ok((Self { context, partition, sections, section, next, tail, whole, dirty, sealed }, state))
+        let (partition, dirty, watermark) = (partition.into(), false, None);
+        let journal =
+            Self { context, partition, sections, section, next, tail, whole, dirty, sealed, watermark };
+        Ok((journal, state))
     }
 
     /// Returns the sections; after a failed write they are reopened and cut off behind the last whole item.
@@ -284,7 +311,11 @@ impl<E: Context, R: Codec<Cfg = ()> + Clone + Send + Sync + 'static> Journal<E, 
     /// Makes everything appended so far durable, with one sync.
     pub(crate) async fn sync(&mut self) -> Result<(), Error> {
         let sections = self.sections.take().ok_or(Error::ReplayFailed)?;
-        self.sections = Some(sections.sync(self.section).await?);
+        let sections = sections.sync(self.section).await?;
+        if let Some(watermark) = &mut self.watermark {
+            watermark.note((self.section, sections.size(self.section)?)).await;
+        }
+        self.sections = Some(sections);
         self.dirty = false;
         Ok(())
     }

@@ -25,6 +25,7 @@ pub mod data_sets;
 mod fixtures;
 mod journal;
 pub mod ledger;
+pub mod left;
 pub mod node;
 pub mod packs;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::{
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock, Spawner};
-use commonware_utils::channel::watch;
+use commonware_utils::{channel::watch, sync::Mutex};
 use posync_client::{
     account::Submitter,
     connection::{Connection, Endpoint, Error},
@@ -84,6 +84,25 @@ pub struct Node {
     confirmers: Confirmers,
     /// Index of the second node that receives the next operation.
     turn: Arc<AtomicUsize>,
+    signed: Arc<Mutex<Signed>>,
+}
+
+/// The storage proof that was signed last. Sent again, it is the same operation: nodes know it, where a second one for
+/// the same challenge would wait for a block and may find no room then.
+#[derive(Default)]
+struct Signed(Option<Operation>);
+
+impl Signed {
+    /// An operation with this body that expires after `height`: the one signed before, or a new one.
+    fn operation(&mut self, body: Body, height: u64, sign: impl FnOnce(Body) -> Operation) -> Operation {
+        if !matches!(body, Body::StorageProof(_)) {
+            return sign(body);
+        }
+        let same = self.0.take().filter(|last| last.body == body && last.expires > height);
+        let operation = same.unwrap_or_else(|| sign(body));
+        self.0 = Some(operation.clone());
+        operation
+    }
 }
 
 impl From<Error> for LedgerError {
@@ -109,7 +128,8 @@ impl Node {
         let followed = connection.clone();
         context.spawn(move |context| async move { follow(&context, &followed, &tell).await });
         let submitter = Submitter::new(connection.clone(), key.clone(), parameters);
-        Self { connection, submitter, key, parameters, height, confirmers, turn: Arc::default() }
+        let (turn, signed) = (Arc::default(), Arc::default());
+        Self { connection, submitter, key, parameters, height, confirmers, turn, signed }
     }
 }
 
@@ -166,7 +186,8 @@ impl Ledger for Node {
         // A free operation that became useless should not wait long for a block.
         let expires = height + self.parameters.round_blocks.min(self.parameters.expiry_blocks_max);
         let chain = self.connection.light().chain();
-        let operation = Operation::signed(&self.key, &chain, 0, Amount::ZERO, expires, body);
+        let sign = |body| Operation::signed(&self.key, &chain, 0, Amount::ZERO, expires, body);
+        let operation = self.signed.lock().operation(body, height, sign);
         // Two nodes, the second in rotation: a node that accepts it and withholds it delays nothing.
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let given = (self.connection.submit(&operation), self.connection.submit_elsewhere(turn, &operation));
@@ -178,5 +199,37 @@ impl Ledger for Node {
     async fn pay(&self, body: Body) -> Result<(), LedgerError> {
         self.submitter.send(body).await?.done()?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posync_protocol::{Bounded, operation::StorageProof};
+
+    #[test]
+    fn a_storage_proof_that_is_sent_again_is_the_same_operation_until_it_expires() {
+        let key = PrivateKey::from_seed(7);
+        let proof = |height| {
+            Body::StorageProof(StorageProof {
+                height,
+                anchor: [0; 32],
+                index: 0,
+                answers: Bounded::default(),
+                reasked: Bounded::default(),
+                vouchers: Bounded::default(),
+                apply: Bounded::default(),
+                endings: Bounded::default(),
+            })
+        };
+        let mut signed = Signed::default();
+        let mut send = |body: Body, height: u64| {
+            let sign = |body| Operation::signed(&key, &[1; 32], 0, Amount::ZERO, height + 8, body);
+            signed.operation(body, height, sign).id()
+        };
+        let first = send(proof(3), 10);
+        assert_eq!([send(proof(3), 11), send(proof(3), 17)], [first; 2], "nodes know it");
+        assert_ne!(send(proof(3), 18), first, "no block takes the first one any more");
+        assert_ne!(send(proof(4), 18), send(proof(3), 18), "another challenge, another operation");
     }
 }

@@ -19,6 +19,7 @@ mod ends;
 mod find;
 mod finds;
 mod gone;
+mod leave;
 mod loose;
 mod read;
 mod submit;
@@ -29,6 +30,7 @@ pub use read::answer_questions;
 
 use crate::{
     ledger::{Ledger, LedgerError, decode},
+    left::Left,
     packs::StoreError,
     prover::{Case, NoStorageProof, Reader},
     redeem,
@@ -41,12 +43,13 @@ use crate::{
 use beside::{Beside, Told};
 use commonware_runtime::{Blob, Spawner};
 use commonware_storage::Context;
+use leave::Leaver;
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Class, Code, Hash,
     amount::UNIT,
     ledger::base_fee,
     limits::{READ_KEYS_MAX, STALE_BLOCKS_MAX},
-    operation::{Redeem, Redemption, RegisterProvider, UpdateProvider},
+    operation::{Redeem, Redemption, RegisterProvider, StorageProof, UpdateProvider},
     provider::sellable,
     record::{Address, Audit, Endings, Endpoint, Offer, Provider, Reputation, RoundInfo, System},
     reputation::check_grows,
@@ -88,6 +91,9 @@ pub enum ReconcilerError {
     /// A step is impossible now; the next height tries again.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The provider has left, and holds nothing any more.
+    #[error("the provider has left the network, and nothing that it held is under contract any more")]
+    Left,
 }
 
 impl ReconcilerError {
@@ -98,7 +104,7 @@ impl ReconcilerError {
             Self::Vouchers(error) => matches!(error, crate::vouchers::VouchersError::NoSpace),
             Self::Store(error) => matches!(error, StoreError::NoSpace(_)),
             Self::Finds(error) => crate::journal::is_full(error),
-            Self::Ledger(_) => false,
+            Self::Ledger(_) | Self::Left => false,
         }
     }
 }
@@ -125,6 +131,8 @@ pub struct Reconciler<E: Spawner + Context, B, L> {
     registered_at: Option<u64>,
     /// The challenge answered last, and the height of the answer.
     answered: Option<(u64, u64)>,
+    /// The storage proof made last: its challenge, and the height of the records that it was made from.
+    proved: Option<(u64, u64, StorageProof)>,
     /// The agreement that was refreshed last.
     refreshed: Option<AgreementId>,
     /// The round of the last tidying.
@@ -141,6 +149,7 @@ pub struct Reconciler<E: Spawner + Context, B, L> {
     finder: find::Finder<E>,
     ender: gone::Ender<E>,
     costs: Costs,
+    leaver: Leaver,
 }
 
 /// Delays after which a reconciler gives something up.
@@ -152,12 +161,14 @@ pub struct Patience {
     pub grace_blocks: u64,
 }
 
-/// The journals of a reconciler.
+/// The durable notes of a reconciler.
 pub struct Journals<E: Context> {
     /// Agreements that were found in blocks.
     pub finds: Finds<E>,
     /// Facts that must be known before an agreement is given up.
     pub ends: Ends<E>,
+    /// The mark that the provider leaves.
+    pub left: Left,
 }
 
 /// The factors that decide the cost of the provider's own operations, as last proved.
@@ -182,7 +193,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         report: Reporter,
         journals: Journals<E>,
     ) -> Self {
-        let Journals { finds, ends } = journals;
+        let Journals { finds, ends, left } = journals;
         Self {
             context,
             handler,
@@ -199,6 +210,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             stepped: 0,
             registered_at: None,
             answered: None,
+            proved: None,
             refreshed: None,
             tidied: None,
             freed_at: None,
@@ -211,6 +223,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             finder: find::Finder::new(finds),
             ender: gone::Ender::new(ends, patience.grace_blocks.max(1)),
             costs: Costs { index: 0, base_fee: 0, pay: 0 },
+            leaver: Leaver::new(left),
         }
     }
 
@@ -283,9 +296,11 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         let (at, case) = self.own(height).await?;
         let Some(case) = case else {
             // A state from before the registration proves nothing about it.
-            return if at < self.ender.ends.floor() { Ok(()) } else { self.register(height).await };
+            let is_old = at < self.ender.ends.floor();
+            return if is_old { Ok(()) } else { self.unregistered(height).await };
         };
         self.is_registered = true;
+        self.leaver.note(case.provider.leaves_at, at);
         self.is_unasked = case.audit.challenge.is_none() && case.audit.missing.is_empty();
         self.look(&case);
         self.keep_asked(&case, at).await?;
@@ -361,6 +376,11 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             self.freeing = self.send_beside(Body::Settle(settle), "upkeep could not be sent now");
         }
         Ok(())
+    }
+
+    /// Registers, or gives up what is left once the provider has left.
+    async fn unregistered(&mut self, height: u64) -> Result<(), ReconcilerError> {
+        if self.leaver.left.is_noted() { self.empty(height).await } else { self.register(height).await }
     }
 
     async fn register(&mut self, height: u64) -> Result<(), ReconcilerError> {
@@ -477,6 +497,13 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         }
         let info: Option<RoundInfo> = decode(last.get(2).and_then(Option::as_ref))?;
         let Some(info) = info.filter(|info| info.round == round) else { return Ok(false) };
+        // Until a block comes, what was sent and not confirmed may wait in a node: a second one is not made.
+        if let Some((_, _, again)) =
+            self.proved.as_ref().filter(|(of, from, _)| (*of, *from) == (challenge.height, at))
+        {
+            self.ledger.send(Body::StorageProof(again.clone())).await?;
+            return Ok(true);
+        }
         (case.anchor, case.height) = (info.anchor, at);
         let reader = Reader { store: &parts.store, data_sets: &parts.data_sets };
         let vouchers = self.payable(&case);
@@ -486,6 +513,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         };
         match storage_proof {
             Ok(storage_proof) => {
+                self.proved = Some((challenge.height, at, storage_proof.clone()));
                 self.ledger.send(Body::StorageProof(storage_proof)).await?;
                 self.unanswered.ended();
                 Ok(true)

@@ -89,7 +89,7 @@ where
     let (data_sets, mut data_sets_task) =
         DataSets::open(context.child("data_sets"), &name("books"), key, chain, held).await?;
     let (vouchers, mut vouchers_task) = Vouchers::open(context.child("vouchers"), &name("till")).await?;
-    let journals = journals(&context, &config.partition).await?;
+    let journals = journals(&context, &config).await?;
     let (view, questions) = View::new(account, chain, config.parameters);
     let (asking, seen) = (view.clone(), view.clone());
     let (clock, capacity_leaves) = (Arc::new(context.child("clock")), config.capacity_leaves());
@@ -112,6 +112,11 @@ where
         config.report.clone(),
         journals,
     );
+    if config.left.is_noted() {
+        tracing::info!(
+            "the provider leaves or has left: it does not register, and serves what it still holds"
+        );
+    }
     let mut reconciler_task = context.child("reconciler_task").spawn(move |_| reconciler.run());
     let (every, rate) = (config.scrub, config.scrub_rate);
     let mut scrub_task =
@@ -133,7 +138,7 @@ where
     listening.task.abort();
     reconciler_task.abort();
     match &ended {
-        Ok(()) => store.close().await?,
+        Ok(()) | Err(Error::Reconciler(ReconcilerError::Left)) => store.close().await?,
         Err(error) => {
             tracing::error!(%error, "the provider goes offline");
             config.report.offline(&account, seen.height(), error);
@@ -174,13 +179,14 @@ where
 }
 
 /// Opens the reconciler's journals.
-async fn journals<E>(context: &E, partition: &str) -> Result<Journals<E>, ReconcilerError>
+async fn journals<E>(context: &E, config: &Config) -> Result<Journals<E>, ReconcilerError>
 where
     E: Spawner + Clock + Storage + Metrics,
 {
+    let partition = &config.partition;
     let finds = Finds::open(context.child("finds"), &format!("{partition}-finds")).await?;
     let ends = Ends::open(context.child("ends"), &format!("{partition}-ends")).await?;
-    Ok(Journals { finds, ends })
+    Ok(Journals { finds, ends, left: config.left.clone() })
 }
 
 /// Follows the chain over a light connection to one node at a time; two nodes must prove an absence.

@@ -95,6 +95,7 @@ fn start(world: &World, port: u16) -> Handle<()> {
         loose: LOOSE,
         grace: GRACE_LOCAL,
         report: posync_provider::report::Reporter::default(),
+        left: posync_provider::left::Left::default(),
     };
     let network = world.context.child("network");
     world.context.child("provider").with_attribute("port", port).spawn(move |context| async move {

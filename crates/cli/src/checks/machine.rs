@@ -1,7 +1,7 @@
 //! The checks of the machine: descriptors, disk, address, and its clock against certified blocks.
 
 use super::Check;
-use crate::{failure::Exit, network::Role, role::settings::Settings};
+use crate::{failure::Exit, keys, network::Role, role::settings::Settings};
 use posync_client::{
     address::Address,
     descriptors::{MEMBER, require},
@@ -73,6 +73,9 @@ fn disk(settings: &Settings) -> Check {
         let next = "mount the volume, or set `volume` in config.toml to the directory of the shards";
         return Check::fail("disk", format!("{at} is no directory"), "the volume is not there", next);
     }
+    if let Some(missing) = unmounted(settings) {
+        return missing;
+    }
     let rate = match fsyncs(&path) {
         Ok(rate) => rate,
         Err(error) => {
@@ -89,6 +92,19 @@ fn disk(settings: &Settings) -> Check {
     };
     let held = if promised.is_some() { bytes_below(&path) } else { 0 };
     judge_disk(&path, rate, free, held, promised)
+}
+
+/// The check of a member whose volume lacks the mark that it left there.
+fn unmounted(settings: &Settings) -> Option<Check> {
+    let volume = match settings.role {
+        Role::Provider => settings.file("volume").ok()?,
+        Role::Gateway => settings.directory.join("storage"),
+        Role::Authority | Role::Node => return None,
+    };
+    let account = keys::account(&settings.key().ok()?);
+    let error = volume::check(&settings.directory, &volume, &account).err()?;
+    let next = "mount the volume; `posync start` says what to do if it is lost for good";
+    Some(Check::fail("disk", format!("{} is not this member's volume", volume.display()), error, next))
 }
 
 /// Judges a disk by its durable writes a second, its free bytes, those that the role holds already, and those

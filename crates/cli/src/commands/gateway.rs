@@ -2,6 +2,7 @@
 
 use crate::{
     failure::{Exit, Failure, Outcome},
+    keys,
     net::{Access, Net},
     network::Role,
     output::Output,
@@ -11,6 +12,7 @@ use commonware_runtime::{
     Runner as _, Supervisor as _,
     tokio::{Config, Runner},
 };
+use posync_client::volume;
 use posync_gateway::{self as catalogue, Held};
 use serde_json::json;
 use std::{
@@ -54,10 +56,11 @@ impl Gateway {
     /// Saves or restores the catalogue in the directory of the network.
     pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
         let net = Net::open(access)?;
-        let storage = directory(&net)?.join("storage");
+        let own = directory(&net)?;
+        let storage = own.join("storage");
         let (held, file, done) = match self.command {
             Command::Backup { file } => (backup(&storage, &file)?, file, "saved to"),
-            Command::Restore { file } => (restore(&storage, &file)?, file, "restored from"),
+            Command::Restore { file } => (restore(&own, &storage, &file)?, file, "restored from"),
         };
         let value =
             json!({ "file": file, "files": held.files, "agreements": held.agreements, "rows": held.rows });
@@ -111,7 +114,7 @@ fn backup(storage: &Path, file: &Path) -> Outcome<Held> {
     Ok(held)
 }
 
-fn restore(storage: &Path, file: &Path) -> Outcome<Held> {
+fn restore(own: &Path, storage: &Path, file: &Path) -> Outcome<Held> {
     let doing = |error: io::Error| failed(file, "restore", error);
     if let Ok(hold) = File::open(storage.join(HOLD))
         && matches!(hold.try_lock(), Err(TryLockError::WouldBlock))
@@ -119,7 +122,9 @@ fn restore(storage: &Path, file: &Path) -> Outcome<Held> {
         return Err(failed(file, "restore", "the gateway runs; stop the network first"));
     }
     File::open(file).map_err(doing)?;
-    fs::create_dir_all(storage).map_err(doing)?;
+    // The storage that was lost, or moved aside, is replaced on the operator's word.
+    let account = keys::account(&Settings::read(own)?.key()?);
+    volume::take(own, storage, &account).map_err(|error| failed(file, "restore", error))?;
     let config = Config::new().with_storage_directory(storage);
     let open = || File::open(file).map(BufReader::new);
     let work = async |context: commonware_runtime::tokio::Context| {

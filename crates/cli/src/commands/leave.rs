@@ -7,7 +7,8 @@
 //!   at the end  ─► no agreement left and the unbonding over: UpdateProvider{exit}, the bond returns (PV-3)
 //! ```
 //!
-//! It deletes nothing, neither on the disk nor at the provider.
+//! It deletes nothing, neither on the disk nor at the provider. Before it signs anything it marks the directory:
+//! no later start registers the provider again.
 
 use crate::{
     failure::{Exit, Failure, Outcome},
@@ -21,13 +22,19 @@ use crate::{
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use posync_protocol::{
-    Account, Amount, Body,
+    Account, AgreementId, Amount, Body,
     limits::{LEAF_BYTES, Parameters},
     operation::{CloseAlone, UpdateProvider},
     record::{Agreement, DataSet, Endpoint, Offer, Provider, Reputation, Usage},
 };
+use posync_provider::left::Left;
 use serde_json::{Value, json};
-use std::{cell::Cell, path::PathBuf, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    path::PathBuf,
+    time::Duration,
+};
 
 /// Slots that are searched for agreements.
 const SLOTS_SEARCHED: u32 = 1 << 14;
@@ -52,7 +59,22 @@ pub(crate) struct Leave {
     wait: bool,
 }
 
-/// The records of a provider that leaves.
+/// The provider on the ledger.
+enum State {
+    /// It is registered.
+    Registered(Box<Seen>),
+    /// It is not, at `height`. One that was signed before the mark may still be in a block up to `sure`.
+    Absent { height: u64, sure: u64 },
+}
+
+impl State {
+    /// True if the machine may be switched off.
+    const fn is_over(&self) -> bool {
+        matches!(self, Self::Absent { height, sure } if *height > *sure)
+    }
+}
+
+/// The records of a registered provider.
 struct Seen {
     epoch: u64,
     provider: Provider,
@@ -86,16 +108,17 @@ impl Leave {
         session::run(async |context| {
             let ledger = Ledger::connect(&context, &net, &key).await?;
             let (account, path) = (keys::account(&key), self.dir.join(KEY_FILE));
-            let by = Leaving { ledger, account, key, path, end: self.end, tried: Cell::default() };
+            let (left, tried, closed) = (Left::of(&self.dir), Cell::default(), RefCell::default());
+            let by = Leaving { ledger, account, key, path, left, end: self.end, tried, closed };
             let mut shown = None;
             loop {
                 let state = by.step().await?;
-                let (value, text) = by.describe(state.as_ref());
+                let (value, text) = by.describe(&state);
                 if shown.as_ref() != Some(&value) {
                     output.answer(&value, || text)?;
                     shown = Some(value);
                 }
-                if !self.wait || state.is_none() {
+                if !self.wait || state.is_over() {
                     return Ok(());
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -109,21 +132,29 @@ struct Leaving {
     account: Account,
     key: PrivateKey,
     path: PathBuf,
+    /// The mark in the provider's directory.
+    left: Left,
     /// True to end agreements with data too.
     end: bool,
     /// Epoch in which the exit was last sent: one attempt an epoch, as each costs a fee.
     tried: Cell<Option<u64>>,
+    /// Agreements that were sent to their end, each with the epoch: once an epoch, for the same reason.
+    closed: RefCell<BTreeMap<AgreementId, u64>>,
 }
 
 impl Leaving {
     /// Sends what is due now: the notice, or the exit. Returns what is still on the ledger.
-    async fn step(&self) -> Outcome<Option<Seen>> {
-        let Some(seen) = self.look().await? else { return Ok(None) };
+    async fn step(&self) -> Outcome<State> {
+        let seen = match self.look().await? {
+            State::Registered(seen) => *seen,
+            absent => return Ok(absent),
+        };
         let is_due = may_exit(&seen, self.ledger.parameters()) && self.tried.get() != Some(seen.epoch);
         let exit = is_due.then_some(seen.registered);
         let leave = seen.provider.leaves_at == 0;
         if !leave && exit.is_none() {
-            return if self.close(&seen).await? { self.look().await } else { Ok(Some(seen)) };
+            let sent = self.close(&seen).await?;
+            return if sent { self.look().await } else { Ok(State::Registered(Box::new(seen))) };
         }
         let Seen { provider, offer, addresses, epoch: seen_epoch, .. } = seen;
         let update = UpdateProvider {
@@ -148,10 +179,14 @@ impl Leaving {
     /// Ends what the notice permits to end (AG-6); true if there was something.
     async fn close(&self, seen: &Seen) -> Outcome<bool> {
         let parameters = self.ledger.parameters();
-        let due = |held: &&Held| may_close(held, seen, parameters) && (self.end || held.is_empty);
+        let id = |held: &Held| held.agreement.id(self.account, held.slot);
+        let is_sent = |held: &Held| self.closed.borrow().get(&id(held)) == Some(&seen.epoch);
+        let due =
+            |held: &&Held| may_close(held, seen, parameters) && (self.end || held.is_empty) && !is_sent(held);
         let due: Vec<&Held> = seen.held.iter().filter(due).take(CLOSES_AT_ONCE).collect();
         for held in &due {
-            let agreement = held.agreement.id(self.account, held.slot);
+            let agreement = id(held);
+            self.closed.borrow_mut().insert(agreement, seen.epoch);
             let body = Body::CloseAlone(CloseAlone { agreement });
             match self.ledger.run(&self.key, &self.path, body).await {
                 // Its consumer was faster.
@@ -162,21 +197,29 @@ impl Leaving {
         Ok(!due.is_empty())
     }
 
-    /// Reads the provider's records; `None` if it is not registered.
-    async fn look(&self) -> Outcome<Option<Seen>> {
+    /// Reads the provider's records, and marks its directory as soon as the ledger answers.
+    async fn look(&self) -> Outcome<State> {
         let account = &self.account;
         let (height, provider) = self.ledger.read_at::<Provider>(Provider::key(account)).await?;
-        let Some(provider) = provider else { return Ok(None) };
+        let since = self.left.note(height).map_err(|error| {
+            let next =
+                "make room in the provider's directory, or mend its permissions, and repeat the command";
+            let what = "the exit cannot be noted in the provider's directory; nothing was sent";
+            Failure::new(Exit::Local, what, error, next)
+        })?;
+        let sure = since.saturating_add(self.ledger.parameters().expiry_blocks_max);
+        let Some(provider) = provider else { return Ok(State::Absent { height, sure }) };
         let offer: Option<Offer> = self.ledger.read(Offer::key(account)).await?;
         let addresses: Option<Endpoint> = self.ledger.read(Endpoint::key(account)).await?;
         let standing: Option<Reputation> = self.ledger.read(Reputation::key(account)).await?;
         let (Some(offer), Some(addresses), Some(standing)) = (offer, addresses, standing) else {
             // It left between two reads.
-            return Ok(None);
+            return Ok(State::Absent { height, sure });
         };
         let epoch = self.ledger.parameters().epoch(height);
         let held = self.held(provider.slots).await?;
-        Ok(Some(Seen { epoch, provider, offer, addresses, registered: standing.registered, held }))
+        let registered = standing.registered;
+        Ok(State::Registered(Box::new(Seen { epoch, provider, offer, addresses, registered, held })))
     }
 
     /// The agreements in the first slots, up to as many as the provider has.
@@ -204,16 +247,34 @@ impl Leaving {
         Ok(held)
     }
 
-    fn describe(&self, seen: Option<&Seen>) -> (Value, String) {
+    fn describe(&self, state: &State) -> (Value, String) {
+        match state {
+            State::Registered(seen) => self.describe_registered(seen),
+            State::Absent { sure, .. } => self.describe_absent(*sure, state.is_over()),
+        }
+    }
+
+    fn describe_absent(&self, sure: u64, is_over: bool) -> (Value, String) {
         let account = self.account.to_string();
-        let Some(seen) = seen else {
-            let value = json!({ "account": account, "registered": false, "may_switch_off": true });
+        let mut value = json!({ "account": account, "registered": false, "may_switch_off": is_over });
+        if !is_over {
+            value["sure_after_block"] = sure.into();
             let text = format!(
-                "account       {account}\nregistered    no: nothing is under contract and no bond is locked\n\
-                 The machine may be switched off; disable its service first, for a start registers it again. Keep node.key: the account's money is there."
+                "account       {account}\nregistered    not now; what was signed before this exit may still be in a block up to {sure}\n\
+                 Leave the machine on, and run `posync leave` again after that block: then it is certain."
             );
             return (value, text);
-        };
+        }
+        let text = format!(
+            "account       {account}\nregistered    no: nothing is under contract and no bond is locked\n\
+             The machine may be switched off; no start registers the provider again but one with \
+             --register-again.\nKeep node.key: the account's money is there."
+        );
+        (value, text)
+    }
+
+    fn describe_registered(&self, seen: &Seen) -> (Value, String) {
+        let account = self.account.to_string();
         let parameters = self.ledger.parameters();
         let (end, bond) = (bond_epoch(&seen.provider, parameters), seen.provider.bond);
         let agreements: Vec<Value> = seen.held.iter().map(|held| held.to_json()).collect();

@@ -22,8 +22,10 @@ use posync_gateway::User;
 use posync_protocol::Account;
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, Permissions},
+    io,
     net::{IpAddr, SocketAddr, ToSocketAddrs as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -138,7 +140,7 @@ impl Settings {
     /// Writes the settings with their comments.
     pub(crate) fn write(&self) -> Outcome {
         self.check()?;
-        target::replace(&self.path(), self.render().as_bytes())
+        keep(&self.path(), &self.render())
     }
 
     fn render(&self) -> String {
@@ -316,6 +318,14 @@ impl Settings {
 
     /// The destination of the role's alerts.
     pub(crate) fn alerts(&self) -> Outcome<Alerts> {
+        let mode = fs::metadata(self.path()).map_or(0, |about| about.permissions().mode());
+        if !self.text("alert_url")?.is_empty() && mode & 0o077 != 0 {
+            let file = self.path().display().to_string();
+            tracing::warn!(
+                file,
+                "other users of this machine may read the address of the alerts: chmod 600 the file"
+            );
+        }
         let ca = self.text("alert_ca")?;
         let ca = (!ca.is_empty()).then(|| self.directory.join(ca));
         hook(Some(self.text("alert_url")?), ca.as_deref())
@@ -356,7 +366,21 @@ pub(crate) fn change(directory: &Path, changes: &[(&str, &str)]) -> Outcome {
         document[key] = toml_edit::Item::Value(settings.values[key].clone());
     }
     settings.check()?;
-    target::replace(&path, document.to_string().as_bytes())
+    keep(&path, &document.to_string())
+}
+
+/// Writes a file of settings, which only its owner may read: it may hold the address of a webhook, and whoever knows
+/// that may write to the operator.
+fn keep(path: &Path, text: &str) -> Outcome {
+    let bytes = text.as_bytes();
+    match fs::set_permissions(path, Permissions::from_mode(0o600)) {
+        // A new content takes the mode of the old one.
+        Ok(()) => target::replace(path, bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            target::create(path, bytes).map_err(|error| Failure::file(path, "write", error))
+        }
+        Err(error) => Err(Failure::file(path, "keep others from reading", error)),
+    }
 }
 
 /// Edits that lead from one name to another: insertions, removals, replacements.
@@ -508,6 +532,11 @@ mod tests {
         assert!(text.contains("# mine") && text.contains("alert_url = \"http://127.0.0.1:9/x\""), "{text}");
         let settings = Settings::read(home.path()).expect("valid");
         assert_eq!(settings.text("log").expect("a word"), "file");
+        let mode = || fs::metadata(home.path().join(FILE)).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o600, "the address of the alerts is the operator's alone");
+        settings.write().expect("written anew");
+        assert_eq!(mode(), 0o600);
+        fs::write(home.path().join(FILE), &text).expect("as it was");
         assert!(change(home.path(), &[("log", "printer")]).is_err());
         assert_eq!(fs::read_to_string(home.path().join(FILE)).expect("there"), text, "it is as it was");
     }

@@ -22,7 +22,13 @@ use commonware_runtime::{
 };
 use posync_alert::Alerts;
 use posync_client::{
-    channel::SharedNetwork, connection::Endpoint, descriptors::MEMBER, directory_lock::hold_member, watch,
+    blob_header,
+    channel::SharedNetwork,
+    connection::Endpoint,
+    descriptors::MEMBER,
+    directory_lock::hold_member,
+    volume::{self, VolumeError},
+    watch,
 };
 use posync_consumer::auditor;
 use posync_gateway::Policy;
@@ -36,11 +42,13 @@ use posync_protocol::{
 };
 use posync_provider::{
     config::{self, LOOSE, PACK_BYTES},
+    left::Left,
+    reconciler::ReconcilerError,
     report::Reporter,
 };
 use std::{
     fs,
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     process, thread,
@@ -60,6 +68,13 @@ pub(crate) struct Start {
     /// more. It waits for a whole term, then signs again
     #[arg(long)]
     i_stopped_the_other: bool,
+    /// For a provider that left with `posync leave`: it comes back, and registers again
+    #[arg(long)]
+    register_again: bool,
+    /// For a provider or gateway whose volume lacks its mark: it takes the volume as it is now. What was on another
+    /// one is lost
+    #[arg(long)]
+    take_this_volume: bool,
 }
 
 /// Why a role ended if none of its parts gave a reason.
@@ -72,7 +87,7 @@ const PARAMETERS: &str = "parameters";
 impl Start {
     /// Starts the role of a directory in this process.
     pub(crate) const fn of(dir: PathBuf) -> Self {
-        Self { dir, child: false, i_stopped_the_other: false }
+        Self { dir, child: false, i_stopped_the_other: false, register_again: false, take_this_volume: false }
     }
 
     /// Directory of the role.
@@ -97,13 +112,18 @@ impl Start {
             Role::Gateway => "a gateway",
             Role::Node => "a node",
         };
+        if self.register_again && settings.role != Role::Provider {
+            let next = "leave the flag out";
+            let why = "--register-again calls a provider back that left";
+            return Err(Failure::new(Exit::Usage, format!("this is {who}"), why, next));
+        }
         descriptors::ensure(who, MEMBER)?;
         writable(&settings.directory)?;
         match settings.role {
             Role::Authority => authority(settings, self.i_stopped_the_other),
             Role::Node => follower::run(settings),
-            Role::Provider => provider(settings),
-            Role::Gateway => gateway(settings),
+            Role::Provider => provider(settings, &self),
+            Role::Gateway => gateway(settings, &self),
         }?;
         // No signal asked it to end, and a role's work has no end of its own.
         Err(ended(&settings.directory, SERVICE_ENDED))
@@ -308,7 +328,7 @@ pub(super) fn ended(directory: &Path, why: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Failed, format!("the role in {} has ended", directory.display()), why, next)
 }
 
-fn gateway(settings: &Settings) -> Outcome {
+fn gateway(settings: &Settings, start: &Start) -> Outcome {
     let directory = &settings.directory;
     let net = net::of_role(settings)?;
     let (key, alerts) = (settings.key()?, settings.alerts()?);
@@ -325,9 +345,10 @@ fn gateway(settings: &Settings) -> Outcome {
     let held = hold_member(&directory.join("gateway.lock"));
     let held = held.map_err(|error| Failure::file(&directory.join("gateway.lock"), "lock", error))?;
     let _lock = held.ok_or_else(|| running_already(settings))?;
-    let account = keys::account(&key).to_string();
+    let (account, storage) = (keys::account(&key).to_string(), directory.join("storage"));
+    own_volume(settings, start, &storage, &alerts)?;
     watching::space(directory.clone(), account.clone(), alerts.clone(), watching::gateway_space);
-    runner(&directory.join("storage"))
+    runner(&storage)
         .start(async |context| {
             let parameters = parameters(&context, settings, &net, &key).await?;
             let config = posync_gateway::Config {
@@ -347,6 +368,39 @@ fn gateway(settings: &Settings) -> Outcome {
             run.map_err(|error| ended(directory, error))
         })
         .inspect_err(|failure| alerts.offline(&account, None, &failure.in_one_line()))
+}
+
+/// Checks that what the member stored before is on `volume`, and marks a new one; an empty mount point is no new
+/// volume. The member ends with an error otherwise, and whoever supervises it starts it again: it waits for the mount.
+fn own_volume(settings: &Settings, start: &Start, volume: &Path, alerts: &Alerts) -> Outcome {
+    let (directory, account) = (&settings.directory, keys::account(&settings.key()?));
+    let done = if start.take_this_volume {
+        volume::take(directory, volume, &account)
+    } else {
+        volume::claim(directory, volume, &account)
+    };
+    done.map_err(|error| {
+        let next = match error {
+            VolumeError::Missing(_) | VolumeError::Damaged(_) => format!(
+                "mount the volume, and start again. Only if it is lost for good, or this is it without its mark: \
+                 `posync start --dir {} --take-this-volume`; what is not on it is lost then",
+                directory.display()
+            ),
+            VolumeError::Foreign(..) => "name the member's own volume".into(),
+            VolumeError::File(..) => "check the disk, the mount and its permissions, and start again".into(),
+        };
+        alerts.offline(&account.to_string(), None, &error);
+        Failure::new(Exit::Local, format!("the {} does not have its volume", settings.role), error, next)
+    })?;
+    let restored = blob_header::restore(volume);
+    for path in restored.map_err(|error| Failure::file(volume, "read the headers of the files in", error))? {
+        let file = path.display().to_string();
+        tracing::error!(
+            file,
+            "the header of a file was damaged, and is restored: nothing in it is lost; check the disk"
+        );
+    }
+    Ok(())
 }
 
 /// The parameters of the network: as kept here from an earlier start, or from a node. Waits for a node as
@@ -390,7 +444,7 @@ fn runner(storage: &Path) -> Runner {
     Runner::new(config)
 }
 
-fn provider(settings: &Settings) -> Outcome {
+fn provider(settings: &Settings, start: &Start) -> Outcome {
     let directory = &settings.directory;
     let net = net::of_role(settings)?;
     let (key, alerts, storage) = (settings.key()?, settings.alerts()?, settings.file("volume")?);
@@ -416,14 +470,37 @@ fn provider(settings: &Settings) -> Outcome {
         other => ended(directory, other),
     };
     let _lock = config::lock(directory).map_err(locked)?;
+    let left = Left::of(directory);
+    own_volume(settings, start, &storage, &alerts)?;
+    if start.register_again {
+        left.clear().map_err(|error| Failure::file(directory, "remove the mark of the exit from", error))?;
+    }
     runner(&storage).start(async |context| {
         let parameters = parameters(&context, settings, &net, &key).await?;
         let report = Reporter::new(alerts, Some(storage.clone()));
         let config = provider_config(settings, &net, key, parameters, report)?;
         let sockets = SharedNetwork::new(context.child("sockets"));
         let run = posync_provider::run(context.child("provider"), sockets, config, |_| ()).await;
-        run.map_err(|error| ended(directory, error))
+        match run {
+            Err(posync_provider::Error::Reconciler(ReconcilerError::Left)) => has_left(settings),
+            run => run.map_err(|error| ended(directory, error)),
+        }
     })
+}
+
+/// Ends the process of a provider that left and holds nothing any more: with 0, because `posync leave` asked for
+/// this end, and no supervisor shall start it again.
+fn has_left(settings: &Settings) -> ! {
+    let text = format!(
+        "{}. The machine may be switched off. To come back, run `posync start --dir {} --register-again`",
+        ReconcilerError::Left,
+        settings.directory.display()
+    );
+    tracing::info!("{text}");
+    if settings.text("log").is_ok_and(|log| log == "file") {
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+    process::exit(0);
 }
 
 /// The configuration of a provider; a bond of 0 is the least that its capacity needs.
@@ -460,6 +537,7 @@ pub(crate) fn provider_config(
         loose: LOOSE,
         grace: settings.time("grace")?,
         report,
+        left: Left::of(&settings.directory),
     };
     config.bond = bond_of(bond, config.capacity_leaves(), &parameters);
     Ok(config)

@@ -18,7 +18,7 @@
 
 use super::{
     row::{AGREEMENTS, DAMAGED_PAGES, FILES, JOBS, Key, Meta, OwnAgreementRow, RESTORING, drained, place},
-    store::{Error, Store, disk, partitions},
+    store::{Error, FILE_CHANGES, Store, disk, durable_partition, partitions},
 };
 use crate::limits::{COMMIT_ROWS_MAX, ROW_BYTES_MAX};
 use bytes::Bytes;
@@ -31,6 +31,7 @@ use commonware_storage::{
     mmr,
     qmdb::any::unordered::{Update, variable::Operation},
 };
+use posync_client::watermark::Watermark;
 use std::{collections::BTreeMap, ops::Range};
 
 /// Bytes of a page without and with its checksums.
@@ -77,10 +78,7 @@ async fn remove<E: Storage>(context: &E, partition: &str) -> Result<(), Error> {
 
 /// Bytes of a file. A failed read is an error and no damage, because it may succeed later.
 async fn read<E: Storage>(context: &E, partition: &str, name: &[u8]) -> Result<Vec<u8>, Error> {
-    let (blob, size) = match context.open(partition, name).await {
-        Err(RuntimeError::BlobCorrupt(..)) => return Ok(Vec::new()),
-        opened => opened.map_err(disk)?,
-    };
+    let (blob, size) = context.open(partition, name).await.map_err(disk)?;
     let size = usize::try_from(size).map_err(disk)?;
     let mut bytes = Vec::new();
     while bytes.len() < size {
@@ -89,6 +87,11 @@ async fn read<E: Storage>(context: &E, partition: &str, name: &[u8]) -> Result<V
         bytes.extend_from_slice(read.coalesce().as_ref());
     }
     Ok(bytes)
+}
+
+/// True if a file does not open because its own header is damaged.
+async fn is_headless<E: Storage>(context: &E, partition: &str, name: &[u8]) -> bool {
+    matches!(context.open(partition, name).await, Err(RuntimeError::BlobCorrupt(..)))
 }
 
 async fn write<E: Storage>(context: &E, partition: &str, name: &[u8], bytes: &[u8]) -> Result<(), Error> {
@@ -102,17 +105,18 @@ async fn write<E: Storage>(context: &E, partition: &str, name: &[u8], bytes: &[u
 }
 
 /// The bytes at the start of a page that one of its checksums covers, and true if both hold. The older of the
-/// two covers the bytes before the last write.
+/// two covers what was there before the last write: nothing in a page that was written once.
 fn covered(page: &[u8]) -> (usize, bool) {
     let Some((body, sums)) = page.split_last_chunk::<SUMS>() else { return (0, false) };
     let holds = |at: usize| {
         let length = usize::from(u16::from_be_bytes([sums[at], sums[at + 1]]));
         let sum = [sums[at + 2], sums[at + 3], sums[at + 4], sums[at + 5]];
-        let part = body.get(..length).filter(|part| !part.is_empty())?;
+        let part = body.get(..length)?;
         (Crc32::checksum(part).to_be_bytes() == sum).then_some(length)
     };
     let (one, two) = (holds(0), holds(6));
-    (one.max(two).unwrap_or(0), one.is_some() && two.is_some())
+    let length = one.max(two).unwrap_or(0);
+    (length, length > 0 && one.is_some() && two.is_some())
 }
 
 /// The bytes of a file without its checksums, and the ranges of them that are damaged. The last page may hold
@@ -291,30 +295,78 @@ fn decode(bytes: &[u8]) -> Option<Rows> {
 
 /// Number of commits behind a damaged page that prove it was durable: the table syncs each before the next.
 const COMMITS: usize = 2;
+/// Files that may have been written when the process ended: the newest, and the one before it if the last commit filled
+/// that. The table checks all others when it opens.
+const WRITTEN: usize = 2;
 
-/// True if a page is damaged that was durable once. The table would take such a page in its newest file for a
-/// torn end, and cut off everything behind it.
+/// The end of the log, as far as it can be read.
+#[derive(Default)]
+struct End {
+    /// Number of changes before the first damaged page, or of all.
+    changes: u64,
+    is_hit: bool,
+    /// Commits behind that page.
+    commits: usize,
+}
+
+impl End {
+    const fn is_short_of(&self, durable: Option<u64>) -> bool {
+        matches!(durable, Some(durable) if self.changes < durable)
+    }
+
+    /// Reads on in a file that begins with change `first`.
+    fn file(&mut self, first: u64, bytes: &[u8]) {
+        let (content, holes) = content(bytes);
+        let ends = holes.iter().map(|hole| hole.start).chain([content.len()]);
+        let starts = [0].into_iter().chain(holes.iter().map(|hole| hole.end));
+        for (place, (start, end)) in starts.zip(ends).enumerate() {
+            let part = &content[start..end];
+            let found = if place == 0 { changes(part).0 } else { found_again(part).0 };
+            if place == 0 && !self.is_hit {
+                self.changes = first + found.len() as u64;
+            } else {
+                let is_commit = |change: &&Change| matches!(change, Operation::CommitFloor(..));
+                self.commits += found.iter().filter(is_commit).count();
+            }
+            self.is_hit |= !holes.is_empty();
+        }
+    }
+}
+
+/// Reads the files that may have been written last; also returns true if a page is damaged in one that is not the
+/// newest.
+async fn end<E: Storage>(context: &E, partition: &str) -> Result<(End, bool), Error> {
+    let [data, ..] = partitions(partition);
+    let names = names(context, &data).await?;
+    let (mut end, mut is_sealed_hit) = (End::default(), false);
+    for (place, name) in names.iter().enumerate().skip(names.len().saturating_sub(WRITTEN)) {
+        let file = <[u8; 8]>::try_from(name.as_slice()).map_or(0, u64::from_be_bytes);
+        end.file(file.saturating_mul(FILE_CHANGES), &read(context, &data, name).await?);
+        is_sealed_hit |= end.is_hit && place + 1 < names.len();
+    }
+    Ok((end, is_sealed_hit))
+}
+
+/// True if a page is damaged that was durable once. The table takes one in its newest files for a torn end, and
+/// would cut off everything behind it. `durable` is the number of changes that were noted after a sync: one that is
+/// missing below it was acknowledged. Without such a note, only two commits behind a damaged page show that.
 ///
 /// # Errors
 /// A disk failure.
-pub(super) async fn is_damaged<E: Storage>(context: &E, partition: &str) -> Result<bool, Error> {
-    let [data, ..] = partitions(partition);
-    let names = names(context, &data).await?;
-    for (place, name) in names.iter().enumerate() {
-        let (content, holes) = content(&read(context, &data, name).await?);
-        let ends = holes.iter().skip(1).map(|hole| hole.start).chain([content.len()]);
-        let parts = holes.iter().zip(ends).map(|(hole, end)| found_again(&content[hole.end..end]).0);
-        let commits = parts.flatten().filter(|change| matches!(change, Operation::CommitFloor(..))).count();
-        let is_last = place + 1 == names.len();
-        if !holes.is_empty() && (!is_last || commits >= COMMITS) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+pub(super) async fn is_damaged<E: Storage>(
+    context: &E,
+    partition: &str,
+    durable: Option<u64>,
+) -> Result<bool, Error> {
+    let (end, is_sealed_hit) = end(context, partition).await?;
+    Ok(end.is_short_of(durable)
+        || end.is_hit && (end.commits >= COMMITS || is_sealed_hit && durable.is_none()))
 }
 
-/// Replaces a catalogue with damaged pages by its readable rows; `why` is the error with which it failed to
-/// open, and is returned if the secret of all files cannot be read.
+/// Replaces a catalogue with damaged pages by what can be read of it; `why` is the error that it did not open
+/// with, and is returned if the secret of all files cannot be read. A file of rows whose own header is damaged stays,
+/// and is an error: nothing of it can be read here, and it would go with all that it holds. The start of a gateway
+/// restores headers.
 ///
 /// # Errors
 /// [`Error::Page`], or a disk failure.
@@ -327,10 +379,20 @@ where
     for name in names(context, &data).await? {
         replay.file(&read(context, &data, &name).await?);
     }
+    let durable =
+        Watermark::open(context, &durable_partition(partition)).await.and_then(|(_, newest)| newest);
+    if end(context, partition).await?.0.is_short_of(durable.map(|(_, changes)| changes)) {
+        // The end is gone, and no page of what is left is damaged.
+        replay.found.lost = replay.found.lost.max(1);
+    }
     let lost = replay.found.lost;
     let rows = renewed(replay.found).ok_or(Error::Page(why))?;
     for partition in partitions(partition) {
         for name in names(context, &partition).await? {
+            // Of the index, which is made anew from the rows, a file that does not open is nothing to keep.
+            if partition != data && is_headless(context, &partition, &name).await {
+                continue;
+            }
             let bytes = read(context, &partition, &name).await?;
             write(context, &format!("{partition}-damaged"), &name, &bytes).await?;
         }
@@ -362,6 +424,8 @@ where
         for partition in partitions(partition) {
             remove(context, &partition).await?;
         }
+        // The new log is shorter than what was noted of the old one.
+        remove(context, &durable_partition(partition)).await?;
         let mut store = Store::open(context.child("salvage"), partition).await?;
         store.put_raw(place(RESTORING, &[]), vec![1]);
         for (key, row) in rows {
@@ -377,3 +441,6 @@ where
     }
     remove(context, &kept).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ use commonware_storage::{
     translator::{EightCap, Hashed},
 };
 use commonware_utils::{NZU16, NZU64, NZUsize};
+use posync_client::watermark::Watermark;
 use std::collections::BTreeMap;
 
 /// Reasons for which the catalogue fails.
@@ -62,6 +63,14 @@ pub fn partitions(partition: &str) -> [String; 3] {
     ["data", "offsets-blobs", "offsets-metadata"].map(|part| format!("{partition}-catalogue_{part}"))
 }
 
+/// The partition of the notes about how much of the catalogue in `partition` is durable.
+pub fn durable_partition(partition: &str) -> String {
+    format!("{partition}-catalogue-durable")
+}
+
+/// Changes in one file of the log.
+pub(super) const FILE_CHANGES: u64 = 16_384;
+
 type Translator = Hashed<EightCap>;
 type Table<E> = Db<E, Key, Vec<u8>, Translator>;
 
@@ -73,6 +82,8 @@ pub struct Store<E: Storage + Clock + Metrics> {
     /// `None` only after a failed write; every later call fails.
     table: Option<Table<E>>,
     staged: BTreeMap<Key, Option<Vec<u8>>>,
+    /// Notes how many changes are durable.
+    watermark: Option<Watermark<E::Blob>>,
 }
 
 impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
@@ -81,13 +92,15 @@ impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
     /// # Errors
     /// [`Error::Disk`].
     pub async fn open(context: E, partition: &str) -> Result<Self, Error> {
-        if super::salvage::is_damaged(&context, partition).await? {
+        let noted = Watermark::open(&context, &durable_partition(partition)).await;
+        let (watermark, durable) = noted.map_or((None, None), |(notes, newest)| (Some(notes), newest));
+        if super::salvage::is_damaged(&context, partition, durable.map(|(_, changes)| changes)).await? {
             return Err(Error::Page("a checksum does not hold".into()));
         }
         let config = Config {
             log: LogConfig {
                 partition: format!("{partition}-catalogue"),
-                items_per_section: NZU64!(16_384),
+                items_per_section: NZU64!(FILE_CHANGES),
                 compression: None,
                 codec_config: ((RangeCfg::new(0..=64), ()), (RangeCfg::new(0..=ROW_BYTES_MAX), ())),
                 page_cache: CacheRef::new(NZU16!(4096), NZUsize!(2048)),
@@ -99,7 +112,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
             init_buffer: NZUsize!(1 << 20),
         };
         let table = Table::init(context, config, None).await.map_err(disk)?;
-        Ok(Self { table: Some(table), staged: BTreeMap::new() })
+        Ok(Self { table: Some(table), staged: BTreeMap::new(), watermark })
     }
 
     fn table(&self) -> Result<&Table<E>, Error> {
@@ -158,6 +171,9 @@ impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
         let table = self.table.take().ok_or_else(|| Error::Disk("an earlier write failed".into()))?;
         let table = table.apply_batch(changes, &mut Proportional).await.map_err(disk)?;
         let mut table = table.commit().await.map_err(disk)?;
+        if let Some(watermark) = &mut self.watermark {
+            watermark.note((0, *table.bounds().end)).await;
+        }
         let floor = table.inactivity_floor_loc();
         if *floor >= *table.bounds().start + PRUNE_ITEMS {
             table = table.prune(floor).await.map_err(disk)?;

@@ -190,12 +190,12 @@ fn every_cut_keeps_what_was_acknowledged() {
 }
 
 /// Ten files of one segment each under three agreements, and a fault.
-async fn fill(context: &commonware_runtime::deterministic::Context) {
+async fn fill<E: Storage + Clock + Metrics + Spawner>(context: &E) {
     fill_with(context, 10).await;
 }
 
 /// As [`fill`], with `files` files.
-async fn fill_with(context: &commonware_runtime::deterministic::Context, files: u8) {
+async fn fill_with<E: Storage + Clock + Metrics + Spawner>(context: &E, files: u8) {
     let (catalogue, _, handle) = start(context.child("fill"), "test", [9; 32]).await.expect("opens");
     for agreement in 0..3 {
         assert_eq!(
@@ -297,7 +297,7 @@ fn a_damaged_page_is_told_from_a_full_disk_and_the_way_out_works() {
         drop(catalogue);
         handle.await.expect("ends").expect("no disk error");
         // As the alert advises: move it aside, and restore the backup.
-        for partition in partitions("test") {
+        for partition in partitions("test").into_iter().chain([store::durable_partition("test")]) {
             let _ = context.remove(&partition, None).await;
         }
         let changed = restore(context.child("cut"), "test", || Ok(&backup[..backup.len() - 1])).await;
@@ -386,6 +386,64 @@ fn a_flipped_bit_costs_the_rows_of_its_page_and_everything_else_goes_on() {
         });
     }
     assert!(hurt >= PARTS / 2, "{hurt} of {PARTS} hit rows that count");
+}
+
+/// Runs `work` as a process of its own on a real directory: what it wrote without a sync stays when it is killed.
+fn on_disk<T>(
+    directory: &std::path::Path,
+    work: impl AsyncFnOnce(commonware_runtime::tokio::Context) -> T,
+) -> T {
+    use commonware_runtime::tokio::{Config, Runner};
+    Runner::new(Config::default().with_storage_directory(directory))
+        .start(async move |context| work(context).await)
+}
+
+/// The newest file of the rows in a directory.
+fn newest(directory: &std::path::Path) -> std::path::PathBuf {
+    let data = std::fs::read_dir(directory.join(&partitions("test")[0])).expect("a catalogue");
+    data.map(|entry| entry.expect("readable").path()).max().expect("it has files")
+}
+
+#[test]
+fn a_bit_flipped_in_the_last_commits_of_a_killed_process_is_told_and_costs_no_other_rows() {
+    const FILES: u8 = 12;
+    let mut told = 0;
+    for back in (1..2_000).step_by(151) {
+        let home = tempfile::tempdir().expect("a directory");
+        on_disk(home.path(), async |context| fill_with(&context, FILES).await);
+        let path = newest(home.path());
+        let mut bytes = std::fs::read(&path).expect("readable");
+        // The end of the last page holds its checksums, and before them zeros.
+        let end = bytes.iter().rposition(|byte| *byte != 0).expect("rows");
+        let end = bytes[..end - 12].iter().rposition(|byte| *byte != 0).expect("rows");
+        bytes[end + 1 - back] ^= 4;
+        std::fs::write(&path, bytes).expect("writable");
+        told += on_disk(home.path(), async |context| {
+            let started = start(context.child("damaged"), "test", [7; 32]).await;
+            let (catalogue, loaded, _handle) = started.unwrap_or_else(|error| panic!("{back}: {error}"));
+            let all = catalogue.list(vec![]).await.expect("runs").len();
+            let faults = catalogue.faults().await.expect("runs").len();
+            let is_whole = (all, faults) == (FILES.into(), 1);
+            assert!(is_whole || loaded.aside == ["pages"], "{back}: {all} files, {faults} faults, not told");
+            u64::from(!loaded.aside.is_empty())
+        });
+    }
+    assert!(told > 5, "{told} hit rows");
+}
+
+#[test]
+fn an_acknowledged_end_that_is_gone_is_told() {
+    let home = tempfile::tempdir().expect("a directory");
+    on_disk(home.path(), async |context| fill(&context).await);
+    let file = std::fs::OpenOptions::new().write(true).open(newest(home.path())).expect("there");
+    let size = file.metadata().expect("there").len();
+    file.set_len(size - 4_108).expect("shorter by a page");
+    on_disk(home.path(), async |context| {
+        match start(context.child("short"), "test", [7; 32]).await.map(|(_, loaded, _)| loaded.aside) {
+            Ok(aside) => assert_eq!(aside, ["pages"]),
+            Err(error) => assert!(matches!(error, Error::Page(_)), "{error}"),
+        }
+    });
 }
 
 #[test]

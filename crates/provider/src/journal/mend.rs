@@ -9,7 +9,7 @@
 //!
 //! After a crash at any point the work is resumed: a whole `-mended` replaces the files that it was made
 //! from. A record that was written after a sync proves that everything before it was durable: a gap before
-//! such a record is damage, and a gap with none behind it is a torn end.
+//! such a record is damage. So is a gap below the length that was noted after a sync. Any other gap is a torn end.
 
 use super::{AFTER_SYNC, Error, Item, Journal, MAGIC, MARK_BYTES, MARKED, Marked, PAGE_BYTES, Replayed};
 use bytes::Buf as _;
@@ -17,6 +17,7 @@ use commonware_codec::{Codec, Copying, EncodeSize, Read};
 use commonware_cryptography::Crc32;
 use commonware_runtime::{Blob, Error as RuntimeError, ReadOptions};
 use commonware_storage::Context;
+use posync_client::watermark::{Mark, Watermark};
 
 const PAGE: usize = PAGE_BYTES as usize;
 /// Bytes of checksums at the end of a page: twice a length and the checksum of that many bytes.
@@ -53,6 +54,7 @@ async fn names<E: Context>(context: &E, partition: &str) -> Result<Vec<Vec<u8>>,
 pub(super) async fn look<E, R, S>(
     context: &E,
     partition: &str,
+    durable: Option<Mark>,
     apply: &mut impl FnMut(&mut S, R),
 ) -> Result<Mended<S>, Error>
 where
@@ -70,7 +72,7 @@ where
         drop(journal);
         if names(context, partition).await?.is_empty() {
             // The files went once this copy was whole, so it was hit since.
-            let (state, _) = salvage(context, &beside, apply).await?;
+            let (state, _) = salvage(context, &beside, None, apply).await?;
             return Ok(Mended::Salvaged(state, true));
         }
         context.remove(&beside, None).await?;
@@ -78,14 +80,16 @@ where
     if is_whole(context, partition).await? {
         return Ok(Mended::Whole);
     }
-    let (state, damaged) = salvage(context, partition, apply).await?;
+    let (state, damaged) = salvage(context, partition, durable, apply).await?;
     Ok(Mended::Salvaged(state, damaged))
 }
 
-/// Reads all whole items. Returns the state, and true if durable records are missing from it.
+/// Reads all whole items. Returns the state, and true if durable records are missing from it; `durable` is the newest
+/// section of which a length was noted, with that length.
 pub(super) async fn salvage<E, R, S>(
     context: &E,
     partition: &str,
+    durable: Option<Mark>,
     apply: &mut impl FnMut(&mut S, R),
 ) -> Result<(S, bool), Error>
 where
@@ -108,7 +112,8 @@ where
         let bytes = payload(&read_all(&blob, size).await?);
         // A section begins with a snapshot, even if its `Begin` was hit.
         replayed.snapshot = Some(S::default());
-        walk(&bytes, |marked, gap| {
+        let length = durable.filter(|(of, _)| *of == section).map_or(0, |(_, length)| length);
+        damaged |= walk(&bytes, length, |marked, gap| {
             damaged |= gap && marked.after_sync;
             if gap && replayed.snapshot.is_some() && matches!(marked.item, Item::Complete) {
                 damaged |= is_oldest;
@@ -130,7 +135,12 @@ where
 }
 
 /// Replaces a journal's files with a snapshot.
-pub(super) async fn keep<E, R>(context: &E, partition: &str, records: Vec<R>) -> Result<(), Error>
+pub(super) async fn keep<E, R>(
+    context: &E,
+    partition: &str,
+    records: Vec<R>,
+    watermark: &mut Option<Watermark<E::Blob>>,
+) -> Result<(), Error>
 where
     E: Context,
     R: Codec<Cfg = ()> + Clone + Send + Sync + 'static,
@@ -149,6 +159,9 @@ where
     // Not the first of all sections: if its end is lost, that is damage.
     again.next = again.next.max(1);
     again.snapshot(records).await?;
+    if let (Some(watermark), Some(sections)) = (watermark, &again.sections) {
+        watermark.reset((again.section, sections.size(again.section)?)).await?;
+    }
     drop(again);
     Ok(context.remove(&beside, None).await?)
 }
@@ -239,19 +252,30 @@ fn payload(bytes: &[u8]) -> Vec<u8> {
     bytes.chunks(PAGE).flat_map(|page| page.iter().take(PAGE - SUMS)).copied().collect()
 }
 
-/// Passes on every item whose mark and checksum hold, in order, and whether bytes before it do not.
-fn walk<R: Read<Cfg = ()> + EncodeSize>(bytes: &[u8], mut take: impl FnMut(Marked<R>, bool)) {
+/// Passes on every item whose mark and checksum hold, in order, and whether bytes before it do not. Returns true if
+/// bytes do not that belong to the first `durable` ones.
+fn walk<R: Read<Cfg = ()> + EncodeSize>(
+    bytes: &[u8],
+    durable: u64,
+    mut take: impl FnMut(Marked<R>, bool),
+) -> bool {
     let (mut at, mut end, mut gap) = (0, 0, false);
+    let is_durable = |end: usize| (end as u64) < durable;
+    let mut damaged = false;
     while at < bytes.len() {
         let Some((marked, length)) = item(&bytes[at..]) else {
             at += 1;
             continue;
         };
-        gap |= at - end > PREFIX_BYTES;
+        if at - end > PREFIX_BYTES {
+            gap = true;
+            damaged |= is_durable(end);
+        }
         at += length;
         end = at;
         take(marked, gap);
     }
+    damaged || is_durable(end)
 }
 
 /// Parses the marked item at the start of these bytes; returns it with its length.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::power_cut::{CUTS, Cut, power_cut};
 use commonware_runtime::{
-    Blob as _, Runner as _, Storage as _, Supervisor as _, WriteOptions, deterministic,
+    Blob as _, Runner as _, Storage as _, Supervisor as _, WriteOptions, deterministic, tokio,
 };
 use posync_protocol::encoded;
 use std::collections::BTreeSet;
@@ -89,6 +89,89 @@ fn one_flipped_bit_costs_at_most_the_record_that_it_hits_wherever_it_is() {
             }
         }
     }
+}
+
+/// Writes records in groups of one sync each, and ends as a killed process does: nothing seals them.
+async fn write_and_die<E: Context>(context: &E, groups: &[u64]) -> u64 {
+    let (mut journal, _) = open(context).await.expect("opens");
+    journal.snapshot(vec![]).await.expect("durable");
+    let mut count = 0;
+    for group in groups {
+        let rows: Vec<Row> = (count..count + group).map(row).collect();
+        journal.keep(&rows).await.expect("durable");
+        count += group;
+    }
+    count
+}
+
+/// Runs `work` on a real disk, which keeps what was written without a sync when a process is killed.
+fn on_disk<F, Fut>(work: F)
+where
+    F: FnOnce(tokio::Context) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    let home = tempfile::tempdir().expect("a directory");
+    tokio::Runner::new(tokio::Config::default().with_storage_directory(home.path())).start(work);
+}
+
+#[test]
+fn a_bit_flipped_in_the_last_group_of_a_killed_process_costs_one_record_at_most_and_is_told() {
+    let mut told = 0;
+    for (groups, end, step) in
+        [(&[1][..], 80, 9), (&[3, 1], 230, 23), (&[1, 12], 640, 67), (&[90, 90], 8_800, 1_009)]
+    {
+        for at in (0..end).step_by(step).chain([4_085, 4_091]) {
+            on_disk(async |context| {
+                let count = write_and_die(&context, groups).await;
+                flip(&context, at).await;
+                let (mut journal, state) = open(&context.child("again")).await.expect("opens");
+                let lost: Vec<u64> = (0..count).filter(|number| !state.0.contains(number)).collect();
+                assert!(lost.len() <= 1, "byte {at}: {lost:?} of {count}");
+                assert!(lost.is_empty() || state.1, "byte {at}: {lost:?} went without a word");
+                told += u64::from(!lost.is_empty());
+                journal.keep(&[row(count)]).await.expect("works on");
+                drop(journal);
+                let (_, after) = open(&context.child("third")).await.expect("opens");
+                assert_eq!((after.0.len(), after.1), (state.0.len() + 1, false), "byte {at}: told once");
+            });
+        }
+    }
+    assert!(told > 20, "{told} hit records");
+}
+
+#[test]
+fn an_acknowledged_end_that_is_gone_is_told_and_a_group_that_was_never_acknowledged_is_not() {
+    for cut in [1, 40, 4_096] {
+        on_disk(async |context| {
+            let count = write_and_die(&context, &[90, 90]).await;
+            shorten(&context, cut).await;
+            let (_, state) = open(&context.child("again")).await.expect("opens");
+            let lost = (0..count).filter(|number| !state.0.contains(number)).count();
+            assert!(lost == 0 || state.1, "{cut} bytes: {lost} went without a word");
+            // Less than a page holds the checksums of the last one alone.
+            assert_eq!(lost > 0, cut > 4_000, "{cut} bytes: {lost}");
+        });
+        // The process dies in the middle of a write: nothing of it was acknowledged.
+        on_disk(async |context| {
+            let count = write_and_die(&context, &[90]).await;
+            let (mut journal, _) = open(&context.child("more")).await.expect("opens");
+            journal.watermark = None;
+            journal.keep(&(count..count + 90).map(row).collect::<Vec<_>>()).await.expect("written");
+            drop(journal);
+            shorten(&context, cut).await;
+            let (_, state) = open(&context.child("again")).await.expect("opens");
+            assert!(!state.1, "{cut} bytes: a torn end is no damage");
+            assert!((0..count).all(|number| state.0.contains(&number)));
+        });
+    }
+}
+
+/// Cuts bytes off the end of the only file of the journal.
+async fn shorten<E: Context>(context: &E, cut: u64) {
+    let names = context.scan("j").await.expect("there");
+    let (blob, size) = context.open("j", &names[0]).await.expect("opens");
+    blob.resize(size - cut).await.expect("shortened");
+    blob.sync().await.expect("durable");
 }
 
 /// Writes `count` records and a snapshot of them, with nothing behind it.

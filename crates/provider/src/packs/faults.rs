@@ -239,3 +239,44 @@ fn no_opening_and_no_read_that_fails_once_at_a_start_costs_an_acknowledged_shard
     }
     assert!(nth > 5, "openings and reads must have failed: {nth}");
 }
+
+#[test]
+fn a_bit_flipped_in_the_last_put_of_a_killed_process_costs_that_shard_and_is_told() {
+    let layout = 900 + frame::HEADER_BYTES as u64;
+    for at in [0, 4, 60, frame::HEADER_BYTES as u64 - 1, frame::HEADER_BYTES as u64, 500, layout - 1] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().to_path_buf();
+        let all = on_disk(directory.path(), |context| async move {
+            let (store, writer) = Store::open(context.child("store"), config()).await.expect("opens");
+            let all = fill(&store, 0..3).await;
+            // The process is killed: the index is not synced, nothing is closed.
+            writer.abort();
+            drop(writer.await);
+            all
+        });
+        let last = extents(&path).expect("readable").into_iter().find(|extent| extent.shard == all[2].0);
+        let last = last.expect("listed");
+        let (size, head) = (std::fs::metadata(&last.path).expect("there").len(), frame::HEADER_BYTES as u64);
+        flip(&last.path, last.offset - head + at);
+        on_disk(directory.path(), |context| async move {
+            let (store, writer) = Store::open(context.child("store"), config()).await.expect("opens");
+            assert_eq!(missing(&store, &all).await, [2], "byte {at}: it alone");
+            if at >= head {
+                assert_eq!(store.damaged(9), [all[2].0], "byte {at}: it is known by name, so it is reported");
+                assert!(store.holds(&agreement(), &all[2].0));
+            }
+            store.put(agreement(), all[2].0, all[2].1.clone()).await.expect("mends");
+            let more = fill(&store, 10..12).await;
+            assert_eq!(missing(&store, &all).await, [0; 0]);
+            store.close().await.expect("open");
+            writer.await.expect("ends").expect("cleanly");
+            drop(store);
+            let (store, _writer) = Store::open(context.child("again"), config()).await.expect("opens");
+            assert_eq!((missing(&store, &all).await, missing(&store, &more).await), (vec![], vec![]));
+        });
+        assert!(
+            std::fs::metadata(&last.path).expect("there").len() >= size,
+            "what was durable is not cut off"
+        );
+    }
+}

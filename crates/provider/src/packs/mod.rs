@@ -18,7 +18,8 @@
 //!    journal record of that is durable.
 //! 3. Files never exceed `cap_bytes`: a put that does not fit after compaction is refused.
 //! 4. The torn end of the newest file is cut off at the last frame whose checksum and name hold, if all
-//!    of it was read; no other file is ever shortened. A file that a start could not open or read
+//!    of it was read, and never below the length that was noted after a sync: what does not hold there is
+//!    damage. No other file is ever shortened. A file that a start could not open or read
 //!    whole is neither written nor removed until a later start can.
 //! 5. Unreadable bytes cost only their shard, and a volume that accepts no writes costs only new shards:
 //!    a put is refused with [`StoreError::NoSpace`] until one succeeds again.
@@ -103,6 +104,10 @@ impl StoreConfig {
 
     fn index_partition(&self) -> String {
         format!("{}-index", self.partition)
+    }
+
+    fn durable_partition(&self) -> String {
+        format!("{}-durable", self.partition)
     }
 
     /// Bytes that puts may fill: the rest is for moving shards during compaction.

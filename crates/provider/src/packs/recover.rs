@@ -6,7 +6,8 @@
 //!   a bad header --> the next whole header; no hold of a shard is removed after it
 //! ```
 //!
-//! Only the torn end of the newest file is cut off, and only when all of it was read. A sealed file is
+//! Only the torn end of the newest file is cut off, and only when all of it was read. What was acknowledged is no torn
+//! end: below the length that was noted after a sync, a shard whose bytes do not match its name is damaged. A sealed file is
 //! never shortened: bytes that look bad today may be readable tomorrow. A file with an unreadable part is
 //! neither written nor removed, and the next start reads it again from there.
 
@@ -123,13 +124,25 @@ impl<E: Context> Writer<E> {
         is_old: bool,
         is_newest: bool,
     ) -> Result<(), StoreError> {
+        if file.size < self.durable_end(number) {
+            tracing::error!(
+                pack = number,
+                size = file.size,
+                "the end of a pack is gone; its shards are lost"
+            );
+        }
         if file.size <= end {
             return Ok(());
         }
+        let durable = self.durable_end(number).min(file.size);
         let (mut at, mut passed, mut valid) = (end, Passed::default(), end);
         while let Some(found) = next(file, at, &mut passed).await? {
             at = found.at + found.frame.size();
-            if is_whole(file, &found, &mut passed).await? {
+            let is_whole = is_whole(file, &found, &mut passed).await?;
+            if !is_whole && at <= durable && !passed.unread {
+                self.shared.lock().damaged.insert(found.frame.shard);
+            }
+            if is_whole || at <= durable && !passed.unread {
                 valid = at;
                 // A header behind a bad one may be part of stored user data.
                 let keeps_all = is_old || found.passed.bad || found.passed.unread;
@@ -142,18 +155,25 @@ impl<E: Context> Writer<E> {
             self.leave_unread(number, end);
             return Ok(());
         }
-        if passed.bad && valid > end && !is_newest {
+        if passed.bad && (valid > end && !is_newest || valid < durable) {
             tracing::error!(pack = number, "a pack is damaged; what was not hit is kept");
         }
+        let valid = valid.max(durable);
         if valid < file.size && is_newest {
             let size = file.size;
             tracing::info!(pack = number, valid, size, "cutting off what a crash left unfinished");
             file.blob.resize(valid).await?;
             file.blob.sync().await?;
+            self.shared.lock().index.note_pack(number, valid);
         } else {
             self.shared.lock().index.note_pack(number, file.size);
         }
         Ok(())
+    }
+
+    /// Bytes of a file that were durable when the process before ended.
+    fn durable_end(&self, number: u32) -> u64 {
+        self.durable.filter(|(of, _)| *of == u64::from(number)).map_or(0, |(_, length)| length)
     }
 
     /// Takes a frame into the index. After unread bytes, the file's noted end stays before them. A shard of

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use commonware_runtime::{Blob, Error as RuntimeError, IoBuf, ReadOptions, WriteOptions};
 use commonware_storage::Context;
 use commonware_utils::sync::Mutex;
+use posync_client::watermark::{Mark, Watermark};
 use posync_protocol::Hash;
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -62,6 +63,10 @@ pub(super) struct Writer<E: Context> {
     unlogged: u64,
     /// True after a failed write to the active file: it is not written to again.
     broken: bool,
+    /// Notes how much of the active file is durable.
+    watermark: Option<Watermark<E::Blob>>,
+    /// The file that was written last by the process before, and its durable bytes.
+    pub(super) durable: Option<Mark>,
 }
 
 impl<E: Context> Writer<E> {
@@ -77,7 +82,10 @@ impl<E: Context> Writer<E> {
         };
         let files = Files::new(context.child("files"), config.packs_partition());
         let shared = Arc::new(Inner { state: Mutex::new(state), files });
-        let mut writer = Self { context, config, shared, log, active: 0, unlogged: 0, broken: false };
+        let noted = Watermark::open(&context, &config.durable_partition()).await;
+        let (watermark, durable) = noted.map_or((None, None), |(notes, newest)| (Some(notes), newest));
+        let (active, unlogged, broken) = (0, 0, false);
+        let mut writer = Self { context, config, shared, log, active, unlogged, broken, watermark, durable };
         writer.open_files().await?;
         writer.maintain_log(true).await?;
         Ok(writer)
@@ -176,9 +184,13 @@ impl<E: Context> Writer<E> {
         }
         let start = self.active_end();
         let file = self.file(self.active).await?;
+        let length: usize = buffers.iter().map(|buffer| buffer.as_ref().len()).sum();
         file.blob.write_at(start, buffers, WriteOptions::default()).await?;
         if !cfg!(planted = "unsynced-shard") {
             file.blob.sync().await?;
+        }
+        if let Some(watermark) = &mut self.watermark {
+            watermark.note((self.active.into(), start + length as u64)).await;
         }
         Ok(start)
     }

@@ -77,7 +77,7 @@ fn a_group_of_puts_costs_one_write_and_one_sync() {
         });
         let done = futures::future::join_all(puts).await;
         assert!(done.iter().all(Result::is_ok));
-        assert_eq!(before - fuse.left(), 2, "storage operations");
+        assert_eq!(before - fuse.left(), 3, "a write, a sync, and a note of the length without a sync");
         assert_eq!((store.totals().shards, store.held(&agreement(0)).leaves), (10, 10));
     });
 }

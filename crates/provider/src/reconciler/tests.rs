@@ -5,6 +5,7 @@ use super::*;
 mod alerts;
 mod find;
 mod gone;
+mod leave;
 mod sets;
 
 use crate::{
@@ -44,6 +45,8 @@ struct Memory {
     blocks: Arc<Mutex<Blocks>>,
     /// Nodes drop everything but storage proofs, and report no error.
     is_stuck: Arc<AtomicBool>,
+    /// Nodes take an operation, and their answer is lost.
+    is_mute: Arc<AtomicBool>,
 }
 
 /// The answers of a node about blocks.
@@ -121,7 +124,8 @@ impl Ledger for Memory {
             futures::future::pending::<()>().await;
         }
         self.waiting.lock().push(body);
-        Ok(())
+        let is_lost = self.is_mute.load(Ordering::Relaxed);
+        if is_lost { Err(LedgerError::Unreachable("the answer is lost".into())) } else { Ok(()) }
     }
 
     async fn pay(&self, body: Body) -> Result<(), LedgerError> {
@@ -153,10 +157,20 @@ async fn reconciler(
     ledger: &Memory,
     report: Reporter,
 ) -> Reconciler<Context, StoreBlob, Memory> {
+    reconciler_of(context, handler, ledger, report, Left::default()).await
+}
+
+async fn reconciler_of(
+    context: &Context,
+    handler: &Arc<Handler<Context, StoreBlob>>,
+    ledger: &Memory,
+    report: Reporter,
+    left: Left,
+) -> Reconciler<Context, StoreBlob, Memory> {
     let patience = Patience { loose: Duration::from_secs(60), grace_blocks: GRACE };
     let finds = Finds::open(context.child("finds"), "finds").await.expect("opens");
     let ends = Ends::open(context.child("ends"), "ends").await.expect("opens");
-    let (context, journals) = (context.child("reconciler"), Journals { finds, ends });
+    let (context, journals) = (context.child("reconciler"), Journals { finds, ends, left });
     Reconciler::new(context, handler.clone(), ledger.clone(), register_body(), patience, report, journals)
 }
 
@@ -170,6 +184,7 @@ impl Bench {
             waiting: Arc::default(),
             blocks: Arc::default(),
             is_stuck: Arc::default(),
+            is_mute: Arc::default(),
         };
         let (asked, answered) = (ledger.clone(), view.clone());
         context.child("questions").spawn(move |_| answer_questions(asked, answered, questions));

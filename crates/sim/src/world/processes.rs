@@ -220,6 +220,7 @@ impl<'a> World<'a> {
             loose: LOOSE,
             grace: GRACE_LOCAL,
             report: posync_provider::report::Reporter::default(),
+            left: posync_provider::left::Left::default(),
         };
         let network = self.network(process);
         let context = self.context.child("provider").with_attribute("index", index);

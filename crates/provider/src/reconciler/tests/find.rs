@@ -62,7 +62,7 @@ impl Bench {
     }
 
     /// An operation of paul about his own registration.
-    fn update(&self, leave: bool, exit: Option<u64>) -> Result<Code, Code> {
+    pub(super) fn update(&self, leave: bool, exit: Option<u64>) -> Result<Code, Code> {
         let (provider, registration) = (self.provider(), register_body());
         let body = UpdateProvider {
             bond_add: Amount::ZERO,

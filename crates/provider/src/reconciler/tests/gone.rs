@@ -12,7 +12,7 @@ impl Bench {
         self.handler.parts().data_sets.with(|state| state.agreements().any(|known| known == id))
     }
 
-    async fn pay(&self, id: AgreementId, egress: u64) {
+    pub(super) async fn pay(&self, id: AgreementId, egress: u64) {
         let chain = self.ledger.world.lock().chain;
         let voucher = Voucher::signed(&key("carol"), &chain, id, Units::egress(egress));
         let kept = Redemption { voucher, session_key: account("carol"), claim: None };

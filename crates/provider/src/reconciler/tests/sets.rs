@@ -196,3 +196,36 @@ fn what_ended_while_it_was_silent_is_cleared_without_a_draw() {
         assert_eq!(bench.handler.parts().store.totals().shards, 0);
     });
 }
+
+/// A node took the answer, and what it said was lost: until the next block a second one would be in its way.
+#[test]
+fn one_challenge_is_answered_with_one_storage_proof_in_a_block_although_no_node_confirms_it() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        bench.ledger.world.lock().draws = true;
+        bench.steps(10).await;
+        let id = bench.open(100);
+        bench.set(id, 1, &[], &[data(1, 100_000)]).await;
+        bench.ledger.is_mute.store(true, Ordering::Relaxed);
+        let mut tries = 0;
+        while bench.audit().challenge.is_none() {
+            bench.ledger.block();
+            tries += 1;
+            assert!(tries < 500, "it is drawn");
+        }
+        bench.handler.parts().view.advance(bench.ledger.world.lock().height);
+        for egress in [1 << 20, 2 << 20] {
+            // What comes in between would change the answer.
+            bench.pay(id, egress).await;
+            let lost = bench.reconciler.step().await;
+            assert!(matches!(lost, Err(ReconcilerError::Ledger(LedgerError::Unreachable(_)))), "{lost:?}");
+        }
+        let waiting = bench.ledger.waiting.lock().clone();
+        let proofs: Vec<_> = waiting.iter().filter(|body| matches!(body, Body::StorageProof(_))).collect();
+        assert!(proofs.len() == 2 && proofs[0] == proofs[1], "{} that differ", proofs.len());
+        bench.ledger.is_mute.store(false, Ordering::Relaxed);
+        bench.ledger.waiting.lock().truncate(1);
+        let held = audited(&bench.step().await);
+        assert_eq!(held, (1, 0), "it counts");
+    });
+}

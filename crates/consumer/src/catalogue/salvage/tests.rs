@@ -1,0 +1,84 @@
+//! Damage in a log of several files: each start reads the newest ones twice, and the others once.
+
+use super::*;
+use commonware_runtime::{Runner as _, Supervisor as _, deterministic, tokio};
+
+/// Rows that fill more than three files of the log.
+const ROWS: u32 = 50_000;
+
+fn key(number: u32) -> Key {
+    place(2, &[&number.to_be_bytes(), &[0; 8]])
+}
+
+async fn fill<E: Storage + Clock + Metrics + Spawner>(context: &E) -> Vec<Vec<u8>> {
+    let mut store = Store::open(context.child("fill"), "t").await.expect("opens");
+    let meta = Meta { master: [9; 32], ..Meta::default() };
+    store.put(Meta::key(), &meta);
+    store.put(Meta::copy(), &meta);
+    for number in 0..ROWS {
+        store.put_raw(key(number), number.to_be_bytes().to_vec());
+        if store.staged() >= COMMIT_ROWS_MAX {
+            store.commit().await.expect("durable");
+        }
+    }
+    store.commit().await.expect("durable");
+    let [data, ..] = partitions("t");
+    names(context, &data).await.expect("listed")
+}
+
+async fn flip<E: Storage>(context: &E, name: &[u8], part: u64) {
+    let [data, ..] = partitions("t");
+    let (blob, size) = context.open(&data, name).await.expect("opens");
+    let at = size / 8 * part;
+    let byte = blob.read_at(at, 1, ReadOptions::default()).await.expect("readable").coalesce();
+    let flipped = IoBufs::from(vec![byte.as_ref()[0] ^ 4]);
+    blob.write_at(at, flipped, WriteOptions::SYNC).await.expect("writable");
+}
+
+/// The number of rows that are there.
+async fn count<E: Storage + Clock + Metrics + Spawner>(store: &Store<E>) -> u32 {
+    let mut count = 0;
+    for number in 0..ROWS {
+        count += u32::from(store.raw(&key(number)).await.expect("readable").is_some());
+    }
+    count
+}
+
+#[test]
+fn a_damaged_page_of_any_file_costs_its_rows_alone_and_old_files_are_read_once() {
+    for back in 0..3 {
+        deterministic::Runner::timed(std::time::Duration::from_secs(3_600)).start(|context| async move {
+            let files = fill(&context).await;
+            assert!(files.len() > 3, "{} files", files.len());
+            let hit = files.len() - 1 - back;
+            flip(&context, &files[hit], 4).await;
+            let is_read = is_damaged(&context, "t", None).await.expect("readable");
+            assert_eq!(is_read, back < WRITTEN, "the check before the table reads the files that it may cut");
+            let refused = Store::open(context.child("damaged"), "t").await.map(drop);
+            let Err(Error::Page(why)) = refused else { panic!("file {hit}: {refused:?}") };
+            mend(&context, "t", why).await.expect("the rest is there");
+            let store = Store::open(context.child("mended"), "t").await.expect("opens");
+            let left = count(&store).await;
+            assert!(left < ROWS && left + 400 > ROWS, "file {hit}: {left} rows of {ROWS}");
+            let told: Option<Vec<u8>> = store.raw(&place(DAMAGED_PAGES, &[])).await.expect("readable");
+            assert!(told.is_some(), "it is told");
+        });
+    }
+}
+
+#[test]
+fn a_sound_log_of_several_files_is_no_damage_and_loses_nothing() {
+    // A real disk keeps the noted length of a killed process.
+    let home = tempfile::tempdir().expect("a directory");
+    let config = tokio::Config::default().with_storage_directory(home.path());
+    tokio::Runner::new(config).start(async |context| {
+        fill(&context).await;
+        let (notes, durable) = Watermark::open(&context, &durable_partition("t")).await.expect("opens");
+        drop(notes);
+        let changes = durable.expect("noted").1;
+        assert!(changes > u64::from(ROWS), "{changes}");
+        assert_eq!(end(&context, "t").await.expect("readable").0.changes, changes, "to the last change");
+        let store = Store::open(context.child("again"), "t").await.expect("opens");
+        assert_eq!(count(&store).await, ROWS);
+    });
+}
