@@ -9,7 +9,7 @@ use posync_protocol::{
     limits::{OPERATION_BYTES_MAX, Parameters},
     record::{
         AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
-        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Offences, Offer, Peak, Probe, Provider,
+        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Node, NodeAt, Offences, Offer, Peak, Probe, Provider,
         ProviderAt, Reports, Reputation, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, System,
         Usage,
     },
@@ -59,6 +59,8 @@ fn kinds() -> Vec<Kind> {
         kind::<ServiceRound>(),
         kind::<Commitment>(),
         kind::<Reports>(),
+        kind::<Node>(),
+        kind::<NodeAt>(),
     ]
 }
 
