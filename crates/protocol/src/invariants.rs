@@ -29,9 +29,9 @@ use crate::{
     limits::{PLACES_MAX, PROVIDERS_MAX, SLOTS_MAX},
     record::{
         AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
-        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Node, NodeAt, Offences, Offer, PROBE_RING, Peak, Probe,
-        Provider, ProviderAt, Reports, Reputation, RoundInfo, Seat, SeatAt, ServiceRound, Settlement,
-        SlotTree, System, Usage,
+        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Node, NodeAt, Offences, Offer, PROBE_RING,
+        Peak, Probe, Provider, ProviderAt, Reports, Reputation, RoundInfo, Seat, SeatAt, ServiceRound,
+        Settlement, SlotTree, System, Usage,
     },
 };
 use alloc::{collections::BTreeMap, vec::Vec};

@@ -5,13 +5,13 @@
 //! computes keys is in range.
 
 use super::{
-    AnnounceNode, Close, Measure, Open, Operation, Reasked, Redeem, Redemption, RefusedPlacement, RegisterProvider,
-    SetDataSet, Settle, StorageProof, TopUp, UpdateProvider,
+    AnnounceNode, Close, Measure, Open, Operation, Reasked, Redeem, Redemption, RefusedPlacement,
+    RegisterProvider, SetDataSet, Settle, StorageProof, TopUp, UpdateProvider,
 };
 use crate::{
     Account, AgreementId, Amount, Code, capacity,
     ledger::BlockContext,
-    limits::{OPERATION_BYTES_MAX, NODES_MAX, PLACES_MAX, PROVIDERS_MAX, Parameters, SLOTS_MAX},
+    limits::{NODES_MAX, OPERATION_BYTES_MAX, PLACES_MAX, PROVIDERS_MAX, Parameters, SLOTS_MAX},
     record::Address,
 };
 use commonware_codec::EncodeSize;

@@ -9,9 +9,9 @@ use posync_protocol::{
     limits::{OPERATION_BYTES_MAX, Parameters},
     record::{
         AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
-        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Node, NodeAt, Offences, Offer, Peak, Probe, Provider,
-        ProviderAt, Reports, Reputation, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, System,
-        Usage,
+        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Node, NodeAt, Offences, Offer, Peak,
+        Probe, Provider, ProviderAt, Reports, Reputation, RoundInfo, Seat, SeatAt, ServiceRound, Settlement,
+        SlotTree, System, Usage,
     },
 };
 use proptest::prelude::*;
