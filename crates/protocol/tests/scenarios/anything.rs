@@ -107,13 +107,15 @@ fn line() -> impl Strategy<Value = Move> {
 
 /// Two actors that list nodes at one place, and withdraw them.
 fn nodes() -> impl Strategy<Value = Move> {
-    (prop::sample::select(vec!["a", "b"]), 100..150_u32, any::<bool>()).prop_map(|(actor, deposit, leaves)| {
-        Move::Line(if leaves {
-            format!("{actor} withdraw")
-        } else {
-            format!("{actor} node deposit={deposit}s")
-        })
-    })
+    (prop::sample::select(vec!["a", "b"]), 100..150_u32, any::<bool>()).prop_map(
+        |(actor, deposit, leaves)| {
+            Move::Line(if leaves {
+                format!("{actor} withdraw")
+            } else {
+                format!("{actor} node deposit={deposit}s")
+            })
+        },
+    )
 }
 
 fn moves() -> impl Strategy<Value = Move> {
