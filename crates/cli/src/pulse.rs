@@ -222,4 +222,26 @@ mod tests {
             assert!(text.contains(&format!("{} s old", age_ms / 1_000)), "{text}");
         }
     }
+
+    #[test]
+    fn a_clock_that_is_off_is_named_this_machines_or_an_authoritys() {
+        let clocks = |ahead: [Option<i64>; 4]| {
+            let mut pulse = pulse(&[Some(100); 4], 200);
+            for (one, ahead_ms) in pulse.authorities.iter_mut().zip(ahead) {
+                one.ahead_ms = ahead_ms;
+            }
+            (pulse.to_text(), pulse.to_json())
+        };
+        let (text, json) = clocks([Some(40), Some(-30), Some(20), None]);
+        assert!(text.contains("7 known") && text.contains("-0.0 s") && !text.contains("off"), "{text}");
+        assert_eq!(json["clock_behind_ms"], 20);
+        assert!(json["authorities"][3]["clock_ahead_ms"].is_null());
+        let (text, _) = clocks([Some(3_600_000); 4]);
+        assert!(text.contains("THIS MACHINE'S CLOCK IS OFF by -3600.0 s"), "{text}");
+        let (text, _) = clocks([Some(10), Some(0), Some(-10), Some(3_600_000)]);
+        assert!(text.contains("the clock of authority-3 is off by +3600.0 s"), "{text}");
+        assert!(!text.contains("THIS MACHINE"), "{text}");
+        let (text, json) = clocks([None; 4]);
+        assert!(json["clock_behind_ms"].is_null() && !text.contains("clocks"), "{text}");
+    }
 }

@@ -124,8 +124,8 @@ impl NetworkFile {
     pub(crate) fn add(&mut self, listed: Vec<Listed>) {
         for Listed { endpoint, archive, .. } in listed {
             let service = Service { archive, ..Service::of(endpoint) };
-            match self.nodes.iter_mut().find(|node| node.account == service.account) {
-                Some(node) => *node = service,
+            match self.nodes.iter().position(|node| node.account == service.account) {
+                Some(place) => self.nodes[place] = service,
                 None if self.nodes.len() < NODES_MAX => self.nodes.push(service),
                 None => (),
             }
