@@ -3,13 +3,14 @@
 
 use crate::{
     failure::{Exit, Failure, Outcome},
-    net::Net,
+    net::{Net, known},
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Supervisor as _, tokio::Context};
 use posync_client::{
     account::{Final, Submitter, beside},
-    connection::{Connection, Error, Follow, Heard},
+    connection::{Connection, Endpoint, Error, Follow, Heard, LEARNED_MAX},
+    known::Listed,
     light::{self, Subject, SyncProof},
 };
 use posync_protocol::{
@@ -57,9 +58,13 @@ impl Ledger {
         let parameters = net.parameters(context, key).await?;
         let (client, over) = (context.child("ledger"), context.child("network"));
         let connection = Connection::new(client, over, key.clone(), net.file.endpoints(), net.light.clone());
+        connection.learn(&net.known);
         connection.raise_floor(net.file.checkpoint.height);
         // One node alone could show an old state: two are compared, and reads stay near that height.
         connection.compare().await.map_err(failed)?;
+        if let Some(directory) = &net.directory {
+            known::renew(directory, &connection).await;
+        }
         Ok(Self { connection, parameters })
     }
 
@@ -94,9 +99,27 @@ impl Ledger {
         self.connection.header(height).await.map_err(|error| missing(height, error))
     }
 
-    /// Asks all authorities at once; returns the proven answer of each, in their order.
+    /// Asks all known nodes at once; returns the proven answer of each: those of the network file in their order,
+    /// then those that were learned.
     pub(crate) async fn survey(&self) -> Vec<Heard> {
         self.connection.survey().await
+    }
+
+    /// The nodes in the ledger's list, at most `most`.
+    pub(crate) async fn listed(&self, most: usize) -> Outcome<Vec<Listed>> {
+        posync_client::known::listed(&self.connection, most).await.map_err(failed)
+    }
+
+    /// By how many milliseconds the clock of each known node is ahead of this machine's, if it says.
+    pub(crate) async fn clocks(&self) -> Vec<(Endpoint, Option<i64>)> {
+        self.connection.clocks().await
+    }
+
+    /// Learns the nodes in the ledger's list, so that [`Self::survey`] asks them too.
+    pub(crate) async fn learn(&self) -> Outcome {
+        let listed = self.listed(LEARNED_MAX).await?.into_iter().map(|node| node.endpoint);
+        self.connection.learn(&listed.collect::<Vec<_>>());
+        Ok(())
     }
 
     /// Accounts of all registered providers, in the order of their indices.

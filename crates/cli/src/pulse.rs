@@ -1,6 +1,11 @@
 //! The pulse of a network: which authorities answer, what they prove, and since when no block is new.
 
-use crate::{ledger::Ledger, net::Net};
+use crate::{
+    ledger::Ledger,
+    net::{Net, file::Service},
+};
+use posync_client::connection::Heard;
+use posync_protocol::record::Seat;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,12 +14,16 @@ const LATE_BLOCKS: u64 = 20;
 const LATE_MS_MIN: u64 = 10_000;
 /// Blocks by which an authority may be behind the newest and still count as keeping up.
 const BEHIND_BLOCKS_MAX: u64 = 16;
+/// Milliseconds by which clocks may differ before `status` points at it: what a block's time can bear.
+const SKEW_MS_MAX: i64 = 2_000;
 
 /// An authority and its answer to a question asked just now.
 struct Authority {
     name: String,
     /// The newest height that it proves, or the reason why it proves none.
     newest: Result<u64, String>,
+    /// Milliseconds by which its clock is ahead of this machine's, if it says.
+    ahead_ms: Option<i64>,
 }
 
 /// The state of the network as a client sees it.
@@ -25,6 +34,8 @@ pub(crate) struct Pulse {
     age_ms: Option<u64>,
     late_ms: u64,
     authorities: Vec<Authority>,
+    /// Number of nodes known here, with and without a seat.
+    nodes: usize,
 }
 
 impl Pulse {
@@ -36,13 +47,26 @@ impl Pulse {
         let (height, time_ms) = newest.map_or((0, None), |header| (header.height, Some(header.time_ms)));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let now = u64::try_from(now).unwrap_or(u64::MAX);
-        let authorities = net.file.nodes.iter().zip(heard).map(|(node, heard)| {
-            let newest = heard.newest.map(|header| header.height);
-            Authority { name: net.name(node), newest }
+        let clocks = ledger.clocks().await;
+        let nodes = heard.len();
+        let authorities = seated(ledger, net, heard).await.into_iter().map(|heard| {
+            let ahead_ms = clocks.iter().find(|(endpoint, _)| *endpoint == heard.endpoint);
+            Authority {
+                name: net.name(&Service::of(heard.endpoint.clone())),
+                newest: heard.newest.map(|header| header.height),
+                ahead_ms: ahead_ms.and_then(|(_, ahead)| *ahead),
+            }
         });
         let late_ms = (ledger.parameters().block_ms * LATE_BLOCKS).max(LATE_MS_MIN);
         let age_ms = time_ms.map(|time_ms| now.saturating_sub(time_ms));
-        Self { height, age_ms, late_ms, authorities: authorities.collect() }
+        Self { height, age_ms, late_ms, authorities: authorities.collect(), nodes }
+    }
+
+    /// Median of the authorities' clocks less this machine's, in milliseconds.
+    fn ahead_ms(&self) -> Option<i64> {
+        let mut all: Vec<i64> = self.authorities.iter().filter_map(|one| one.ahead_ms).collect();
+        all.sort_unstable();
+        all.get(all.len() / 2).copied()
     }
 
     /// Number of authorities that answer and keep up.
@@ -80,11 +104,12 @@ impl Pulse {
             .iter()
             .map(|one| {
                 json!({ "name": one.name, "answers": one.newest.is_ok(), "height": one.newest.as_ref().ok(),
-                    "why": one.newest.as_ref().err() })
+                    "clock_ahead_ms": one.ahead_ms, "why": one.newest.as_ref().err() })
             })
             .collect();
         json!({ "state": self.state(self.is_late(), self.has_quorum()), "quorum": self.has_quorum(),
             "answering": self.answering(), "needed": self.needed(),
+            "nodes_known": self.nodes, "clock_behind_ms": self.ahead_ms(),
             "seconds_since_block": self.age_ms.map(|age| age / 1_000), "authorities": authorities })
     }
 
@@ -109,8 +134,55 @@ impl Pulse {
             let why = one.newest.as_ref().err()?;
             Some(format!("\n          {} does not answer: {why}", one.name))
         });
-        text + &silent.collect::<String>()
+        text + &silent.collect::<String>() + &self.clocks()
     }
+
+    /// The clocks, and the nodes known.
+    fn clocks(&self) -> String {
+        let seconds = |ms: i64| format!("{:+.1} s", ms as f64 / 1_000.0);
+        let nodes = format!("\nnodes     {} known", self.nodes);
+        let Some(median) = self.ahead_ms() else { return nodes };
+        let own = if median.abs() > SKEW_MS_MAX {
+            format!(": THIS MACHINE'S CLOCK IS OFF by {}; set it", seconds(-median))
+        } else {
+            String::new()
+        };
+        let off = self.authorities.iter().filter_map(|one| {
+            let skew = one.ahead_ms? - median;
+            (skew.abs() > SKEW_MS_MAX).then(|| {
+                format!(
+                    "\n          the clock of {} is off by {}: its operator sets it",
+                    one.name,
+                    seconds(skew)
+                )
+            })
+        });
+        let off: String = off.collect();
+        format!(
+            "{nodes}\nclocks    this machine {} against the median of the authorities{own}{off}",
+            seconds(-median)
+        )
+    }
+}
+
+/// The answers of those that have a seat, each account once; of the nodes of the network file if the ledger does not
+/// say who has one.
+async fn seated(ledger: &Ledger, net: &Net, heard: Vec<Heard>) -> Vec<Heard> {
+    let mut once: Vec<Heard> = Vec::new();
+    for one in heard {
+        match once.iter_mut().find(|other| other.endpoint.account == one.endpoint.account) {
+            Some(other) if other.newest.is_err() => *other = one,
+            Some(_) => (),
+            None => once.push(one),
+        }
+    }
+    let keys = once.iter().map(|heard| Seat::key(&heard.endpoint.account)).collect();
+    let seats = ledger.read_all::<Seat>(keys).await.unwrap_or_default();
+    if seats.iter().all(Option::is_none) {
+        once.truncate(net.file.nodes.len());
+        return once;
+    }
+    once.into_iter().zip(seats).filter_map(|(heard, seat)| seat.map(|_| heard)).collect()
 }
 
 #[cfg(test)]
@@ -121,9 +193,10 @@ mod tests {
         let authority = |(place, newest): (usize, &Option<u64>)| Authority {
             name: format!("authority-{place}"),
             newest: newest.ok_or_else(|| "it hangs".to_owned()),
+            ahead_ms: None,
         };
         let authorities = newest.iter().enumerate().map(authority).collect();
-        Pulse { height: 100, age_ms: Some(age_ms), late_ms: 10_000, authorities }
+        Pulse { height: 100, age_ms: Some(age_ms), late_ms: 10_000, authorities, nodes: 7 }
     }
 
     #[test]
@@ -148,5 +221,27 @@ mod tests {
             assert_eq!(text.contains("it hangs"), newest.contains(&gone), "{text}");
             assert!(text.contains(&format!("{} s old", age_ms / 1_000)), "{text}");
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_named_this_machines_or_an_authoritys() {
+        let clocks = |ahead: [Option<i64>; 4]| {
+            let mut pulse = pulse(&[Some(100); 4], 200);
+            for (one, ahead_ms) in pulse.authorities.iter_mut().zip(ahead) {
+                one.ahead_ms = ahead_ms;
+            }
+            (pulse.to_text(), pulse.to_json())
+        };
+        let (text, json) = clocks([Some(40), Some(-30), Some(20), None]);
+        assert!(text.contains("7 known") && text.contains("-0.0 s") && !text.contains("off"), "{text}");
+        assert_eq!(json["clock_behind_ms"], 20);
+        assert!(json["authorities"][3]["clock_ahead_ms"].is_null());
+        let (text, _) = clocks([Some(3_600_000); 4]);
+        assert!(text.contains("THIS MACHINE'S CLOCK IS OFF by -3600.0 s"), "{text}");
+        let (text, _) = clocks([Some(10), Some(0), Some(-10), Some(3_600_000)]);
+        assert!(text.contains("the clock of authority-3 is off by +3600.0 s"), "{text}");
+        assert!(!text.contains("THIS MACHINE"), "{text}");
+        let (text, json) = clocks([None; 4]);
+        assert!(json["clock_behind_ms"].is_null() && !text.contains("clocks"), "{text}");
     }
 }

@@ -176,8 +176,37 @@ fn follows(net: &Net, home: &Path, line: &str) {
     let user = net.directory.join("user.key").display().to_string();
     ask(&["--net", file, "--key", &user, "send", &node.account, "7"]);
     let has = ask(&["--net", line, "account", &node.account]);
-    assert_eq!(has["balance"]["sync"], "7.000000000", "{has}");
+    assert_eq!(has["balance"]["sync"], "7.000000000", "it cannot pay the deposit, and locks nothing: {has}");
+    assert!(node.log().contains("the ledger does not list it"), "{}", node.log());
+    is_known(net, (home, file), &mut node);
+}
+
+/// The node lists itself once it has the money. A client that was born with it alone learns the authorities from
+/// the ledger and goes on without it.
+fn is_known(net: &Net, (home, file): (&Path, &str), node: &mut Member) {
+    net.ask(&["send", &node.account, "200"]);
+    let exported = home.join("exported.toml").display().to_string();
+    eventually(180, "the ledger lists the node and the authorities", || {
+        let written = ask(&["--net", file, "net", "export", &exported]);
+        let shown = ask(&["net", "show", "--net", &exported]);
+        written["nodes"] == 5_u64 && row(&shown["nodes"], &node.account).is_some()
+    });
+    let client = home.join("client");
+    fs::create_dir(&client).expect("made");
+    fs::copy(file, client.join("network.toml")).expect("copied");
+    let client = client.display().to_string();
+    let shown = ask(&["net", "show", "--net", &client, "--ask"]);
+    assert_eq!(shown["known"].as_array().map(Vec::len), Some(4), "{shown}");
+    let status = ask(&["--net", &client, "status"]);
+    assert_eq!(status["consensus"]["nodes_known"], 5_u64, "{status}");
+    assert_eq!(status["consensus"]["needed"], 3_u64, "seats count, nodes without one do not: {status}");
+    let behind = status["consensus"]["clock_behind_ms"].as_i64().expect("the authorities say their time");
+    assert!(behind.abs() < 10_000, "all run on one machine: {status}");
     assert_eq!(node.end(), Some(0), "{}", node.log());
+    let after = ask(&["--net", &client, "account", &node.account]);
+    assert!(after["height"].as_u64() >= status["height"].as_u64(), "the learned nodes answer: {after}");
+    let (code, said) = refuse(&["--net", file, "account", &node.account]);
+    assert!(code != 0 && said.contains("no node of the network answers"), "{said}");
 }
 
 fn joined<'a>(first: &[&'a str], then: &[&'a str]) -> Vec<&'a str> {

@@ -24,7 +24,7 @@ use posync_client::{
     account::Submitter,
     channel::SharedNetwork,
     connection::{Connection, Endpoint},
-    floor,
+    floor, known,
     light::{Light, NetworkKey},
 };
 use posync_protocol::{Account, Hash, limits::Parameters};
@@ -100,6 +100,8 @@ impl<C: Contents> Consumer<C> {
             Connection::new(asking, network.clone(), key.clone(), others, light).beginning_at(first + 1);
         if keeps_floor {
             floor::keep(context.child("floor"), &connection, &format!("{partition}-floor")).await;
+            let both = vec![connection.clone(), second.clone()];
+            known::keep(context.child("known"), both, &format!("{partition}-known"), None).await;
         }
         let submitter = Submitter::new(connection.clone(), key.clone(), parameters);
         let kept = if loaded.hides_shards() { kept(&loaded.agreements) } else { Default::default() };

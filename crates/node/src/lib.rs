@@ -13,6 +13,7 @@
 //! for the deterministic runtime. It is instantiated nowhere else, because its code is generated where
 //! its types become concrete.
 
+pub mod announce;
 pub mod application;
 pub mod ceremony;
 pub mod config;

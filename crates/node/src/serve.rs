@@ -40,7 +40,7 @@ use posync_protocol::{
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 /// Upper bound on the headers up to a certificate: 64 of half a KiB, and slack.
@@ -219,6 +219,7 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
         }
         let answer = match ask {
             Ask::Info(_) => self.info(),
+            Ask::Clock(_) => self.clock(),
             Ask::Submit(bytes) => self.submit(call.peer(), bytes.into_inner()).await,
             Ask::Receipt(id) => self.receipt(&id).await,
             Ask::Read(keys) => self.read(keys.into_inner()).await,
@@ -233,6 +234,11 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
         };
         // A caller that has left does not need the answer.
         let _ = call.finish(&answer).await;
+    }
+
+    fn clock(&self) -> Answer {
+        let since = self.context.current().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Answer::Clock(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
     fn info(&self) -> Answer {

@@ -13,9 +13,11 @@
 //!    each slot at its place.
 //! 5. The books: rows add up to their epoch, pools cover payments, ratios are at most one.
 //! 6. Seats: index and account agree, the bonds add up to their sum.
-//! 7. Every record is reachable.
+//! 7. Nodes: each has a seat or one place with its deposit.
+//! 8. Every record is reachable.
 
 mod books;
+mod nodes;
 mod seats;
 mod service;
 
@@ -27,9 +29,9 @@ use crate::{
     limits::{PLACES_MAX, PROVIDERS_MAX, SLOTS_MAX},
     record::{
         AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
-        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Offences, Offer, PROBE_RING, Peak, Probe,
-        Provider, ProviderAt, Reports, Reputation, RoundInfo, Seat, SeatAt, ServiceRound, Settlement,
-        SlotTree, System, Usage,
+        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Node, NodeAt, Offences, Offer, PROBE_RING,
+        Peak, Probe, Provider, ProviderAt, Reports, Reputation, RoundInfo, Seat, SeatAt, ServiceRound,
+        Settlement, SlotTree, System, Usage,
     },
 };
 use alloc::{collections::BTreeMap, vec::Vec};
@@ -100,6 +102,7 @@ pub fn check_all(slots: impl IntoIterator<Item = (Key, Slot)>, supply: Amount) -
     check_money(&state, &system, supply)?;
     books::check(&state, &system)?;
     seats::check(&state, &system)?;
+    nodes::check(&state, &system)?;
     service::check(&state, &system)?;
     let reached = walk(&state, &system)?;
     check_reached(&state, &system, &reached)?;
@@ -141,7 +144,9 @@ fn check_decodes(state: &State) -> Result<(), Broken> {
         + each::<FaultRing>(state)?
         + each::<FaultBits>(state)?
         + each::<Measured>(state)?
-        + each::<Probe>(state)?;
+        + each::<Probe>(state)?
+        + each::<Node>(state)?
+        + each::<NodeAt>(state)?;
     equal("slots of a known kind", widest(count(state.slots.len())), known)
 }
 
@@ -154,6 +159,9 @@ fn check_money(state: &State, system: &System, supply: Amount) -> Result<(), Bro
         let usage = usage?;
         sums[1] += usage.voucher_reserve.grains();
         sums[2] += usage.deposit.grains();
+    }
+    for node in state.all::<Node>() {
+        sums[2] += node?.deposit.grains();
     }
     for provider in state.all::<Provider>() {
         let provider = provider?;

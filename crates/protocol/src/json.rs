@@ -528,6 +528,8 @@ names! {
     Books "books"
     Peak "peak"
     Seat "seat"
+    Node "node"
+    NodeAt "node at a place"
     SeatAt "seat at an index"
     FaultRing "faulty rounds by epoch"
     FaultBits "faulty rounds"

@@ -45,6 +45,7 @@ pub mod invariants;
 pub mod json;
 pub mod ledger;
 pub mod limits;
+pub mod node;
 mod number;
 pub mod operation;
 pub mod provider;

@@ -86,6 +86,14 @@ pub const OPERATOR_BYTES: usize = 32;
 pub const ADDRESS_BYTES_MAX: usize = 120;
 /// Most addresses of a provider.
 pub const ADDRESSES_MAX: usize = 2;
+/// Places in the list of nodes without a seat: a client reads all of them in four proven reads.
+pub const NODES_MAX: u32 = 256;
+/// Least deposit of a node without a seat: a tenth of the lowest bond of a provider. The whole list costs
+/// 25,600 SYNC to fill.
+pub const NODE_DEPOSIT_MIN: Amount = Amount::sync(100);
+/// A taken place needs a deposit that is higher by one part in this many, so that every change of hands
+/// locks more money.
+pub const NODE_RAISE_DIVISOR: u128 = 4;
 /// Most bytes of a region's name.
 pub const REGION_BYTES_MAX: usize = 24;
 /// Most bytes of a file's name in a gateway's catalogue.

@@ -31,7 +31,7 @@ use crate::{
         READS, REDEEM_VOUCHERS_MAX, REGION_BYTES_MAX, SETTLE_SLOTS_MAX, STORAGE_PROOF_VOUCHERS_MAX,
         SUM_LEVELS_MAX,
     },
-    provider,
+    node, provider,
     record::Address,
     reputation, settlement, storage_proof,
 };
@@ -560,6 +560,25 @@ encoded! {
     }
 }
 
+encoded! {
+    #[json]
+    /// Lists the signer's node, changes its entry, or withdraws it (ND-1).
+    AnnounceNode {
+        /// Address of its node service, `host:port`; `None` withdraws the node and returns its deposit.
+        address: Option<Address>,
+        /// True if it keeps every block.
+        archive: bool,
+        /// Name of its region, UTF-8; may be empty.
+        region: Bounded<u8, REGION_BYTES_MAX>,
+        /// Place in the list to take; once the node is listed, a hint that must match. Zero for a seat.
+        place: u32,
+        /// Money to add to the node's deposit; zero for a seat.
+        deposit_add: Amount,
+        /// The node that stands at the place and is displaced; a hint that must match.
+        displaces: Option<Account>,
+    }
+}
+
 operations! {
     |body, signer, context, chain, touched, working|
 
@@ -706,6 +725,14 @@ operations! {
         touches: capacity::touches(signer, body, touched),
         apply: capacity::measure(working, signer, body),
         signatures: body.signatures(chain),
+    }
+    /// Lists a node that serves the network's state, or withdraws it.
+    19 AnnounceNode(AnnounceNode): Paid {
+        fits: structure::announcement_fits(body),
+        check: Ok(()),
+        touches: node::touches(signer, body, touched),
+        apply: node::announce(working, signer, body),
+        signatures: [],
     }
 }
 

@@ -116,6 +116,9 @@ codes! {
     117 GrowthSuspended "the provider was away for three epochs and takes no new data; store elsewhere, or wait until it is back";
     118 ChallengeOpen "reads of the provider are due, and a close by both would hide them; close again once it has answered";
     119 NoGas "the gas quota, spread over the agreement's epochs, exceeds what the provider declared; ask for less or choose another";
+    120 NodePlace "the node is listed at another place, or another node stands there than the one named; read the list again";
+    121 NodeDeposit "a free place in the list of nodes needs 100 SYNC, a taken one a quarter more than its node's deposit; add to the deposit";
+    122 NodeUnknown "the account has no node in the list; there is nothing to withdraw";
 }
 
 impl commonware_codec::Write for Code {

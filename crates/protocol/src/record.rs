@@ -114,12 +114,14 @@ macro_rules! record {
 mod books;
 mod capacity;
 mod faults;
+mod nodes;
 mod seats;
 mod service;
 
 pub use books::*;
 pub use capacity::*;
 pub use faults::*;
+pub use nodes::*;
 pub use seats::*;
 pub use service::*;
 
@@ -146,7 +148,7 @@ record! {
         storage_pools: Amount,
         /// Sum of the bonds of all providers.
         bonds: Amount,
-        /// Sum of the deposits of all agreements.
+        /// Sum of the deposits of all agreements and of all listed nodes.
         deposits: Amount,
         /// Money burned since genesis.
         burned: Amount,
@@ -313,7 +315,7 @@ record! {
     }
 }
 
-/// A provider's address as `host:port`, UTF-8.
+/// Address of a service as `host:port`, UTF-8.
 pub type Address = Bounded<u8, ADDRESS_BYTES_MAX>;
 
 record! {

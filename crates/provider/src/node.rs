@@ -32,33 +32,38 @@ type Alone = dyn Fn(Endpoint) -> Connection + Send + Sync;
 /// Asks nodes one by one, over separate connections that end with the question.
 #[derive(Clone)]
 pub struct Confirmers {
-    endpoints: Vec<Endpoint>,
+    endpoints: Arc<dyn Fn() -> Vec<Endpoint> + Send + Sync>,
     alone: Arc<Alone>,
     /// Index of the node to begin with; it advances with each question.
     next: Arc<AtomicUsize>,
 }
 
 impl Confirmers {
-    /// Uses the nodes of `endpoints`, each account once.
+    /// Uses the nodes that `endpoints` returns at each question, each account once.
     pub fn new(
-        endpoints: &[Endpoint],
+        endpoints: impl Fn() -> Vec<Endpoint> + Send + Sync + 'static,
         alone: impl Fn(Endpoint) -> Connection + Send + Sync + 'static,
     ) -> Self {
+        Self { endpoints: Arc::new(endpoints), alone: Arc::new(alone), next: Arc::default() }
+    }
+
+    fn once(&self) -> Vec<Endpoint> {
         let mut once: Vec<Endpoint> = vec![];
-        for endpoint in endpoints {
+        for endpoint in (self.endpoints)() {
             if once.iter().all(|known| known.account != endpoint.account) {
-                once.push(endpoint.clone());
+                once.push(endpoint);
             }
         }
-        Self { endpoints: once, alone: Arc::new(alone), next: Arc::default() }
+        once
     }
 
     async fn prove(&self, keys: &[Key], least: u64) -> Result<Vec<Proven>, LedgerError> {
-        let (nodes, first) = (self.endpoints.len(), self.next.fetch_add(1, Ordering::Relaxed));
+        let endpoints = self.once();
+        let (nodes, first) = (endpoints.len(), self.next.fetch_add(1, Ordering::Relaxed));
         let mut proofs = vec![];
         let mut last = LedgerError::Unreachable("no node is configured".into());
         for place in (0..nodes).map(|place| (first + place) % nodes) {
-            match (self.alone)(self.endpoints[place].clone()).read_many(keys).await {
+            match (self.alone)(endpoints[place].clone()).read_many(keys).await {
                 Ok(proved) if proved.header.height >= least => {
                     proofs.push((proved.header.height, proved.value));
                 }

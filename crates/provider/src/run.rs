@@ -27,7 +27,7 @@ use commonware_runtime::{Clock, Metrics, Network, Resolver, Spawner, Storage};
 use posync_client::{
     channel::{self, Listen, SharedNetwork},
     connection::Connection,
-    floor,
+    floor, known,
     light::Light,
     rpc::{self, Server, Service as _},
     watch,
@@ -202,10 +202,13 @@ where
         let (context, key) = (asking.child("alone"), key.clone());
         Connection::new(context, sockets.clone(), key, vec![endpoint], believed.clone())
     };
-    let confirmers = Confirmers::new(&config.nodes, alone);
     let (dialing, key) = (context.child("connection"), config.key.clone());
     let connection = Connection::new(dialing, network.clone(), key, config.nodes.clone(), light);
     floor::keep(context.child("floor"), &connection, &format!("{}-floor", config.partition)).await;
+    let learned = format!("{}-known", config.partition);
+    known::keep(context.child("known"), vec![connection.clone()], &learned, None).await;
+    let all = connection.clone();
+    let confirmers = Confirmers::new(move || all.nodes(), alone);
     Node::start(context.child("follower"), connection, confirmers, config.key.clone(), config.parameters)
 }
 

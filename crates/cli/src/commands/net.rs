@@ -1,4 +1,4 @@
-//! `posync net show|export`: checks a network file, and writes one with a newer checkpoint.
+//! `posync net show|export`: checks a network file, and writes one with a newer checkpoint and all known nodes.
 
 use crate::{
     failure::Outcome,
@@ -7,7 +7,7 @@ use crate::{
     output::{Output, table},
     session, target,
 };
-use posync_client::connection::Heard;
+use posync_client::connection::{Endpoint, Heard, LEARNED_MAX};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -26,7 +26,8 @@ enum Command {
         #[arg(long)]
         ask: bool,
     },
-    /// Write the network file with the newest certified block as its checkpoint
+    /// Write the network file with the newest certified block as its checkpoint, and the nodes that the ledger
+    /// lists
     Export {
         /// The file to write
         file: PathBuf,
@@ -41,6 +42,7 @@ impl NetCommand {
             Command::Show { ask: false } => show(&net, &[], output),
             Command::Show { ask: true } => session::run(async |context| {
                 let ledger = Ledger::open(&context, &net).await?;
+                ledger.learn().await?;
                 show(&net, &ledger.survey().await, output)
             }),
             Command::Export { file } => session::run(async |context| {
@@ -48,11 +50,19 @@ impl NetCommand {
                 let height = ledger.certified_height().await?;
                 let header = ledger.header(height).await?;
                 let mut newer = net.file.clone();
+                newer.add(ledger.listed(LEARNED_MAX).await?);
                 newer.checkpoint = Checkpoint { height, block: header.digest() };
                 target::replace(&file, newer.to_toml().as_bytes())?;
-                let value = json!({ "file": file, "height": height, "line": newer.to_line() });
+                let value = json!({ "file": file, "height": height, "nodes": newer.nodes.len(),
+                    "gateways": newer.gateways.len(), "line": newer.to_line() });
                 output.answer(&value, || {
-                    format!("wrote {}, with block {height}\n{}", file.display(), newer.to_line())
+                    format!(
+                        "wrote {}, with block {height}, {} nodes and {} gateways\n{}",
+                        file.display(),
+                        newer.nodes.len(),
+                        newer.gateways.len(),
+                        newer.to_line()
+                    )
                 })
             }),
         }
@@ -62,11 +72,20 @@ impl NetCommand {
 /// Prints the network file; `heard` holds what its nodes answered, in their order.
 fn show(net: &Net, heard: &[Heard], output: Output) -> Outcome {
     let file = &net.file;
-    let answers = |place: usize| match heard.get(place).map(|heard| &heard.newest) {
-        None => "not asked".into(),
-        Some(Ok(header)) => format!("proves block {}", header.height),
-        Some(Err(why)) => format!("does not answer: {why}"),
+    let answer = |heard: &Heard| match &heard.newest {
+        Ok(header) => format!("proves block {}", header.height),
+        Err(why) => format!("does not answer: {why}"),
     };
+    let answers = |place: usize| heard.get(place).map_or("not asked".into(), answer);
+    // Nodes that the ledger lists follow those of the file.
+    let known = heard.get(file.nodes.len()..).unwrap_or_default();
+    let learned: Vec<Value> = known
+        .iter()
+        .map(|heard| {
+            let Endpoint { account, address } = &heard.endpoint;
+            json!({ "account": account.to_string(), "address": address.to_string(), "answer": answer(heard) })
+        })
+        .collect();
     let nodes: Vec<Value> = file
         .nodes
         .iter()
@@ -83,7 +102,7 @@ fn show(net: &Net, heard: &[Heard], output: Output) -> Outcome {
         .collect();
     let value = json!({ "chain": net.chain(), "network_key": net.network_key(),
         "parameters": hex::encode(file.parameters), "checkpoint": { "height": file.checkpoint.height,
-        "block": hex::encode(file.checkpoint.block) }, "nodes": nodes, "gateways": gateways, "line": file.to_line() });
+        "block": hex::encode(file.checkpoint.block) }, "nodes": nodes, "known": learned, "gateways": gateways, "line": file.to_line() });
     output.answer(&value, || {
         let rows: Vec<Vec<String>> = file
             .nodes
@@ -93,6 +112,10 @@ fn show(net: &Net, heard: &[Heard], output: Output) -> Outcome {
                 let kind = if node.archive { "archive" } else { "node" };
                 vec![kind.into(), node.address.to_string(), node.account.to_string(), answers(place)]
             })
+            .chain(known.iter().map(|heard| {
+                let Endpoint { account, address } = &heard.endpoint;
+                vec!["known".into(), address.to_string(), account.to_string(), answer(heard)]
+            }))
             .chain(file.gateways.iter().map(|gateway| {
                 vec!["gateway".into(), gateway.address.to_string(), gateway.account.to_string(), String::new()]
             }))

@@ -13,7 +13,7 @@ use posync_protocol::{
     Account, Bounded, Hash, Record as _, Slot,
     books::tree,
     limits::SETTLEMENT_RING,
-    record::{AccountState, Audit, Books, Provider, ProviderAt, Reputation, Seat, Settlement, System},
+    record::{AccountState, Audit, Books, Node, Provider, ProviderAt, Reputation, Seat, Settlement, System},
 };
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -70,6 +70,11 @@ enum Record {
         /// The authority: sync1..., or the name of a member such as authority-0
         account: String,
     },
+    /// The entry of a node in the ledger's list: its address, its place and its deposit
+    Node {
+        /// The node: sync1..., or the name of a member such as authority-0
+        account: String,
+    },
     /// The totals of an epoch, with the root over its rows
     Books {
         /// Epoch of the books
@@ -120,6 +125,7 @@ impl Record {
             Self::Settlement { account, epoch } => records::settlement(&net.resolve(account)?, *epoch),
             Self::Reputation { account } => Subject::of_account::<Reputation>(&net.resolve(account)?),
             Self::Seat { account } => Subject::of_account::<Seat>(&net.resolve(account)?),
+            Self::Node { account } => Subject::of_account::<Node>(&net.resolve(account)?),
             Self::Payout { epoch, .. } | Self::Books { epoch } => {
                 Subject::new::<Books>(&[&epoch.to_be_bytes()]).expect("8 bytes fit")
             }

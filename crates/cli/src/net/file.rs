@@ -17,6 +17,7 @@ use commonware_codec::Encode as _;
 use posync_client::{
     address::Address,
     connection::Endpoint,
+    known::Listed,
     light::{self, Light},
 };
 use posync_node::genesis::Genesis;
@@ -48,6 +49,13 @@ pub(crate) struct Service {
     pub(crate) address: Address,
     /// True for a node that keeps every block.
     pub(crate) archive: bool,
+}
+
+impl Service {
+    /// A node as the ledger lists it.
+    pub(crate) fn of(endpoint: Endpoint) -> Self {
+        Self { account: endpoint.account, address: endpoint.address, archive: false }
+    }
 }
 
 /// A block that was certified when the file was written.
@@ -110,6 +118,18 @@ impl NetworkFile {
     pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
         let endpoint = |node: &Service| Endpoint { account: node.account, address: node.address.clone() };
         self.nodes.iter().map(endpoint).collect()
+    }
+
+    /// Adds the nodes of the ledger's list, up to the bound; a node that has moved gets its new address.
+    pub(crate) fn add(&mut self, listed: Vec<Listed>) {
+        for Listed { endpoint, archive, .. } in listed {
+            let service = Service { archive, ..Service::of(endpoint) };
+            match self.nodes.iter().position(|node| node.account == service.account) {
+                Some(place) => self.nodes[place] = service,
+                None if self.nodes.len() < NODES_MAX => self.nodes.push(service),
+                None => (),
+            }
+        }
     }
 
     /// The light client that verifies under the network key.

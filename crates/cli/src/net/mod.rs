@@ -11,6 +11,7 @@
 //! Only a devnet's directory knows its members by name and process; no command needs that.
 
 pub(crate) mod file;
+pub(crate) mod known;
 
 use crate::{
     failure::{Exit, Failure, Outcome},
@@ -24,6 +25,7 @@ use commonware_math::algebra::Random as _;
 use commonware_runtime::{Supervisor as _, tokio::Context};
 use file::{FILE, NetworkFile, Service};
 use posync_client::{
+    connection::Endpoint,
     light::Light,
     rpc::{self, Client},
 };
@@ -71,6 +73,8 @@ pub(crate) struct Net {
     pub(crate) light: Light,
     /// The directory that was named, if it was one.
     pub(crate) directory: Option<PathBuf>,
+    /// Nodes that earlier commands learned from the ledger; none without a directory.
+    pub(crate) known: Vec<Endpoint>,
     /// Members with names and processes; none outside a devnet's directory.
     pub(crate) members: Vec<Member>,
     key: Option<PathBuf>,
@@ -116,8 +120,9 @@ impl Net {
 
     fn of(file: NetworkFile, directory: Option<PathBuf>) -> Outcome<Self> {
         let (light, gateway) = (file.light()?, file.gateways.first().cloned());
+        let known = directory.as_ref().map(|at| known::read(at, &file)).unwrap_or_default();
         let (members, key) = Default::default();
-        Ok(Self { file, light, directory, members, key, gateway })
+        Ok(Self { file, light, directory, known, members, key, gateway })
     }
 
     /// The network key in hex.
@@ -187,7 +192,8 @@ impl Net {
     /// [`Failure`] that gives the reason of each node.
     pub(crate) async fn parameters(&self, context: &Context, key: &PrivateKey) -> Outcome<Parameters> {
         let mut reasons = Vec::new();
-        let nodes = &self.file.nodes;
+        let learned = self.known.iter().map(|node| Service::of(node.clone()));
+        let nodes: Vec<Service> = self.file.nodes.iter().cloned().chain(learned).collect();
         // Every command begins elsewhere, so that no node has all the work.
         let first = usize::from(keys::account(&PrivateKey::random(commonware_utils::sys_rng())).0[0]);
         for node in (0..nodes.len()).map(|i| &nodes[(first + i) % nodes.len()]) {

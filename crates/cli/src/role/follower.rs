@@ -1,11 +1,12 @@
 //! Runs a node without a seat: it follows the nodes of its network file and serves reads.
 
-use super::{GENESIS_FILE, settings::Settings, start, watching};
+use super::{GENESIS_FILE, announcing::Announcing, settings::Settings, start, watching};
 use crate::{
     failure::{Exit, Failure, Outcome},
     keys, net,
 };
 use commonware_runtime::{Spawner as _, Supervisor as _};
+use posync_client::connection::Endpoint;
 use posync_node::{follower, genesis::Genesis};
 use std::{fs, path::Path, sync::Arc};
 
@@ -15,11 +16,14 @@ pub(super) fn run(settings: &Settings) -> Outcome {
     let key = settings.key()?;
     let account = keys::account(&key).to_string();
     let listen = settings.listen("service_listen")?;
-    settings.announced("service_advertise", "service_listen")?;
+    let reached = settings.announced("service_advertise", "service_listen")?;
     let alerts = settings.alerts()?;
     let net = net::of_role(settings)?;
     let genesis = genesis(&directory.join(GENESIS_FILE), &net.chain())?;
     let pages = usize::try_from(settings.count("page_cache_pages")?).unwrap_or(usize::MAX);
+    let own_node = Endpoint { account: keys::account(&key), address: start::loopback(listen).into() };
+    let nodes = std::iter::once(own_node).chain(net.file.endpoints()).collect();
+    let announcing = Announcing::new(settings, key.clone(), nodes, &reached)?;
     let own = follower::Settings {
         genesis: Arc::new(genesis),
         key,
@@ -29,7 +33,8 @@ pub(super) fn run(settings: &Settings) -> Outcome {
         archive: settings.flag("archive")?,
     };
     watching::space(directory.clone(), account.clone(), alerts.clone(), watching::authority_space);
-    let ready: follower::Beside<commonware_runtime::tokio::Context> = Box::new(|context, handle| {
+    let ready: follower::Beside<commonware_runtime::tokio::Context> = Box::new(move |context, handle| {
+        announcing.start(&context, &handle);
         let (heights, began) = (handle.heights(), handle.applied());
         drop(context.child("ready").spawn(move |_| start::tell_ready(heights, began)));
     });

@@ -168,7 +168,7 @@ impl Made<'_> {
         let mut steps = Vec::new();
         let settings = match self.role {
             Role::Authority => "advertise, service_advertise",
-            Role::Node => "service_advertise, archive",
+            Role::Node => "service_advertise, archive, region",
             Role::Provider => "operator, region, capacity, advertise",
             Role::Gateway => "owner, users, listen",
         };
@@ -190,6 +190,13 @@ impl Made<'_> {
             steps.push(format!(
                 "copy {GENESIS_FILE} of the network to {at}; it is public, and any member has it"
             ));
+        }
+        if self.role == Role::Node {
+            steps.push(
+                "send 101 SYNC to the account above: a deposit of 100 lists the node for clients and returns when it \
+                 leaves the list; announce = false serves without it"
+                    .into(),
+            );
         }
         if matches!(self.role, Role::Provider | Role::Gateway) {
             steps.push("send money to the account above".into());

@@ -6,6 +6,7 @@
 //!   posync devnet            ──► the same files with a dealt key, the same start, as children
 //! ```
 
+mod announcing;
 mod follower;
 pub(crate) mod init;
 pub(crate) mod settings;

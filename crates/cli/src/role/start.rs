@@ -3,7 +3,7 @@
 //! It needs no parent and reads no input. SIGTERM, SIGINT and SIGHUP end it with 0; every other end has
 //! another code and a line that says why.
 
-use super::{GENESIS_FILE, follower, settings::Settings, watching};
+use super::{GENESIS_FILE, announcing::Announcing, follower, settings::Settings, watching};
 use crate::{
     descriptors,
     devnet::restart::Restarts,
@@ -177,7 +177,7 @@ fn authority(settings: &Settings, other_stopped: bool) -> Outcome {
     let account = keys::account(&key);
     let (listen, service) = (settings.listen("listen")?, settings.listen("service_listen")?);
     settings.announced("advertise", "listen")?;
-    settings.announced("service_advertise", "service_listen")?;
+    let reached = settings.announced("service_advertise", "service_listen")?;
     let alerts = settings.alerts()?;
     let genesis = directory.join(GENESIS_FILE);
     if !genesis.exists() {
@@ -197,9 +197,10 @@ fn authority(settings: &Settings, other_stopped: bool) -> Outcome {
         nodes.extend(net.file.endpoints().into_iter().filter(|node| node.account != account));
     }
     watching::space(directory.clone(), account.to_string(), alerts.clone(), watching::authority_space);
+    let announcing = Announcing::new(settings, key.clone(), nodes.clone(), &reached)?;
     let serving = Serving { key: key.clone(), address: service };
     let (operations, services) = serve::over_sockets(serving);
-    let why = match run_tokio(config, operations, beside(key, nodes, alerts.clone(), services)) {
+    let why = match run_tokio(config, operations, beside(key, nodes, alerts.clone(), announcing, services)) {
         Ok(()) => SERVICE_ENDED.to_owned(),
         Err(error @ RunError::SecondSigner(..)) => {
             alerts.offline(&account.to_string(), None, &error.to_string());
@@ -261,10 +262,17 @@ fn running_already(settings: &Settings) -> Failure {
     )
 }
 
-/// The services of a node, with the auditor and the alerts of its seat beside them. The node survives
-/// the end of those two.
-fn beside(key: PrivateKey, nodes: Vec<Endpoint>, alerts: Alerts, services: TokioServices) -> TokioServices {
+/// The services of a node, with the auditor, the alerts and the announcement of its seat beside them. The node
+/// survives the end of those.
+fn beside(
+    key: PrivateKey,
+    nodes: Vec<Endpoint>,
+    alerts: Alerts,
+    announcing: Announcing,
+    services: TokioServices,
+) -> TokioServices {
     Box::new(move |context, handle, channel| {
+        announcing.start(&context, &handle);
         watching::seat(context.child("seat_alerts"), handle.clone(), keys::account(&key), alerts);
         let (heights, began) = (handle.heights(), handle.applied());
         drop(context.child("ready").spawn(move |_| tell_ready(heights, began)));

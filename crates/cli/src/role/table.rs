@@ -46,6 +46,7 @@ pub(super) struct Setting {
 const ALL: &[Role] = &[Authority, Provider, Gateway, Node];
 const NODES: &[Role] = &[Authority, Node];
 const AUTHORITY: &[Role] = &[Authority];
+const NODE: &[Role] = &[Node];
 const SERVICES: &[Role] = &[Provider, Gateway];
 const PROVIDER: &[Role] = &[Provider];
 const GATEWAY: &[Role] = &[Gateway];
@@ -129,6 +130,29 @@ pub(super) const TABLE: &[Setting] = &[
         Kind::Announce,
         "\"\"",
         "host:port at which clients reach the node service. Without it `service_listen` is announced.",
+    ),
+    setting(
+        "announce",
+        NODES,
+        Kind::Flag,
+        "true",
+        "True lists this node in the ledger, so that clients find it; a changed address reaches the ledger by\n\
+         itself. False takes it off the list, and returns its deposit.",
+    ),
+    setting(
+        "announce_deposit",
+        NODE,
+        Kind::Count,
+        "100",
+        "Most SYNC that this node locks for its place in the list: 100 for a free one, more if all are taken.\n\
+         The deposit returns when the node leaves the list.",
+    ),
+    setting(
+        "region",
+        NODES,
+        Kind::Text,
+        "\"\"",
+        "Name of the region, such as eu-north, at most 24 bytes; it stands in the list of nodes.",
     ),
     setting(
         "archive",

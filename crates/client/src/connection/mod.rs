@@ -18,12 +18,14 @@
 
 mod error;
 mod follow;
+mod known;
 mod pool;
 #[cfg(test)]
 mod tests;
 
 pub use error::Error;
 pub use follow::{Follow, FollowBodies, Run};
+pub use pool::LEARNED_MAX;
 use pool::{At, Failed, Pool};
 
 use crate::{
@@ -68,6 +70,8 @@ const APART_BLOCKS_MAX: u64 = 4;
 const COMPARE: Duration = Duration::from_secs(2);
 /// Extra time that the slower of two nodes gets.
 const GRACE: Duration = Duration::from_millis(500);
+/// Most nodes that are asked for what one of them cannot show.
+const ASKED_MAX: u32 = 6;
 /// Time that a node has to answer a request.
 const ANSWER: Duration = Duration::from_millis(ANSWER_MS_MAX);
 
@@ -546,7 +550,7 @@ impl Connection {
             }
             Error::Unavailable(Unavailable::Moved | Unavailable::Busy) => false,
             // This is one node's word; another may keep more blocks, or be ahead.
-            Error::Unavailable(_) => attempt + 1 >= nodes,
+            Error::Unavailable(_) => attempt + 1 >= nodes.min(ASKED_MAX),
             // Nodes may disagree about nonces for a moment: another node's answer would mislead.
             Error::Refused(Code::NonceOld | Code::NonceGap) => true,
             Error::Refused(_) => attempt + 1 >= nodes.min(2),

@@ -9,16 +9,22 @@
 //! 1. Tasks that fail together leave a node once: one of them switches, and a connection that another
 //!    task has made since is kept.
 //! 2. Dialling one node delays no request to another.
-//! 3. Nodes with fewer failures in a row are asked first; an accepted answer resets the count.
+//! 3. Nodes with fewer failures in a row are asked first; an accepted answer resets the count. Among equals,
+//!    near ones come first, each list in its own order, so that callers spread.
+//! 4. The nodes given at the start stay for ever; at most [`LEARNED_MAX`] are learned later.
 
 use super::{Endpoint, Error};
 use crate::rpc::{self, Client};
 use commonware_macros::select;
+use commonware_utils::sync::Mutex as Lock;
 use futures::future::{BoxFuture, Either, select as either};
 use posync_protocol::wire::node::{Answer, Ask};
 use std::{
     pin::pin,
-    sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::Mutex;
@@ -29,6 +35,12 @@ pub(super) type Sleep = dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync
 
 /// Time without an answer after which a second node is asked as well.
 const HEDGE: Duration = Duration::from_secs(1);
+/// Most nodes that are learned from the ledger, beside those given at the start.
+pub const LEARNED_MAX: usize = 64;
+/// Round trip of a node that was not measured.
+const UNMEASURED: u64 = u64::MAX;
+/// Milliseconds by which a node may be slower than twice the nearest one and still count as near.
+const NEAR_MS: u64 = 10;
 
 /// The node and the connection that a request went to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,11 +75,36 @@ struct Node {
     open: Mutex<Option<Open>>,
     /// Failures since the last accepted answer.
     strikes: AtomicU32,
+    /// Round trip of the last measured question, in milliseconds.
+    trip_ms: AtomicU64,
+}
+
+impl Node {
+    fn new(endpoint: Endpoint) -> Arc<Self> {
+        let (strikes, trip_ms) = (AtomicU32::new(0), AtomicU64::new(UNMEASURED));
+        Arc::new(Self { endpoint, open: Mutex::new(None), strikes, trip_ms })
+    }
+
+    fn strikes(&self) -> u32 {
+        self.strikes.load(Ordering::Relaxed)
+    }
+
+    fn trip_ms(&self) -> Option<u64> {
+        Some(self.trip_ms.load(Ordering::Relaxed)).filter(|trip| *trip != UNMEASURED)
+    }
+}
+
+/// The longest round trip that counts as near, by the best node that answers.
+fn near_ms(nodes: &[Arc<Node>]) -> u64 {
+    let answering = nodes.iter().filter(|node| node.strikes() == 0);
+    answering.filter_map(|node| node.trip_ms()).min().map_or(UNMEASURED, |best| 2 * best + NEAR_MS)
 }
 
 /// The nodes, and which of them is asked.
 pub(super) struct Pool {
-    nodes: Vec<Node>,
+    nodes: Lock<Vec<Arc<Node>>>,
+    /// Number of nodes that were given at the start.
+    given: usize,
     current: AtomicUsize,
     generations: AtomicU64,
     dial: Box<Dial>,
@@ -77,18 +114,102 @@ pub(super) struct Pool {
 impl Pool {
     /// Starts with the endpoint at `start`, modulo their number.
     pub(super) fn new(endpoints: Vec<Endpoint>, start: usize, dial: Box<Dial>, sleep: Box<Sleep>) -> Self {
-        let node = |endpoint| Node { endpoint, open: Mutex::new(None), strikes: AtomicU32::new(0) };
-        let current = AtomicUsize::new(start % endpoints.len().max(1));
-        let nodes = endpoints.into_iter().map(node).collect();
-        Self { nodes, current, generations: AtomicU64::new(0), dial, sleep }
+        let given = endpoints.len();
+        let current = AtomicUsize::new(start % given.max(1));
+        let nodes = Lock::new(endpoints.into_iter().map(Node::new).collect());
+        Self { nodes, given, current, generations: AtomicU64::new(0), dial, sleep }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.nodes.len()
+        self.nodes.lock().len()
+    }
+
+    fn node(&self, place: usize) -> Option<Arc<Node>> {
+        self.nodes.lock().get(place).cloned()
     }
 
     pub(super) fn endpoint(&self, place: usize) -> Option<Endpoint> {
-        self.nodes.get(place).map(|node| node.endpoint.clone())
+        self.node(place).map(|node| node.endpoint.clone())
+    }
+
+    /// All nodes, those given at the start first.
+    pub(super) fn endpoints(&self) -> Vec<Endpoint> {
+        self.nodes.lock().iter().map(|node| node.endpoint.clone()).collect()
+    }
+
+    /// The learned nodes alone.
+    pub(super) fn learned(&self) -> Vec<Endpoint> {
+        self.nodes.lock()[self.given..].iter().map(|node| node.endpoint.clone()).collect()
+    }
+
+    /// Adds the nodes that are not there yet, and returns their number. Beyond [`LEARNED_MAX`] a node takes the
+    /// place of the learned one with the most failures, if that is not in the list any more.
+    pub(super) fn learn(&self, listed: &[Endpoint]) -> usize {
+        let mut nodes = self.nodes.lock();
+        let mut added = 0;
+        for endpoint in listed {
+            if nodes.iter().any(|node| node.endpoint == *endpoint) {
+                continue;
+            }
+            if nodes.len() < self.given + LEARNED_MAX {
+                nodes.push(Node::new(endpoint.clone()));
+                added += 1;
+                continue;
+            }
+            let current = self.current();
+            let gone = |place: &usize| *place != current && !listed.contains(&nodes[*place].endpoint);
+            let worst = (self.given..nodes.len()).filter(gone).max_by_key(|place| nodes[*place].strikes());
+            if let Some(place) = worst {
+                nodes[place] = Node::new(endpoint.clone());
+                added += 1;
+            }
+        }
+        added
+    }
+
+    /// The nodes whose round trip is not known, without those that failed last.
+    pub(super) fn unmeasured(&self) -> Vec<usize> {
+        let nodes = self.nodes.lock();
+        let wanted = |place: &usize| nodes[*place].strikes() == 0 && nodes[*place].trip_ms().is_none();
+        (0..nodes.len()).filter(wanted).collect()
+    }
+
+    pub(super) fn measured(&self, place: usize, trip: Duration) {
+        if let Some(node) = self.node(place) {
+            let trip = u64::try_from(trip.as_millis()).unwrap_or(UNMEASURED - 1);
+            node.trip_ms.store(trip, Ordering::Relaxed);
+        }
+    }
+
+    /// Leaves the current node without blame if it is far, for a near one that is not in `avoid`; `draw`
+    /// chooses among several.
+    pub(super) fn prefer_near(&self, avoid: &[Endpoint], draw: u64) {
+        let nodes = self.nodes.lock();
+        let (current, near) = (self.current(), near_ms(&nodes));
+        let is_far = |node: &Node| node.trip_ms().is_some_and(|trip| trip > near);
+        if !nodes.get(current).is_some_and(|node| is_far(node)) {
+            return;
+        }
+        let fits = |place: &usize| {
+            let node = &nodes[*place];
+            node.strikes() == 0
+                && node.trip_ms().is_some_and(|trip| trip <= near)
+                && !avoid.contains(&node.endpoint)
+        };
+        let fitting: Vec<usize> = (0..nodes.len()).filter(fits).collect();
+        if let Some(place) = fitting.get(draw as usize % fitting.len().max(1)) {
+            let _ = self.current.compare_exchange(current, *place, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+
+    /// Closes the connection to a node that is not the current one.
+    pub(super) fn close(&self, place: usize) {
+        if place != self.current()
+            && let Some(node) = self.node(place)
+            && let Ok(mut held) = node.open.try_lock()
+        {
+            *held = None;
+        }
     }
 
     pub(super) fn current(&self) -> usize {
@@ -97,25 +218,29 @@ impl Pool {
 
     /// Makes the endpoint at `place` the current one.
     pub(super) fn begin_at(&self, place: usize) {
-        self.current.store(place % self.nodes.len().max(1), Ordering::Release);
+        self.current.store(place % self.len().max(1), Ordering::Release);
     }
 
     pub(super) fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         (self.sleep)(duration)
     }
 
-    /// The best node other than the one at `place`: fewest strikes, then the next in the list.
+    /// The best node other than the one at `place`: fewest strikes, near, then the next in the list.
     pub(super) fn beside(&self, place: usize) -> Option<usize> {
-        let count = self.nodes.len();
+        let nodes = self.nodes.lock();
+        let (count, near) = (nodes.len(), near_ms(&nodes));
         let others = (1..count).map(|step| (place + step) % count);
-        others.min_by_key(|other| self.nodes[*other].strikes.load(Ordering::Relaxed))
+        others.min_by_key(|other| {
+            let node = &nodes[*other];
+            (node.strikes(), node.trip_ms().is_some_and(|trip| trip > near))
+        })
     }
 
     /// Returns an open connection to the node at `place`, dialling if necessary.
     pub(super) async fn client(&self, place: usize) -> Result<(At, Client<rpc::Node>), Failed> {
         let nobody = At::nowhere(place);
         let failed = |error| Failed { at: nobody, error };
-        let node = self.nodes.get(place).ok_or_else(|| failed(Error::NoEndpoint))?;
+        let node = self.node(place).ok_or_else(|| failed(Error::NoEndpoint))?;
         let mut held = node.open.lock().await;
         if let Some(open) = held.as_ref().filter(|open| !open.client.is_gone()) {
             return Ok((At { place, generation: open.generation }, open.client.clone()));
@@ -129,7 +254,7 @@ impl Pool {
 
     /// Leaves a node for the next best one, unless another task has done so.
     pub(super) fn leave(&self, at: At) {
-        let Some(node) = self.nodes.get(at.place) else { return };
+        let Some(node) = self.node(at.place) else { return };
         node.strikes.fetch_add(1, Ordering::Relaxed);
         // If the lock is held, another task is dialling the node again.
         if let Ok(mut held) = node.open.try_lock()
@@ -144,7 +269,7 @@ impl Pool {
 
     /// Resets the node's strikes, as its answer was accepted.
     fn clear(&self, at: At) {
-        if let Some(node) = self.nodes.get(at.place) {
+        if let Some(node) = self.node(at.place) {
             node.strikes.store(0, Ordering::Relaxed);
         }
     }

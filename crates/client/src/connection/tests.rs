@@ -227,3 +227,51 @@ fn a_long_run_comes_in_parts_and_none_is_lost() {
         assert_eq!(seen, all);
     });
 }
+
+/// A pool of nodes whose round trips in milliseconds are known, as far as they are given.
+fn measured(trips: &[Option<u64>]) -> (Pool, Vec<Endpoint>) {
+    let endpoint = |place: usize| Endpoint {
+        account: Account([place as u8; 32]),
+        address: SocketAddr::from(([10, 0, 0, place as u8], 100)).into(),
+    };
+    let endpoints: Vec<Endpoint> = (0..trips.len()).map(endpoint).collect();
+    let dial = |_| pending().boxed();
+    let pool = Pool::new(endpoints.clone(), 0, Box::new(dial), Box::new(|_| pending().boxed()));
+    for (place, trip) in trips.iter().enumerate() {
+        if let Some(trip) = trip {
+            pool.measured(place, Duration::from_millis(*trip));
+        }
+    }
+    (pool, endpoints)
+}
+
+#[test]
+fn a_far_node_is_left_for_a_near_one_and_callers_spread_over_the_near_ones() {
+    let (far, near, nearer, unknown) = (Some(200), Some(25), Some(10), None);
+    let trips = [far, near, far, nearer, unknown, near];
+    let chosen = |draw| {
+        let (pool, endpoints) = measured(&trips);
+        pool.prefer_near(&endpoints[5..], draw);
+        pool.current()
+    };
+    assert_eq!([chosen(0), chosen(1), chosen(2), chosen(3)], [1, 3, 1, 3], "the near ones but the avoided");
+    let (pool, _) = measured(&[near, nearer, far]);
+    pool.prefer_near(&[], 1);
+    assert_eq!(pool.current(), 0, "a near node is not left for a nearer one");
+    let (pool, _) = measured(&[unknown, near, nearer]);
+    pool.prefer_near(&[], 1);
+    assert_eq!(pool.current(), 0, "nor is one whose distance is not known");
+}
+
+#[test]
+fn a_near_node_comes_first_among_equals_and_a_failed_one_last() {
+    let (pool, _) = measured(&[Some(10), Some(300), Some(20), Some(15)]);
+    assert_eq!(pool.beside(0), Some(2), "the next near one in the list");
+    pool.leave(At::nowhere(2));
+    assert_eq!(pool.beside(0), Some(3));
+    pool.leave(At::nowhere(3));
+    assert_eq!(pool.beside(0), Some(1), "a far node that answers is better than near ones that do not");
+    pool.leave(At::nowhere(0));
+    pool.prefer_near(&[], 0);
+    assert_eq!(pool.current(), 1, "the nearest of those that answer counts as near");
+}

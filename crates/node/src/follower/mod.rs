@@ -33,7 +33,7 @@ use commonware_runtime::{
 use futures::FutureExt as _;
 use posync_client::{
     connection::{Connection, Endpoint},
-    descriptors,
+    descriptors, known,
     light::Light,
     volume,
 };
@@ -129,6 +129,14 @@ pub async fn run<E: Runtime + Resolver, N: Network>(
     let upstream = others(&key, upstream)?;
     let light = Light::new(genesis.chain(), genesis.network_key());
     let connection = Connection::new(context.child("upstream"), dialing, key.clone(), upstream, light);
+    let learned = format!("{prefix}-known");
+    known::keep(
+        context.child("known"),
+        vec![connection.clone()],
+        &learned,
+        Some(Account::of(&key.public_key())),
+    )
+    .await;
     let relay = Relay::new(context.child("relay"), genesis.chain(), connection.clone());
     let parts = FollowerParts {
         genesis,

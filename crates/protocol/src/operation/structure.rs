@@ -5,13 +5,13 @@
 //! computes keys is in range.
 
 use super::{
-    Close, Measure, Open, Operation, Reasked, Redeem, Redemption, RefusedPlacement, RegisterProvider,
-    SetDataSet, Settle, StorageProof, TopUp, UpdateProvider,
+    AnnounceNode, Close, Measure, Open, Operation, Reasked, Redeem, Redemption, RefusedPlacement,
+    RegisterProvider, SetDataSet, Settle, StorageProof, TopUp, UpdateProvider,
 };
 use crate::{
     Account, AgreementId, Amount, Code, capacity,
     ledger::BlockContext,
-    limits::{OPERATION_BYTES_MAX, PLACES_MAX, PROVIDERS_MAX, Parameters, SLOTS_MAX},
+    limits::{NODES_MAX, OPERATION_BYTES_MAX, PLACES_MAX, PROVIDERS_MAX, Parameters, SLOTS_MAX},
     record::Address,
 };
 use commonware_codec::EncodeSize;
@@ -59,6 +59,16 @@ pub(super) fn registration_fits(body: &RegisterProvider) -> bool {
 
 pub(super) fn update_fits(body: &UpdateProvider) -> bool {
     body.index < PROVIDERS_MAX && addresses_fit(&body.addresses)
+}
+
+/// A withdrawal carries nothing but the place.
+pub(super) fn announcement_fits(body: &AnnounceNode) -> bool {
+    let is_bare = !body.archive && body.region.is_empty() && body.deposit_add == Amount::ZERO;
+    let entry = match &body.address {
+        Some(address) => is_text(address) && (body.region.is_empty() || is_text(&body.region)),
+        None => is_bare && body.displaces.is_none(),
+    };
+    entry && body.place < NODES_MAX
 }
 
 /// True if there is at least one address and each is text.

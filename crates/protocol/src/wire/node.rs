@@ -2,7 +2,7 @@
 //!
 //! The answers of a node are of three kinds. *Proved*: headers up to the next certificate, one certificate,
 //! proofs against a header's roots. *Checkable*: bodies and receipts, by the roots in a proved header. *Its
-//! word*: `Info`, the height of a receipt, events. Clients rely on the first two only.
+//! word*: `Info`, its clock, the height of a receipt, events. Clients rely on the first two only.
 
 use crate::{
     Account, Bounded, Code, Hash, Key, Operation, Slot,
@@ -55,6 +55,8 @@ tagged! {
         7 => Header(u64),
         /// Dial the caller back at its own address; answered `Dialled`.
         8 => DialBack(DialBack),
+        /// The time of the node's machine; answered `Clock`.
+        9 => Clock(Nothing),
     }
 }
 
@@ -88,6 +90,8 @@ tagged! {
         8 => Unavailable(Unavailable),
         /// The outcome of a `DialBack`.
         9 => Dialled(Dialled),
+        /// Milliseconds since 1970 by the clock of the node's machine: its word.
+        10 => Clock(u64),
     }
 }
 

@@ -105,11 +105,25 @@ fn line() -> impl Strategy<Value = Move> {
     )
 }
 
+/// Two actors that list nodes at one place, and withdraw them.
+fn nodes() -> impl Strategy<Value = Move> {
+    (prop::sample::select(vec!["a", "b"]), 100..150_u32, any::<bool>()).prop_map(
+        |(actor, deposit, leaves)| {
+            Move::Line(if leaves {
+                format!("{actor} withdraw")
+            } else {
+                format!("{actor} node deposit={deposit}s")
+            })
+        },
+    )
+}
+
 fn moves() -> impl Strategy<Value = Move> {
     let by = || prop::sample::select(ACTORS.to_vec());
     let set = (0..2_usize, 0..5_u32, any::<bool>(), prop::option::of(1..60_000_usize), 1..4_u64, by());
     prop_oneof![
         16 => line(),
+        2 => nodes(),
         8 => (set, prop::bool::weighted(0.9)).prop_map(|((of, slot, remove, add, above, by), signed)| {
             Move::Set { of, slot, remove, add, above, by, signed }
         }),
@@ -300,7 +314,7 @@ fn signed(world: &World, keepers: &mut [Keeper; 2], steps: &[Move], stage: &Stag
 /// The generator reaches every kind: at least one operation of each is accepted.
 #[test]
 fn the_generator_reaches_every_kind_of_operation() {
-    let config = Config { cases: 24, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 32, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(
         config,
         proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
@@ -317,7 +331,7 @@ fn the_generator_reaches_every_kind_of_operation() {
     assert!(ran.is_ok(), "{ran:?}");
     let done = done.into_inner();
     let lines = ["send", "register", "update", "leave", "open", "topup", "close", "closealone", "rotate"];
-    let more = ["redeem", "refusal", "evidence", "unjail"];
+    let more = ["node", "withdraw", "redeem", "refusal", "evidence", "unjail"];
     let bodies = ["SetDataSet", "StorageProof", "Settle", "Measure", "AuditCommit", "AuditReveal"];
     let missing: Vec<&str> =
         lines.iter().chain(&more).chain(&bodies).copied().filter(|kind| !done.contains_key(*kind)).collect();

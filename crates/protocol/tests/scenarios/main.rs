@@ -25,6 +25,7 @@ mod honest;
 mod json;
 mod keeper;
 mod messages;
+mod nodes;
 mod numbers;
 mod populated;
 mod properties;
@@ -60,6 +61,8 @@ const TABLES: &[&str] = &[
     books::REFUSED,
     books::JAILED,
     books::SUSPENDED,
+    nodes::ACCEPTED,
+    nodes::REFUSED,
     provider::ACCEPTED,
     provider::REFUSED,
     voucher::ACCEPTED,

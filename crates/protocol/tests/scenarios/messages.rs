@@ -86,6 +86,7 @@ fn node_asks() -> Vec<node::Ask> {
         node::Ask::Body(5),
         node::Ask::Events(5),
         node::Ask::Header(5),
+        node::Ask::Clock(node::Nothing {}),
         node::Ask::DialBack(node::DialBack {
             port: 7,
             account: ACCOUNT,
@@ -112,6 +113,7 @@ fn node_answers() -> Vec<node::Answer> {
         node::Answer::Body(node_body()),
         node::Answer::Events(node::BlockEvents { receipts: receipts(), events: few(events), last: true }),
         node::Answer::Unavailable(node::Unavailable::Busy),
+        node::Answer::Clock(7),
         node::Answer::Dialled(node::Dialled {
             ip: [3; 16],
             outcome: node::DialOutcome::TimedOut(node::Nothing {}),

@@ -225,6 +225,7 @@ const LINES: &[&str] = &[
     "b refusal p leaves=5",
     "a evidence s view=3",
     "r unjail bond=1s",
+    "a node place=4 deposit=100s",
 ];
 
 /// Number of operations that [`operation`] can build.

@@ -9,9 +9,9 @@ use posync_protocol::{
     limits::{OPERATION_BYTES_MAX, Parameters},
     record::{
         AccountState, Agreement, Audit, Books, Closing, Commitment, DataSet, Ending, Endings, Endpoint,
-        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Offences, Offer, Peak, Probe, Provider,
-        ProviderAt, Reports, Reputation, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, System,
-        Usage,
+        FaultBits, FaultRing, FeeTree, Market, Measured, Newcomer, Node, NodeAt, Offences, Offer, Peak,
+        Probe, Provider, ProviderAt, Reports, Reputation, RoundInfo, Seat, SeatAt, ServiceRound, Settlement,
+        SlotTree, System, Usage,
     },
 };
 use proptest::prelude::*;
@@ -59,6 +59,8 @@ fn kinds() -> Vec<Kind> {
         kind::<ServiceRound>(),
         kind::<Commitment>(),
         kind::<Reports>(),
+        kind::<Node>(),
+        kind::<NodeAt>(),
     ]
 }
 

@@ -8,16 +8,16 @@ use posync_protocol::{
         REGION_BYTES_MAX, SUM_LEVELS_MAX,
     },
     operation::{
-        Answer, AuditCommit, AuditReveal, Close, CloseAlone, Commitments, DataSetClaim, Evidence, FoundRead,
-        Measure, MissingRead, Open, ProbeCount, Proposals, ProvedRead, Reasked, Redeem, Redemption,
-        RefusedPlacement, RegisterProvider, Report, RotateKey, SetDataSet, Settle, StillMissing,
+        AnnounceNode, Answer, AuditCommit, AuditReveal, Close, CloseAlone, Commitments, DataSetClaim,
+        Evidence, FoundRead, Measure, MissingRead, Open, ProbeCount, Proposals, ProvedRead, Reasked, Redeem,
+        Redemption, RefusedPlacement, RegisterProvider, Report, RotateKey, SetDataSet, Settle, StillMissing,
         StorageProof, SumPath, TopUp, Transfer, Unjail, UpdateProvider, Voucher,
     },
     record::{
         self, AccountState, Agreement, Audit, Books, Challenge, Closing, Commitment, DataSet, Ending,
         Endings, Endpoint, FAULT_BYTES, FaultBits, FaultRing, FeeTree, Finding, Lock, Market, Measured,
-        Missing, Newcomer, Offences, Offer, Peak, Probe, Provider, ProviderAt, Ratio, Reports, Reputation,
-        RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, System, Usage, Version,
+        Missing, Newcomer, Node, NodeAt, Offences, Offer, Peak, Probe, Provider, ProviderAt, Ratio, Reports,
+        Reputation, RoundInfo, Seat, SeatAt, ServiceRound, Settlement, SlotTree, System, Usage, Version,
     },
 };
 
@@ -145,7 +145,20 @@ fn seat_records() -> Vec<(&'static str, Slot)> {
         ("record/Seat", seat.to_slot()),
         ("record/SeatAt", SeatAt { account: ACCOUNT }.to_slot()),
         ("record/Offences", Offences { epoch: u64::MAX, seats: FULL }.to_slot()),
+        ("record/Node", node().to_slot()),
+        ("record/NodeAt", NodeAt { account: ACCOUNT }.to_slot()),
     ]
+}
+
+fn node() -> Node {
+    Node {
+        place: Some(u32::MAX),
+        address: full(b'a'),
+        archive: true,
+        region: full(b'r'),
+        deposit: Amount::MAX,
+        announced: u64::MAX,
+    }
 }
 
 /// Samples of the service audits' records.
@@ -453,6 +466,7 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("body/AuditReveal", Body::AuditReveal(reveal())),
         ("body/Evidence", Body::Evidence(Evidence::Proposals(Proposals { headers: full(header()) }))),
         ("body/Measure", Body::Measure(measure())),
+        ("body/AnnounceNode", Body::AnnounceNode(announcement())),
         (
             "body/Evidence/commitments",
             Body::Evidence(Evidence::Commitments(Commitments {
@@ -461,6 +475,17 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
             })),
         ),
     ]
+}
+
+fn announcement() -> AnnounceNode {
+    AnnounceNode {
+        address: Some(full(b'a')),
+        archive: true,
+        region: full(b'r'),
+        place: u32::MAX,
+        deposit_add: Amount::MAX,
+        displaces: Some(ACCOUNT),
+    }
 }
 
 const fn audit_commit() -> AuditCommit {

@@ -15,8 +15,9 @@ use posync_protocol::{
     block::{HEADER_NAMESPACE, Header, with_chain},
     limits::{ADDRESSES_MAX, OPERATOR_BYTES},
     operation::{
-        CLOSE_NAMESPACE, Close, CloseAlone, Evidence, Open, Proposals, Redeem, Redemption, RefusedPlacement,
-        RegisterProvider, RotateKey, TopUp, Transfer, Unjail, UpdateProvider, Voucher, sign,
+        AnnounceNode, CLOSE_NAMESPACE, Close, CloseAlone, Evidence, Open, Proposals, Redeem, Redemption,
+        RefusedPlacement, RegisterProvider, RotateKey, TopUp, Transfer, Unjail, UpdateProvider, Voucher,
+        sign,
     },
     record::{Address, Agreement, Offer, Provider, Reputation},
 };
@@ -184,6 +185,7 @@ impl Stage {
             "refusal" => Body::Refusal(self.refusal(line)),
             "evidence" => Body::Evidence(self.proposals(line)),
             "unjail" => Body::Unjail(Unjail { bond_add: line.amount("bond", Amount::ZERO) }),
+            "node" | "withdraw" => Body::AnnounceNode(announce(line)),
             verb => panic!("no such verb: {verb}"),
         }
     }
@@ -351,6 +353,19 @@ fn register(line: &Line<'_>) -> RegisterProvider {
         term_max: line.slot("term", TERM_MAX),
         addresses: addresses(line, "127.0.0.1:1"),
         region: text(line.named.get("region").unwrap_or(&"north")),
+    }
+}
+
+/// `a node place=1 deposit=100s`: lists a node; `a withdraw place=1` takes it off.
+fn announce(line: &Line<'_>) -> AnnounceNode {
+    let is_listed = line.verb == "node";
+    AnnounceNode {
+        address: is_listed.then(|| text(line.named.get("address").unwrap_or(&"127.0.0.1:3"))),
+        archive: line.number("archive", 0) > 0,
+        region: text(line.named.get("region").unwrap_or(if is_listed { &"north" } else { &"" })),
+        place: line.slot("place", 0),
+        deposit_add: line.amount("deposit", Amount::ZERO),
+        displaces: line.named.get("displaces").map(|name| account(name)),
     }
 }
 

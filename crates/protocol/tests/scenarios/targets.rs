@@ -111,6 +111,8 @@ const KINDS: &[fn(&Slot) -> bool] = &[
     of_kind::<ServiceRound>,
     of_kind::<Commitment>,
     of_kind::<Reports>,
+    of_kind::<Node>,
+    of_kind::<NodeAt>,
 ];
 
 /// True if this file knows the kind of the record.

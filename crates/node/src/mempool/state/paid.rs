@@ -48,6 +48,7 @@ fn moved(body: &Body) -> Amount {
         Body::UpdateProvider(update) => update.bond_add,
         Body::Open(open) => open.voucher_reserve,
         Body::TopUp(top_up) => top_up.amount,
+        Body::AnnounceNode(announcement) => announcement.deposit_add,
         _ => Amount::ZERO,
     }
 }

@@ -1,0 +1,53 @@
+//! The nodes that commands learned from the ledger, in a file of the directory that `--net` names.
+//!
+//! Invariant: the file is a help and no more. Without it, or if it is damaged or cannot be written, a command asks
+//! the nodes of the network file alone.
+
+use super::file::NetworkFile;
+use crate::target;
+use posync_client::{
+    connection::{Connection, Endpoint, LEARNED_MAX},
+    known,
+};
+use std::{
+    fs::{self, File},
+    io::Read as _,
+    path::Path,
+    time::Duration,
+};
+
+/// Name of the file.
+const FILE: &str = "nodes.known";
+/// Age at which the list is read anew.
+const FRESH: Duration = Duration::from_secs(600);
+/// Time that a command spends on it.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Most bytes that are read: more than the largest list.
+const BYTES_MAX: u64 = 64 << 10;
+
+/// The nodes that an earlier command learned.
+pub(super) fn read(directory: &Path, file: &NetworkFile) -> Vec<Endpoint> {
+    let mut bytes = Vec::new();
+    let opened = File::open(directory.join(FILE));
+    if opened.and_then(|file| file.take(BYTES_MAX).read_to_end(&mut bytes)).is_err() {
+        return Vec::new();
+    }
+    known::decode(&file.chain, &bytes).map(|(_, nodes)| nodes).unwrap_or_default()
+}
+
+/// Reads the ledger's list if the file is old, and keeps it there.
+pub(crate) async fn renew(directory: &Path, connection: &Connection) {
+    let path = directory.join(FILE);
+    let age = fs::metadata(&path).and_then(|about| about.modified()).ok().and_then(|at| at.elapsed().ok());
+    if age.is_some_and(|age| age < FRESH) {
+        return;
+    }
+    let Ok(Ok(listed)) = tokio::time::timeout(PATIENCE, known::listed(connection, LEARNED_MAX)).await else {
+        return;
+    };
+    let listed: Vec<Endpoint> = listed.into_iter().map(|node| node.endpoint).collect();
+    connection.learn(&listed);
+    let nodes = connection.learned();
+    // A directory that another user owns is read only.
+    let _ = target::replace(&path, &known::encode(&connection.light().chain(), 0, &nodes));
+}
