@@ -5,6 +5,7 @@
 //! in a second on a cold machine.
 
 mod campaign;
+mod hosts;
 mod idle;
 mod net;
 mod planted;
@@ -116,6 +117,7 @@ fn main() -> ExitCode {
         ["mutants", ref options @ ..] => tools::mutants(options),
         ["idle", ref options @ ..] => idle::run(options),
         ["trials", ref options @ ..] => trials::run(options),
+        ["hosts", ref options @ ..] => hosts::run(options),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             ExitCode::SUCCESS
