@@ -19,8 +19,8 @@ pub(crate) use world::unavailable;
 
 /// Longest time of a whole run.
 const FULL_MAX: Duration = Duration::from_secs(480);
-/// Providers of a small run: one for each shard of a segment.
-const PROVIDERS_SMALL: usize = 8;
+/// Providers of a small run: a put needs six.
+const PROVIDERS_SMALL: usize = 7;
 
 /// Providers that a full run begins with; three more join later.
 const PROVIDERS_FULL: usize = 9;
