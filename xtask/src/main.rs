@@ -6,6 +6,7 @@
 
 mod binaries;
 mod campaign;
+mod hosts;
 mod idle;
 mod net;
 mod planted;
@@ -85,11 +86,12 @@ const HISTORY: Step = Step {
 
 const USAGE: &str = "usage: cargo xtask test | tidy | campaign --seeds A..B [--jobs N] | fuzz [--seconds N] |
                         mutants [--sample N] [--seed S] | planted [NAME...] |
-                        idle [--minutes N] [--program FILE] | trials [NAME...] [--program FILE]
+                        idle [--minutes N] [--program FILE] | trials [NAME...] [--program FILE] |
+                        hosts [--small] [--program FILE]
 
   test      every check: format, tidy, the rules built alone, lint, all tests with real processes, a
             history of the ledger with the settings of a release, 40 seeds of the campaign, and a
-            minute of each fuzz target where a nightly toolchain is installed
+            minute of each fuzz target where a nightly toolchain is installed, and `hosts --small` as root on Linux
   tidy      the text of the sources: lengths, headers, impure words in the rules, citations, tics of language
   campaign  whole networks with faults drawn from seeds, each run twice: is anything lost? Also
             --again N (twice only every N-th seed), --only KINDS, --without KINDS, --show
@@ -99,6 +101,9 @@ const USAGE: &str = "usage: cargo xtask test | tidy | campaign --seeds A..B [--j
             processor time of every process, and whether minute N is within 10 % of minute N/3
   trials    large files, many small ones, a slow reader, stopped providers, equal payments on a local network of a
             release build: does each stay within its limit?
+  hosts     a network of machines of their own, each a network namespace with an address, a user and a directory:
+            ceremony, joins, lost disks, new addresses, a partition, a moved gateway, with the commands of
+            docs/operating.md and a release build; needs root. --small: ceremony, a file, an authority that comes back
   planted   builds each bug of docs/planted.md in turn: is it found by the test that must find it?";
 
 fn main() -> ExitCode {
@@ -116,6 +121,7 @@ fn main() -> ExitCode {
         ["mutants", ref options @ ..] => tools::mutants(options),
         ["idle", ref options @ ..] => idle::run(options),
         ["trials", ref options @ ..] => trials::run(options),
+        ["hosts", ref options @ ..] => hosts::run(options),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             ExitCode::SUCCESS
@@ -143,6 +149,7 @@ fn every_check(summary: &mut Summary) -> bool {
         && step(summary, &HISTORY)
         && campaign(summary)
         && fuzz(summary)
+        && hosts(summary)
 }
 
 /// Runs a step, or skips it if the toolchain lacks its component.
@@ -180,6 +187,19 @@ fn fuzz(summary: &mut Summary) -> bool {
         return true;
     }
     summary.time("fuzzing", || tools::fuzz("60") == ExitCode::SUCCESS)
+}
+
+/// The small network of machines, with the program that the tests were built with.
+fn hosts(summary: &mut Summary) -> bool {
+    if let Some(why) = hosts::unavailable() {
+        summary.skip("hosts", &why);
+        return true;
+    }
+    let program = tools::target_directory().join("debug/posync");
+    eprintln!("\n== hosts --small");
+    summary.time("hosts", || {
+        hosts::run(&["--small", "--program", &program.to_string_lossy()]) == ExitCode::SUCCESS
+    })
 }
 
 /// Runs cargo on the caller's terminal; returns false if it fails or does not start.

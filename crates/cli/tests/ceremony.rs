@@ -523,3 +523,32 @@ fn what_cannot_become_a_network_is_refused_before_anything_is_dealt() {
     assert!(code == Some(2) && why.contains("funded twice"), "{why}");
     assert!(world.all().iter().all(|index| !world.has(*index, "ceremony/begun")));
 }
+
+#[test]
+fn a_local_network_can_begin_with_a_ceremony_and_then_each_authority_has_its_own_share_alone() {
+    let mut net = common::Net::start_with(&["--ceremony", "--providers", "8"]);
+    let path = net.directory.join("network.toml");
+    let path = path.to_str().expect("text");
+    net.ask(&["put", path, "a file"]);
+    let copy = net.directory.with_file_name("copy");
+    net.ask(&["get", "a file", copy.to_str().expect("text")]);
+    assert_eq!(fs::read(path).expect("readable"), fs::read(&copy).expect("readable"));
+    net.down();
+
+    let authority = |index: usize| net.directory.join(format!("authority-{index}"));
+    for index in 0..4 {
+        assert!(!authority(index).join("ceremony").exists(), "the share is all that is left");
+        assert!(authority(index).join(SIGNATURES_FILE).exists());
+        let shares = files(&authority(index).join("secrets"));
+        assert!(!shares.is_empty(), "authority {index} has no share");
+        for other in (0..4).filter(|other| *other != index) {
+            for (file, bytes) in files(&authority(other)) {
+                assert!(
+                    !shares.iter().any(|(_, share)| contains(&bytes, share)),
+                    "{} has the share of authority {index}",
+                    file.display()
+                );
+            }
+        }
+    }
+}

@@ -34,6 +34,7 @@ mod repair;
 pub mod rules;
 pub mod run;
 pub mod serve;
+mod silence;
 pub mod steady;
 
 pub use follower::follow;

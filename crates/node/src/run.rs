@@ -14,6 +14,7 @@ use crate::{
     own_key::{OwnKey, Refusal},
     repair::{Damage, Repair, WISH},
     rules::UnknownRules,
+    silence,
     steady::{Anchor, ClockWatch, News, Steady, is_lost},
 };
 use commonware_cryptography::{ChaCha20Poly1305, Signer as _};
@@ -365,6 +366,7 @@ fn network_config(config: &Config) -> lookup::Config<Handshake> {
     network.allow_private_ips = config.settings.private;
     // Failed dials count, too: a restarted authority must not wait a minute for a peer that just tried it.
     network.peer_connection_cooldown = network.peer_connection_cooldown.min(COOLDOWN_MAX);
+    network.ping_frequency = silence::PING_EVERY;
     network.tracked_peer_sets = engine::PEER_SETS;
     // Each handshake takes a file descriptor, and those are counted.
     network.max_concurrent_handshakes = NZU32!(descriptors::PEER_HANDSHAKES);

@@ -10,6 +10,7 @@
 //! logged when it begins and when it ends. A node ends if its clock was set far away since its start and
 //! its network runs on without it ([`is_lost`]): its next start takes the time again.
 
+use crate::silence::{Attentive, Heard};
 use commonware_runtime::{
     BlobVersion, Clock, Error, Handle, Metrics, Name, Network, Resolver, SinkOf, Spawner, Storage, StreamOf,
     Supervisor,
@@ -224,15 +225,16 @@ impl<E: Storage> Storage for Steady<E> {
     }
 }
 
-impl<E: Network> Network for Steady<E> {
-    type Listener = E::Listener;
+impl<E: Network + Clock + Supervisor> Network for Steady<E> {
+    type Listener = Attentive<E, E::Listener>;
 
-    async fn bind(&self, socket: SocketAddr) -> Result<E::Listener, Error> {
-        self.inner.bind(socket).await
+    async fn bind(&self, socket: SocketAddr) -> Result<Self::Listener, Error> {
+        Ok(Attentive::new(&self.inner, self.inner.bind(socket).await?))
     }
 
-    async fn dial(&self, socket: SocketAddr) -> Result<(SinkOf<E>, StreamOf<E>), Error> {
-        self.inner.dial(socket).await
+    async fn dial(&self, socket: SocketAddr) -> Result<(SinkOf<Self>, StreamOf<Self>), Error> {
+        let (sink, stream) = self.inner.dial(socket).await?;
+        Ok((sink, Heard::new(&self.inner, stream)))
     }
 }
 

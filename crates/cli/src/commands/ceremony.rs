@@ -13,6 +13,7 @@ use crate::{
     role::{
         KEY_FILE,
         settings::{self, Settings},
+        start::end_with_the_parent,
     },
     target,
 };
@@ -55,6 +56,9 @@ pub(crate) struct Ceremony {
     /// Address to listen on; without it that of the card, or every address of the machine at its port
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<SocketAddr>,
+    /// End when standard input closes (given by `devnet`)
+    #[arg(long, hide = true)]
+    child: bool,
     /// Time after which a machine that has everything ends, although others have not confirmed that they do
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = time)]
     give_up_after: Duration,
@@ -118,6 +122,9 @@ impl Ceremony {
             Some(Part::Draft(compose)) => compose.run(),
             Some(Part::Show { file }) => shown(&read(&file)?, output),
             None => {
+                if self.child {
+                    end_with_the_parent();
+                }
                 let (dir, file) = self.dir.zip(self.file).expect("clap requires both");
                 attend(&dir, &read(&file)?, self.listen, self.give_up_after, output)
             }

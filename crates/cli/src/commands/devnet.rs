@@ -33,6 +33,9 @@ pub(crate) struct Devnet {
     /// Providers that keep shards, each of its own operator (10 if not given)
     #[arg(long, value_parser = clap::value_parser!(u16).range(i64::from(*layout::PROVIDERS.start())..=i64::from(*layout::PROVIDERS.end())))]
     providers: Option<u16>,
+    /// Make the key of a new network by a ceremony of its authorities, instead of dealing it; takes some seconds
+    #[arg(long)]
+    ceremony: bool,
     /// The network's directory; the one of --net if not given
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -60,9 +63,9 @@ impl Devnet {
         if self.fresh {
             clear(&directory)?;
         }
-        let Self { authorities, providers, alert_url, alert_ca, .. } = self;
+        let Self { authorities, providers, ceremony: by_ceremony, alert_url, alert_ca, .. } = self;
         let alert_ca = alert_ca.map(absolute).transpose()?;
-        let size = Size { authorities, providers, alert_url, alert_ca };
+        let size = Size { authorities, providers, by_ceremony, alert_url, alert_ca };
         let running = RefCell::new(Running::start(&directory, &size)?);
         let result = session::until_done(async |context| {
             let mut asked = Asked::listen()?;

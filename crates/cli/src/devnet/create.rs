@@ -13,9 +13,11 @@
 //!       log            the member's log
 //! ```
 //!
-//! One process generates all private keys here: right for one machine, wrong for any other network.
+//! One process generates all private keys here: right for one machine, wrong for any other network. With
+//! `devnet --ceremony` it generates the accounts' keys alone, and the authorities make the network key.
 
 use super::{
+    ceremony,
     layout::{self, Seat},
     running::Size,
 };
@@ -130,7 +132,7 @@ pub(crate) fn open(directory: &Path, size: &Size, rng: &mut impl CryptoRng) -> O
     }
     let authorities = size.authorities.unwrap_or(AUTHORITIES_USUAL);
     let providers = size.providers.unwrap_or(PROVIDERS_USUAL);
-    create(directory, authorities, providers, rng)
+    create(directory, (authorities, providers), size.by_ceremony, rng)
 }
 
 /// Refuses another number of members: they are part of the genesis.
@@ -149,7 +151,12 @@ fn same_size(directory: &Path, network: &Network, size: &Size) -> Outcome {
     Ok(())
 }
 
-fn create(directory: &Path, authorities: u16, providers: u16, rng: &mut impl CryptoRng) -> Outcome<Network> {
+fn create(
+    directory: &Path,
+    (authorities, providers): (u16, u16),
+    by_ceremony: bool,
+    rng: &mut impl CryptoRng,
+) -> Outcome<Network> {
     let port = layout::free_port(authorities, providers, std::process::id()).ok_or_else(|| {
         Failure::new(
             Exit::Local,
@@ -172,9 +179,15 @@ fn create(directory: &Path, authorities: u16, providers: u16, rng: &mut impl Cry
             accounts.push(keys::account(&key));
         }
     }
-    let (genesis, secrets) = deal(&seats, funded, rng)?;
-    let all: Vec<Account> =
-        secrets.iter().map(|secret| Account::of(&secret.key.public_key())).chain(accounts).collect();
+    let (genesis, mut all, secrets) = if by_ceremony {
+        let (genesis, authorities) = ceremony::hold(directory, &seats, funded, FUNDS, rng)?;
+        (genesis, authorities, Vec::new())
+    } else {
+        let (genesis, secrets) = deal(&seats, funded, rng)?;
+        let of = |secret: &AuthoritySecret| Account::of(&secret.key.public_key());
+        (genesis, secrets.iter().map(of).collect(), secrets)
+    };
+    all.extend(accounts);
     let network = describe(directory, port, &genesis, seats.iter().zip(&all));
     write_members(directory, &seats, &network, &genesis, (&keys::account(&user), &secrets))?;
     network.write(directory)?;
@@ -262,8 +275,10 @@ fn write_members(
     let mut archive = true;
     for seat in seats {
         let own = directory.join(&seat.name);
-        if seat.peers.is_some() {
-            let secret = secrets.next().expect("one secret for each authority");
+        // After a ceremony each authority has its secret, and the genesis with all signatures.
+        if seat.peers.is_some()
+            && let Some(secret) = secrets.next()
+        {
             Config::deal(&own, genesis, &signatures, secret)
                 .map_err(|error| Failure::file(&own, "write the node's directory", error))?;
         }

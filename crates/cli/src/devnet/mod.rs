@@ -14,6 +14,7 @@
 //! 3. Two supervisors never run on one directory.
 //! 4. A member that is late, broken or dead stops no other; it alone is restarted.
 
+mod ceremony;
 pub(crate) mod create;
 pub(crate) mod layout;
 pub(crate) mod restart;

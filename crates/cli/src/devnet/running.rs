@@ -29,6 +29,8 @@ pub(crate) struct Size {
     pub(crate) authorities: Option<u16>,
     /// Number of providers, if given.
     pub(crate) providers: Option<u16>,
+    /// True if the authorities of a new network make its key by a ceremony.
+    pub(crate) by_ceremony: bool,
     /// Address to which members post their alerts from now on, if given.
     pub(crate) alert_url: Option<String>,
     /// File of the certificate authorities for that address; the public ones without it.
@@ -38,7 +40,7 @@ pub(crate) struct Size {
 impl Size {
     /// Default numbers: four authorities; ten providers, of which eight hold a segment and two are spare.
     pub(crate) const USUAL: Self =
-        Self { authorities: None, providers: None, alert_url: None, alert_ca: None };
+        Self { authorities: None, providers: None, by_ceremony: false, alert_url: None, alert_ca: None };
 }
 
 /// A running network; dropping it stops every process.

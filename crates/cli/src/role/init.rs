@@ -172,7 +172,10 @@ impl Made<'_> {
             Role::Provider => "operator, region, capacity, advertise",
             Role::Gateway => "owner, users, listen",
         };
-        steps.push(format!("edit {at}/{}: {settings}", settings::FILE));
+        // A card names the addresses of the settings; it would not follow a later change of them.
+        if !matches!(self.card, Some(Ok(_))) {
+            steps.push(format!("edit {at}/{}: {settings}", settings::FILE));
+        }
         match &self.card {
             Some(Ok(_)) => steps.push("give the card to the member that writes the draft".into()),
             Some(Err(_)) => steps.push(format!(

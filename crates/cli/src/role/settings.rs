@@ -145,7 +145,7 @@ impl Settings {
 
     fn render(&self) -> String {
         let mut text = format!(
-            "# Settings of a {role}. `posync start --dir` of this directory reads them at its start.\n\
+            "# Settings of this {role}. `posync start --dir` of this directory reads them at its start.\n\
              # A setting that is removed has its default.\n\nrole = \"{role}\"\n",
             role = self.role
         );

@@ -143,7 +143,7 @@ pub(crate) fn writable(directory: &Path) -> Outcome {
 
 /// Ends the process when the supervisor closes the pipe or dies. An immediate end loses no data:
 /// everything acknowledged is on disk already.
-fn end_with_the_parent() {
+pub(crate) fn end_with_the_parent() {
     // A stopped member (SIGSTOP) does not notice the closed pipe; the system kills it all the same.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));

@@ -1,0 +1,132 @@
+//! A network on machines of its own: `cargo xtask hosts` makes network namespaces, runs the commands of
+//! docs/operating.md in them, and checks every step of a network's life.
+//!
+//! It needs root and Linux. `--small` is the part that `cargo xtask test` runs.
+
+mod manual;
+mod story;
+mod trouble;
+mod world;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+use story::{Story, Told};
+
+pub(crate) use world::unavailable;
+
+/// Longest time of a whole run.
+const FULL_MAX: Duration = Duration::from_secs(480);
+/// Providers of a small run: a put needs six.
+const PROVIDERS_SMALL: usize = 7;
+
+/// Providers that a full run begins with; three more join later.
+const PROVIDERS_FULL: usize = 9;
+
+/// A step: its promise, and its function.
+type Step = (&'static str, fn(&mut Story) -> Told);
+
+const SMALL: &[Step] = &[
+    ("four machines agree on a draft", story::draft),
+    ("the ceremony waits for a late machine", story::ceremony),
+    ("the authorities make blocks", story::begin),
+    ("providers come", |story| story::providers(story, PROVIDERS_SMALL)),
+    ("a gateway joins", |story| story::gateway(story, "g1", "g1", &[])),
+    ("an owner stores and reads a file", story::put_get),
+    ("an authority stops and comes back", story::away_and_back),
+    ("every process ends in order", story::end),
+];
+
+const FULL: &[Step] = &[
+    ("four machines agree on a draft", story::draft),
+    ("the ceremony waits for a late machine", story::ceremony),
+    ("the authorities make blocks", story::begin),
+    ("a node without a seat follows", trouble::node),
+    ("providers come", |story| story::providers(story, PROVIDERS_FULL)),
+    ("a gateway with two users joins", |story| story::gateway(story, "g0", "c0", &["c1"])),
+    ("a gateway of another owner joins", |story| story::gateway(story, "g1", "g1", &[])),
+    ("owners see their own files only", trouble::two_owners),
+    ("a stranger is refused", trouble::stranger),
+    ("providers join under load and get data", trouble::joins),
+    ("an authority loses its disk and signs again", trouble::lost_disk),
+    ("addresses change", trouble::addresses),
+    ("a partition of two and two heals", trouble::partition),
+    ("a gateway moves to another machine", trouble::gateway_moves),
+    ("a machine without a role checks the books", trouble::outsider),
+    ("every process ends in order", story::end),
+];
+
+/// Runs the small or the whole story.
+pub(crate) fn run(options: &[&str]) -> ExitCode {
+    let Some((is_small, program)) = read(options) else {
+        eprintln!("usage: cargo xtask hosts [--small] [--program FILE]");
+        return ExitCode::from(2);
+    };
+    if let Some(why) = unavailable() {
+        eprintln!("hosts: {why}");
+        return ExitCode::from(2);
+    }
+    match crate::net::program(program).and_then(|program| tell(is_small, &program)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hosts: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads if the run is a small one, and the program if one is named.
+fn read(options: &[&str]) -> Option<(bool, Option<PathBuf>)> {
+    let (mut is_small, mut program, mut rest) = (false, None, options.iter());
+    while let Some(option) = rest.next() {
+        match *option {
+            "--small" => is_small = true,
+            "--program" => program = Some(PathBuf::from(rest.next()?)),
+            _ => return None,
+        }
+    }
+    Some((is_small, program))
+}
+
+/// Runs the steps in order, and prints each with its time; stops at the first that fails.
+fn tell(is_small: bool, program: &Path) -> Result<(), String> {
+    let began = Instant::now();
+    let mut story = Story::new(program)?;
+    for (promise, step) in if is_small { SMALL } else { FULL } {
+        let since = Instant::now();
+        let told = step(&mut story);
+        let time = since.elapsed().as_secs_f64();
+        match told {
+            Ok(figures) => println!("  held   {time:6.1} s  {promise}: {figures}"),
+            Err(error) => {
+                let screens = crate::tools::target_directory().join("hosts-failed");
+                story.world.keep_screens(&screens)?;
+                let kept = screens.display();
+                return Err(format!(
+                    "FAILED after {time:.1} s: {promise}: {error}\nall screens are in {kept}"
+                ));
+            }
+        }
+    }
+    let took = began.elapsed();
+    println!("  all    {:6.1} s", took.as_secs_f64());
+    if !is_small && took > FULL_MAX {
+        return Err(format!("every step held, but the run took more than {} s", FULL_MAX.as_secs()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_or_refused() {
+        assert_eq!(read(&[]), Some((false, None)));
+        assert_eq!(read(&["--small", "--program", "p"]), Some((true, Some(PathBuf::from("p")))));
+        assert_eq!(read(&["--program"]), None);
+        assert_eq!(read(&["--large"]), None);
+    }
+}

@@ -1,0 +1,275 @@
+//! The life of a network after its beginning: strangers, lost disks, new addresses, a partition, a moved gateway.
+
+use super::{
+    manual::{self, field, number, row, with},
+    story::{
+        self, AUTHORITIES, PATIENCE, Story, Told, blocks_from, digits, fetch, follows, host, newest, put,
+        store,
+    },
+    world::Side,
+};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+/// Blocks of a term of a local network.
+const TERM_BLOCKS: u64 = 40;
+/// Longest time from the money to the registration of a provider.
+const JOIN_MAX: Duration = Duration::from_secs(60);
+/// Longest time until an authority without a disk follows again.
+const FOLLOW_MAX: f64 = 60.0;
+/// Terms after which such an authority signs at the latest.
+const TERMS_MAX: u64 = 3;
+/// Longest time from the end of a partition to the next block.
+const HEAL_MAX: Duration = Duration::from_secs(30);
+/// Money for the agreements of a gateway under load, in SYNC.
+const GATEWAY_MONEY: &str = "100";
+/// Seconds until the gateway has moved data to a provider that joined.
+const DATA_SECONDS: u64 = 120;
+
+/// A node without a seat follows the authorities.
+pub(super) fn node(story: &mut Story) -> Told {
+    story.world.add("n0", Side::Right)?;
+    story.world.mail("a0", "D/network.toml", "n0", "network.toml")?;
+    story.world.run("n0", &with(manual::INIT_NODE, &[("node.example.org", &host("n0"))]))?;
+    story.world.mail("a0", "D/genesis", "n0", "D/genesis")?;
+    let took = story.start("n0")?;
+    Ok(format!("ready after {:.1} s", took.as_secs_f64()))
+}
+
+/// Two owners store files of one name at one gateway, and each gets its own back.
+pub(super) fn two_owners(story: &mut Story) -> Told {
+    let at = host("g0");
+    for (user, seed) in [("c0", 10), ("c1", 11)] {
+        store(story, user, "g0", &at, seed)?;
+    }
+    store(story, "g1", "g1", "127.0.0.1", 12)?;
+    for (user, seed) in [("c0", 10), ("c1", 11)] {
+        fetch(story, user, "g0", &at, seed)?;
+        let list = story.json(user, &put(story, "g0", &at)?.replace("put report.pdf", "ls"))?;
+        if list.matches("\"name\":").count() != 1 {
+            return Err(format!("{user} sees other files than its own: {list}"));
+        }
+    }
+    fetch(story, "g1", "g1", "127.0.0.1", 12)?;
+    Ok("three files of one name, each seen by its owner alone".into())
+}
+
+/// The owner of the other gateway is no user of this one.
+pub(super) fn stranger(story: &mut Story) -> Told {
+    for command in ["put report.pdf", "get report.pdf stolen.pdf", "ls"] {
+        let whole = put(story, "g0", &host("g0"))?.replace("put report.pdf", command);
+        let (code, told, why) = story.world.ask("g1", &whole)?;
+        if code == 0 || !why.contains("owner") {
+            return Err(format!("`{command}` of a stranger ended with {code}: {told} {why}"));
+        }
+    }
+    if story.world.home("g1").join("stolen.pdf").exists() {
+        return Err("a stranger got a file".into());
+    }
+    Ok("put, get and ls are refused with the reason".into())
+}
+
+/// Bytes that a provider stores, as the ledger shows them.
+fn stored(story: &Story, provider: &str) -> Result<u64, String> {
+    let list = story.json("c0", "posync providers --net network.toml")?;
+    let account = story.account(provider)?;
+    number(row(&list, &account).ok_or_else(|| format!("{provider} is not on offer"))?, "stored_bytes")
+}
+
+/// Providers join while a user stores one file after the other, and get data.
+pub(super) fn joins(story: &mut Story) -> Told {
+    // The sum that `join` named is for the first agreements.
+    story.send("a1", &story.account("g0")?, GATEWAY_MONEY)?;
+    let put = put(story, "g0", &host("g0"))?.replace("put report.pdf", "put small.bin load-$i");
+    story.world.write("c1", "small.bin", &story::noise(20)[..1 << 18])?;
+    let load = format!("i=0\nwhile {put}; do i=$((i+1)); done\necho refused\n");
+    story.world.write("c1", "load.sh", load.as_bytes())?;
+    story.world.start("c1", "sh load.sh")?;
+    let mut times = Vec::new();
+    for number in 9..12 {
+        let took = story::join_provider(story, number)?;
+        if took > JOIN_MAX {
+            return Err(format!("p{number} was registered after {took:.1?}"));
+        }
+        times.push(format!("{:.1}", took.as_secs_f64()));
+    }
+    let since = Instant::now();
+    let joined = ["p9", "p10", "p11"];
+    while !joined.iter().any(|name| stored(story, name).is_ok_and(|bytes| bytes > 0)) {
+        if since.elapsed() > Duration::from_secs(DATA_SECONDS) {
+            return Err(format!("no provider that joined got data in {DATA_SECONDS} s"));
+        }
+        let height = newest(&story.status()?)?;
+        blocks_from(story, height, 4)?;
+    }
+    let (told, is_refused) = (story.world.screen("c1"), story.world.ended("c1")?.is_some());
+    if is_refused {
+        return Err(format!("a put was refused: {told}"));
+    }
+    story.world.end("c1", "TERM")?;
+    let (first, puts) = (since.elapsed().as_secs_f64(), told.lines().count());
+    Ok(format!(
+        "on offer {} s after the money, data {first:.1} s later, {puts} lines of puts",
+        times.join(", ")
+    ))
+}
+
+/// The newest term of which an authority has a share.
+fn newest_share(story: &Story, name: &str) -> Option<u64> {
+    let entries = fs::read_dir(story.world.home(name).join("D/secrets")).ok()?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| name.starts_with("share-")).filter_map(|name| digits(&name)).max()
+}
+
+/// An authority loses its disk, follows, and signs while another one is down.
+pub(super) fn lost_disk(story: &mut Story) -> Told {
+    story.world.end("a3", "KILL")?;
+    story.world.run("a3", "rm -r D/storage D/secrets")?;
+    let (since, lost) = (Instant::now(), newest(&story.status()?)?);
+    story.start("a3")?;
+    follows(story, "a3")?;
+    let following = since.elapsed().as_secs_f64();
+    if following > FOLLOW_MAX {
+        return Err(format!("a3 followed after {following:.1} s"));
+    }
+    let mut height = newest(&story.status()?)?;
+    let signs = loop {
+        if let Some(term) = newest_share(story, "a3").filter(|term| height > term * TERM_BLOCKS) {
+            break term;
+        }
+        if height > lost + (TERMS_MAX + 1) * TERM_BLOCKS {
+            return Err(format!("a3 lost its disk at block {lost} and has no share at block {height}"));
+        }
+        height = blocks_from(story, height, 4)?;
+    };
+    let signed = since.elapsed().as_secs_f64();
+    story.world.end("a2", "TERM")?;
+    let before = newest(&story.status()?)?;
+    blocks_from(story, before, 8)?;
+    story.start("a2")?;
+    follows(story, "a2")?;
+    let terms = signs - lost / TERM_BLOCKS;
+    Ok(format!(
+        "follows after {following:.1} s, has a share after {signed:.1} s, {terms} terms; signs with a2 down"
+    ))
+}
+
+/// A provider and an authority get new addresses, and a provider a new name.
+pub(super) fn addresses(story: &mut Story) -> Told {
+    let provider = story.world.readdress("p0")?;
+    let report = story.json("p0", "posync doctor --dir D")?;
+    if field(&report, "ok")? != "true" {
+        return Err(format!("p0 is not well at {provider}: {report}"));
+    }
+    story.world.name("moved.example.org", "p1")?;
+    story.world.end("p1", "TERM")?;
+    story
+        .world
+        .run("p1", "sed -i 's/^advertise = .*$/advertise = \"moved.example.org:4100\"/' D/config.toml")?;
+    let since = Instant::now();
+    story.start("p1")?;
+    let account = story.account("p1")?;
+    story.world.until("the ledger has the new address of p1", PATIENCE, &["p1"], |world| {
+        let list = world.run("c0", "posync providers --net network.toml --json")?;
+        let address = field(row(&list, &account).unwrap_or_default(), "address")?;
+        Ok((address == "moved.example.org:4100").then_some(()))
+    })?;
+    let announced = since.elapsed().as_secs_f64();
+    fetch(story, "c0", "g0", &host("g0"), 10)?;
+    story.world.readdress("a1")?;
+    // Without a2 the network needs a1 at its new address: two of four make no block.
+    story.world.end("a2", "TERM")?;
+    let (since, before) = (Instant::now(), newest(&story.status()?)?);
+    blocks_from(story, before, 8)?;
+    let signs = since.elapsed().as_secs_f64();
+    story.start("a2")?;
+    follows(story, "a2")?;
+    Ok(format!("a new name is on the ledger after {announced:.1} s; a1 signs {signs:.1} s after its move"))
+}
+
+/// Two of four authorities are cut off from the other two: no block; the link is back: blocks.
+pub(super) fn partition(story: &mut Story) -> Told {
+    story.world.uplink("down")?;
+    let state = story.world.until("status says no quorum", PATIENCE, &AUTHORITIES, |world| {
+        let (code, text, _) = world.ask("c0", "posync status --net network.toml --json")?;
+        Ok((code == 0 && field(&text, "state") == Ok("no quorum")).then_some(text))
+    })?;
+    let (before, parted) = (newest(&state)?, Instant::now());
+    let later = newest(&story.status()?)?;
+    if later != before {
+        return Err(format!("two of four made blocks from {before} to {later}"));
+    }
+    story.world.uplink("up")?;
+    let (stood, since) = (parted.elapsed().as_secs_f64(), Instant::now());
+    blocks_from(story, before, 1)?;
+    let healed = since.elapsed();
+    if healed > HEAL_MAX {
+        return Err(format!("the first block came {healed:.1?} after the link was back"));
+    }
+    blocks_from(story, before, TERM_BLOCKS)?;
+    fetch(story, "c0", "g0", &host("g0"), 10)?;
+    Ok(format!(
+        "no block for {stood:.0} s and more, the next one {:.1} s after the link was back",
+        healed.as_secs_f64()
+    ))
+}
+
+/// A gateway's machine is lost; its owner brings it back on another one, from its key and its backup.
+pub(super) fn gateway_moves(story: &mut Story) -> Told {
+    story.world.run("g0", &format!("{} --net D", with(manual::BACKUP, &[("FILE", "catalogue.backup")])))?;
+    story.world.add("g2", Side::Right)?;
+    story.world.run("g2", "mkdir -m 700 D")?;
+    for kept in ["D/node.key", "D/config.toml", "D/network.toml"] {
+        story.world.mail("g0", kept, "g2", kept)?;
+    }
+    story.world.mail("g0", "catalogue.backup", "g2", "catalogue.backup")?;
+    story.world.end("g0", "KILL")?;
+    story.world.unplug("g0")?;
+    story.world.name(&host("g0"), "g2")?;
+    let since = Instant::now();
+    story.world.run("g2", &format!("{} --net D", with(manual::RESTORE, &[("FILE", "catalogue.backup")])))?;
+    story.start("g2")?;
+    for (user, seed) in [("c0", 10), ("c1", 11)] {
+        fetch(story, user, "g0", &host("g0"), seed)?;
+    }
+    let read = since.elapsed().as_secs_f64();
+    store(story, "c0", "g0", &host("g0"), 30)?;
+    fetch(story, "c0", "g0", &host("g0"), 30)?;
+    Ok(format!("both owners read their files {read:.1} s after the restore began, and store again"))
+}
+
+/// A machine without a role checks what the ledger paid, from blocks and proofs alone.
+pub(super) fn outsider(story: &mut Story) -> Told {
+    let status = story.status()?;
+    let (epoch, key) = (number(&status, "epoch")?.saturating_sub(2), field(&status, "network_key")?);
+    let account = story.account("p2")?;
+    // The books of an epoch are sealed some rounds after its end.
+    let explain = format!("posync explain reward {account} {epoch} --net network.toml --json");
+    let explained = story.world.until(&format!("epoch {epoch} is sealed"), PATIENCE, &[], |world| {
+        let (code, text, _) = world.ask("c0", &explain)?;
+        Ok((code == 0).then_some(text))
+    })?;
+    story.world.mail("a0", "D/genesis", "c0", "genesis")?;
+    let rebuilt =
+        story.json("c0", &format!("posync recompute {epoch} --genesis genesis --net network.toml"))?;
+    if field(&rebuilt, "books_equal")? != "true" {
+        return Err(format!("the books of epoch {epoch} differ: {rebuilt}"));
+    }
+    let prove = format!("posync prove payout {account} {epoch} --out pay.sync --net network.toml");
+    story.world.run("c0", &prove)?;
+    let verified = story.json("c0", &format!("posync verify pay.sync --network-key {key}"))?;
+    story.world.run(
+        "c0",
+        "cp pay.sync bad.sync && printf x | dd of=bad.sync bs=1 seek=200 conv=notrunc 2>/dev/null",
+    )?;
+    if story.world.ask("c0", &format!("posync verify bad.sync --network-key {key}"))?.0 == 0 {
+        return Err("a changed proof is accepted".into());
+    }
+    Ok(format!(
+        "epoch {epoch}: {} and {} bytes of answers, the books are equal",
+        explained.len(),
+        verified.len()
+    ))
+}
