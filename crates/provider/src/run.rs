@@ -99,7 +99,7 @@ where
     let mut listening = listen(&context, &network, &config, handler.clone()).await?;
     let registration = config.registration(listening.address)?;
     let network = SharedNetwork::new(network);
-    let node = follow(&context, &network, &config).await;
+    let node = follow(&context, &network, &config, handler.parts().view.clone()).await;
     let asked = node.clone();
     context.child("questions").spawn(move |_| answer_questions(asked, asking, questions));
     measure(&context, network, &config, handler.parts().view.clone(), node.clone());
@@ -184,7 +184,7 @@ where
 }
 
 /// Follows the chain over a light connection to one node at a time; two nodes must prove an absence.
-async fn follow<E, N>(context: &E, network: &SharedNetwork<N>, config: &Config) -> Node
+async fn follow<E, N>(context: &E, network: &SharedNetwork<N>, config: &Config, view: View) -> Node
 where
     E: Spawner + Clock + Storage + Metrics + CryptoRng + Resolver,
     N: Network,
@@ -200,7 +200,7 @@ where
     let (dialing, key) = (context.child("connection"), config.key.clone());
     let connection = Connection::new(dialing, network.clone(), key, config.nodes.clone(), light);
     floor::keep(context.child("floor"), &connection, &format!("{}-floor", config.partition)).await;
-    Node::start(context.child("follower"), connection, confirmers, config.key.clone(), config.parameters)
+    Node::start(context.child("follower"), connection, confirmers, config.key.clone(), view)
 }
 
 fn held<B: commonware_runtime::Blob>(store: &Store<B>) -> Held {

@@ -176,7 +176,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
         if blake3::hash(&data).as_bytes() != &put.shard {
             return Err(no(Refusal::Content, "the bytes do not have that BLAKE3 name; send them again"));
         }
-        let Parts { store, data_sets, .. } = &self.parts;
+        let Parts { store, data_sets, view, .. } = &self.parts;
         let _turn = self.turn(peer, [1, data.len() as u64, 0]).await?;
         let more = leaves(u32::try_from(data.len()).expect("a decoded shard is at most 4 MiB"));
         let known = store.holds(&put.agreement, &put.shard);
@@ -193,6 +193,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
         }
         let now = self.uptime.now();
         self.loose.lock().insert((put.agreement, put.shard), now);
+        view.set_unasked(false);
         store.put(put.agreement, put.shard, data).await.map_err(|error| match error {
             // The quota is within the declared capacity, so this is a broken promise.
             StoreError::Full { .. } | StoreError::Bound(_) => Refused {

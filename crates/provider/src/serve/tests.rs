@@ -185,7 +185,8 @@ fn a_version_is_signed_as_soon_as_the_ledger_has_taken_some_of_those_that_wait()
                 view.advance(height);
             }
         }
-        let (kept, loose) = (handler.parts().data_sets.with(|state| state.kept().len()), handler.loose_agreements());
+        let (kept, loose) =
+            (handler.parts().data_sets.with(|state| state.kept().len()), handler.loose_agreements());
         assert_eq!((kept, loose.len()), (100, 0), "every shard is held and none is given up");
     });
 }
