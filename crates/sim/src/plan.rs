@@ -77,7 +77,7 @@ impl Sample {
 /// Small files that a user stores one after another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Number of files.
+    /// Number of files, each put once the one before it is acknowledged.
     pub files: u32,
     /// Number of bytes of each file.
     pub length: usize,
