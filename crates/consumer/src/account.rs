@@ -25,9 +25,9 @@ use posync_client::{
     channel::SharedNetwork,
     connection::{Connection, Endpoint},
     floor, known,
-    light::{Light, NetworkKey},
+    light::Light,
 };
-use posync_protocol::{Account, Hash, limits::Parameters};
+use posync_protocol::{Account, limits::Parameters};
 use rand_core::CryptoRng;
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -42,10 +42,8 @@ pub struct Means {
     pub nodes: Vec<Endpoint>,
     /// True if the newest proved height is kept across restarts.
     pub keeps_floor: bool,
-    /// SHA-256 hash of the genesis.
-    pub chain: Hash,
-    /// The key under which certificates verify.
-    pub network_key: NetworkKey,
+    /// Verifies the nodes' answers; its clones share the memory of certificates.
+    pub light: Light,
     /// Parameters from the genesis.
     pub parameters: Parameters,
     /// Decides which agreements to open.
@@ -80,8 +78,8 @@ impl<C: Contents> Consumer<C> {
         E: Spawner + Clock + Storage + Metrics + CryptoRng + Resolver,
         N: Network,
     {
-        let Means { key, partition, nodes, keeps_floor, chain, network_key, parameters, policy, alerts } =
-            means;
+        let Means { key, partition, nodes, keeps_floor, light, parameters, policy, alerts } = means;
+        let chain = light.chain();
         let environment = Environment::new(context);
         let opened =
             catalogue::start::<C, _>(context.child("catalogue"), &partition, environment.random()).await;
@@ -90,7 +88,7 @@ impl<C: Contents> Consumer<C> {
             Common { environment, catalogue, chain, master: loaded.master, signed: Default::default() };
         let (notices, heard) = mpsc::channel(MAILBOX);
         let shared = Shared::new(common, notices, parameters);
-        let (dialing, light) = (context.child("nodes"), Light::new(chain, network_key));
+        let dialing = context.child("nodes");
         let (asking, others) = (context.child("second_node"), nodes.clone());
         // Starts at an arbitrary node, and at the one after it: absence is confirmed by a second node.
         let first = usize::from(key.public_key().as_ref()[0]);

@@ -109,6 +109,8 @@ pub struct Heights {
     pub epoch_blocks: u64,
     /// Length of a round, in blocks.
     pub round_blocks: u64,
+    /// Target time between two blocks.
+    pub block: Duration,
 }
 
 impl Heights {

@@ -21,6 +21,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 use tokio::sync::Notify;
 
@@ -229,8 +230,13 @@ impl Shared {
 
     /// The ledger's time, for the connections to providers.
     pub fn heights(&self) -> Heights {
-        let Parameters { round_blocks, .. } = self.parameters;
-        Heights { height: self.height.clone(), epoch_blocks: self.parameters.epoch_blocks(), round_blocks }
+        let Parameters { round_blocks, block_ms, .. } = self.parameters;
+        Heights {
+            height: self.height.clone(),
+            epoch_blocks: self.parameters.epoch_blocks(),
+            round_blocks,
+            block: Duration::from_millis(block_ms),
+        }
     }
 
     /// Round of the greatest certified height seen.

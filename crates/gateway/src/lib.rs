@@ -50,7 +50,7 @@ use commonware_runtime::{Clock, Metrics, Network, Resolver, Spawner, Storage};
 use posync_client::{
     channel::{self, Listen, SharedNetwork},
     connection::Endpoint,
-    light::NetworkKey,
+    light::{Light, NetworkKey},
     rpc::{self, Gateway, Server},
 };
 use posync_consumer::{
@@ -153,8 +153,7 @@ where
         partition: config.partition,
         nodes: config.nodes,
         keeps_floor: true,
-        chain: config.chain,
-        network_key: config.network_key,
+        light: Light::new(config.chain, config.network_key),
         parameters: config.parameters,
         policy: config.policy,
         alerts: config.alerts,

@@ -35,6 +35,7 @@ use posync_protocol::{
     block::{BlockBody, Header},
     ledger::BlockContext,
     limits::READ_KEYS_MAX,
+    wire::node::Certified,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -328,6 +329,12 @@ impl Handle {
             }
         }
         None
+    }
+
+    /// The headers from `height` to the next certificate, as this node's service shows them.
+    pub async fn certified(&self, height: u64) -> Option<Certified> {
+        let (headers, finalization) = self.headers_to_certificate(height).await?;
+        Some(crate::serve::certified(headers, &finalization))
     }
 
     /// Reads records of the applied state, each with a proof of its presence or absence.

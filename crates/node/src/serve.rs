@@ -379,7 +379,8 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
     }
 }
 
-fn certified(headers: Vec<Header>, finalization: &Finalization) -> Certified {
+/// Headers up to a certificate, as an answer of the node service.
+pub(crate) fn certified(headers: Vec<Header>, finalization: &Finalization) -> Certified {
     let finalization = Bounded::new(finalization.encode().to_vec()).expect("132 bytes");
     Certified { headers: Bounded::new(headers).expect("the handle bounds them"), finalization }
 }

@@ -2,7 +2,9 @@
 
 use crate::{
     ledger::{Ledger, LedgerError, Proven},
+    reconciler::EMPTY_BLOCKS,
     trouble::Trouble,
+    view::View,
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock, Spawner};
@@ -10,6 +12,7 @@ use commonware_utils::{channel::watch, sync::Mutex};
 use posync_client::{
     account::Submitter,
     connection::{Connection, Endpoint, Error},
+    watch,
 };
 use posync_protocol::{Account, Amount, Body, Key, Operation, limits::Parameters, wire::node::Unavailable};
 use std::{
@@ -127,25 +130,34 @@ impl Node {
         connection: Connection,
         confirmers: Confirmers,
         key: PrivateKey,
-        parameters: Parameters,
+        view: View,
     ) -> Self {
         let (tell, height) = watch::channel(0);
-        let followed = connection.clone();
-        context.spawn(move |context| async move { follow(&context, &followed, &tell).await });
+        let (followed, parameters) = (connection.clone(), view.parameters);
+        context.spawn(move |context| async move { follow(&context, &followed, &view, &tell).await });
         let submitter = Submitter::new(connection.clone(), key.clone(), parameters);
         let (turn, signed) = (Arc::default(), Arc::default());
         Self { connection, submitter, key, parameters, height, confirmers, turn, signed }
     }
 }
 
-/// Publishes every new height; a gap in the nodes' blocks is skipped.
-async fn follow<E: Clock>(context: &E, connection: &Connection, tell: &watch::Sender<u64>) {
+/// Publishes the newest height; a gap in the nodes' blocks is skipped. While nothing is due, the headers of
+/// several blocks are read together: one certificate proves them all.
+async fn follow<E: Clock>(context: &E, connection: &Connection, view: &View, tell: &watch::Sender<u64>) {
+    let block = Duration::from_millis(view.parameters.block_ms);
+    // The last of these blocks may be a little late.
+    let pause = block * u32::try_from(EMPTY_BLOCKS).unwrap_or(1) + block / 4;
     let (mut chain, mut trouble) = (connection.follow(0), Trouble::new("the ledger cannot be followed"));
     loop {
-        match chain.next().await {
-            Ok(header) => {
+        match chain.next_run().await {
+            Ok(run) => {
                 trouble.ended();
-                tell.send_replace(header.height);
+                if let Some(newest) = run.headers.last() {
+                    tell.send_replace(newest.height);
+                }
+                if view.is_calm(EMPTY_BLOCKS + 2) {
+                    context.sleep(pause).await;
+                }
             }
             Err(error) => {
                 if matches!(error, Error::Unavailable(Unavailable::Pruned)) {

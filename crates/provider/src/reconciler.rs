@@ -63,9 +63,9 @@ use std::{
 
 /// Blocks after which an unanswered challenge is answered again.
 const RETRY_BLOCKS: u64 = 3;
-/// Blocks between two reads of its own records by a provider that stores nothing: half of the time in which a
-/// challenge is answered on a local network.
-const EMPTY_BLOCKS: u64 = 4;
+/// Blocks between two reads of the chain and of its own records by a provider that stores nothing: half of the
+/// time in which a challenge is answered on a local network.
+pub(crate) const EMPTY_BLOCKS: u64 = 4;
 /// Blocks between attempts to register.
 const REGISTER_BLOCKS: u64 = 16;
 /// Number of slots whose three records fit one proven read.
@@ -269,14 +269,23 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// Takes a new height, and performs the duties unless nothing can be due.
     async fn reached(&mut self, height: u64) -> Result<(), ReconcilerError> {
         self.handler.parts().view.advance(height);
-        if self.rests(height) { Ok(()) } else { self.step().await }
+        if !self.rests(height) {
+            self.step().await?;
+        }
+        self.handler.parts().view.set_unasked(self.is_calm());
+        Ok(())
     }
 
     /// True if nothing can be due at this height: the provider stores nothing and nothing is asked of it, and
     /// its records were read a moment ago.
     fn rests(&self, height: u64) -> bool {
+        self.is_calm() && height < self.stepped + EMPTY_BLOCKS
+    }
+
+    /// True if the provider stores nothing, and its records that were proved last ask nothing of it.
+    fn is_calm(&self) -> bool {
         let stores = self.handler.parts().store.totals().leaves > 0;
-        self.is_registered && self.is_unasked && !stores && height < self.stepped + EMPTY_BLOCKS
+        self.is_registered && self.is_unasked && !stores
     }
 
     /// Performs the duties at the view's height.

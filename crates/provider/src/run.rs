@@ -99,7 +99,7 @@ where
     let mut listening = listen(&context, &network, &config, handler.clone()).await?;
     let registration = config.registration(listening.address)?;
     let network = SharedNetwork::new(network);
-    let node = follow(&context, &network, &config).await;
+    let node = follow(&context, &network, &config, handler.parts().view.clone()).await;
     let asked = node.clone();
     context.child("questions").spawn(move |_| answer_questions(asked, asking, questions));
     measure(&context, network, &config, handler.parts().view.clone(), node.clone());
@@ -190,7 +190,7 @@ where
 }
 
 /// Follows the chain over a light connection to one node at a time; two nodes must prove an absence.
-async fn follow<E, N>(context: &E, network: &SharedNetwork<N>, config: &Config) -> Node
+async fn follow<E, N>(context: &E, network: &SharedNetwork<N>, config: &Config, view: View) -> Node
 where
     E: Spawner + Clock + Storage + Metrics + CryptoRng + Resolver,
     N: Network,
@@ -209,7 +209,7 @@ where
     known::keep(context.child("known"), vec![connection.clone()], &learned, None).await;
     let all = connection.clone();
     let confirmers = Confirmers::new(move || all.nodes(), alone);
-    Node::start(context.child("follower"), connection, confirmers, config.key.clone(), config.parameters)
+    Node::start(context.child("follower"), connection, confirmers, config.key.clone(), view)
 }
 
 fn held<B: commonware_runtime::Blob>(store: &Store<B>) -> Held {

@@ -15,7 +15,13 @@ use commonware_utils::{
 };
 use posync_client::watch;
 use posync_protocol::{Account, AgreementId, Code, Hash, limits::Parameters};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 /// Maximum number of agreements whose terms are kept; about 600 bytes each.
 const TERMS_MAX: usize = 1 << 14;
@@ -55,6 +61,7 @@ pub struct View {
     slot: Arc<Mutex<Option<Slot>>>,
     height: Arc<watch::Sender<u64>>,
     growth: Arc<Mutex<Result<(), Code>>>,
+    unasked: Arc<AtomicBool>,
     ask: mpsc::Sender<Question>,
 }
 
@@ -65,8 +72,8 @@ impl View {
         let (height, _) = watch::channel(0);
         let height = Arc::new(height);
         let (known, spend, slot) = (Arc::default(), Arc::default(), Arc::default());
-        let growth = Arc::new(Mutex::new(Ok(())));
-        (Self { account, chain, parameters, known, spend, slot, height, growth, ask }, questions)
+        let (growth, unasked) = (Arc::new(Mutex::new(Ok(()))), Arc::default());
+        (Self { account, chain, parameters, known, spend, slot, height, growth, unasked, ask }, questions)
     }
 
     /// The newest certified height.
@@ -140,6 +147,19 @@ impl View {
     /// The measuring slot that was noted last.
     pub fn slot(&self) -> Option<Slot> {
         self.slot.lock().clone()
+    }
+
+    /// Notes whether this provider stores nothing and the ledger asks nothing of it.
+    pub fn set_unasked(&self, unasked: bool) {
+        self.unasked.store(unasked, Ordering::Relaxed);
+    }
+
+    /// True if nothing is due at any of the next `blocks` heights, so that they may be read together: nothing is
+    /// stored and asked here, and no measuring slot is near.
+    pub fn is_calm(&self, blocks: u64) -> bool {
+        let height = self.height();
+        let is_near = |slot: &Slot| height.saturating_add(blocks) >= slot.begins() && height <= slot.ends();
+        self.unasked.load(Ordering::Relaxed) && !self.slot.lock().as_ref().is_some_and(is_near)
     }
 
     /// A consumer's weight when not all requests can be served: its recent spending here.

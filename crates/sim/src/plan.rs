@@ -74,6 +74,17 @@ impl Sample {
     }
 }
 
+/// Small files that a user stores one after another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Number of files, each put once the one before it is acknowledged.
+    pub files: u32,
+    /// Number of bytes of each file.
+    pub length: usize,
+    /// Time within which each put but the first is acknowledged.
+    pub within: Duration,
+}
+
 /// A condition that a plan waits for, evaluated on all events so far.
 pub type Condition = fn(&[(u64, Event)]) -> bool;
 
@@ -92,6 +103,8 @@ pub enum Step {
     Wipe(u8),
     /// A user stores a file through the first gateway.
     Put(Sample),
+    /// A user stores small files one after another, and none but the first may be slow.
+    PutEach(Row),
     /// A user reads a file and compares its contents.
     Get(Sample),
     /// A user moves one SYNC to another, through the node service.

@@ -5,10 +5,10 @@ use posync_protocol::{
     ledger::{AgreementChange, Event},
 };
 use posync_sim::{
-    plan::{Plan, Sample, Step},
+    plan::{Plan, Process, Row, Sample, Step},
     world::{Report, run_twice},
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 const FILE: Sample = Sample { name: "a file", length: 300_000 };
 
@@ -72,4 +72,18 @@ fn a_file_is_stored_proved_read_paid_and_settled() {
     ];
     let report = run_twice(&Plan::whole(11, steps));
     check_books(&report);
+}
+
+#[test]
+fn a_stopped_provider_makes_no_put_slow() {
+    log();
+    let row = Row { files: 100, length: 4096, within: Duration::from_millis(500) };
+    let steps = vec![
+        Step::Until(ready, 200),
+        Step::Put(FILE),
+        Step::Pause(Process::Provider(0)),
+        Step::PutEach(row),
+        Step::Resume(Process::Provider(0)),
+    ];
+    run_twice(&Plan::whole(12, steps));
 }

@@ -27,6 +27,7 @@ use posync_client::{
     connection::Endpoint,
     descriptors::MEMBER,
     directory_lock::hold_member,
+    light::Light,
     volume::{self, VolumeError},
     watch,
 };
@@ -34,6 +35,7 @@ use posync_consumer::auditor;
 use posync_gateway::Policy;
 use posync_node::{
     config::{Config as NodeConfig, ConfigError, Settings as NodeSettings},
+    handle::Handle,
     run::{RunError, TokioServices, run_tokio, workers},
     serve::{self, Serving},
 };
@@ -276,13 +278,17 @@ fn beside(
         watching::seat(context.child("seat_alerts"), handle.clone(), keys::account(&key), alerts);
         let (heights, began) = (handle.heights(), handle.applied());
         drop(context.child("ready").spawn(move |_| tell_ready(heights, began)));
+        let light = Light::new(handle.chain(), handle.network_key());
+        drop(context.child("certificates").spawn({
+            let (handle, light) = (handle.clone(), light.clone());
+            |_| share_certificates(handle, light)
+        }));
         let genesis = handle.genesis();
         let config = auditor::Config {
             key,
             partition: "auditor".into(),
             nodes,
-            chain: handle.chain(),
-            network_key: handle.network_key(),
+            light,
             parameters: genesis.parameters,
             heights: handle.heights(),
         };
@@ -290,6 +296,18 @@ fn beside(
         drop(context.child("audit").spawn(|context| audit(context, config)));
         services(context, handle, channel)
     })
+}
+
+/// Gives the auditor the certificates of the blocks that its own node applies: the node has verified them, and
+/// those that other nodes show for these blocks are the same bytes.
+async fn share_certificates(handle: Handle, light: Light) {
+    let mut heights = handle.heights();
+    while heights.changed().await.is_ok() {
+        let height = *heights.borrow_and_update();
+        if let Some(certified) = handle.certified(height).await {
+            light.remember(&certified);
+        }
+    }
 }
 
 /// Logs the first block that is applied after the start.

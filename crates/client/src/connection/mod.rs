@@ -300,7 +300,7 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Self::submit`].
-    pub async fn submit_at(&self, turn: usize, operation: &Operation) -> Result<(), Error> {
+    pub(crate) async fn submit_at(&self, turn: usize, operation: &Operation) -> Result<(), Error> {
         let ask = Ask::submit(operation).ok_or(Error::Refused(Code::TooLarge))?;
         let place = (self.0.pool.current() + turn) % self.0.pool.len().max(1);
         let id = operation.id();

@@ -177,6 +177,15 @@ impl Light {
         &self.network_key
     }
 
+    /// Remembers a certificate that this process has verified by itself, as a node does with each of its blocks.
+    pub fn remember(&self, verified: &Certified) {
+        let Some(last) = verified.headers.last() else { return };
+        let digest = last.digest();
+        if last.chain == self.chain && !self.remembered.holds(&digest, &verified.finalization) {
+            self.remembered.add(digest, &verified.finalization);
+        }
+    }
+
     /// Checks that the headers follow each other and that the last one is final; about 1 ms, or microseconds
     /// if the same certificate was checked a moment ago.
     ///

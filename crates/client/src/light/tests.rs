@@ -446,6 +446,22 @@ fn a_certificate_is_checked_once_and_no_other_passes_for_it() {
 }
 
 #[test]
+fn a_certificate_that_the_own_node_verified_is_not_checked_again_and_proves_nothing_else() {
+    let committee = Committee::new(1);
+    let light = Light::new(CHAIN, committee.network_key);
+    let answer = certified(&committee, [8; 32], 3);
+    light.remember(&answer);
+    light.remember(&answer);
+    assert_eq!(light.remembered.0.lock().len(), 1, "a repetition takes no place");
+    only_memory(&light).certified(&answer).expect("remembered");
+    let other = certified(&committee, [9; 32], 3);
+    assert_eq!(only_memory(&light).certified(&other), Err(Error::Certificate), "another block");
+    let elsewhere = Light::new([0xee; 32], committee.network_key);
+    elsewhere.remember(&answer);
+    assert!(elsewhere.remembered.0.lock().is_empty(), "another network");
+}
+
+#[test]
 fn the_memory_of_certificates_is_bounded_and_loses_the_oldest() {
     let committee = Committee::new(1);
     let light = Light::new(CHAIN, committee.network_key);

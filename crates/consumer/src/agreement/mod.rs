@@ -13,7 +13,8 @@
 //! 3. The newest signed claim waits on disk until the ledger has it, or a later one. It describes the
 //!    whole data set, so one operation carries all that was signed before it (DS-1). No further
 //!    version is signed while [`VERSIONS_AHEAD_MAX`] versions are above the ledger's last: the
-//!    provider keeps a tree of each.
+//!    provider keeps a tree of each. The nearer that is, the longer each signature waits, so that no put waits
+//!    for a whole block.
 //! 4. Every verified byte is paid, even if the reader is gone or the connection broke before the voucher
 //!    arrived; otherwise the provider disputes it (BK-8). Only a crash forgets bytes that verified
 //!    and were not signed for yet: less than a credit window.
@@ -21,6 +22,7 @@
 mod pace;
 mod part;
 mod room;
+mod spread;
 pub mod state;
 #[cfg(test)]
 mod tests;
@@ -54,6 +56,7 @@ use posync_protocol::{
     record::Version,
     wire::provider::{Refusal, Slice},
 };
+use spread::Spread;
 use state::{Damaged, State};
 use std::{
     collections::BTreeMap,
@@ -147,6 +150,7 @@ pub struct OwnAgreement {
     on_ledger: AtomicU64,
     looks: Mutex<Looks>,
     tries: AtomicU32,
+    spread: Spread,
     /// Claims in a row that the provider refused for good.
     refusals: AtomicU32,
     meter: AsyncMutex<Meter>,
@@ -181,6 +185,7 @@ impl OwnAgreement {
             on_ledger: AtomicU64::new(on_ledger),
             looks: Mutex::default(),
             tries: AtomicU32::new(0),
+            spread: Spread::default(),
             refusals: AtomicU32::new(0),
             meter: AsyncMutex::new(Meter::resumed(paid.egress)),
             trust: AtomicU64::new(ONE),
@@ -298,6 +303,7 @@ impl OwnAgreement {
         }
         if self.on_ledger.fetch_max(version, Ordering::AcqRel) < version {
             self.wake.notify_one();
+            self.spread.taken();
         }
         Ok(())
     }
@@ -368,10 +374,14 @@ impl OwnAgreement {
         };
         self.common.catalogue.intend(self.number, intent.clone()).await?;
         match self.ask(&intent).await {
-            Ok(signature) => self.signed(signature).await?,
+            Ok(signature) => {
+                self.signed(signature).await?;
+                self.spread().await;
+            }
             Err(error) if error.may_pass() || self.may_be_right(&error) => {
                 tracing::debug!(%error, "a signature is late");
-                self.common.environment.sleep(SIGN_PAUSE).await;
+                let pause = self.pause_after(&error);
+                self.common.environment.sleep(pause).await;
             }
             Err(error) => {
                 tracing::warn!(%error, agreement = self.number, "a data set was not signed");

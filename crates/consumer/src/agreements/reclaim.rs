@@ -95,7 +95,10 @@ mod tests {
     };
     use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
     use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
-    use posync_client::{connection::Endpoint, light::network_key};
+    use posync_client::{
+        connection::Endpoint,
+        light::{Light, network_key},
+    };
     use posync_protocol::{Account, AgreementId, Amount, limits::Parameters};
     use std::net::SocketAddr;
 
@@ -113,8 +116,7 @@ mod tests {
             partition: "test".into(),
             nodes: vec![node],
             keeps_floor: false,
-            chain: [1; 32],
-            network_key: network_key(&std::array::from_fn(hex)).expect("a point"),
+            light: Light::new([1; 32], network_key(&std::array::from_fn(hex)).expect("a point")),
             parameters,
             policy: crate::Policy::of(&parameters),
             alerts: Default::default(),

@@ -35,8 +35,8 @@ use commonware_runtime::{Clock, Metrics, Network, Resolver, Spawner, Storage};
 use commonware_utils::channel::mpsc;
 use group::Groups;
 use posync_alert::Alerts;
-use posync_client::{channel::SharedNetwork, connection::Endpoint, light::NetworkKey, watch};
-use posync_protocol::{Account, Hash, limits::Parameters};
+use posync_client::{channel::SharedNetwork, connection::Endpoint, light::Light, watch};
+use posync_protocol::{Account, limits::Parameters};
 use rand_core::CryptoRng;
 use rounds::Rounds;
 use seat::Seat;
@@ -50,10 +50,8 @@ pub struct Config {
     pub partition: String,
     /// Nodes to ask, in turn, the seat's own node first.
     pub nodes: Vec<Endpoint>,
-    /// SHA-256 hash of the genesis.
-    pub chain: Hash,
-    /// The key under which certificates verify.
-    pub network_key: NetworkKey,
+    /// Verifies the nodes' answers. Its memory holds the certificates that the seat's own node has verified.
+    pub light: Light,
     /// Parameters from the genesis.
     pub parameters: Parameters,
     /// Heights of final blocks, as the seat's own node applies them.
@@ -69,8 +67,7 @@ impl Config {
             nodes: self.nodes.clone(),
             // Each account has its own partitions, and its node runs beside it, so no floor is kept.
             keeps_floor: false,
-            chain: self.chain,
-            network_key: self.network_key,
+            light: self.light.clone(),
             parameters: self.parameters,
             policy: Policy::to_read(&self.parameters, state::READ_EPOCHS, state::READ_BYTES),
             // A reading account stores nothing that could be lost.

@@ -11,7 +11,7 @@ use crate::{
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock, Network, Resolver, Spawner};
-use posync_client::{account::Submitter, channel::SharedNetwork, connection::Connection, light::Light};
+use posync_client::{account::Submitter, channel::SharedNetwork, connection::Connection};
 use posync_protocol::{
     Account, Amount, Body, Bounded, Code, Hash,
     limits::READ_KEYS_MAX,
@@ -39,8 +39,8 @@ impl Seat {
         E: Spawner + Clock + CryptoRng + Resolver,
         N: Network,
     {
-        let (key, chain) = (config.key.clone(), config.chain);
-        let (dialing, light) = (context.child("seat"), Light::new(chain, config.network_key));
+        let (key, light) = (config.key.clone(), config.light.clone());
+        let (dialing, chain) = (context.child("seat"), light.chain());
         let nodes = config.nodes.clone();
         // The seat's own node comes first: it is the first to know what is final.
         let connection = Connection::new(dialing, network.clone(), key.clone(), nodes, light);

@@ -57,7 +57,8 @@ async fn silent(context: &deterministic::Context, answers: Arc<AtomicBool>) -> (
             dialed.map_err(|error| error.to_string())
         })
     });
-    let heights = Heights { height: Arc::default(), epoch_blocks: 40, round_blocks: 8 };
+    let block = Duration::from_millis(250);
+    let heights = Heights { height: Arc::default(), epoch_blocks: 40, round_blocks: 8, block };
     let account = Account::of(&key.public_key());
     let peer = Peer::new(account, dialer, Environment::new(context), heights.clone());
     peer.set_address(address);

@@ -35,9 +35,9 @@ use futures::{
     future::pending,
     stream::{BoxStream, FuturesUnordered},
 };
+use posync_client::watch;
 use posync_protocol::wire::gateway::{File, Name};
 use std::{sync::Arc, time::Duration};
-use tokio::sync::watch;
 
 /// Time for which a put waits for agreements to open in a new network.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);

@@ -33,6 +33,7 @@ use futures::{
     future::{BoxFuture, pending},
     stream::FuturesUnordered,
 };
+use posync_client::watch;
 use posync_protocol::{Account, Bounded, wire::provider::Refusal};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,7 +43,7 @@ use std::{
     },
     time::{Duration, SystemTime},
 };
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Time for which a segment waits for room at enough operators: agreements fill up while others open.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(20);

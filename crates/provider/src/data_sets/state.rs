@@ -18,6 +18,9 @@ use std::{
 
 /// Versions of one agreement that may wait above the ledger's newest.
 pub(super) const VERSIONS_MAX: usize = 32;
+/// Waiting versions from which on the ledger is looked at before another one is signed: it may have taken
+/// some of them since the last look.
+const VERSIONS_LOOK: usize = VERSIONS_MAX / 2;
 
 /// Names a version by number and root: two may share a number until the ledger accepts one.
 pub type Variant = (u64, Hash);
@@ -162,6 +165,12 @@ impl State {
             ));
         }
         find_parent(versions, terms, ask)
+    }
+
+    /// True if so many signed versions of an agreement wait that the next one may find no place.
+    pub fn is_crowded(&self, agreement: &AgreementId) -> bool {
+        let versions = self.data_sets.get(agreement);
+        versions.is_some_and(|versions| versions.waiting().count() >= VERSIONS_LOOK)
     }
 
     /// Keeps a version that is signed at a certified height.

@@ -244,6 +244,22 @@ fn piece(bytes: usize, last: bool) -> Ask {
 }
 
 #[test]
+fn no_header_is_read_late_while_a_measuring_slot_is_near() {
+    let (view, _) = View::new(account("paul"), [7; 32], Parameters::LOCAL);
+    let slot = Slot::new(Drawn { epoch: 1, seed: [9; 32], providers: 4 }, 0, &Parameters::LOCAL);
+    view.set_slot(slot.clone());
+    assert!(!view.is_calm(4), "before its own records were read, anything may be due");
+    view.set_unasked(true);
+    let far = slot.begins() - 5;
+    for height in far - 5..slot.ends() + 5 {
+        view.advance(height);
+        assert_eq!(view.is_calm(4), height <= far || height > slot.ends(), "{height}");
+    }
+    view.set_unasked(false);
+    assert!(!view.is_calm(4));
+}
+
+#[test]
 fn only_bytes_within_the_slot_are_counted_and_signed() {
     deterministic::Runner::timed(Duration::from_secs(60)).start(|context| async move {
         let (view, address, caller, ask, slot) = counting(&context).await;

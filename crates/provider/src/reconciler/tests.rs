@@ -357,6 +357,8 @@ fn a_provider_reads_its_records_less_often_only_while_it_stores_nothing() {
         assert!(bench.reconciler.is_registered, "it does not rest before that");
         let (performed, _) = bench.reach(40).await;
         assert_eq!(performed, 40 / EMPTY_BLOCKS);
+        let is_calm = |bench: &Bench| bench.handler.parts().view.is_calm(EMPTY_BLOCKS);
+        assert!(is_calm(&bench), "the headers of several blocks may be read together");
         // Data that it lost may still be asked for.
         bench.reconciler.is_unasked = false;
         assert_eq!(bench.reach(1).await.0, 1);
@@ -365,6 +367,7 @@ fn a_provider_reads_its_records_less_often_only_while_it_stores_nothing() {
         bench.ledger.world.lock().draws = true;
         let (performed, events) = bench.reach(80).await;
         assert_eq!(performed, 80, "with data it reads them at each block");
+        assert!(!is_calm(&bench), "and each header");
         let (good, bad) = audited(&events);
         assert!(good > 15 && bad == 0, "{good} answered, {bad} not");
     });

@@ -176,7 +176,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
         if blake3::hash(&data).as_bytes() != &put.shard {
             return Err(no(Refusal::Content, "the bytes do not have that BLAKE3 name; send them again"));
         }
-        let Parts { store, data_sets, .. } = &self.parts;
+        let Parts { store, data_sets, view, .. } = &self.parts;
         let _turn = self.turn(peer, [1, data.len() as u64, 0]).await?;
         let more = leaves(u32::try_from(data.len()).expect("a decoded shard is at most 4 MiB"));
         let known = store.holds(&put.agreement, &put.shard);
@@ -193,6 +193,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
         }
         let now = self.uptime.now();
         self.loose.lock().insert((put.agreement, put.shard), now);
+        view.set_unasked(false);
         store.put(put.agreement, put.shard, data).await.map_err(|error| match error {
             // The quota is within the declared capacity, so this is a broken promise.
             StoreError::Full { .. } | StoreError::Bound(_) => Refused {
@@ -207,7 +208,10 @@ impl<E: Clock, B: Blob> Handler<E, B> {
 
     async fn sign(&self, peer: Account, ask: Sign) -> Result<Signature, Refused> {
         let id = ask.claim.agreement;
-        let terms = self.admit(peer, &id).await?;
+        let mut terms = self.admit(peer, &id).await?;
+        if self.parts.data_sets.with(|state| state.is_crowded(&id)) {
+            terms = self.look(peer, terms).await?;
+        }
         let adds: Vec<Hash> = ask.adds.iter().map(|(shard, _)| *shard).collect();
         let signed = self.parts.data_sets.sign(terms, ask, self.parts.view.height()).await;
         let signed = signed.map_err(|error| no(Refusal::Busy, error.to_string()))?;
@@ -217,6 +221,21 @@ impl<E: Clock, B: Blob> Handler<E, B> {
             loose.remove(&(id, shard));
         }
         Ok(signature)
+    }
+
+    /// Reads an agreement's records anew, and notes the versions that the ledger has taken. The reconciler does
+    /// this once a round; a busy consumer fills all places for signed versions sooner. Without a proof the
+    /// known terms stay.
+    async fn look(&self, peer: Account, terms: Terms) -> Result<Terms, Refused> {
+        let Some(_place) = self.waits.enter(peer, 1) else { return Ok(terms) };
+        let Ok(terms) = self.terms(&terms.id, true).await else { return Ok(terms) };
+        let (id, data) = (terms.id, terms.data.clone());
+        let going = self.parts.data_sets.observe(id, data).await;
+        let going = going.map_err(|error| no(Refusal::Busy, error.to_string()))?;
+        // They are removed later, like shards that were never signed for.
+        going.iter().for_each(|shard| self.note_loose(id, *shard));
+        self.parts.data_sets.gone(id, &going);
+        Ok(terms)
     }
 
     /// The signed refusal that proves to the ledger that the declared capacity is missing (PV-5).

@@ -21,7 +21,8 @@ use posync_protocol::{
     block::with_chain,
     chunk,
     limits::{Parameters, SLICE_BYTES},
-    operation::{DATA_SET_NAMESPACE, SignatureCheck, Voucher},
+    operation::{DATA_SET_NAMESPACE, DataSetClaim, SignatureCheck, Voucher},
+    record::{DataSet, Version},
     wire::{
         node::Nothing,
         provider::{Ask, Get, Put, Sign, Slice},
@@ -159,6 +160,34 @@ fn a_shard_is_put_signed_read_and_paid() {
         };
         assert_eq!(status.free_leaves, (64 << 10) - 321);
         assert_eq!((status.load, status.bad.len()), (1, 0));
+    });
+}
+
+/// No reconciler runs here, so the versions in force are noted by the requests alone.
+#[test]
+fn a_version_is_signed_as_soon_as_the_ledger_has_taken_some_of_those_that_wait() {
+    run(|context| async move {
+        let handler = handler(&context, terms()).await;
+        let client = dial(&context, 2, listen(&context, &handler).await).await;
+        let mut held = vec![];
+        for version in 1..=100_u64 {
+            let (name, data) = shard(version, 1_000);
+            client.call(put(id(), name, &data)).await.expect("answered");
+            let sign = sign_of(version, &held, &[], &[(name, 1_000)]);
+            held.push((name, 1_000));
+            let signed = client.call(Ask::Sign(sign.clone())).await.expect("answered");
+            assert!(matches!(signed, Answer::Signed(_)), "{version}: {signed:?}");
+            if version % 24 == 0 {
+                let DataSetClaim { root, leaves, bytes, .. } = sign.claim;
+                let current = Version { version, root, leaves, bytes, grown_at: 0 };
+                let (view, height) = (&handler.parts().view, version);
+                view.learn(Terms { height, data: DataSet { current, next: None }, ..terms() });
+                view.advance(height);
+            }
+        }
+        let (kept, loose) =
+            (handler.parts().data_sets.with(|state| state.kept().len()), handler.loose_agreements());
+        assert_eq!((kept, loose.len()), (100, 0), "every shard is held and none is given up");
     });
 }
 

@@ -3,7 +3,7 @@
 use super::{Failure, World, account, member_key, processes::address, user_key};
 use crate::{
     network::{Role, host},
-    plan::{Process, Sample, Step},
+    plan::{Process, Row, Sample, Step},
 };
 use commonware_macros::select;
 use commonware_runtime::{Clock as _, Supervisor as _};
@@ -40,6 +40,7 @@ impl World<'_> {
                 self.user("put", self.put(sample)).await?;
                 self.lasting.acknowledged.push(*sample);
             }
+            Step::PutEach(row) => self.user("a row of puts", self.put_each(row)).await?,
             Step::Get(sample) => self.user("get", self.get(sample)).await?,
             Step::Send => {
                 self.user("send", self.send(account(&user_key(1)))).await?;
@@ -95,8 +96,12 @@ impl World<'_> {
     }
 
     async fn put_once(&self, sample: &Sample) -> Result<(), String> {
-        let (client, bytes) = (self.gateway().await?, sample.bytes());
-        let ask = Ask::Put(Put { name: name(sample), length: bytes.len() as u64 });
+        self.put_bytes(&name(sample), &sample.bytes()).await
+    }
+
+    async fn put_bytes(&self, name: &Name, bytes: &[u8]) -> Result<(), String> {
+        let client = self.gateway().await?;
+        let ask = Ask::Put(Put { name: name.clone(), length: bytes.len() as u64 });
         let mut call = client.open(ask).await.map_err(|error| error.to_string())?;
         for part in bytes.chunks(DATA_BYTES_MAX) {
             let part = Bounded::new(part.to_vec()).expect("a chunk of that size");
@@ -104,9 +109,25 @@ impl World<'_> {
             let _ = call.send(&Ask::Data(part)).await;
         }
         match call.recv().await {
-            Some(Answer::Stored(file)) if file.blake3 == *blake3::hash(&bytes).as_bytes() => Ok(()),
+            Some(Answer::Stored(file)) if file.blake3 == *blake3::hash(bytes).as_bytes() => Ok(()),
             other => Err(explain(other)),
         }
+    }
+
+    /// Stores the files of a row, each over a connection of its own. Every put but the first must be
+    /// acknowledged in time.
+    async fn put_each(&self, row: &Row) -> Result<(), String> {
+        let mut slow = Vec::new();
+        for file in 0..row.files {
+            let begun = self.context.current();
+            let (name, bytes) = (format!("row {file}"), vec![file as u8; row.length]);
+            self.put_bytes(&Bounded::new(name.into_bytes()).expect("a short name"), &bytes).await?;
+            let took = self.context.current().duration_since(begun).unwrap_or_default();
+            if file > 0 && took > row.within {
+                slow.push(format!("put {file} took {took:?}"));
+            }
+        }
+        if slow.is_empty() { Ok(()) } else { Err(slow.join(", ")) }
     }
 
     pub(super) async fn get(&self, sample: &Sample) -> Result<(), String> {
