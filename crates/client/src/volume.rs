@@ -86,7 +86,7 @@ pub fn take(directory: &Path, volume: &Path, account: &Account) -> Result<(), Vo
     }
     let path = volume.join(MARK);
     match fs::remove_file(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(VolumeError::File(path, error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(VolumeError::File(path, error)),
         _ => write(directory, volume, account),
     }
 }
