@@ -1,4 +1,4 @@
-//! The volume of a member: its free space, and the mark by which it is told from an empty mount point.
+//! The volume of a member: its free space, and the mark that an empty mount point lacks.
 //!
 //! ```text
 //!   first start   --> mark on the volume, then a record in the member's own directory
