@@ -60,7 +60,7 @@ pub(crate) fn check(directory: &Path) -> Result<Option<u32>, FormatError> {
 /// Marks a directory that this process has locked: a missing mark is written, a lower one raised.
 ///
 /// # Errors
-/// As [`check`].
+/// `Newer`, `Damaged`, `File`.
 pub fn claim(directory: &Path) -> Result<(), FormatError> {
     claim_as(directory, FORMAT, VERSION)
 }
