@@ -14,9 +14,9 @@ use std::{
 use thiserror::Error;
 
 /// The format that this program reads and writes.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 /// The version of this program.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Name of the mark's file.
 const NAME: &str = "format";
 /// Most bytes of a mark; a longer file is damaged.
@@ -53,14 +53,14 @@ pub enum FormatError {
 ///
 /// # Errors
 /// `Newer`, `Damaged`, `File`.
-pub fn check(directory: &Path) -> Result<Option<u32>, FormatError> {
+pub(crate) fn check(directory: &Path) -> Result<Option<u32>, FormatError> {
     check_as(directory, FORMAT)
 }
 
 /// Marks a directory that this process has locked: a missing mark is written, a lower one raised.
 ///
 /// # Errors
-/// As [`check`].
+/// `Newer`, `Damaged`, `File`.
 pub fn claim(directory: &Path) -> Result<(), FormatError> {
     claim_as(directory, FORMAT, VERSION)
 }

@@ -1,4 +1,4 @@
-//! The volume of a member: its free space, and the mark by which it is told from an empty mount point.
+//! The volume of a member: its free space, and the mark that an empty mount point lacks.
 //!
 //! ```text
 //!   first start   --> mark on the volume, then a record in the member's own directory
@@ -86,7 +86,7 @@ pub fn take(directory: &Path, volume: &Path, account: &Account) -> Result<(), Vo
     }
     let path = volume.join(MARK);
     match fs::remove_file(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(VolumeError::File(path, error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(VolumeError::File(path, error)),
         _ => write(directory, volume, account),
     }
 }

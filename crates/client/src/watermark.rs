@@ -5,11 +5,11 @@
 //! ```
 //!
 //! The end of a file that a crash tore and one that was damaged after its sync look alike. A length that was noted
-//! after the sync tells them apart: what is missing below it was durable, so it is damage.
+//! after the sync separates them: what is missing below it was durable, so it is damage.
 //!
 //! A note costs one small write and no sync. It survives the end of the process at any moment. A power cut may take
 //! the notes of the last moments with it; then an older length holds, and damage above that looks like a torn end. Only
-//! a second sync before each acknowledgement would tell that too.
+//! a second sync before each acknowledgement would show that too.
 
 use bytes::Bytes;
 use commonware_cryptography::Crc32;

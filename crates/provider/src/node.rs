@@ -8,7 +8,7 @@ use crate::{
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock, Spawner};
-use commonware_utils::{channel::watch, sync::Mutex};
+use commonware_utils::sync::Mutex;
 use posync_client::{
     account::Submitter,
     connection::{Connection, Endpoint, Error},

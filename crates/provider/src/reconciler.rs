@@ -237,6 +237,11 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// The store, the data sets or the voucher store failed. An unreachable ledger is no error: it is logged and tried
     /// again.
     pub async fn run(mut self) -> Result<(), ReconcilerError> {
+        if self.leaver.left.is_noted() {
+            tracing::info!(
+                "the provider leaves or has left: it registers no more, and serves what it still holds"
+            );
+        }
         self.sweep().await?;
         let mut height = 0;
         loop {

@@ -112,11 +112,6 @@ where
         config.report.clone(),
         journals,
     );
-    if config.left.is_noted() {
-        tracing::info!(
-            "the provider leaves or has left: it does not register, and serves what it still holds"
-        );
-    }
     let mut reconciler_task = context.child("reconciler_task").spawn(move |_| reconciler.run());
     let (every, rate) = (config.scrub, config.scrub_rate);
     let mut scrub_task =

@@ -61,7 +61,7 @@ pub(crate) struct Leave {
 
 /// The provider on the ledger.
 enum State {
-    /// It is registered.
+    /// Registered, with the records that say so.
     Registered(Box<Seen>),
     /// It is not, at `height`. One that was signed before the mark may still be in a block up to `sure`.
     Absent { height: u64, sure: u64 },

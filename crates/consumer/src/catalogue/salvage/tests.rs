@@ -1,7 +1,7 @@
 //! Damage in a log of several files: each start reads the newest ones twice, and the others once.
 
 use super::*;
-use commonware_runtime::{Runner as _, Supervisor as _, deterministic, tokio};
+use commonware_runtime::{Runner as _, Supervisor as _, tokio};
 
 /// Rows that fill more than three files of the log.
 const ROWS: u32 = 50_000;
@@ -44,15 +44,28 @@ async fn count<E: Storage + Clock + Metrics + Spawner>(store: &Store<E>) -> u32 
     count
 }
 
+/// Runs `work` on a real disk, which keeps the noted length of a killed process.
+fn on_disk(work: impl AsyncFnOnce(tokio::Context)) {
+    let home = tempfile::tempdir().expect("a directory");
+    let config = tokio::Config::default().with_storage_directory(home.path());
+    tokio::Runner::new(config).start(async move |context| work(context).await);
+}
+
+/// Number of changes that were durable.
+async fn noted<E: Storage>(context: &E) -> Option<u64> {
+    let (_, newest) = Watermark::open(context, &durable_partition("t")).await?;
+    newest.map(|(_, changes)| changes)
+}
+
 #[test]
 fn a_damaged_page_of_any_file_costs_its_rows_alone_and_old_files_are_read_once() {
     for back in 0..3 {
-        deterministic::Runner::timed(std::time::Duration::from_secs(3_600)).start(|context| async move {
+        on_disk(async |context| {
             let files = fill(&context).await;
             assert!(files.len() > 3, "{} files", files.len());
             let hit = files.len() - 1 - back;
             flip(&context, &files[hit], 4).await;
-            let is_read = is_damaged(&context, "t", None).await.expect("readable");
+            let is_read = is_damaged(&context, "t", noted(&context).await).await.expect("readable");
             assert_eq!(is_read, back < WRITTEN, "the check before the table reads the files that it may cut");
             let refused = Store::open(context.child("damaged"), "t").await.map(drop);
             let Err(Error::Page(why)) = refused else { panic!("file {hit}: {refused:?}") };
@@ -68,14 +81,9 @@ fn a_damaged_page_of_any_file_costs_its_rows_alone_and_old_files_are_read_once()
 
 #[test]
 fn a_sound_log_of_several_files_is_no_damage_and_loses_nothing() {
-    // A real disk keeps the noted length of a killed process.
-    let home = tempfile::tempdir().expect("a directory");
-    let config = tokio::Config::default().with_storage_directory(home.path());
-    tokio::Runner::new(config).start(async |context| {
+    on_disk(async |context| {
         fill(&context).await;
-        let (notes, durable) = Watermark::open(&context, &durable_partition("t")).await.expect("opens");
-        drop(notes);
-        let changes = durable.expect("noted").1;
+        let changes = noted(&context).await.expect("noted");
         assert!(changes > u64::from(ROWS), "{changes}");
         assert_eq!(end(&context, "t").await.expect("readable").0.changes, changes, "to the last change");
         let store = Store::open(context.child("again"), "t").await.expect("opens");
