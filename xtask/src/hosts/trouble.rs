@@ -225,7 +225,7 @@ pub(super) fn partition(story: &mut Story) -> Told {
 
 /// A gateway's machine is lost; its owner brings it back on another one, from its key and its backup.
 pub(super) fn gateway_moves(story: &mut Story) -> Told {
-    story.world.run("g0", &format!("{} --net D", with(manual::BACKUP, &[("FILE", "catalogue.backup")])))?;
+    story.world.run("g0", &with(manual::BACKUP, &[("FILE", "catalogue.backup")]))?;
     story.world.add("g2", Side::Right)?;
     story.world.run("g2", "mkdir -m 700 D")?;
     for kept in ["D/node.key", "D/config.toml", "D/network.toml"] {
@@ -236,7 +236,7 @@ pub(super) fn gateway_moves(story: &mut Story) -> Told {
     story.world.unplug("g0")?;
     story.world.name(&host("g0"), "g2")?;
     let since = Instant::now();
-    story.world.run("g2", &format!("{} --net D", with(manual::RESTORE, &[("FILE", "catalogue.backup")])))?;
+    story.world.run("g2", &with(manual::RESTORE, &[("FILE", "catalogue.backup")]))?;
     story.start("g2")?;
     for (user, seed) in [("c0", 10), ("c1", 11)] {
         fetch(story, user, "g0", &host("g0"), seed)?;
