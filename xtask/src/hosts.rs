@@ -39,6 +39,7 @@ const SMALL: &[Step] = &[
     ("every process ends in order", story::end),
 ];
 
+/// One step of the plan is not here yet: a client whose nodes are all replaced. Clients do not learn new nodes.
 const FULL: &[Step] = &[
     ("four machines agree on a draft", story::draft),
     ("the ceremony waits for a late machine", story::ceremony),

@@ -39,9 +39,9 @@ pub(super) const JOIN_GATEWAY: &str =
 pub(super) const PUT: &str =
     "posync put report.pdf --net network.toml --key me.key --gateway sync1...@127.0.0.1:4100";
 /// Saves a gateway's catalogue.
-pub(super) const BACKUP: &str = "posync gateway backup FILE";
+pub(super) const BACKUP: &str = "posync gateway backup FILE --net D";
 /// Brings a catalogue back.
-pub(super) const RESTORE: &str = "posync gateway restore FILE";
+pub(super) const RESTORE: &str = "posync gateway restore FILE --net D";
 
 #[cfg(test)]
 const ALL: [&str; 18] = [
