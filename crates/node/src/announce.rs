@@ -164,7 +164,7 @@ fn withdrawal(node: &Node) -> AnnounceNode {
 }
 
 /// A place for at most `most`: any free one, else that of the node with the lowest deposit. Also returns what
-/// it costs, and who stands there.
+/// it costs, and the node that stands there.
 async fn room(connection: &Connection, most: Amount) -> Result<(u32, Amount, Option<Account>), Unlisted> {
     let free = deposit_needed(None);
     if most < free {

@@ -3,7 +3,8 @@
 //! ```text
 //!   AnnounceNode{address} ─► a seat:        listed beside its seat, without a deposit
 //!                         ─► anyone else:   listed at one of NODES_MAX places, for a deposit
-//!                                           a taken place: a quarter more; who stood there gets its own back
+//!                                           a taken place needs a quarter more than its node's deposit,
+//!                                           which returns to that node
 //!   AnnounceNode{none}    ─► off the list, the deposit returns
 //! ```
 //!

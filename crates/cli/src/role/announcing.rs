@@ -45,7 +45,7 @@ impl Announcing {
         let deposit =
             Amount::new(deposit.saturating_mul(posync_protocol::amount::SYNC)).unwrap_or(Amount::MAX);
         let region = settings.text("region")?;
-        // A service on a free port of this machine is for its own tests: nobody could be told where it is.
+        // Port 0 is any free port of this machine: no address can be announced.
         let entry = (wanted && address.port() > 0)
             .then(|| {
                 Entry::new(address, settings.flag("archive")?, region, deposit)

@@ -1,4 +1,4 @@
-//! What a connection learns about nodes: further ones, and how far each is.
+//! The nodes that a connection learns, and how far each is.
 
 use super::{At, COMPARE, Connection, Endpoint, unexpected};
 use futures::future::join_all;
