@@ -11,7 +11,7 @@ use posync_client::{
     light::Light,
 };
 use posync_node::genesis::Genesis;
-use posync_protocol::{Account, Record as _, record::System};
+use posync_protocol::{Account, record::System};
 use serde_json::Value;
 use std::{
     fs::{self, File},

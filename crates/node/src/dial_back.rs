@@ -83,7 +83,7 @@ pub(crate) struct Dials {
 /// An attempt; dropping it makes room for the next one.
 pub(crate) struct Attempt {
     dials: Dials,
-    /// Address to dial.
+    /// Address that is dialled back.
     ip: IpAddr,
     /// Place that the attempt takes.
     caller: (IpAddr, Account),

@@ -263,7 +263,11 @@ fn a_follower_without_state_takes_a_recent_one_and_serves_as_any_other() {
         sender.send(pay(3, 5)).await.expect("final").done().expect("done");
         world.reach(100).await;
         world.crash(3);
+        let began = context.current();
         let first = follow_from(&context, &genesis, (50, 0), (authorities(&world.network), 20)).await;
+        reach(&context, &first.handle, world.handles[&0].applied()).await;
+        let took = context.current().duration_since(began).expect("virtual time does not step");
+        assert!(took < Duration::from_secs(10), "it is in step after {took:?}");
         let floor = first.handle.applied();
         assert!(floor >= 100 && first.handle.header(5).await.is_none(), "it ran no old block: {floor}");
         let second = follow_from(&context, &genesis, (51, 0), (vec![first.endpoint.clone()], 20)).await;

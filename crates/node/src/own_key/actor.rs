@@ -89,7 +89,7 @@ pub(super) fn millis(time: SystemTime) -> u64 {
 pub(crate) struct Parts {
     /// The node's right to sign.
     pub(crate) own_key: OwnKey,
-    /// This authority.
+    /// Key of this authority.
     pub(crate) key: PublicKey,
     /// The schemes under which votes of this key verify.
     pub(crate) schemes: Schemes,
