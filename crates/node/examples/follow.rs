@@ -92,7 +92,7 @@ fn lost_disk(directory: &Path, authority: Authority, other: &Handle) {
     }
 }
 
-/// A running authority.
+/// An authority that runs in this process.
 struct Authority {
     account: Account,
     service: SocketAddr,

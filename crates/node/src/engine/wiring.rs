@@ -188,9 +188,7 @@ where
 
     let outcomes = Outcomes::open(node.context.child("outcomes"), &node.files, node.parts.archive).await;
     let (applied_sender, applied) = watch::channel(outcomes.last().await);
-    let height = *applied.borrow();
-    node.equivocation.begin(height);
-    node.begin_own_key(height).await;
+    node.begin(outcomes.last().await).await;
     let seeds = Seeds::default();
     let (resolver, resolver_task) = node.state_resolver(state);
     let (stateful, mailbox) = Stateful::new(
@@ -522,8 +520,10 @@ where
         self.context.child("own_key").spawn(move |context| own_key::actor::run(context, parts, channel))
     }
 
-    /// Reads from the journals up to which view this node may have voted, before consensus writes to them.
-    async fn begin_own_key(&self, applied: u64) {
+    /// Resumes at the applied height: reads from the journals up to which view this node may have voted, before
+    /// consensus writes to them.
+    async fn begin(&self, applied: u64) {
+        self.equivocation.begin(applied);
         // A state that was fetched says nothing about the terms of which there may be journals.
         let journal = if self.parts.state_sync {
             None
