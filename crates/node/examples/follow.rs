@@ -2,7 +2,7 @@
 //! first takes a state from them, or runs all their blocks, and then follows them.
 //!
 //! `cargo run --release -p posync-node --example follow -- <directory> [blocks] [transfers per block]`; the
-//! environment variable `BLOCK_MS` sets the pace of the network. With `REPLAY=1` the node runs all blocks. With
+//! environment variable `BLOCK_MS` sets the pace of the network. A network in the directory is started again. With `REPLAY=1` the node runs all blocks. With
 //! `LOST=1` an authority loses its disk after that, and its return is measured.
 
 mod load;
@@ -61,7 +61,9 @@ fn main() {
     println!("{blocks} blocks in {:.0} s", began.elapsed().as_secs_f64());
     let program = std::env::current_exe().expect("this program");
     let mut child = Command::new(program);
-    let child = child.arg(&directory).arg(heights.borrow().to_string()).arg("0").arg("follower").status();
+    // Read first: a borrowed height stops the authority.
+    let height = heights.borrow().to_string();
+    let child = child.arg(&directory).arg(height).arg("0").arg("follower").status();
     let code = child.ok().and_then(|status| status.code()).unwrap_or(1);
     if code == 0 && std::env::var_os("LOST").is_some() {
         let lost = authorities.pop().expect("four");
@@ -129,24 +131,32 @@ fn start(at: &Path, service: SocketAddr, load: Arc<Load>) -> Authority {
     Authority { account, service, load, handle: receiver.recv().expect("it starts"), stop, thread }
 }
 
-/// Deals and starts four authorities.
-fn authorities(directory: &Path, transfers: u64) -> Vec<Authority> {
-    let mut parameters = Parameters::LOCAL;
-    parameters.block_ms =
-        std::env::var("BLOCK_MS").map_or(parameters.block_ms, |ms| ms.parse().expect("a number"));
+/// Deals a network of four authorities.
+fn deal(directory: &Path, parameters: Parameters) {
     let addresses: Vec<_> = (0..4).map(|index| loopback(9_610 + index)).collect();
     let supply = Amount::sync(1_000_000_000);
     let accounts = vec![(Account::of(&payer().public_key()), Amount::sync(100_000_000))];
     let rng = commonware_utils::TestRng::new(1);
     let (dealt, secrets) = genesis::deal(&addresses, parameters, supply, accounts, rng).expect("valid");
-    let load = Arc::new(Load::new(transfers, dealt.chain()));
     let signatures = genesis::signatures::sign_all(&dealt, &secrets);
+    for (index, secret) in secrets.iter().enumerate() {
+        Config::deal(&directory.join(index.to_string()), &dealt, &signatures, secret).expect("writable");
+    }
+}
+
+/// Starts four authorities.
+fn authorities(directory: &Path, transfers: u64) -> Vec<Authority> {
+    let mut parameters = Parameters::LOCAL;
+    parameters.block_ms =
+        std::env::var("BLOCK_MS").map_or(parameters.block_ms, |ms| ms.parse().expect("a number"));
+    if !directory.join("0").exists() {
+        deal(directory, parameters);
+    }
+    let load = Arc::new(Load::new(transfers, genesis(directory).chain()));
     let mut starting = Vec::new();
-    for (index, (secret, address)) in secrets.into_iter().zip(&addresses).enumerate() {
-        let at = directory.join(index.to_string());
-        Config::deal(&at, &dealt, &signatures, &secret).expect("writable");
-        let (service, load) = (loopback(address.port() + 100), load.clone());
-        starting.push(std::thread::spawn(move || start(&at, service, load)));
+    for index in 0..4 {
+        let (at, load) = (directory.join(index.to_string()), load.clone());
+        starting.push(std::thread::spawn(move || start(&at, loopback(9_710 + index), load)));
     }
     starting.into_iter().map(|thread| thread.join().expect("it starts")).collect()
 }
