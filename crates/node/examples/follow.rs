@@ -1,8 +1,9 @@
 //! Measures a node without a seat: four authorities on loopback in one process, the node in another, which
-//! first runs all their blocks and then follows them.
+//! first takes a state from them, or runs all their blocks, and then follows them.
 //!
 //! `cargo run --release -p posync-node --example follow -- <directory> [blocks] [transfers per block]`; the
-//! environment variable `BLOCK_MS` sets the pace of the network.
+//! environment variable `BLOCK_MS` sets the pace of the network. A network in the directory is started again. With `REPLAY=1` the node runs all blocks. With
+//! `LOST=1` an authority loses its disk after that, and its return is measured.
 
 mod load;
 
@@ -10,7 +11,7 @@ use commonware_cryptography::{Signer as _, ed25519};
 use commonware_p2p::Address;
 use commonware_runtime::{Spawner as _, Supervisor as _, tokio};
 use load::{Load, payer};
-use posync_client::{connection::Endpoint, watch};
+use posync_client::connection::Endpoint;
 use posync_node::{
     config::{Config, Settings},
     follow, follower,
@@ -51,47 +52,113 @@ fn main() {
         return follower(&directory, number(1, 0));
     }
     let (blocks, transfers) = (number(1, 1_000), number(2, 0));
-    let mut heights = authorities(&directory, transfers);
+    let mut authorities = authorities(&directory, transfers);
+    let mut heights = authorities[0].handle.heights();
+    let began = Instant::now();
     while *heights.borrow_and_update() < blocks {
         std::thread::sleep(Duration::from_secs(1));
     }
+    println!("{blocks} blocks in {:.0} s", began.elapsed().as_secs_f64());
     let program = std::env::current_exe().expect("this program");
     let mut child = Command::new(program);
-    let child = child.arg(&directory).arg(blocks.to_string()).arg("0").arg("follower").status();
-    exit(child.ok().and_then(|status| status.code()).unwrap_or(1));
+    // Read first: a borrowed height stops the authority.
+    let height = heights.borrow().to_string();
+    let child = child.arg(&directory).arg(height).arg("0").arg("follower").status();
+    let code = child.ok().and_then(|status| status.code()).unwrap_or(1);
+    if code == 0 && std::env::var_os("LOST").is_some() {
+        let lost = authorities.pop().expect("four");
+        lost_disk(&directory.join("3"), lost, &authorities[0].handle);
+    }
+    exit(code);
 }
 
-/// Deals and starts four authorities; returns the height of the first.
-fn authorities(directory: &Path, transfers: u64) -> watch::Receiver<u64> {
-    let mut parameters = Parameters::LOCAL;
-    parameters.block_ms =
-        std::env::var("BLOCK_MS").map_or(parameters.block_ms, |ms| ms.parse().expect("a number"));
+/// Stops an authority, takes its disk away, starts it, and measures until it follows and until it leads.
+fn lost_disk(directory: &Path, authority: Authority, other: &Handle) {
+    let (service, load) = (authority.service, authority.load.clone());
+    authority.stop.send(()).expect("it runs");
+    authority.thread.join().expect("it does not panic");
+    std::fs::remove_dir_all(directory.join("storage")).expect("it was there");
+    let (began, height) = (Instant::now(), other.applied());
+    let again = start(directory, service, load);
+    let mut heights = again.handle.heights();
+    futures::executor::block_on(heights.wait_for(|applied| *applied >= height)).expect("it runs");
+    println!("lost disk: follows at {height} after {:.1} s", began.elapsed().as_secs_f64());
+    let mut blocks = other.subscribe_finalized(other.applied());
+    loop {
+        let block = futures::executor::block_on(blocks.next()).expect("kept");
+        if block.header.leader == again.account {
+            let terms = block.header.term - height / Parameters::LOCAL.term_blocks();
+            println!("it leads again {terms} terms later, after {:.1} s", began.elapsed().as_secs_f64());
+            return;
+        }
+    }
+}
+
+/// An authority that runs in this process.
+struct Authority {
+    account: Account,
+    service: SocketAddr,
+    load: Arc<Load>,
+    handle: Handle,
+    stop: futures::channel::oneshot::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+/// Starts the authority of a directory, whose p2p address is 100 ports below `service`.
+fn start(at: &Path, service: SocketAddr, load: Arc<Load>) -> Authority {
+    let listen = loopback(service.port() - 100);
+    let config = Config::open(at, Settings::local(listen, service, true)).expect("it is whole");
+    let account = Account::of(&config.key.public_key());
+    let (_, serve) = over_sockets(Serving { key: config.key.clone(), address: service, private: true });
+    let ((sender, receiver), (stop, stopped)) = (mpsc::channel(), futures::channel::oneshot::channel());
+    let services: TokioServices = Box::new(move |context, handle, channel| {
+        let _ = sender.send(handle.clone());
+        let stopped = Box::pin(async move {
+            let _: Result<(), _> = stopped.await;
+            Ok(())
+        });
+        let served = serve(context, handle, channel);
+        Box::pin(async move { futures::future::select(served, stopped).await.factor_first().0 })
+    });
+    let operations = load.clone();
+    let run = move || {
+        let ended: Result<(), RunError> = run_tokio(config, operations, services);
+        if let Err(error) = ended {
+            eprintln!("an authority: {error}");
+        }
+    };
+    let thread = std::thread::Builder::new().stack_size(8 << 20).spawn(run).expect("threads are at hand");
+    Authority { account, service, load, handle: receiver.recv().expect("it starts"), stop, thread }
+}
+
+/// Deals a network of four authorities.
+fn deal(directory: &Path, parameters: Parameters) {
     let addresses: Vec<_> = (0..4).map(|index| loopback(9_610 + index)).collect();
     let supply = Amount::sync(1_000_000_000);
     let accounts = vec![(Account::of(&payer().public_key()), Amount::sync(100_000_000))];
     let rng = commonware_utils::TestRng::new(1);
     let (dealt, secrets) = genesis::deal(&addresses, parameters, supply, accounts, rng).expect("valid");
-    let load = Arc::new(Load::new(transfers, dealt.chain()));
-    let (sender, receiver) = mpsc::channel();
     let signatures = genesis::signatures::sign_all(&dealt, &secrets);
-    for (index, (secret, address)) in secrets.into_iter().zip(&addresses).enumerate() {
-        let service = loopback(address.port() + 100);
-        let at = directory.join(index.to_string());
-        Config::deal(&at, &dealt, &signatures, &secret).expect("writable");
-        let config = Config::open(&at, Settings::local(*address, service, true)).expect("it is whole");
-        let (load, sender) = (load.clone(), sender.clone());
-        let (_, serve) = over_sockets(Serving { key: secret.key, address: service });
-        let services: TokioServices = Box::new(move |context, handle, channel| {
-            let _ = sender.send(handle.heights());
-            serve(context, handle, channel)
-        });
-        let run = move || {
-            let ended: Result<(), RunError> = run_tokio(config, load, services);
-            eprintln!("authority {index}: {ended:?}");
-        };
-        std::thread::Builder::new().stack_size(8 << 20).spawn(run).expect("threads are at hand");
+    for (index, secret) in secrets.iter().enumerate() {
+        Config::deal(&directory.join(index.to_string()), &dealt, &signatures, secret).expect("writable");
     }
-    receiver.recv().expect("an authority starts")
+}
+
+/// Starts four authorities.
+fn authorities(directory: &Path, transfers: u64) -> Vec<Authority> {
+    let mut parameters = Parameters::LOCAL;
+    parameters.block_ms =
+        std::env::var("BLOCK_MS").map_or(parameters.block_ms, |ms| ms.parse().expect("a number"));
+    if !directory.join("0").exists() {
+        deal(directory, parameters);
+    }
+    let load = Arc::new(Load::new(transfers, genesis(directory).chain()));
+    let mut starting = Vec::new();
+    for index in 0..4 {
+        let (at, load) = (directory.join(index.to_string()), load.clone());
+        starting.push(std::thread::spawn(move || start(&at, loopback(9_710 + index), load)));
+    }
+    starting.into_iter().map(|thread| thread.join().expect("it starts")).collect()
 }
 
 /// CPU seconds of this process so far.
@@ -104,6 +171,7 @@ fn cpu() -> f64 {
 
 /// Follows the authorities: up to `blocks`, and [`IN_STEP`] further blocks once it has caught up.
 fn follower(directory: &Path, blocks: u64) {
+    let takes_state = std::env::var_os("REPLAY").is_none();
     let genesis = genesis(directory);
     let endpoint = |authority: &genesis::Authority| Endpoint {
         account: Account::of(&authority.key),
@@ -119,6 +187,8 @@ fn follower(directory: &Path, blocks: u64) {
         listen: loopback(0),
         page_cache_pages: 16_384,
         archive: false,
+        replayed_max: if takes_state { 0 } else { u64::MAX },
+        private: true,
     };
     let began = Instant::now();
     let measure: follower::Beside<_> = Box::new(move |context: tokio::Context, handle: Handle| {
@@ -126,11 +196,14 @@ fn follower(directory: &Path, blocks: u64) {
             let mut heights = handle.heights();
             let reached = *heights.wait_for(|height| *height >= blocks).await.expect("it runs");
             let (time, used) = (began.elapsed().as_secs_f64(), cpu());
-            println!(
-                "replay: {reached} blocks in {time:.1} s, {:.0} blocks/s, CPU {:.2} ms per block",
-                reached as f64 / time,
-                1_000.0 * used / reached as f64
-            );
+            if takes_state {
+                println!("state: in step at {reached} after {time:.1} s, CPU {used:.2} s");
+            } else {
+                let (rate, each) = (reached as f64 / time, 1_000.0 * used / reached as f64);
+                println!(
+                    "replay: {reached} blocks in {time:.1} s, {rate:.0} blocks/s, CPU {each:.2} ms per block"
+                );
+            }
             heights.wait_for(|height| *height >= reached + 20).await.expect("it runs");
             let (start, before, clock) = (handle.applied(), cpu(), Instant::now());
             heights.wait_for(|height| *height >= start + IN_STEP).await.expect("it runs");

@@ -21,6 +21,7 @@ use crate::{
         AuthoritySecret, Genesis, GenesisError,
         signatures::{SIGNATURES_FILE, Signatures},
     },
+    own_key::Word,
 };
 use commonware_codec::{Copying, DecodeExt as _, Encode as _};
 use commonware_cryptography::Signer as _;
@@ -106,9 +107,8 @@ pub struct Config {
     pub key: PrivateKey,
     /// Store of this node's shares of the network key.
     pub secrets: Secrets,
-    /// The operator's word that no other process uses the key, although the network may show one: the node
-    /// follows for a whole term without a vote, and signs again after that.
-    pub other_stopped: bool,
+    /// The operator's word about the key, for this start.
+    pub word: Word,
     _lock: File,
 }
 
@@ -173,7 +173,7 @@ impl Config {
             settings,
             key,
             secrets,
-            other_stopped: false,
+            word: Word::default(),
             _lock: lock,
         })
     }

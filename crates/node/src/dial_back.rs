@@ -2,8 +2,11 @@
 //!
 //! Invariants
 //! 1. A node dials only the IP address from which the request comes: nobody can make it dial a third party.
-//! 2. At most one attempt for each caller, by address and by key, and [`DIALS_MAX`] in all; each ends within
-//!    [`DIAL_BACK_MS_MAX`], or when its caller leaves.
+//! 2. Outside a private network a node dials no address that the internet does not route, and not its own: the
+//!    request then comes through a proxy or from the node's own network, and strangers would learn what listens
+//!    there.
+//! 3. At most one attempt for each caller, by address and by key, and [`DIALS_MAX`] in all; each ends within
+//!    [`DIAL_BACK_MS_MAX`], or when its caller leaves. The addresses of an IPv6 /64 count as one.
 
 use crate::engine::Runtime;
 use commonware_cryptography::ed25519::PrivateKey;
@@ -20,7 +23,7 @@ use posync_protocol::{
 };
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -28,32 +31,91 @@ use std::{
 /// Most attempts at once, of all callers.
 const DIALS_MAX: usize = 8;
 
+/// The addresses that count as one caller: an IPv4 address, or the /64 network of an IPv6 address.
+pub(crate) fn group(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        ip => ip,
+    }
+}
+
+/// True for an address that the internet routes to one machine.
+fn is_public(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let [first, second, third, _] = ip.octets();
+            let is_shared = first == 100 && second & 0xc0 == 64;
+            let is_assigned = first == 192 && second == 0 && third == 0;
+            let is_test = first == 198 && second & 0xfe == 18;
+            !(ip.is_private()
+                || ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_documentation()
+                || first == 0
+                || first >= 224
+                || is_shared
+                || is_assigned
+                || is_test)
+        }
+        // Global unicast addresses are 2000::/3; of them, documentation and tunnels of IPv4 lead elsewhere.
+        IpAddr::V6(ip) => {
+            let [first, second, ..] = ip.segments();
+            first & 0xe000 == 0x2000
+                && first != 0x2002
+                && !(first == 0x2001 && (second == 0 || second == 0xdb8))
+        }
+    }
+}
+
 /// The attempts that run now, by caller.
-#[derive(Clone, Default)]
-pub(crate) struct Dials(Arc<Mutex<BTreeSet<(IpAddr, Account)>>>);
+#[derive(Clone)]
+pub(crate) struct Dials {
+    running: Arc<Mutex<BTreeSet<(IpAddr, Account)>>>,
+    /// True if the network is private, so that all addresses are dialled.
+    is_private: bool,
+    /// Address at which the node listens.
+    own: IpAddr,
+}
 
 /// An attempt; dropping it makes room for the next one.
 pub(crate) struct Attempt {
     dials: Dials,
+    /// Address that is dialled back.
+    ip: IpAddr,
+    /// Place that the attempt takes.
     caller: (IpAddr, Account),
 }
 
 impl Dials {
+    /// Starts without attempts, for a node that listens at `own`.
+    pub(crate) fn new(own: IpAddr, is_private: bool) -> Self {
+        Self { running: Arc::default(), is_private, own: own.to_canonical() }
+    }
+
+    /// True if callers of that address are dialled.
+    pub(crate) fn may_dial(&self, ip: IpAddr) -> bool {
+        self.is_private || (is_public(ip) && ip.to_canonical() != self.own)
+    }
+
     /// Takes a place; `None` if this caller has one, or all are taken.
     pub(crate) fn begin(&self, ip: IpAddr, account: Account) -> Option<Attempt> {
-        let mut running = self.0.lock();
-        let has_one = running.iter().any(|(from, by)| *from == ip || *by == account);
+        let mut running = self.running.lock();
+        let caller = (group(ip), account);
+        let has_one = running.iter().any(|(from, by)| *from == caller.0 || *by == account);
         if has_one || running.len() >= DIALS_MAX {
             return None;
         }
-        running.insert((ip, account));
-        Some(Attempt { dials: self.clone(), caller: (ip, account) })
+        running.insert(caller);
+        Some(Attempt { dials: self.clone(), ip, caller })
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        self.dials.0.lock().remove(&self.caller);
+        self.dials.running.lock().remove(&self.caller);
     }
 }
 
@@ -75,7 +137,7 @@ impl Attempt {
             Dial::Gateway(_) => rpc::Gateway::NAMESPACE,
             Dial::Node(_) => rpc::Node::NAMESPACE,
         };
-        let to = SocketAddr::new(self.caller.0, ask.port);
+        let to = SocketAddr::new(self.ip, ask.port);
         let late = context.sleep(Duration::from_millis(DIAL_BACK_MS_MAX));
         let dialling = channel::dial(context, network, key, namespace, ask.account, to);
         select! {
@@ -103,9 +165,68 @@ mod tests {
     use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
     use posync_client::channel::Listen;
 
+    fn private() -> Dials {
+        Dials::new(IpAddr::from([10, 0, 0, 1]), true)
+    }
+
+    #[test]
+    fn outside_a_private_network_only_addresses_of_the_internet_are_dialled() {
+        let own = IpAddr::from([203, 0, 114, 1]);
+        let (public, inside) = (Dials::new(own, false), Dials::new(own, true));
+        for hidden in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "192.168.0.9",
+            "172.17.0.1",
+            "169.254.1.1",
+            "100.64.0.1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "192.0.0.8",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "203.0.114.1",
+            "::ffff:127.0.0.1",
+            "::ffff:203.0.114.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00::1",
+            "ff02::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "64:ff9b::7f00:1",
+            "2001::1",
+        ] {
+            let ip = hidden.parse().expect("an address");
+            assert!(!public.may_dial(ip), "{hidden}");
+            assert!(inside.may_dial(ip), "{hidden}");
+        }
+        for open in ["203.0.114.2", "9.9.9.9", "2a01:4f8::1", "2001:470::1", "::ffff:9.9.9.9"] {
+            assert!(public.may_dial(open.parse().expect("an address")), "{open}");
+        }
+    }
+
+    /// Whoever has one IPv6 address has 2^64 of them.
+    #[test]
+    fn an_ipv6_network_is_one_caller() {
+        let dials = private();
+        let begin = |ip: &str, last| dials.begin(ip.parse().expect("an address"), Account([last; 32]));
+        let first = begin("2a01:4f8:1:2::1", 1).expect("a place");
+        assert!(begin("2a01:4f8:1:2:ffff::9", 2).is_none());
+        assert_eq!(
+            first.ip,
+            "2a01:4f8:1:2::1".parse::<IpAddr>().expect("an address"),
+            "the address itself is dialled"
+        );
+        let other = begin("2a01:4f8:1:3::1", 3);
+        assert!(other.is_some());
+    }
+
     #[test]
     fn one_caller_has_one_attempt_and_all_callers_together_a_few() {
-        let dials = Dials::default();
+        let dials = private();
         let caller = |last| (IpAddr::from([10, 0, 0, last]), Account([last; 32]));
         let begin = |ip, account| dials.begin(ip, account);
         let (ip, account) = caller(1);
@@ -140,13 +261,13 @@ mod tests {
                 (41, &member, provider, DialOutcome::TimedOut(Nothing {})),
                 (42, &member, provider, DialOutcome::Refused(Nothing {})),
             ] {
-                let attempt = Dials::default().begin(ip, account(&member)).expect("a place");
+                let attempt = private().begin(ip, account(&member)).expect("a place");
                 let ask = DialBack { port, account: account(key), service };
                 let outcome = attempt.run(context.child("dial"), &context, &node, ask).await;
                 assert_eq!(outcome, expected, "{port} {service:?}");
             }
             // Another caller's address has nobody at that port.
-            let elsewhere = Dials::default().begin(IpAddr::from([10, 0, 0, 8]), account(&stranger));
+            let elsewhere = private().begin(IpAddr::from([10, 0, 0, 8]), account(&stranger));
             let ask = DialBack { port: 40, account: account(&member), service: provider };
             let outcome = elsewhere.expect("a place").run(context.child("dial"), &context, &node, ask).await;
             assert_eq!(outcome, DialOutcome::Refused(Nothing {}));

@@ -22,20 +22,24 @@ use crate::{
     steady::MachineClock,
 };
 use bytes::Bytes;
-use commonware_codec::Encode as _;
-use commonware_consensus::{marshal::Identifier, types::Height};
+use commonware_codec::{Copying, DecodeExt as _, Encode as _};
+use commonware_consensus::{Reporter as _, marshal::Identifier, simplex::types::Activity, types::Height};
 use commonware_cryptography::Digested;
 use commonware_glue::stateful::db::Shared;
+use commonware_storage::{
+    mmr::Family,
+    qmdb::sync::source::{Request, Source as _},
+};
 use commonware_utils::sync::{AsyncMutex, AsyncMutexGuard};
 use commonware_utils::sync::{Mutex, MutexGuard};
 use futures::{FutureExt as _, future::BoxFuture};
 use posync_client::watch;
 use posync_protocol::{
-    Hash, Key, Operation, Slot,
+    Bounded, Hash, Key, Operation, Slot,
     block::{BlockBody, Header},
     ledger::BlockContext,
     limits::READ_KEYS_MAX,
-    wire::node::Certified,
+    wire::node::{Certified, STATE_BYTES_MAX, STATE_OPERATIONS_MAX, Unavailable},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -130,6 +134,7 @@ trait State: Send + Sync {
     fn prove(&self, keys: Vec<Key>) -> BoxFuture<'_, (Digest, Vec<ProvenRecord>)>;
     fn get(&self, keys: Vec<Key>) -> BoxFuture<'_, Vec<Option<Slot>>>;
     fn outcome(&self, height: u64) -> BoxFuture<'_, Option<BlockOutcome>>;
+    fn part(&self, request: Request<Family>) -> BoxFuture<'_, Option<Bytes>>;
 }
 
 /// Access to the node's blocks and state, for its services.
@@ -355,9 +360,31 @@ impl Handle {
         self.state.get(keys).await
     }
 
+    /// A part of a recent state with its proof, for a node that has none: the answer to an encoded request of the
+    /// store's synchronization.
+    ///
+    /// # Errors
+    /// Why there is none: the state is not kept any more, or this node does not have it yet.
+    pub async fn state_part(&self, request: &[u8]) -> Result<Bounded<u8, STATE_BYTES_MAX>, Unavailable> {
+        let request = Request::<Family>::decode(Copying(request)).map_err(|_| Unavailable::Pruned)?;
+        if request.max_ops().get() > STATE_OPERATIONS_MAX {
+            return Err(Unavailable::Pruned);
+        }
+        let newest = self.header(self.applied()).await.map_or(0, |header| header.range_end);
+        let missing = if *request.size() > newest { Unavailable::NotYet } else { Unavailable::Pruned };
+        let part = self.state.part(request).await.ok_or(missing)?;
+        Ok(Bounded::new(part.to_vec()).expect("256 operations and their proof fit"))
+    }
+
     /// Follows all finalized blocks from `height` on, in order, without end.
     pub fn subscribe_finalized(&self, height: u64) -> Follow {
         Follow { handle: self.clone(), next: height.max(1) }
+    }
+
+    /// Passes a verified certificate on to the block store, which fetches the blocks up to it.
+    pub(crate) fn learn(&self, certificate: Finalization) {
+        // The mailbox is closed only while the node stops.
+        let _ = self.marshal.clone().report(Activity::Finalization(certificate));
     }
 
     async fn block(&self, height: u64) -> Option<Digested<Block>> {
@@ -445,6 +472,14 @@ impl<E: Runtime> State for Store<E> {
 
     fn outcome(&self, height: u64) -> BoxFuture<'_, Option<BlockOutcome>> {
         self.outcomes.get(height).boxed()
+    }
+
+    fn part(&self, request: Request<Family>) -> BoxFuture<'_, Option<Bytes>> {
+        async move {
+            let served = self.database.serve(request).await;
+            served.ok().map(|(part, _)| part.encode())
+        }
+        .boxed()
     }
 }
 

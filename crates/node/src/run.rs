@@ -11,7 +11,7 @@ use crate::{
     genesis::Genesis,
     guard::guarded,
     handle::{Handle, Operations},
-    own_key::{OwnKey, Refusal},
+    own_key::{OwnKey, Refusal, Word},
     repair::{Damage, Repair, WISH},
     rules::UnknownRules,
     silence,
@@ -111,6 +111,12 @@ pub enum RunError {
     /// The chain of the upstream nodes is not the one that this node holds.
     #[error(transparent)]
     Forked(#[from] Forked),
+    /// The state that a node without a seat was taking is too old by now.
+    #[error(
+        "no upstream node keeps the state any more that this node was taking: start it again, and it takes a newer one; if \
+         that happens again, its line is too slow for the state, or this machine for its disk"
+    )]
+    StateGone,
     /// A part of a node without a seat ended.
     #[error(
         "a part of the node ended: {0}; start it again. If it ends so at each start, its storage may be damaged: move \
@@ -232,7 +238,7 @@ async fn serve(
     let network_task = network.start();
     let parts = Parts {
         state_sync: repair.needs_state(),
-        other_stopped: config.other_stopped,
+        word: config.word,
         rules: Rules::KNOWN,
         genesis: Arc::new(config.genesis.clone()),
         key: config.key.clone(),
@@ -431,7 +437,7 @@ pub fn run_sim(
             let transport = Transport { manager: oracle.socket_manager(), blocker: control, channels };
             let parts = Parts {
                 state_sync: needs_state(&context, &node).await,
-                other_stopped: node.other_stopped,
+                word: Word { other_stopped: node.other_stopped, agreed: None },
                 rules: node.rules,
                 genesis: node.genesis,
                 key: node.key,

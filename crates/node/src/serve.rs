@@ -34,7 +34,8 @@ use posync_protocol::{
     block::{Header, Receipts, sha256},
     limits::{BODY_BYTES_MAX, EVENTS_MAX, RECEIPT_WAIT_MS},
     wire::node::{
-        self, Answer, Ask, BlockEvents, Certified, DialBack, Dialled, Info, NETWORK_KEY_BYTES, Unavailable,
+        self, Answer, Ask, BlockEvents, Certified, DialBack, DialOutcome, Dialled, Info, NETWORK_KEY_BYTES,
+        Nothing, STATE_BYTES_MAX, Unavailable,
     },
 };
 use std::{
@@ -71,10 +72,10 @@ pub(crate) enum Intake {
 }
 
 impl Intake {
-    async fn submit(&self, caller: Account, bytes: Vec<u8>) -> Result<Hash, Refused> {
+    async fn submit(&self, caller: Account, origin: Option<IpAddr>, bytes: Vec<u8>) -> Result<Hash, Refused> {
         match self {
             Self::Mempool(mempool) => mempool.submit_of(caller, bytes).await,
-            Self::Upstream(relay) => relay.submit(caller, &bytes).await,
+            Self::Upstream(relay) => relay.submit((caller, origin), &bytes).await,
         }
     }
 }
@@ -99,6 +100,8 @@ pub struct Serving {
     pub key: PrivateKey,
     /// Port 0 takes any free port.
     pub address: SocketAddr,
+    /// True if the network is private: then callers of any address are dialled back.
+    pub private: bool,
 }
 
 /// Creates an authority's services over sockets, and the mempool that its application draws from.
@@ -186,7 +189,7 @@ pub(crate) async fn listen<E: Runtime + Resolver, N: Network>(
         handle: handle.clone(),
         feed: feed.clone(),
         intake,
-        dials: Dials::default(),
+        dials: Dials::new(serving.address.ip(), serving.private),
     };
     let server = Server::<rpc::Node, _>::new(move |call, ask| {
         let service = service.clone();
@@ -215,12 +218,14 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
             Ask::Body(_) | Ask::Events(_) => call.reserve(BODY_BYTES_MAX).await,
             Ask::Read(keys) => call.reserve(HEADERS_BYTES + keys.len() * RECORD_BYTES).await,
             Ask::Header(_) => call.reserve(HEADERS_BYTES).await,
+            Ask::State(_) => call.reserve(STATE_BYTES_MAX).await,
             _ => {}
         }
         let answer = match ask {
             Ask::Info(_) => self.info(),
             Ask::Clock(_) => self.clock(),
-            Ask::Submit(bytes) => self.submit(call.peer(), bytes.into_inner()).await,
+            Ask::Submit(bytes) => self.submit(&call, bytes.into_inner()).await,
+            Ask::State(request) => self.state(&request).await,
             Ask::Receipt(id) => self.receipt(&id).await,
             Ask::Read(keys) => self.read(keys.into_inner()).await,
             Ask::Header(height) => self.header(height).await,
@@ -252,12 +257,12 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
         })
     }
 
-    async fn submit(&self, caller: Account, bytes: Vec<u8>) -> Answer {
+    async fn submit(&self, call: &Incoming<rpc::Node>, bytes: Vec<u8>) -> Answer {
         let id = sha256(&bytes);
         if self.feed.receipt(&id).is_some() {
             return Answer::Accepted(id);
         }
-        match self.intake.submit(caller, bytes).await {
+        match self.intake.submit(call.peer(), call.origin(), bytes).await {
             Ok(id) => Answer::Accepted(id),
             Err(Refused::Code(code)) => Answer::Refused(code),
             Err(Refused::Full) => Answer::Unavailable(Unavailable::Busy),
@@ -265,16 +270,26 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
     }
 
     async fn dial_back(&self, call: &Incoming<rpc::Node>, ask: DialBack) -> Answer {
-        let Some((ip, attempt)) = call.origin().and_then(|ip| Some((ip, self.dials.begin(ip, call.peer())?)))
-        else {
-            return Answer::Unavailable(Unavailable::Busy);
+        let busy = Answer::Unavailable(Unavailable::Busy);
+        let Some(ip) = call.origin() else { return busy };
+        let outcome = if self.dials.may_dial(ip) {
+            let Some(attempt) = self.dials.begin(ip, call.peer()) else { return busy };
+            attempt.run(self.context.child("dial_back"), &*self.network, &self.key, ask).await
+        } else {
+            DialOutcome::Hidden(Nothing {})
         };
-        let outcome = attempt.run(self.context.child("dial_back"), &*self.network, &self.key, ask).await;
         let ip = match ip {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,
         };
         Answer::Dialled(Dialled { ip: ip.octets(), outcome })
+    }
+
+    async fn state(&self, request: &[u8]) -> Answer {
+        match self.handle.state_part(request).await {
+            Ok(part) => Answer::State(part),
+            Err(why) => Answer::Unavailable(why),
+        }
     }
 
     async fn receipt(&self, id: &Hash) -> Answer {

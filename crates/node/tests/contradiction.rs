@@ -102,6 +102,8 @@ fn a_certified_block_with_another_state_ends_a_follower_with_the_reason() {
             listen: SocketAddr::from(([10, 7, 0, 1], 1)),
             page_cache_pages: 64,
             archive: false,
+            replayed_max: u64::MAX,
+            private: true,
         };
         let networks = (context.child("dialing"), context.child("listening"));
         let beside = Box::new(|_: deterministic::Context, _| {});

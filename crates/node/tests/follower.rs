@@ -21,7 +21,7 @@ use posync_client::{
 use posync_node::{
     follower::{
         self, Settings,
-        relay::{RELAYED_MAX, RELAYED_PER_CALLER},
+        relay::{RELAYED_PER_CALLER, RELAYED_PER_ORIGIN},
     },
     genesis::Genesis,
     handle::Handle,
@@ -89,9 +89,33 @@ struct Follower {
 async fn follow(
     context: &deterministic::Context,
     genesis: &Arc<Genesis>,
-    (seed, start): (u64, u16),
+    place: (u64, u16),
     upstream: Vec<Endpoint>,
 ) -> Follower {
+    follow_from(context, genesis, place, (upstream, u64::MAX)).await
+}
+
+/// As [`follow`]; without state it runs `replayed_max` blocks at most, and else takes a state.
+async fn follow_from(
+    context: &deterministic::Context,
+    genesis: &Arc<Genesis>,
+    place: (u64, u16),
+    from: (Vec<Endpoint>, u64),
+) -> Follower {
+    let (task, handle, endpoint) = launch(context, genesis, place, from);
+    Follower { handle: handle.await.expect("it starts"), task, endpoint }
+}
+
+/// A node without a seat that has just been started.
+type Launched = (Task<Result<(), RunError>>, oneshot::Receiver<Handle>, Endpoint);
+
+/// As [`follow_from`], without waiting for its state.
+fn launch(
+    context: &deterministic::Context,
+    genesis: &Arc<Genesis>,
+    (seed, start): (u64, u16),
+    (upstream, replayed_max): (Vec<Endpoint>, u64),
+) -> Launched {
     let listen = SocketAddr::from(([10, 7, seed as u8, 1], 100 + start));
     let settings = Settings {
         genesis: genesis.clone(),
@@ -100,6 +124,8 @@ async fn follow(
         listen,
         page_cache_pages: 1_024,
         archive: false,
+        replayed_max,
+        private: true,
     };
     let (sender, handle) = oneshot::channel();
     let task = context.child("follower").with_attribute("start", format!("{seed}-{start}")).spawn(
@@ -109,8 +135,7 @@ async fn follow(
             follower::run(context, networks, format!("follower-{seed}"), settings, beside).await
         },
     );
-    let handle = handle.await.expect("it starts");
-    Follower { handle, task, endpoint: Endpoint { account: account(seed), address: listen.into() } }
+    (task, handle, Endpoint { account: account(seed), address: listen.into() })
 }
 
 /// Kills a node without a seat in the middle of whatever it does; what it synced stays.
@@ -226,6 +251,105 @@ fn a_follower_killed_at_any_block_goes_on_from_where_it_was() {
     });
 }
 
+/// With one authority down, a node without state is in step at once: it takes the state of a recent block, and runs
+/// only those above. It serves clients, and another node without state takes its state from it.
+#[test]
+fn a_follower_without_state_takes_a_recent_one_and_serves_as_any_other() {
+    runner().start(|context| async move {
+        let mut world = world(&context).await;
+        let genesis = world.network.genesis.clone();
+        let sender = connect(&context, &genesis, authorities(&world.network));
+        let sender = Submitter::new(sender, key(1), Parameters::LOCAL);
+        sender.send(pay(3, 5)).await.expect("final").done().expect("done");
+        world.reach(100).await;
+        world.crash(3);
+        let began = context.current();
+        let first = follow_from(&context, &genesis, (50, 0), (authorities(&world.network), 20)).await;
+        reach(&context, &first.handle, world.handles[&0].applied()).await;
+        let took = context.current().duration_since(began).expect("virtual time does not step");
+        assert!(took < Duration::from_secs(10), "it is in step after {took:?}");
+        let floor = first.handle.applied();
+        assert!(floor >= 100 && first.handle.header(5).await.is_none(), "it ran no old block: {floor}");
+        let second = follow_from(&context, &genesis, (51, 0), (vec![first.endpoint.clone()], 20)).await;
+        let begins = second.handle.applied();
+        let connection = connect(&context, &genesis, vec![second.endpoint.clone()]);
+        assert_eq!(balance(&connection, 3).await, Some(Amount::sync(5)));
+        assert_eq!(balance(&connection, 4).await, None, "an absence is proved as well");
+        let goal = begins + 40;
+        for follower in [&first, &second] {
+            reach(&context, &follower.handle, goal).await;
+            expect_same(&follower.handle, &world.handles[&0], begins + 1..=goal).await;
+        }
+        let sender = Submitter::new(connection.clone(), key(2), Parameters::LOCAL);
+        sender.send(pay(4, 7)).await.expect("final").done().expect("done");
+        assert_eq!(balance(&connection, 4).await, Some(Amount::sync(7)));
+        // It keeps what it has: its next start takes no state.
+        kill(&context, second).await;
+        let again = follow_from(&context, &genesis, (51, 1), (vec![first.endpoint.clone()], 20)).await;
+        assert!(again.handle.header(begins + 1).await.is_some());
+        let goal = goal + 40;
+        reach(&context, &again.handle, goal).await;
+        expect_same(&again.handle, &world.handles[&0], begins + 1..=goal).await;
+    });
+}
+
+/// A node that is killed while it takes a state goes on with that one or a newer one.
+#[test]
+fn a_follower_killed_while_it_takes_a_state_takes_it_at_its_next_start() {
+    runner().start(|context| async move {
+        let world = world(&context).await;
+        let genesis = world.network.genesis.clone();
+        world.reach(60).await;
+        let (mut cut, mut start) = (0, 0);
+        for wait in [1, 5, 10, 20, 40, 80, 160, 320, 640] {
+            let from = (authorities(&world.network), 20);
+            let (task, handle, _) = launch(&context, &genesis, (50, start), from);
+            context.sleep(Duration::from_millis(wait)).await;
+            task.abort();
+            let _ = task.await;
+            cut += usize::from(futures::FutureExt::now_or_never(handle).is_none_or(|handle| handle.is_err()));
+            context.sleep(Duration::from_millis(10)).await;
+            start += 1;
+        }
+        assert!(cut >= 2, "it was killed before it had its state: {cut}");
+        let from = (authorities(&world.network), 20);
+        let follower = follow_from(&context, &genesis, (50, start), from).await;
+        let goal = world.handles[&0].applied() + 20;
+        reach(&context, &follower.handle, goal).await;
+        assert!(follower.handle.header(5).await.is_none());
+        expect_same(&follower.handle, &world.handles[&0], goal - 10..=goal).await;
+    });
+}
+
+/// A node that sends a false part of the state, or none, keeps nobody from the true one.
+#[test]
+fn a_false_state_is_not_taken() {
+    runner().start(|context| async move {
+        let world = world(&context).await;
+        let genesis = world.network.genesis.clone();
+        world.reach(60).await;
+        for (turn, lie) in [Lie::State, Lie::HangsAtState].into_iter().enumerate() {
+            let (endpoint, asked) = liar(&world, lie, 120 + turn as u16).await;
+            let seed = 60 + turn as u64;
+            let (task, mut handle, _) = launch(&context, &genesis, (seed, 0), (vec![endpoint.clone()], 20));
+            let before = asked.load(Ordering::SeqCst);
+            while asked.load(Ordering::SeqCst) < before + 6 {
+                context.sleep(Duration::from_millis(20)).await;
+            }
+            assert!(futures::FutureExt::now_or_never(&mut handle).is_none(), "{lie:?}: it has no state");
+            task.abort();
+            let _ = task.await;
+            context.sleep(Duration::from_millis(10)).await;
+            let upstream = vec![endpoint.clone(), endpoint, authority(&world.network, 1)];
+            let follower = follow_from(&context, &genesis, (seed, 1), (upstream, 20)).await;
+            let goal = world.handles[&1].applied() + 10;
+            reach(&context, &follower.handle, goal).await;
+            expect_same(&follower.handle, &world.handles[&1], goal - 5..=goal).await;
+            kill(&context, follower).await;
+        }
+    });
+}
+
 /// Everything loses power while a node without a seat catches up: what was not synced is lost, nothing else.
 #[test]
 fn power_cuts_lose_nothing_that_a_follower_had_applied() {
@@ -292,6 +416,8 @@ enum Lie {
     Hangs,
     Pruned,
     Drips,
+    State,
+    HangsAtState,
 }
 
 const LIES: [Lie; 9] = [
@@ -325,7 +451,14 @@ fn twist(lie: Lie, answer: Answer, first: &Answer) -> Option<Answer> {
             Answer::Certified(certified)
         }
         (Lie::Repeats, Answer::Certified(_)) => first.clone(),
-        (Lie::HangsAtBodies, Answer::Body(_)) | (Lie::Hangs, _) => return None,
+        (Lie::State, Answer::State(part)) => {
+            let mut part = part.into_inner();
+            *part.last_mut().expect("it holds operations") ^= 1;
+            Answer::State(Bounded::new(part).expect("as many"))
+        }
+        (Lie::HangsAtBodies, Answer::Body(_)) | (Lie::HangsAtState, Answer::State(_)) | (Lie::Hangs, _) => {
+            return None;
+        }
         (Lie::Pruned, _) => Answer::Unavailable(Unavailable::Pruned),
         (_, honest) => honest,
     })
@@ -412,7 +545,7 @@ fn another_chain_is_not_followed() {
         assert_eq!(other.genesis.network_key(), world.network.genesis.network_key());
         let at = |index: usize| SocketAddr::from(([10, 1, index as u8, 1], 7_000));
         let serve: common::Serve = Box::new(move |context, node, index, _| {
-            let serving = Serving { key: node.key.clone(), address: at(index) };
+            let serving = Serving { key: node.key.clone(), address: at(index), private: true };
             simulated(context.child("sockets"), serving)
         });
         let strange = World::start_serving(context.child("strange"), other, Some(serve)).await;
@@ -457,8 +590,8 @@ async fn caller(context: &deterministic::Context, seed: u64, node: Endpoint) -> 
     client.await.expect("connects")
 }
 
-/// Callers that flood a node without a seat are answered at once that it is busy, each within its share; an
-/// operation that nobody signed never leaves the node.
+/// Callers that flood a node without a seat are answered at once that it is busy, each within its share, and all of one
+/// address within that of an address; an operation that nobody signed never leaves the node.
 #[test]
 fn what_is_passed_on_is_signed_and_bounded() {
     runner().start(|context| async move {
@@ -476,7 +609,8 @@ fn what_is_passed_on_is_signed_and_bounded() {
         assert_eq!(*waiting.lock(), 0);
         // An operation under way is not passed on twice, so two nodes cannot pass it in a circle.
         let mut left = Vec::new();
-        for (caller, expected) in [(0, RELAYED_PER_CALLER), (1, 2 * RELAYED_PER_CALLER), (2, RELAYED_MAX)] {
+        for (caller, expected) in [(0, RELAYED_PER_CALLER), (1, RELAYED_PER_ORIGIN), (2, RELAYED_PER_ORIGIN)]
+        {
             for nonce in 0..RELAYED_PER_CALLER as u64 + 4 {
                 let ask = Ask::submit(&signed(&genesis, 1 + caller as u64, nonce, 1)).expect("small");
                 left.push(callers[caller].open(ask).await.expect("open"));
@@ -489,7 +623,7 @@ fn what_is_passed_on_is_signed_and_bounded() {
                     busy += 1;
                 }
             }
-            assert_eq!(*waiting.lock(), expected.min(RELAYED_MAX), "caller {caller}");
+            assert_eq!(*waiting.lock(), expected, "caller {caller}");
             assert!(busy >= 4, "caller {caller}: {busy}");
         }
     });
@@ -530,6 +664,8 @@ fn a_follower_needs_somebody_to_follow() {
                 listen,
                 page_cache_pages: 16,
                 archive: false,
+                replayed_max: u64::MAX,
+                private: true,
             };
             let networks = (context.child("dialing"), context.child("listening"));
             let beside = Box::new(|_: deterministic::Context, _| {});

@@ -55,7 +55,7 @@ fn node_address(index: usize, start: u64) -> SocketAddr {
 
 fn serve() -> Option<Serve> {
     Some(Box::new(|context, node, index, start| {
-        let serving = Serving { key: node.key.clone(), address: node_address(index, start) };
+        let serving = Serving { key: node.key.clone(), address: node_address(index, start), private: true };
         simulated(context.child("sockets"), serving)
     }))
 }

@@ -351,6 +351,10 @@ fn describe(dialled: &Dialled, port: u16) -> String {
             format!("gets no answer from {at}: a firewall or a router drops the packets")
         }
         DialOutcome::Other(_) => format!("meets another program or another key at {at}"),
+        DialOutcome::Hidden(_) => {
+            let ip = at.ip();
+            format!("does not dial {ip}: it is no address of the internet, or a proxy stands before the node")
+        }
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) fn run(settings: &Settings) -> Outcome {
         listen,
         page_cache_pages: pages,
         archive: settings.flag("archive")?,
+        replayed_max: settings.count("replay_blocks")?,
+        private: settings.flag("private")?,
     };
     watching::space(directory.clone(), account.clone(), alerts.clone(), watching::authority_space);
     let ready: follower::Beside<commonware_runtime::tokio::Context> = Box::new(move |context, handle| {

@@ -36,6 +36,7 @@ use posync_gateway::Policy;
 use posync_node::{
     config::{Config as NodeConfig, ConfigError, Settings as NodeSettings},
     handle::Handle,
+    own_key::Word,
     run::{RunError, TokioServices, run_tokio, workers},
     serve::{self, Serving},
 };
@@ -67,7 +68,7 @@ pub(crate) struct Start {
     #[arg(long, hide = true)]
     child: bool,
     /// For an authority that refused to start because its key signs elsewhere: no other process uses the key any
-    /// more. It waits for a whole term, then signs again
+    /// more. It listens without a vote, and signs again from the next term on
     #[arg(long)]
     i_stopped_the_other: bool,
     /// For a provider that left with `posync leave`: it comes back, and registers again
@@ -77,6 +78,11 @@ pub(crate) struct Start {
     /// one is lost
     #[arg(long)]
     take_this_volume: bool,
+    /// For each authority with restored copies, if more than a third of them were restored at once: the height of
+    /// the last final block, on which all operators agreed by voice. It votes at once. A block above that height
+    /// that someone has seen as final is replaced then, and the network has two histories
+    #[arg(long, value_name = "HEIGHT", conflicts_with = "i_stopped_the_other")]
+    we_agreed_on: Option<u64>,
 }
 
 /// Why a role ended if none of its parts gave a reason.
@@ -89,7 +95,14 @@ const PARAMETERS: &str = "parameters";
 impl Start {
     /// Starts the role of a directory in this process.
     pub(crate) const fn of(dir: PathBuf) -> Self {
-        Self { dir, child: false, i_stopped_the_other: false, register_again: false, take_this_volume: false }
+        Self {
+            dir,
+            child: false,
+            i_stopped_the_other: false,
+            register_again: false,
+            take_this_volume: false,
+            we_agreed_on: None,
+        }
     }
 
     /// Directory of the role.
@@ -122,7 +135,10 @@ impl Start {
         descriptors::ensure(who, MEMBER)?;
         writable(&settings.directory)?;
         match settings.role {
-            Role::Authority => authority(settings, self.i_stopped_the_other),
+            Role::Authority => {
+                let word = Word { other_stopped: self.i_stopped_the_other, agreed: self.we_agreed_on };
+                authority(settings, word)
+            }
             Role::Node => follower::run(settings),
             Role::Provider => provider(settings, &self),
             Role::Gateway => gateway(settings, &self),
@@ -173,7 +189,7 @@ fn end_on_signals() -> Outcome {
 }
 
 /// Runs the authority of a directory until it fails.
-fn authority(settings: &Settings, other_stopped: bool) -> Outcome {
+fn authority(settings: &Settings, word: Word) -> Outcome {
     let directory = &settings.directory;
     let key = settings.key()?;
     let account = keys::account(&key);
@@ -188,7 +204,7 @@ fn authority(settings: &Settings, other_stopped: bool) -> Outcome {
         return Err(Failure::new(Exit::Local, "this node does not know the network's genesis", why, next));
     }
     let mut config = node_config(settings, listen, service)?;
-    config.other_stopped = other_stopped;
+    config.word = word;
     let mut nodes = vec![Endpoint { account, address: loopback(service).into() }];
     if settings.file("network")?.exists() {
         let net = net::of_role(settings)?;
@@ -200,7 +216,8 @@ fn authority(settings: &Settings, other_stopped: bool) -> Outcome {
     }
     watching::space(directory.clone(), account.to_string(), alerts.clone(), watching::authority_space);
     let announcing = Announcing::new(settings, key.clone(), nodes.clone(), &reached)?;
-    let serving = Serving { key: key.clone(), address: service };
+    let private = settings.flag("private")?;
+    let serving = Serving { key: key.clone(), address: service, private };
     let (operations, services) = serve::over_sockets(serving);
     let why = match run_tokio(config, operations, beside(key, nodes, alerts.clone(), announcing, services)) {
         Ok(()) => SERVICE_ENDED.to_owned(),
@@ -222,8 +239,9 @@ pub(super) fn mixed(next: &str) -> Failure {
 
 fn signs_elsewhere(settings: &Settings, error: &RunError) -> Failure {
     let next = format!(
-        "stop the other process for good and run `posync start --dir {} --i-stopped-the-other`: the authority waits \
-         for a whole term and signs again. An old copy is started the same way",
+        "stop the other process for good and run `posync start --dir {} --i-stopped-the-other`: the authority listens \
+         without a vote and signs again from the next term on. An old copy is started the same way. If more than a \
+         third of the authorities are old copies, read \"More than a third at once\" in docs/operating.md",
         settings.directory.display()
     );
     Failure::new(

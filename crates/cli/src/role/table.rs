@@ -163,6 +163,14 @@ pub(super) const TABLE: &[Setting] = &[
          without end: 1.4 GB a day with a block a second, 5.6 GB with four.",
     ),
     setting(
+        "replay_blocks",
+        &[Node],
+        Kind::Count,
+        "1024",
+        "Most blocks that a node without state runs itself. If more are missing, it takes the state of a recent block\n\
+         from the other nodes, and its receipts and events begin there. An archive runs all blocks.",
+    ),
+    setting(
         "page_cache_pages",
         NODES,
         Kind::Count,

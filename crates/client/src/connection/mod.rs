@@ -47,7 +47,7 @@ use posync_protocol::{
     ledger::Event,
     limits::{ANSWER_MS_MAX, ASK_ATTEMPTS, ASK_PAUSE_MS, READ_KEYS_MAX, STALE_BLOCKS_MAX},
     record::System,
-    wire::node::{Answer, Ask, Info, Nothing, Read, Receipt, Unavailable},
+    wire::node::{Answer, Ask, Info, Nothing, Read, Receipt, STATE_ASK_BYTES_MAX, Unavailable},
 };
 use rand_core::CryptoRng;
 use std::{
@@ -393,6 +393,22 @@ impl Connection {
     pub async fn body(&self, header: &Header) -> Result<BlockBody, Error> {
         self.ask(Ask::Body(header.height), |answer| match answer {
             Answer::Body(body) => Ok(Light::body(header, &body).map(|()| body)?),
+            other => unexpected(&other),
+        })
+        .await
+    }
+
+    /// Fetches a part of the state that `judge` finds proved; `request` is the store's, encoded.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if no node keeps that state any more, or none has it yet; otherwise as any request.
+    pub async fn state_part<T>(
+        &self,
+        request: &Bounded<u8, STATE_ASK_BYTES_MAX>,
+        judge: impl Fn(&[u8]) -> Option<T> + Sync,
+    ) -> Result<T, Error> {
+        self.ask(Ask::State(request.clone()), |answer| match answer {
+            Answer::State(part) => judge(&part).ok_or(light::Error::Commitment("a part of the state").into()),
             other => unexpected(&other),
         })
         .await

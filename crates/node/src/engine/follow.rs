@@ -7,10 +7,10 @@
 //!
 //! The block store finds every block of a run in [`Staged`]: the last by its certificate, the others by their
 //! children's hashes. So it asks nobody for a block, and nothing reaches the state that is not certified.
+//! A node without state begins at a recent block, and takes the state there from [`Origin`].
 
 use super::{
-    Block, Database, Digest, Finalization, Marshal, PrivateKey, PublicKey, Runtime, Scheme, Seeds,
-    StoreOperation, Taking,
+    Block, Digest, Finalization, Marshal, PrivateKey, PublicKey, Runtime, Scheme, Seeds, Taking,
     sizes::{Files, MAILBOX, prune_config, sync_config},
     wiring::{Running, Sync, open_marshal},
 };
@@ -18,10 +18,11 @@ use crate::{
     application::{Application, Setup},
     epoch::secrets::Secrets,
     equivocation::EquivocationWatcher,
+    follower::state::{Floor, Origin, Parts},
     genesis::Genesis,
     handle::{Handle, Operations},
     outcomes::Outcomes,
-    own_key::OwnKey,
+    own_key::{OwnKey, Word},
     rules::Versions,
 };
 use commonware_actor::Feedback;
@@ -35,18 +36,11 @@ use commonware_consensus::{
     simplex::types::Activity,
     types::Round,
 };
-use commonware_cryptography::{Digested, Digestible as _, Signer as _};
-use commonware_glue::stateful::{
-    Config as StatefulConfig, Stateful,
-    db::{AttachableResolver, Shared},
-};
+use commonware_cryptography::{Digest as _, Digested, Digestible as _, Signer as _};
+use commonware_glue::stateful::{Config as StatefulConfig, Stateful};
 use commonware_p2p::Recipients;
 use commonware_parallel::Sequential;
 use commonware_resolver::{Fetch, Resolver, TargetedResolver};
-use commonware_storage::{
-    mmr::Family,
-    qmdb::sync::source::{self, Request, Source},
-};
 use commonware_utils::{channel::oneshot, sync::Mutex, vec::NonEmptyVec};
 use posync_client::watch;
 use posync_protocol::{Hash, Operation, ledger::BlockContext, limits::HEADERS_MAX, rules::Rules};
@@ -71,6 +65,8 @@ pub struct FollowerParts {
     pub page_cache_pages: NonZeroUsize,
     /// If true, nothing is pruned.
     pub archive: bool,
+    /// Where a node without state takes one from.
+    pub origin: Origin,
 }
 
 /// Verified blocks on their way into the block store, at most two runs of them; clones share them.
@@ -168,30 +164,6 @@ impl TargetedResolver for Unasked {
     }
 }
 
-/// No source of state: the state comes from running all blocks.
-#[derive(Clone)]
-struct Replayed;
-
-/// The node was built to run all blocks.
-#[derive(Debug, thiserror::Error)]
-#[error("a node without a seat runs all blocks, and takes no state from others")]
-struct NoStateSync;
-
-impl Source for Replayed {
-    type Family = Family;
-    type Digest = Digest;
-    type Op = StoreOperation;
-    type Error = NoStateSync;
-
-    async fn serve(&self, _: Request<Family>) -> source::Result<Self> {
-        Err(NoStateSync)
-    }
-}
-
-impl<E: Runtime> AttachableResolver<Database<E>> for Replayed {
-    async fn attach_database(&self, _: Shared<Database<E>>) {}
-}
-
 /// Proposes no operations: a node without a seat never leads.
 struct Nothing;
 
@@ -212,9 +184,15 @@ impl Operations for Nothing {
 pub struct Store {
     marshal: Marshal,
     staged: Staged,
+    begins: u64,
 }
 
 impl Store {
+    /// Height of the last block that needs not be put.
+    pub const fn begins(&self) -> u64 {
+        self.begins
+    }
+
     /// Takes a run of verified blocks and the certificate of the last; `applied` is the applied height.
     pub fn put(&mut self, applied: u64, blocks: Vec<Block>, certificate: Finalization) {
         self.staged.put(applied, blocks);
@@ -228,7 +206,7 @@ impl Store {
 /// # Panics
 /// If a disk cannot be read.
 pub async fn follow<E: Runtime>(context: E, parts: FollowerParts) -> (Running, Store) {
-    let FollowerParts { genesis, key, prefix, page_cache_pages, archive } = parts;
+    let FollowerParts { genesis, key, prefix, page_cache_pages, archive, origin } = parts;
     let term = NonZeroU64::new(genesis.parameters.term_blocks()).expect("a checked genesis has terms");
     let files = Files::open(&context, prefix, page_cache_pages, archive).await;
     let verifier = Scheme::certificate_verifier(&genesis.namespace(), genesis.network_key());
@@ -237,6 +215,8 @@ pub async fn follow<E: Runtime>(context: E, parts: FollowerParts) -> (Running, S
     let first = Digested::precomputed(first, digest);
 
     let plan = Sync::init(context.child("plan"), files.partition("engine")).await;
+    let staged = Staged::default();
+    let (plan, resolvers) = begin(plan, &origin, &staged).await;
     let (store, marshal, floor) = open_marshal(&context, &files, term, verifier.clone(), first, &plan).await;
     let outcomes = Outcomes::open(context.child("outcomes"), &files, archive).await;
     let (applied_sender, applied) = watch::channel(outcomes.last().await);
@@ -244,7 +224,7 @@ pub async fn follow<E: Runtime>(context: E, parts: FollowerParts) -> (Running, S
     equivocation.begin(*applied.borrow());
     // It signs nothing, so the right to sign is never asked for.
     let secrets = Secrets::memory();
-    let own_key = OwnKey::new(&genesis, key.public_key(), secrets.clone(), false);
+    let own_key = OwnKey::new(&genesis, &key.public_key(), secrets.clone(), Word::default());
     let versions = Versions::new(Rules::KNOWN);
     let application = Application::new(Setup {
         genesis: genesis.clone(),
@@ -256,7 +236,7 @@ pub async fn follow<E: Runtime>(context: E, parts: FollowerParts) -> (Running, S
         verifier,
         operations: Arc::new(Nothing),
         outcomes: outcomes.clone(),
-        applied: applied_sender,
+        applied: applied_sender.clone(),
         equivocation: equivocation.clone(),
     });
     let (stateful, mailbox) = Stateful::new(
@@ -268,21 +248,41 @@ pub async fn follow<E: Runtime>(context: E, parts: FollowerParts) -> (Running, S
             marshal: (marshal.clone(), floor),
             mailbox_size: MAILBOX,
             plan,
-            resolvers: Replayed,
+            resolvers,
             sync_config: sync_config(),
             prune_config: (!archive).then(prune_config),
             strategy: Sequential,
         },
     );
     let (receiver, handler) = handler::init(context.child("resolver"), MAILBOX);
-    let staged = Staged::default();
     let store_task = store.start(mailbox.clone(), staged.clone(), (receiver, Unasked { _handler: handler }));
     let stateful_task = stateful.start();
     let database = mailbox.subscribe_databases().await;
+    // A state that was taken has no outcome: the height of its block is the store's.
+    let begins = marshal.get_processed().await.map_or(0, |processed| processed.anchor().get());
+    applied_sender.send_if_modified(|applied| {
+        let is_above = begins > *applied;
+        *applied = begins.max(*applied);
+        is_above
+    });
     let parts = (equivocation, Taking::default());
     let handle = Handle::new(genesis, marshal.clone(), database, outcomes, applied, parts);
     (
         Running { handle, own_key, versions, actors: vec![store_task, stateful_task] },
-        Store { marshal, staged },
+        Store { marshal, staged, begins },
     )
+}
+
+/// Chooses the block at which a node without state begins, and stages it. A node that has state begins where it is.
+async fn begin<E: Runtime>(mut plan: Sync<E>, origin: &Origin, staged: &Staged) -> (Sync<E>, Parts) {
+    let mut root = Digest::EMPTY;
+    if plan.should_sync(origin.is_wanted()) {
+        let begun = plan.floor().map(|floor| floor.round());
+        if let Some(Floor { block, certificate }) = origin.floor(begun).await {
+            root = block.sync_target().root;
+            plan = plan.set_floor(certificate).await;
+            staged.put(0, vec![block]);
+        }
+    }
+    (plan, origin.parts(root))
 }

@@ -8,6 +8,7 @@
 //! The oldest goes first: after a crash between two removals, the next start removes the rest.
 
 use super::sizes::PENDING_ACKS;
+use crate::epoch::secrets::Place;
 use commonware_runtime::{Error, Storage};
 use posync_client::watch;
 use std::num::NonZeroU64;
@@ -17,6 +18,32 @@ use std::num::NonZeroU64;
 pub(super) const fn first_needed(height: u64, term: NonZeroU64) -> u64 {
     let sure = height.saturating_sub(PENDING_ACKS.get() as u64 + 1);
     (sure / term.get()).saturating_sub(1)
+}
+
+/// The newest term and view to which consensus wrote at a node that has applied `height`. Each view is a file, which
+/// is written before a vote of that view is sent.
+///
+/// # Panics
+/// If the disk cannot be read.
+pub(super) async fn newest_view<E: Storage>(
+    context: &E,
+    height: u64,
+    term: NonZeroU64,
+    partition: impl Fn(u64) -> String,
+) -> Option<Place> {
+    let first = first_needed(height, term);
+    let mut newest = None;
+    for term in first..=height / term.get() + 2 {
+        let names = match context.scan(&partition(term)).await {
+            Ok(names) => names,
+            Err(Error::PartitionMissing(_)) => continue,
+            Err(error) => panic!("a node that cannot read its journal of votes must stop: {error}"),
+        };
+        let views =
+            names.iter().filter_map(|name| Some(u64::from_be_bytes(name.as_slice().try_into().ok()?)));
+        newest = newest.max(views.max().map(|view| [term, view]));
+    }
+    newest
 }
 
 /// Removes journals as `applied` grows, until the node stops. `partition` names the journal of a term.

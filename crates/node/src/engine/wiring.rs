@@ -21,7 +21,10 @@ use crate::{
     genesis::Genesis,
     handle::{Handle, Operations},
     outcomes::Outcomes,
-    own_key::{self, Muted, OwnKey},
+    own_key::{
+        self, OwnKey, Word,
+        votes::{Muted, Noted},
+    },
     rules::Versions,
 };
 use commonware_broadcast::buffered;
@@ -72,6 +75,9 @@ use std::{
 /// A sender and a receiver of one channel.
 type Channel<S, R> = (S, R);
 
+/// A channel of consensus.
+type Voting<S, R> = Channel<Muted<S>, Gated<Noted<R>>>;
+
 /// The network, as the engine needs it: one pair for each channel of [`channels::ENGINE`], in order.
 pub struct Transport<M, B, S, R> {
     /// Receives the peers to keep, with their addresses.
@@ -100,8 +106,8 @@ pub struct Parts {
     pub archive: bool,
     /// Versions of the rules that the program knows.
     pub rules: Rules,
-    /// The operator's word that no other process uses the key, although the network may show one.
-    pub other_stopped: bool,
+    /// The operator's word about the key.
+    pub word: Word,
     /// If true, a node without state fetches a recent one from its peers instead of replaying all blocks.
     pub state_sync: bool,
 }
@@ -182,7 +188,7 @@ where
 
     let outcomes = Outcomes::open(node.context.child("outcomes"), &node.files, node.parts.archive).await;
     let (applied_sender, applied) = watch::channel(outcomes.last().await);
-    node.equivocation.begin(*applied.borrow());
+    node.begin(outcomes.last().await).await;
     let seeds = Seeds::default();
     let (resolver, resolver_task) = node.state_resolver(state);
     let (stateful, mailbox) = Stateful::new(
@@ -262,12 +268,7 @@ where
             schemes: Schemes::default(),
             versions: Versions::new(parts.rules),
             equivocation: EquivocationWatcher::new(&parts.genesis),
-            own_key: OwnKey::new(
-                &parts.genesis,
-                parts.key.public_key(),
-                parts.secrets.clone(),
-                parts.other_stopped,
-            ),
+            own_key: OwnKey::new(&parts.genesis, &parts.key.public_key(), parts.secrets.clone(), parts.word),
             context,
             parts,
             blocker,
@@ -282,16 +283,16 @@ where
     }
 
     /// The channels of votes, of certificates and of missing ones: votes wait for the node's right to sign.
-    fn voting<S, R>(&self, channels: [Channel<S, R>; 3], taking: &Taking) -> [Channel<Muted<S>, Gated<R>>; 3]
+    fn voting<S, R>(&self, channels: [Channel<S, R>; 3], taking: &Taking) -> [Voting<S, R>; 3]
     where
         R: Receiver<PublicKey = PublicKey>,
     {
         let [votes, certificates, missing] = channels;
-        [
-            (Muted::votes(votes.0, self.own_key.clone()), Gated::new(votes.1, taking)),
-            (Muted::proofs(certificates.0), Gated::new(certificates.1, taking)),
-            (Muted::proofs(missing.0), Gated::new(missing.1, taking)),
-        ]
+        let own_key = || Some(self.own_key.clone());
+        [(votes, own_key()), (certificates, None), (missing, None)].map(|((sender, receiver), own_key)| {
+            let noted = Noted::new(receiver, own_key.clone());
+            (Muted::new(sender, own_key), Gated::new(noted, taking))
+        })
     }
 
     fn parameters(&self) -> &Parameters {
@@ -513,9 +514,26 @@ where
         S: Sender<PublicKey = PublicKey>,
         R: Receiver<PublicKey = PublicKey>,
     {
-        let own_key = self.own_key.clone();
-        let run = move |context| own_key::actor::run(context, own_key, handle, channel);
-        self.context.child("own_key").spawn(run)
+        let (own_key, key, schemes) =
+            (self.own_key.clone(), self.parts.key.public_key(), self.schemes.clone());
+        let parts = own_key::actor::Parts { own_key, key, schemes, handle };
+        self.context.child("own_key").spawn(move |context| own_key::actor::run(context, parts, channel))
+    }
+
+    /// Resumes at the applied height: reads from the journals up to which view this node may have voted, before
+    /// consensus writes to them.
+    async fn begin(&self, applied: u64) {
+        self.equivocation.begin(applied);
+        // A state that was fetched says nothing about the terms of which there may be journals.
+        let journal = if self.parts.state_sync {
+            None
+        } else {
+            Some(
+                terms::newest_view(&self.context, applied, self.term, |term| self.files.consensus(term))
+                    .await,
+            )
+        };
+        self.own_key.begin(applied, journal);
     }
 
     fn resolver<S, R>(

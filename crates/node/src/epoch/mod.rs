@@ -207,6 +207,13 @@ impl<M: AddressableManager<PublicKey = PublicKey>> Manager for Peers<M> {
 #[derive(Clone, Default)]
 pub struct Schemes(Arc<Mutex<BTreeMap<Epoch, Arc<Scheme>>>>);
 
+impl Schemes {
+    /// The newest term whose scheme is known.
+    pub(crate) fn newest(&self) -> Option<u64> {
+        self.0.lock().last_key_value().map(|(term, _)| term.get())
+    }
+}
+
 impl CertificateProvider for Schemes {
     type Scope = Epoch;
     type Scheme = Scheme;

@@ -11,10 +11,12 @@
 //! everything that it fetches under the network key of its genesis, and runs each block by the same rules as
 //! an authority, so a client needs no authority: it may ask a node without a seat, and so may another one.
 //!
-//! It starts from genesis and runs all blocks. So the first start needs an upstream node that keeps them all.
+//! A node without state takes that of a recent block from the upstream nodes ([`state`]); its receipts and events
+//! begin there. An archive runs all blocks from genesis on, so it needs an upstream archive at its first start.
 
 pub mod relay;
 pub mod source;
+pub mod state;
 
 use crate::{
     config::{ConfigError, lock},
@@ -39,6 +41,7 @@ use posync_client::{
 };
 use posync_protocol::Account;
 use relay::Relay;
+use state::Origin;
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 /// Prefix of the partitions of a node without a seat: never those of an authority.
@@ -58,8 +61,12 @@ pub struct Settings {
     pub listen: std::net::SocketAddr,
     /// Pages of 4 KiB that the storage cache holds.
     pub page_cache_pages: usize,
-    /// If true, nothing is pruned, and other nodes can start from this one.
+    /// If true, all blocks are run and nothing is pruned, and other archives can start from this one.
     pub archive: bool,
+    /// Most blocks that a node without state runs itself; an archive, or with `u64::MAX`, all.
+    pub replayed_max: u64,
+    /// True if the network is private: then callers of any address are dialled back.
+    pub private: bool,
 }
 
 /// The nodes to follow: all but the node itself.
@@ -125,7 +132,16 @@ pub async fn run<E: Runtime + Resolver, N: Network>(
     settings: Settings,
     beside: Beside<E>,
 ) -> Result<(), RunError> {
-    let Settings { genesis, key, upstream, listen: address, page_cache_pages, archive } = settings;
+    let Settings {
+        genesis,
+        key,
+        upstream,
+        listen: address,
+        page_cache_pages,
+        archive,
+        replayed_max,
+        private,
+    } = settings;
     let upstream = others(&key, upstream)?;
     let light = Light::new(genesis.chain(), genesis.network_key());
     let connection = Connection::new(context.child("upstream"), dialing, key.clone(), upstream, light);
@@ -137,6 +153,8 @@ pub async fn run<E: Runtime + Resolver, N: Network>(
         Some(Account::of(&key.public_key())),
     )
     .await;
+    let replayed_max = (!archive && replayed_max < u64::MAX).then_some(replayed_max);
+    let origin = Origin::new(context.child("origin"), connection.clone(), replayed_max);
     let relay = Relay::new(context.child("relay"), genesis.chain(), connection.clone());
     let parts = FollowerParts {
         genesis,
@@ -144,10 +162,14 @@ pub async fn run<E: Runtime + Resolver, N: Network>(
         prefix,
         page_cache_pages: NonZeroUsize::new(page_cache_pages).unwrap_or(NonZeroUsize::MIN),
         archive,
+        origin: origin.clone(),
     };
-    let (running, store) = engine::follow(context.child("engine"), parts).await;
+    let (running, store) = select! {
+        started = engine::follow(context.child("engine"), parts) => started,
+        () = origin.lost() => return Err(RunError::StateGone),
+    };
     let handle = running.handle;
-    let serving = Serving { key, address };
+    let serving = Serving { key, address, private };
     let service = listen(&context, Arc::new(network), serving, &handle, Intake::Upstream(relay)).await?;
     let source = context.child("source").spawn({
         let handle = handle.clone();

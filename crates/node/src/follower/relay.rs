@@ -1,11 +1,14 @@
 //! Passes operations of clients on to the upstream nodes, and their answer back.
 //!
 //! Invariants
-//! 1. At most [`RELAYED_MAX`] operations are on their way, [`RELAYED_PER_CALLER`] of them for one caller.
-//! 2. An operation whose signatures do not verify costs this node a check, and the upstream nodes nothing.
+//! 1. At most [`RELAYED_MAX`] operations are on their way, [`RELAYED_PER_CALLER`] of them for one caller's key, and
+//!    [`RELAYED_PER_ORIGIN`] for one address: a key costs nothing.
+//! 2. An operation whose signatures do not verify costs this node a check. It takes no place, and costs the upstream
+//!    nodes nothing.
 //! 3. An operation is on its way once: nodes that have each other as upstream do not pass it in a circle.
 
 use crate::{
+    dial_back::group,
     engine::Runtime,
     ingress::{self, Part},
     mempool::state::Refused,
@@ -15,19 +18,24 @@ use commonware_utils::sync::Mutex;
 use futures::{FutureExt as _, future::BoxFuture};
 use posync_client::connection::{Connection, Error};
 use posync_protocol::{Account, Code, Hash, Operation, limits::RECEIPT_WAIT_MS};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 /// Operations on their way. An upstream node answers 64 calls of this node at once, and some are for blocks.
 pub const RELAYED_MAX: usize = 32;
 /// Operations of one caller on their way.
 pub const RELAYED_PER_CALLER: usize = 16;
+/// Operations on their way that came from one address; the addresses of an IPv6 /64 count as one.
+pub const RELAYED_PER_ORIGIN: usize = 24;
+const _: () = assert!(RELAYED_PER_CALLER < RELAYED_PER_ORIGIN && RELAYED_PER_ORIGIN < RELAYED_MAX);
 /// Time that the upstream nodes have to answer: less than a client waits.
 const LIMIT: Duration = Duration::from_millis(RECEIPT_WAIT_MS);
 
 /// Verifies the signatures of an operation of a chain.
 type Verify = dyn Fn(&Operation, &Hash) -> bool + Send + Sync;
 type Sleep = dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync;
-type UnderWay = Arc<Mutex<BTreeMap<Hash, Account>>>;
+/// The key and the address from which an operation came; no address without a listener.
+type Caller = (Account, Option<IpAddr>);
+type UnderWay = Arc<Mutex<BTreeMap<Hash, Caller>>>;
 
 /// Passes operations on; clones share its bounds.
 #[derive(Clone)]
@@ -46,13 +54,17 @@ struct Under<'a> {
 }
 
 impl<'a> Under<'a> {
-    fn new(under_way: &'a UnderWay, id: Hash, caller: Account) -> Option<Self> {
+    fn new(under_way: &'a UnderWay, id: Hash, (key, origin): Caller) -> Option<Self> {
+        let origin = origin.map(group);
         let mut all = under_way.lock();
-        let own = all.values().filter(|other| **other == caller).count();
-        if all.len() >= RELAYED_MAX || own >= RELAYED_PER_CALLER || all.contains_key(&id) {
+        let of_key = all.values().filter(|(other, _)| *other == key).count();
+        let of_origin = all.values().filter(|(_, other)| origin.is_some() && *other == origin).count();
+        let is_full =
+            all.len() >= RELAYED_MAX || of_key >= RELAYED_PER_CALLER || of_origin >= RELAYED_PER_ORIGIN;
+        if is_full || all.contains_key(&id) {
             return None;
         }
-        all.insert(id, caller);
+        all.insert(id, (key, origin));
         drop(all);
         Some(Self { under_way, id })
     }
@@ -85,13 +97,13 @@ impl Relay {
     ///
     /// # Errors
     /// [`Refused`], with `Full` when a bound is reached or no upstream node answers: the caller tries again.
-    pub async fn submit(&self, caller: Account, bytes: &[u8]) -> Result<Hash, Refused> {
+    pub async fn submit(&self, caller: Caller, bytes: &[u8]) -> Result<Hash, Refused> {
         let operation = ingress::decode(bytes)?;
         let id = operation.id();
-        let _under = Under::new(&self.under_way, id, caller).ok_or(Refused::Full)?;
         if !(self.verify)(&operation, &self.chain) {
             return Err(Code::BadSignature.into());
         }
+        let _under = Under::new(&self.under_way, id, caller).ok_or(Refused::Full)?;
         let limit = (self.sleep)(LIMIT);
         let answer = select! {
             answer = self.connection.submit(&operation) => answer,
@@ -105,5 +117,27 @@ impl Relay {
                 Err(Refused::Full)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_with_many_keys_takes_no_other_address_its_places() {
+        let under_way = UnderWay::default();
+        let mut held = Vec::new();
+        let mut id = 0_u8;
+        let mut take = |key: u8, origin: Option<&str>| {
+            id += 1;
+            let caller = (Account([key; 32]), origin.map(|ip| ip.parse().expect("an address")));
+            Under::new(&under_way, [id; 32], caller).map(|under| held.push(under)).is_some()
+        };
+        let keys = (0..40).filter(|key| take(*key, Some("2a01:4f8:1:2::1"))).count();
+        assert_eq!(keys, RELAYED_PER_ORIGIN, "a key each");
+        assert!(!take(90, Some("2a01:4f8:1:2:ffff::1")), "the same network");
+        let of_other = (0..40).filter(|_| take(80, Some("192.0.2.7"))).count();
+        assert_eq!(of_other, RELAYED_MAX - RELAYED_PER_ORIGIN);
     }
 }

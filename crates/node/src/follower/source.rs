@@ -63,7 +63,7 @@ pub async fn run<E: Runtime>(
     let compared = context.current();
     let mut upstream = Upstream { context, connection, compared };
     let mut applied = handle.heights();
-    let mut sent = handle.applied();
+    let mut sent = handle.applied().max(store.begins());
     let mut parent = digest_at::<E>(&handle, sent).await;
     let mut follow = upstream.connection.follow(sent + 1);
     loop {
@@ -151,7 +151,7 @@ impl<E: Runtime> Upstream<E> {
 }
 
 /// A failure of all upstream nodes: its log lines and its pauses.
-struct Trouble {
+pub(super) struct Trouble {
     wanted: &'static str,
     height: u64,
     pauses: Backoff,
@@ -159,12 +159,12 @@ struct Trouble {
 }
 
 impl Trouble {
-    const fn new(wanted: &'static str, height: u64) -> Self {
+    pub(super) const fn new(wanted: &'static str, height: u64) -> Self {
         Self { wanted, height, pauses: PAUSE, last: None }
     }
 
     /// Logs an error that is new, and returns the pause before the next attempt.
-    fn log(&mut self, error: &Error) -> Duration {
+    pub(super) fn log(&mut self, error: &Error) -> Duration {
         let text = self.text(error);
         if self.last.as_ref() != Some(&text) {
             tracing::error!(height = self.height, "{text}");
@@ -177,15 +177,16 @@ impl Trouble {
         let Self { wanted, height, .. } = self;
         if matches!(error, Error::Unavailable(Unavailable::Pruned)) {
             format!(
-                "no upstream node keeps block {height} any more, so this node cannot go on: name an archive as \
-                 upstream, a node with `archive = true` in its settings; what this node has, it serves"
+                "no upstream node keeps what this node asks for any more ({wanted}, block {height}), so it cannot go on: \
+                 name an archive as upstream, a node with `archive = true` in its settings, or move `storage` in its \
+                 directory away, and it takes a recent state instead; what this node has, it serves"
             )
         } else {
             format!("no upstream node gives {wanted}: {error}; this node serves what it has and tries again")
         }
     }
 
-    fn over(&self) {
+    pub(super) fn over(&self) {
         if self.last.is_some() {
             tracing::info!(height = self.height, "the upstream nodes answer again");
         }

@@ -1,44 +1,57 @@
 //! Keeps a node silent until it knows that it alone signs with its key.
 //!
 //! Two machines with one key, an old copy of a directory and a restored backup all sign views a second time.
-//! The blocks that the others have seen show them: this node records every view durably before it signs a proposal
-//! (AU-8), so a proposal above that record was signed elsewhere, or the record is an old one.
+//! The blocks and votes that the others have seen show them: this node records every view durably before it signs
+//! a proposal (AU-8) or sends a vote (the engine's journal), so one above that record was signed elsewhere, or the
+//! record is an old one.
 //!
 //! ```text
-//!   start ──► silent ──enough others answered──► their newest proposal of this key, against the record
+//!   start ──► silent ──enough others answered──► their newest proposal and vote of this key, against the record
 //!                                                 ├─ none above ───────────► signs
 //!                                                 ├─ above ────────────────► refused, the node ends
-//!                                                 └─ above, but the operator stopped the other, or the
-//!                                                    record is lost ───────► waits a whole term, then signs
-//!   signs or waits ──a newer proposal of this key is seen──────────────────► refused, the node ends
+//!                                                 ├─ above, but the operator stopped the other, or the
+//!                                                 │  record is lost ───────► listens, then signs in the next term
+//!                                                 └─ above, but the operators of all machines agreed on the
+//!                                                    last final height ────► signs, proposes in the next term
+//!   signs or waits ──a newer proposal or vote of this key is seen──────────► refused, the node ends
 //! ```
 //!
 //! "Enough" is a quorum of the term's authorities with this node: without it nothing becomes final anyway.
-//! An answer needs no trust, because the header in it carries this node's own signature.
+//! An answer counts once its sender has searched the chain up to the highest block that a first answer proved: an
+//! authority that lags has not seen what it would have to report. A signature in an answer needs no trust, because
+//! it is this node's own.
+//!
+//! The running term is over before a node without a record signs: in the next one nothing is signed yet, and a
+//! process that would sign there shows itself by its votes meanwhile.
 //!
 //! Invariants
 //! 1. A silent node sends no vote and signs no proposal. Certificates, blocks and reshares go on, so it follows
 //!    and is dealt a share.
 //! 2. A wait is durable. It ends with the record set above everything that can be signed in the terms waited
 //!    for.
-//! 3. The memory is bounded: one header and one clock for each authority of the genesis.
+//! 3. The memory is bounded: one header, one vote and one clock for each authority of the genesis and the term.
+//! 4. A vote is noted before it leaves, so a healthy node never meets its own vote as another's.
 
 pub mod actor;
 mod state;
 #[cfg(test)]
 mod tests;
+pub mod votes;
 
-pub use state::{Refusal, Standing};
+pub use state::{Refusal, Standing, Word};
 
-use crate::{engine::PublicKey, epoch::secrets::Secrets, genesis::Genesis};
-use commonware_p2p::{LimitedSender, Recipients, Sender};
+use crate::{
+    engine::PublicKey,
+    epoch::secrets::{Place, Secrets},
+    genesis::Genesis,
+};
 use commonware_utils::{
     ordered::Set,
     sync::{Mutex, MutexGuard},
 };
 use posync_client::watch;
 use posync_protocol::block::Header;
-use state::State;
+use state::{Answered, State};
 use std::{fmt, sync::Arc, time::SystemTime};
 
 /// The node's right to sign; clones share it.
@@ -55,11 +68,16 @@ impl fmt::Debug for OwnKey {
 }
 
 impl OwnKey {
-    /// Starts silent. `other_stopped` is the operator's word that no other process uses the key.
-    pub(crate) fn new(genesis: &Genesis, key: PublicKey, secrets: Secrets, other_stopped: bool) -> Self {
-        let authorities = genesis.authorities.iter().map(|authority| authority.key.clone()).collect();
-        let state = State::new(genesis.chain(), authorities, key, secrets, other_stopped);
+    /// Starts silent. `word` is the operator's.
+    pub(crate) fn new(genesis: &Genesis, key: &PublicKey, secrets: Secrets, word: Word) -> Self {
+        let state = State::new(genesis, key, secrets, word);
         Self { state: Arc::new(Mutex::new(state)), standing: watch::Sender::new(Standing::Silent) }
+    }
+
+    /// Takes the applied height at the start, and the newest view in the journals of votes; `None` instead of the
+    /// latter if they may be lost. Called before consensus runs.
+    pub(crate) fn begin(&self, applied: u64, journal: Option<Option<Place>>) {
+        self.state().begin(applied, journal);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -119,36 +137,7 @@ impl OwnKey {
         self.state().ahead()
     }
 
-    fn answered(&self, peer: &PublicKey, header: Option<&Header>, theirs_ms: u64, now: SystemTime) {
-        self.change(|state| state.answered(peer, header, theirs_ms, actor::millis(now)));
-    }
-}
-
-/// A sender of the engine. One of votes sends nothing while the node is silent.
-#[derive(Clone, Debug)]
-pub(crate) struct Muted<S> {
-    inner: S,
-    own_key: Option<OwnKey>,
-}
-
-impl<S> Muted<S> {
-    /// Wraps a sender of votes, controlled by `own_key`.
-    pub(crate) const fn votes(inner: S, own_key: OwnKey) -> Self {
-        Self { inner, own_key: Some(own_key) }
-    }
-
-    /// Wraps a sender of what proves itself, which always sends.
-    pub(crate) const fn proofs(inner: S) -> Self {
-        Self { inner, own_key: None }
-    }
-}
-
-impl<S: Sender<PublicKey = PublicKey>> LimitedSender for Muted<S> {
-    type PublicKey = PublicKey;
-    type Checked<'a> = S::Checked<'a>;
-
-    fn check(&mut self, recipients: Recipients<PublicKey>) -> Result<S::Checked<'_>, SystemTime> {
-        let is_silent = self.own_key.as_ref().is_some_and(|own_key| !own_key.signs());
-        self.inner.check(if is_silent { Recipients::Some(Vec::new()) } else { recipients })
+    fn answered(&self, peer: &PublicKey, answer: &Answered, now: SystemTime) {
+        self.change(|state| state.answered(peer, answer, actor::millis(now)));
     }
 }

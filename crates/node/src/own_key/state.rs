@@ -3,6 +3,8 @@
 use crate::{
     engine::{AUTHORITIES_MAX, PublicKey},
     epoch::secrets::{Place, Secrets, Wait},
+    genesis::Genesis,
+    own_key::votes::VOTE_BYTES_MAX,
 };
 use commonware_utils::{Faults as _, N3f1, ordered::Set};
 use posync_protocol::{Account, Hash, block::Header};
@@ -40,79 +42,153 @@ impl Standing {
 /// Both views of a key that signs elsewhere, or of an old record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Refusal {
-    /// Term and view of the last proposal that this directory records.
+    /// Term and view of the last signature of that kind that this directory records.
     pub own: Option<Place>,
-    /// Term and view of the newest proposal of this key that the others hold.
+    /// Term and view of the newest signature of this key that the others hold.
     pub seen: Place,
-    /// Height of that proposal.
-    pub height: u64,
+    /// Height of that signature if it is a proposal; `None` for a vote.
+    pub height: Option<u64>,
+    /// Height that the operators agreed on, if it is below what the network holds.
+    pub agreed: Option<u64>,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [term, view] = self.seen;
+        let kind = if self.height.is_some() { "proposal" } else { "vote" };
         match self.own {
             Some([own_term, u64::MAX]) => {
                 write!(f, "the record here says that nothing is signed up to the end of term {own_term}")?;
             }
             Some([own_term, own_view]) => {
-                write!(f, "the last proposal recorded here is of term {own_term}, view {own_view}")?;
+                write!(f, "the last {kind} recorded here is of term {own_term}, view {own_view}")?;
             }
-            None => write!(f, "no proposal is recorded here")?,
+            None => write!(f, "no {kind} is recorded here")?,
+        }
+        write!(f, ", but the network holds a {kind} signed by this key at ")?;
+        if let Some(height) = self.height {
+            write!(f, "height {height}, ")?;
+        }
+        write!(f, "term {term}, view {view}")?;
+        if let Some(agreed) = self.agreed {
+            return write!(
+                f,
+                ", which is above the height {agreed} named with --we-agreed-on: read the height of the last final \
+                 block on every machine again, agree on the highest, and start this one with that number"
+            );
         }
         write!(
             f,
-            ", but the network holds one signed by this key at height {}, term {term}, view {view}: another \
-             process signs with this key, or this directory is an old copy. Find the other process and stop it \
-             for good. Then start this one once with --i-stopped-the-other: it follows for one whole term \
-             without a vote, and signs again after that. Never restore secrets/ from a backup",
-            self.height
+            ": another process signs with this key, or this directory is an old copy. Find the other process and \
+             stop it for good. Then start this one once with --i-stopped-the-other: it follows without a vote, \
+             and signs again from the next term on, or from the one after if the next is near. Never restore \
+             secrets/ from a backup"
         )
     }
 }
+
+/// The operator's word about the key, given at one start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Word {
+    /// True if no other process uses the key, although the network may show one.
+    pub other_stopped: bool,
+    /// Height of the last final block, on which the operators of a network whose copies were restored agreed.
+    pub agreed: Option<u64>,
+}
+
+/// The content of another authority's answer, as far as it was checked.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answered {
+    /// Height up to which the other has applied the chain, and searched it for proposals of this key.
+    pub(super) height: u64,
+    /// Height that its certificate proves, if it sent one.
+    pub(super) proved: Option<u64>,
+    /// Newest proposal of this key that it holds; its signature is checked here.
+    pub(super) newest: Option<Header>,
+    /// Newest vote of this key that it holds, verified.
+    pub(super) vote: Option<Place>,
+    /// Milliseconds since 1970 on its clock.
+    pub(super) time_ms: u64,
+}
+
+/// Blocks for which a node that has lost its record listens for another process at least, before it signs in
+/// the next term.
+pub(super) const LISTENED_MIN: u64 = 16;
 
 const fn place(header: &Header) -> Place {
     [header.term, header.view]
 }
 
-/// The newest proposals seen, the answers of the others, and the standing.
+/// The newest proposals and votes seen, the answers of the others, and the standing.
 pub(super) struct State {
     chain: Hash,
     me: Account,
     secrets: Secrets,
-    other_stopped: bool,
+    word: Word,
     /// True if the secrets hold neither a share nor a record: this node has lost what it signed.
     is_fresh: bool,
+    /// True if the record of the votes is lost, or does not cover what the others hold: then the votes in
+    /// each other's first answer count as this node's own.
+    takes_votes_over: bool,
     standing: Standing,
     members: Option<(u64, Set<PublicKey>)>,
+    term_blocks: u64,
     /// The newest proposal of each authority.
     newest: BTreeMap<Account, Option<Header>>,
+    /// The newest vote that each authority's connection brought, in its bytes.
+    heard: BTreeMap<Account, (Place, Vec<u8>)>,
+    /// The newest vote of this node: in its journal at the start, or sent since.
+    voted: Option<Place>,
+    /// The newest vote of this key that is accounted for without a record.
+    taken_over: Option<Place>,
+    /// The newest vote of this key that the others hold.
+    seen_vote: Option<Place>,
+    /// Height that another must have searched, so that its answer counts.
+    needed: u64,
+    /// Height that each authority has searched, from its first answer on.
+    searched: BTreeMap<PublicKey, u64>,
     /// Milliseconds by which this node's clock is ahead of that of each authority that has answered.
     ahead: BTreeMap<PublicKey, i64>,
     authorities: Vec<PublicKey>,
 }
 
 impl State {
-    pub(super) fn new(
-        chain: Hash,
-        authorities: Vec<PublicKey>,
-        key: PublicKey,
-        secrets: Secrets,
-        other_stopped: bool,
-    ) -> Self {
+    pub(super) fn new(genesis: &Genesis, key: &PublicKey, secrets: Secrets, word: Word) -> Self {
+        let authorities: Vec<PublicKey> =
+            genesis.authorities.iter().map(|authority| authority.key.clone()).collect();
         let is_fresh = secrets.proposed().is_none() && secrets.wait().is_none() && !secrets.has_share();
+        let takes_votes_over =
+            word.other_stopped || word.agreed.is_some() || secrets.wait().is_some() || !secrets.has_share();
         let newest = authorities.iter().map(|key| (Account::of(key), None)).collect();
         Self {
-            chain,
-            me: Account::of(&key),
+            chain: genesis.chain(),
+            me: Account::of(key),
             secrets,
-            other_stopped,
+            word,
             is_fresh,
+            takes_votes_over,
             standing: Standing::Silent,
             members: None,
+            term_blocks: genesis.parameters.term_blocks().max(1),
             newest,
+            heard: BTreeMap::new(),
+            voted: None,
+            taken_over: None,
+            seen_vote: None,
+            needed: 0,
+            searched: BTreeMap::new(),
             ahead: BTreeMap::new(),
             authorities,
+        }
+    }
+
+    /// Takes what storage holds at the start: the applied height, and the newest view in a journal of votes.
+    /// `None` if the journals may be lost.
+    pub(super) fn begin(&mut self, applied: u64, journal: Option<Option<Place>>) {
+        self.needed = self.needed.max(applied);
+        match journal {
+            Some(voted) => self.voted = self.voted.max(voted),
+            None => self.takes_votes_over = true,
         }
     }
 
@@ -126,9 +202,42 @@ impl State {
         self.newest.contains_key(authority)
     }
 
+    /// The bytes of the newest vote that an authority's connection brought.
+    pub(super) fn vote_of(&self, authority: &Account) -> Option<&[u8]> {
+        self.heard.get(authority).map(|(_, vote)| vote.as_slice())
+    }
+
+    /// Keeps a vote that an authority's connection brought, if it is its newest.
+    pub(super) fn heard(&mut self, authority: Account, place: Place, vote: &[u8]) {
+        let is_newer = self.heard.get(&authority).is_none_or(|(known, _)| *known < place);
+        if is_newer && vote.len() <= VOTE_BYTES_MAX && self.may_search(&authority) {
+            self.heard.insert(authority, (place, vote.to_vec()));
+        }
+    }
+
+    /// Notes a vote that this node is about to send.
+    pub(super) fn votes(&mut self, place: Place) {
+        self.voted = self.voted.max(Some(place));
+    }
+
     /// True until the node may sign or must end.
     pub(super) fn is_silent(&self) -> bool {
         self.standing == Standing::Silent
+    }
+
+    /// True while the node waits for a term.
+    pub(super) const fn is_waiting(&self) -> bool {
+        matches!(self.standing, Standing::Waits(_))
+    }
+
+    /// Height that the others must have searched.
+    pub(super) const fn needed(&self) -> u64 {
+        self.needed
+    }
+
+    /// The height on which the operators agreed, while the network is below it.
+    pub(super) fn missing(&self) -> Option<u64> {
+        self.word.agreed.filter(|agreed| self.needed < *agreed)
     }
 
     fn turn(&mut self, standing: Standing) -> Option<Standing> {
@@ -150,7 +259,24 @@ impl State {
             Standing::Signs => self.secrets.proposed(),
             Standing::Waits(_) => self.known(),
         };
-        if Some(place(header)) <= known { None } else { self.refuse(header.clone()) }
+        if Some(place(header)) <= known { None } else { self.refuse(header) }
+    }
+
+    /// Takes a vote of this key that another authority holds; `is_first` in that authority's first answer.
+    fn saw_vote(&mut self, vote: Place, is_first: bool) -> Option<Standing> {
+        if is_first && self.takes_votes_over {
+            self.taken_over = self.taken_over.max(Some(vote));
+        }
+        self.seen_vote = self.seen_vote.max(Some(vote));
+        match self.standing {
+            Standing::Signs | Standing::Waits(_) => self.vote_above().and_then(|vote| self.refuse_vote(vote)),
+            Standing::Silent | Standing::Refused(_) => None,
+        }
+    }
+
+    /// The newest vote of this key that the others hold, if this node has no account of it.
+    fn vote_above(&self) -> Option<Place> {
+        self.seen_vote.filter(|vote| Some(*vote) > self.voted.max(self.taken_over))
     }
 
     /// The newest proposal of this node's key that is accounted for: recorded here, or known when a wait began.
@@ -159,9 +285,15 @@ impl State {
         self.secrets.proposed().max(waited)
     }
 
-    fn refuse(&mut self, header: Header) -> Option<Standing> {
-        let refusal = Refusal { own: self.secrets.proposed(), seen: place(&header), height: header.height };
-        self.turn(Standing::Refused(refusal))
+    fn refuse(&mut self, header: &Header) -> Option<Standing> {
+        let (own, seen, height) = (self.secrets.proposed(), place(header), Some(header.height));
+        let agreed = self.word.agreed;
+        self.turn(Standing::Refused(Refusal { own, seen, height, agreed }))
+    }
+
+    fn refuse_vote(&mut self, seen: Place) -> Option<Standing> {
+        let own = self.voted;
+        self.turn(Standing::Refused(Refusal { own, seen, height: None, agreed: None }))
     }
 
     pub(super) fn term(&mut self, term: u64, members: &Set<PublicKey>) -> Option<Standing> {
@@ -171,6 +303,8 @@ impl State {
         self.members = Some((term, members.clone()));
         let accounts: Vec<Account> = self.authorities.iter().chain(members).map(Account::of).collect();
         self.newest.retain(|account, _| accounts.contains(account));
+        self.heard.retain(|account, _| accounts.contains(account));
+        self.searched.retain(|peer, _| members.position(peer).is_some() || self.authorities.contains(peer));
         for account in accounts {
             self.newest.entry(account).or_default();
         }
@@ -184,31 +318,36 @@ impl State {
         }
     }
 
-    pub(super) fn answered(
-        &mut self,
-        peer: &PublicKey,
-        header: Option<&Header>,
-        theirs_ms: u64,
-        now_ms: u64,
-    ) -> Option<Standing> {
+    pub(super) fn answered(&mut self, peer: &PublicKey, answer: &Answered, now_ms: u64) -> Option<Standing> {
         let is_member = self.members.as_ref().is_some_and(|(_, members)| members.position(peer).is_some());
         if !is_member && !self.authorities.contains(peer) {
             return None;
         }
-        let ahead = i128::from(now_ms) - i128::from(theirs_ms);
+        let ahead = i128::from(now_ms) - i128::from(answer.time_ms);
         self.ahead.insert(peer.clone(), i64::try_from(ahead).unwrap_or(i64::MAX));
         if self.ahead.len() > 2 * AUTHORITIES_MAX.get() as usize {
             self.ahead.pop_first();
         }
-        let own = header.filter(|header| header.leader == self.me && header.check().verify());
+        let is_first = !self.searched.contains_key(peer);
+        let searched = self.searched.entry(peer.clone()).or_default();
+        *searched = answer.height.max(*searched);
+        // All that another process signed before this start is at or below the heights of the first answers.
+        if is_first {
+            self.needed = self.needed.max(answer.proved.unwrap_or_default());
+        }
+        let own = answer.newest.as_ref().filter(|header| header.leader == self.me && header.check().verify());
         let news = own.and_then(|header| self.saw(header));
+        let news = news.or_else(|| answer.vote.and_then(|vote| self.saw_vote(vote, is_first)));
         if news.is_some() { news } else { self.judge() }
     }
 
-    /// Authorities of the term that have answered, and how many must; with this node they are a quorum then.
+    /// Authorities of the term whose answers count, and how many must; with this node they are a quorum then.
     pub(super) fn answers(&self) -> Option<(usize, usize)> {
         let (_, members) = self.members.as_ref()?;
-        let answers = self.ahead.keys().filter(|peer| members.position(peer).is_some()).count();
+        let counts = |(peer, searched): &(&PublicKey, &u64)| {
+            **searched >= self.needed && members.position(peer).is_some()
+        };
+        let answers = self.searched.iter().filter(counts).count();
         Some((answers, N3f1::quorum(members.len()) as usize - 1))
     }
 
@@ -220,24 +359,63 @@ impl State {
         if !self.is_silent() || !self.enough() {
             return None;
         }
-        let now = self.members.as_ref().map_or(0, |(term, _)| *term);
         let seen = self.newest(&self.me).cloned();
         let above = seen.clone().filter(|header| Some(place(header)) > self.known());
+        if let Some(agreed) = self.word.agreed {
+            return self.resume(agreed, above);
+        }
         let is_known = above.is_none();
-        if let Some(header) = above.filter(|_| !self.other_stopped && !self.is_fresh) {
-            return self.refuse(header);
+        let may_wait = self.word.other_stopped || self.is_fresh;
+        if let Some(header) = above.filter(|_| !may_wait) {
+            return self.refuse(&header);
+        }
+        if let Some(vote) = self.vote_above() {
+            return self.refuse_vote(vote);
         }
         if let Some(wait) = self.secrets.wait().filter(|_| is_known) {
-            if now >= wait.from {
+            if self.now() >= wait.from {
                 self.secrets.end_wait(wait.from);
                 return self.turn(Standing::Signs);
             }
             return self.turn(Standing::Waits(wait.from));
         }
-        if self.other_stopped || self.is_fresh {
-            let from = seen.as_ref().map_or(now, |header| header.term.max(now)) + 2;
+        if may_wait {
+            let from = self.first_safe_term(seen.as_ref());
             self.secrets.begin_wait(Wait { from, newest: seen.as_ref().map(place).max(self.known()) });
             return self.turn(Standing::Waits(from));
+        }
+        self.turn(Standing::Signs)
+    }
+
+    /// The running term, as far as this node or the others know.
+    fn now(&self) -> u64 {
+        self.members.as_ref().map_or(0, |(term, _)| *term)
+    }
+
+    /// The first term in which nothing can have been signed before now, and before which this node hears
+    /// whether another process votes.
+    fn first_safe_term(&self, seen: Option<&Header>) -> u64 {
+        let proved = self.needed.saturating_add(1) / self.term_blocks;
+        let now = seen.map_or(0, |header| header.term).max(self.now()).max(proved);
+        let left = now.saturating_add(1).saturating_mul(self.term_blocks).saturating_sub(self.needed);
+        now + if left >= LISTENED_MIN { 1 } else { 2 }
+    }
+
+    /// Signs at once on the operators' word that no block above `agreed` is final anywhere. It proposes nothing
+    /// more in the running term, because it may have done so before.
+    fn resume(&mut self, agreed: u64, above: Option<Header>) -> Option<Standing> {
+        if self.needed < agreed {
+            return None;
+        }
+        // A proposal that built on the agreed block never became final.
+        if let Some(header) = above.as_ref().filter(|header| header.height > agreed.saturating_add(1)) {
+            return self.refuse(header);
+        }
+        let lost = above.is_some() || self.vote_above().is_some() || self.taken_over > self.voted;
+        if lost || self.secrets.wait().is_some() || self.is_fresh {
+            self.taken_over = self.taken_over.max(self.seen_vote);
+            let term = above.map_or(0, |header| header.term).max(self.now());
+            self.secrets.end_wait(term + 1);
         }
         self.turn(Standing::Signs)
     }

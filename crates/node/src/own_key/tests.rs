@@ -1,14 +1,17 @@
 //! The right to sign, decided without a network.
 
-use super::state::{Standing, State};
+use super::state::{Answered, LISTENED_MIN, Standing, State, Word};
 use crate::{
     engine::{PrivateKey, PublicKey},
     epoch::secrets::{Place, Secrets, Wait},
     genesis::{Genesis, deal},
 };
-use commonware_cryptography::Signer as _;
+use commonware_cryptography::{
+    Signer as _,
+    bls12381::primitives::group::{Private, Scalar, Share},
+};
 use commonware_runtime::deterministic;
-use commonware_utils::{TestRng, ordered::Set};
+use commonware_utils::{Participant, TestRng, ordered::Set};
 use posync_protocol::{
     Account, Amount,
     block::{HEADER_NAMESPACE, Header},
@@ -36,9 +39,15 @@ impl Net {
     }
 
     fn state(&self, secrets: &Secrets, other_stopped: bool) -> State {
-        let authorities = self.members().iter().cloned().collect();
-        let key = self.keys[0].public_key();
-        State::new(self.genesis.chain(), authorities, key, secrets.clone(), other_stopped)
+        self.state_of(secrets, Word { other_stopped, agreed: None })
+    }
+
+    fn state_of(&self, secrets: &Secrets, word: Word) -> State {
+        State::new(&self.genesis, &self.keys[0].public_key(), secrets.clone(), word)
+    }
+
+    fn key(&self, index: usize) -> PublicKey {
+        self.keys[index].public_key()
     }
 
     /// A proposal that authority `leader` signed with the key of authority `signer`.
@@ -53,10 +62,21 @@ impl Net {
     /// Two of the other three answer with `header` in a term; returns the last change.
     fn ask(&self, state: &mut State, term: u64, header: Option<&Header>) -> Option<Standing> {
         assert_eq!(state.term(term, &self.members()), None, "nobody has answered");
-        assert_eq!(state.answered(&self.keys[1].public_key(), header, 1_000, 1_000), None, "one is too few");
-        assert_eq!(state.answered(&self.keys[1].public_key(), header, 1_000, 1_000), None, "nor is it twice");
-        state.answered(&self.keys[2].public_key(), header, 1_000, 1_000)
+        let answer = with(header);
+        assert_eq!(state.answered(&self.key(1), &answer, 1_000), None, "one is too few");
+        assert_eq!(state.answered(&self.key(1), &answer, 1_000), None, "nor is it twice");
+        state.answered(&self.key(2), &answer, 1_000)
     }
+}
+
+/// An answer with this proposal.
+fn with(header: Option<&Header>) -> Answered {
+    Answered { newest: header.cloned(), time_ms: 1_000, ..Answered::default() }
+}
+
+/// An answer of a node that has applied `height` and proves it, with this vote.
+fn at(height: u64, vote: Option<Place>) -> Answered {
+    Answered { height, proved: Some(height), vote, ..Answered::default() }
 }
 
 fn run_before(term: u64, view: u64) -> Secrets {
@@ -93,8 +113,8 @@ fn a_liar_can_neither_stop_a_node_nor_answer_for_two() {
     let stranger = PrivateKey::from_seed(77).public_key();
     let mut state = net.state(&secrets, false);
     state.term(3, &net.members());
-    state.answered(&net.keys[1].public_key(), None, 0, 0);
-    assert_eq!(state.answered(&stranger, None, 0, 0), None, "a stranger does not count");
+    state.answered(&net.key(1), &with(None), 0);
+    assert_eq!(state.answered(&stranger, &with(None), 0), None, "a stranger does not count");
 }
 
 #[test]
@@ -109,23 +129,170 @@ fn another_process_with_the_key_is_noticed_at_any_time() {
     let Some(Standing::Refused(refusal)) = state.saw(&net.header(0, 0, [3, 16])) else {
         panic!("it goes on beside the other");
     };
-    assert_eq!((refusal.own, refusal.seen, refusal.height), (Some([3, 12]), [3, 16], 100));
+    assert_eq!((refusal.own, refusal.seen, refusal.height), (Some([3, 12]), [3, 16], Some(100)));
 }
 
 #[test]
-fn a_node_without_a_record_waits_a_whole_term_across_restarts() {
+fn a_node_without_a_record_waits_for_the_next_term_across_restarts() {
     let net = Net::new();
     let secrets = Secrets::memory();
     let mut state = net.state(&secrets, false);
     let old = net.header(0, 0, [3, 9]);
-    assert_eq!(net.ask(&mut state, 3, Some(&old)), Some(Standing::Waits(5)));
-    assert_eq!(state.term(4, &net.members()), None);
+    assert_eq!(net.ask(&mut state, 3, Some(&old)), Some(Standing::Waits(4)));
     let mut state = net.state(&secrets, false);
-    assert_eq!(net.ask(&mut state, 4, Some(&old)), Some(Standing::Waits(5)), "what it knew is no news");
-    assert_eq!(state.term(5, &net.members()), Some(Standing::Signs));
-    assert!(!secrets.may_propose(4, 1_000) && secrets.may_propose(5, 1));
-    let own = net.header(0, 0, [5, 1]);
-    assert_eq!(net.ask(&mut net.state(&secrets, false), 5, Some(&own)), Some(Standing::Signs));
+    assert_eq!(net.ask(&mut state, 3, Some(&old)), Some(Standing::Waits(4)), "what it knew is no news");
+    assert_eq!(state.term(4, &net.members()), Some(Standing::Signs));
+    assert!(!secrets.may_propose(3, 1_000) && secrets.may_propose(4, 1));
+    let own = net.header(0, 0, [4, 1]);
+    assert_eq!(net.ask(&mut net.state(&secrets, false), 4, Some(&own)), Some(Standing::Signs));
+}
+
+/// Nothing can be signed in a term that has not begun. But a process that would sign in it must have the time to
+/// show itself.
+#[test]
+fn a_node_without_a_record_skips_a_term_that_begins_before_it_has_listened() {
+    let net = Net::new();
+    let term = net.genesis.parameters.term_blocks();
+    for (height, from) in
+        [(3 * term, 4), (4 * term - LISTENED_MIN, 4), (4 * term - LISTENED_MIN + 1, 5), (4 * term - 1, 5)]
+    {
+        let mut state = net.state(&Secrets::memory(), false);
+        state.term(3, &net.members());
+        state.answered(&net.key(1), &at(height, None), 0);
+        assert_eq!(
+            state.answered(&net.key(2), &at(height, None), 0),
+            Some(Standing::Waits(from)),
+            "{height}"
+        );
+    }
+}
+
+/// An authority that lags has not seen what it would have to report: its answer counts once it has caught up.
+#[test]
+fn an_authority_that_lags_clears_no_key() {
+    let net = Net::new();
+    let secrets = run_before(3, 9);
+    let mut state = net.state(&secrets, false);
+    state.term(3, &net.members());
+    assert_eq!(state.answered(&net.key(1), &at(130, None), 0), None);
+    assert_eq!(state.answered(&net.key(2), &at(120, None), 0), None, "it lags");
+    assert_eq!(state.answers(), Some((1, 2)));
+    // The newer proposal is above the height of the one that lagged.
+    let new = net.header(0, 0, [3, 20]);
+    let caught_up = Answered { newest: Some(new), ..at(130, None) };
+    assert!(matches!(state.answered(&net.key(2), &caught_up, 0), Some(Standing::Refused(_))));
+
+    // One that was not heard of before and proves more makes the others search again, once.
+    let mut state = net.state(&secrets, false);
+    state.begin(125, Some(None));
+    state.term(3, &net.members());
+    assert_eq!(state.answered(&net.key(2), &at(120, None), 0), None, "this node itself is above");
+    assert_eq!(state.answered(&net.key(1), &at(130, None), 0), None);
+    assert_eq!(state.answered(&net.key(2), &at(129, None), 0), None);
+    assert_eq!(
+        state.answered(&net.key(1), &at(140, None), 0),
+        None,
+        "only its first answer raises the height"
+    );
+    assert_eq!(state.answered(&net.key(2), &at(131, None), 0), Some(Standing::Signs));
+}
+
+#[test]
+fn a_vote_above_the_journal_is_another_process_or_an_old_copy() {
+    let net = Net::new();
+    for (journal, seen, signs) in
+        [(Some([3, 9]), [3, 9], true), (Some([3, 9]), [3, 10], false), (None, [2, 1], false)]
+    {
+        let mut state = net.state(&share(run_before(1, 1)), false);
+        state.begin(0, Some(journal));
+        state.term(3, &net.members());
+        state.answered(&net.key(1), &at(0, Some(seen)), 0);
+        let standing = state.answered(&net.key(2), &at(0, None), 0).expect("decided");
+        assert_eq!(standing == Standing::Signs, signs, "{journal:?} {seen:?}");
+        if let Standing::Refused(refusal) = standing {
+            assert_eq!((refusal.own, refusal.seen, refusal.height), (journal, seen, None));
+            assert!(refusal.to_string().contains("vote signed by this key at term"), "{refusal}");
+        }
+    }
+}
+
+#[test]
+fn another_process_is_noticed_by_its_vote_and_never_the_own_vote() {
+    let net = Net::new();
+    let mut state = net.state(&share(run_before(1, 1)), false);
+    state.begin(0, Some(Some([3, 9])));
+    state.term(3, &net.members());
+    state.answered(&net.key(1), &at(0, Some([3, 9])), 0);
+    assert_eq!(state.answered(&net.key(2), &at(0, Some([3, 9])), 0), Some(Standing::Signs));
+    state.votes([3, 12]);
+    assert_eq!(state.answered(&net.key(1), &at(0, Some([3, 12])), 0), None, "its own");
+    assert!(matches!(state.answered(&net.key(3), &at(0, Some([3, 13])), 0), Some(Standing::Refused(_))));
+}
+
+/// A node that lost its journal takes over what its earlier self voted, as each of the others reports it first;
+/// what is reported later was voted by another.
+#[test]
+fn votes_from_before_a_lost_journal_are_its_own_and_later_ones_are_not() {
+    let net = Net::new();
+    let mut state = net.state(&Secrets::memory(), false);
+    state.begin(0, None);
+    state.term(3, &net.members());
+    state.answered(&net.key(1), &at(0, Some([3, 8])), 0);
+    assert_eq!(state.answered(&net.key(2), &at(0, Some([3, 9])), 0), Some(Standing::Waits(4)));
+    assert_eq!(state.answered(&net.key(3), &at(0, Some([3, 10])), 0), None, "the first answer of a slow one");
+    assert_eq!(state.answered(&net.key(1), &at(0, Some([3, 10])), 0), None);
+    assert!(matches!(state.answered(&net.key(1), &at(0, Some([3, 11])), 0), Some(Standing::Refused(_))));
+}
+
+fn share(secrets: Secrets) -> Secrets {
+    let share = Share::new(Participant::new(0), Private::new(Scalar::from_u64(7)));
+    secrets.seed(&share);
+    secrets
+}
+
+/// More than a third of the authorities are old copies: nothing becomes final until each signs on its operators' word.
+#[test]
+fn an_agreed_height_lets_old_copies_sign_unless_the_network_is_above_it() {
+    let net = Net::new();
+    let newer = net.header(0, 0, [3, 20]);
+    for (agreed, header_height, signs) in [(100, 100, true), (100, 101, true), (100, 102, false)] {
+        let secrets = share(run_before(3, 9));
+        let mut state = net.state_of(&secrets, Word { other_stopped: false, agreed: Some(agreed) });
+        state.begin(90, Some(Some([3, 9])));
+        state.term(3, &net.members());
+        let mut header = newer.clone();
+        header.height = header_height;
+        header.signature = sign(&net.keys[0], HEADER_NAMESPACE, &header.signed_bytes());
+        let answer = Answered { newest: Some(header), ..at(agreed, Some([3, 21])) };
+        state.answered(&net.key(1), &answer, 0);
+        let standing = state.answered(&net.key(2), &answer, 0).expect("decided");
+        assert_eq!(standing == Standing::Signs, signs, "{header_height}");
+        match standing {
+            Standing::Refused(refusal) => {
+                let text = refusal.to_string();
+                assert!(text.contains("height 102") && text.contains("height 100 named"), "{text}");
+            }
+            _ => {
+                assert!(!secrets.may_propose(3, 1_000), "it may have proposed in this term");
+                assert!(secrets.may_propose(4, 1));
+            }
+        }
+    }
+}
+
+/// Nobody has shown the agreed block: the node waits for a machine that has it, and says so.
+#[test]
+fn an_agreed_height_that_nobody_has_is_waited_for() {
+    let net = Net::new();
+    let secrets = share(run_before(3, 9));
+    let mut state = net.state_of(&secrets, Word { other_stopped: false, agreed: Some(110) });
+    state.begin(90, Some(Some([3, 9])));
+    state.term(3, &net.members());
+    state.answered(&net.key(1), &at(100, Some([3, 21])), 0);
+    assert_eq!(state.answered(&net.key(2), &at(100, None), 0), None);
+    assert_eq!(state.missing(), Some(110));
+    assert_eq!(state.answered(&net.key(3), &at(110, None), 0), None, "the others search again");
+    assert_eq!(state.answered(&net.key(2), &at(110, None), 0), Some(Standing::Signs));
 }
 
 #[test]
@@ -135,21 +302,16 @@ fn a_wait_ends_in_refusal_if_the_other_process_goes_on() {
         let secrets = if other_stopped { run_before(3, 9) } else { Secrets::memory() };
         let mut state = net.state(&secrets, other_stopped);
         let old = net.header(0, 0, [3, 20]);
-        assert_eq!(net.ask(&mut state, 3, Some(&old)), Some(Standing::Waits(5)));
+        assert_eq!(net.ask(&mut state, 3, Some(&old)), Some(Standing::Waits(4)));
         assert!(matches!(state.saw(&net.header(0, 0, [4, 2])), Some(Standing::Refused(_))));
         let mut state = net.state(&secrets, false);
         let new = net.header(0, 0, [4, 2]);
         let again = state.term(4, &net.members());
         assert_eq!(again, None);
-        assert!(matches!(
-            state.answered(&net.keys[1].public_key(), Some(&new), 0, 0).or_else(|| state.answered(
-                &net.keys[2].public_key(),
-                Some(&new),
-                0,
-                0
-            )),
-            Some(Standing::Refused(_))
-        ));
+        let answer = with(Some(&new));
+        let mut standing = state.answered(&net.key(1), &answer, 0);
+        standing = standing.or_else(|| state.answered(&net.key(2), &answer, 0));
+        assert!(matches!(standing, Some(Standing::Refused(_))));
     }
 }
 
@@ -170,7 +332,7 @@ fn the_clock_is_compared_with_the_median_of_three_or_more() {
     let net = Net::new();
     let mut state = net.state(&run_before(1, 1), false);
     let mut answer = |peer: usize, theirs: u64| {
-        state.answered(&net.keys[peer].public_key(), None, theirs, 10_000_000);
+        state.answered(&net.key(peer), &Answered { time_ms: theirs, ..Answered::default() }, 10_000_000);
         state.ahead()
     };
     assert_eq!((answer(1, 6_400_000), answer(2, 6_400_000)), (None, None));

@@ -93,7 +93,7 @@ pub(crate) fn address(index: usize, start: u64) -> SocketAddr {
 /// Makes every authority serve at [`address`].
 pub(crate) fn serve() -> Option<Serve> {
     Some(Box::new(|context, node, index, start| {
-        let serving = Serving { key: node.key.clone(), address: address(index, start) };
+        let serving = Serving { key: node.key.clone(), address: address(index, start), private: true };
         simulated(context.child("sockets"), serving)
     }))
 }

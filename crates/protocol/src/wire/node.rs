@@ -24,6 +24,12 @@ pub const FINALIZATION_BYTES_MAX: usize = 256;
 pub const PROOF_BYTES_MAX: usize = 2048;
 /// Most milliseconds that a node spends on dialling a caller back.
 pub const DIAL_BACK_MS_MAX: u64 = 5_000;
+/// Most bytes of an encoded request for a part of the state.
+pub const STATE_ASK_BYTES_MAX: usize = 32;
+/// Most operations of the store in a part of the state.
+pub const STATE_OPERATIONS_MAX: u64 = 256;
+/// Most bytes of a part of the state: operations of 321 bytes each, and their proof.
+pub const STATE_BYTES_MAX: usize = 128 << 10;
 /// Bytes of an encoded network key.
 pub const NETWORK_KEY_BYTES: usize = 96;
 
@@ -57,6 +63,9 @@ tagged! {
         8 => DialBack(DialBack),
         /// The time of the node's machine; answered `Clock`.
         9 => Clock(Nothing),
+        /// A part of a recent state, for a node that has none: an encoded request of the store's synchronization, for
+        /// at most [`STATE_OPERATIONS_MAX`] operations. Answered `State`.
+        16 => State(Bounded<u8, STATE_ASK_BYTES_MAX>),
     }
 }
 
@@ -92,6 +101,8 @@ tagged! {
         9 => Dialled(Dialled),
         /// Milliseconds since 1970 by the clock of the node's machine: its word.
         10 => Clock(u64),
+        /// A part of the state: operations of the store, proved against the `ops_root` of a header.
+        16 => State(Bounded<u8, STATE_BYTES_MAX>),
     }
 }
 
@@ -145,6 +156,8 @@ tagged! {
         2 => TimedOut(Nothing),
         /// Something answers there, but it proves another account or serves something else.
         3 => Other(Nothing),
+        /// The address is not dialled: it is none of the internet, or the node's own.
+        4 => Hidden(Nothing),
     }
 }
 

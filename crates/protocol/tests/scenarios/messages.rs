@@ -92,6 +92,7 @@ fn node_asks() -> Vec<node::Ask> {
             account: ACCOUNT,
             service: node::Dial::Provider(node::Nothing {}),
         }),
+        node::Ask::State(few(vec![1; 29])),
     ]
 }
 
@@ -118,6 +119,7 @@ fn node_answers() -> Vec<node::Answer> {
             ip: [3; 16],
             outcome: node::DialOutcome::TimedOut(node::Nothing {}),
         }),
+        node::Answer::State(few(vec![1; 99])),
     ]
 }
 

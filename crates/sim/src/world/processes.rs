@@ -172,7 +172,7 @@ impl<'a> World<'a> {
         let process = Process::Authority(index);
         let context = self.context.child("authority").with_attribute("index", index);
         let seat = &self.lasting.seats[usize::from(index)];
-        let serving = Serving { key: seat.key.clone(), address: inner_address(index) };
+        let serving = Serving { key: seat.key.clone(), address: inner_address(index), private: true };
         let (operations, services) = simulated(self.network(process), serving);
         let node = SimNode {
             genesis: self.lasting.genesis.clone(),
