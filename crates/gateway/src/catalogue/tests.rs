@@ -646,3 +646,106 @@ fn a_shard_that_is_signed_late_leaves_little_to_walk() {
         assert_eq!(row.holdings.len(), 1);
     });
 }
+
+/// A change of the log as a user can write it into a file's name: `tag` and its fields, with their length.
+fn logged(tag: u8, fields: &[&[u8]]) -> Vec<u8> {
+    let mut change = vec![tag];
+    for field in fields {
+        change.push(u8::try_from(field.len()).expect("short"));
+        change.extend_from_slice(field);
+    }
+    change.insert(0, u8::try_from(change.len()).expect("short"));
+    change
+}
+
+/// Names that read as changes: of rows without a key, of the secret of all files, of other rows, and removals.
+fn forging_names() -> [Vec<u8>; 4] {
+    use commonware_codec::Encode as _;
+    let foreign = Meta { master: [66; 32], files: 1, ..Meta::default() }.encode();
+    let file = file_row("forged", [66; 16]).encode();
+    [
+        logged(0xd2, &[b"", b""]),
+        [logged(0xd2, &[&Meta::key(), &foreign]), logged(0xd2, &[&Meta::copy(), &foreign])].concat(),
+        [logged(0xd2, &[&FileRow::key(0), &file]), vec![3, 0xd3, 0, 0]].concat(),
+        [logged(0xd1, &[&FileRow::key(1)]), logged(0xd1, &[&Meta::key()])].concat(),
+    ]
+}
+
+/// Flips a bit in the middle of page `page` of the newest data file. False if it has no such page before its
+/// last two, which may be taken for a torn end.
+async fn flip_page<E: Storage>(context: &E, page: u64) -> bool {
+    use commonware_runtime::{Blob as _, IoBufs, ReadOptions, WriteOptions};
+    const PAGE: u64 = 4096 + 12;
+    let [data, ..] = partitions("test");
+    let names = context.scan(&data).await.expect("a catalogue has files");
+    let (blob, size) = context.open(&data, names.last().expect("one")).await.expect("opens");
+    if (page + 3) * PAGE > size {
+        return false;
+    }
+    let at = page * PAGE + PAGE / 2;
+    let byte = blob.read_at(at, 1, ReadOptions::default()).await.expect("reads").coalesce();
+    let flipped = vec![byte.as_ref()[0] ^ 1];
+    blob.write_at(at, IoBufs::from(flipped), WriteOptions::SYNC).await.expect("writes");
+    true
+}
+
+/// Fills a catalogue with `files` files of names that consist of `change`, and flips a bit in page `page`. Without
+/// `indexed` the table's index is gone, too. False if there is no such page.
+async fn fill_forging(
+    context: &commonware_runtime::deterministic::Context,
+    files: u8,
+    change: &[u8],
+    (page, indexed): (u64, bool),
+) -> bool {
+    let started = start(context.child("fill"), "test", [9; 32]).await;
+    let (catalogue, _, handle) = started.expect("opens");
+    for file in 0..files {
+        let job = catalogue.begin([file; 16], Claim::default()).await.expect("runs").expect("room");
+        catalogue.place([file; 16], 0, segment_row()).await.expect("runs");
+        let name = [file].into_iter().chain(change.iter().copied().cycle()).take(1024).collect();
+        let row = FileRow { name: Bounded::new(name).expect("short"), ..file_row("", [file; 16]) };
+        catalogue.finish(job, row).await.expect("runs").expect("room");
+    }
+    drop(catalogue);
+    handle.await.expect("ends").expect("no disk error");
+    if !indexed {
+        context.remove(&partitions("test")[1], None).await.expect("it goes");
+    }
+    flip_page(context, page).await
+}
+
+#[test]
+fn no_name_of_a_file_is_read_as_rows_wherever_a_page_is_damaged() {
+    const FILES: u8 = 24;
+    let (mut pages, mut lost) = (0, 0);
+    for (kind, change) in forging_names().into_iter().enumerate() {
+        for (page, indexed) in (0..).flat_map(|page| [(page, true), (page, false)]) {
+            let what =
+                format!("name {kind}, page {page}, {}", if indexed { "indexed" } else { "not indexed" });
+            let change = change.clone();
+            let (flipped, checkpoint) = Runner::default().start_and_recover(|context| async move {
+                fill_forging(&context, FILES, &change, (page, indexed)).await
+            });
+            if !flipped {
+                break;
+            }
+            pages += 1;
+            lost += Runner::from(checkpoint).start(|context| async move {
+                let started = start(context.child("damaged"), "test", [7; 32]).await;
+                let (catalogue, loaded, _disk) = started.unwrap_or_else(|error| panic!("{what}: {error}"));
+                assert_eq!(loaded.master, [9; 32], "{what}: the secret of all files");
+                let all = catalogue.list(vec![]).await.expect("runs");
+                assert!(all.iter().all(|file| file.name.len() == 1024), "{what}: a forged row");
+                // A page has the rows of three such files, and others begin before it or end behind it. Without an
+                // index, those that begin in the next 2 KiB are passed over, too.
+                assert!(
+                    all.len() + 5 + 2 * usize::from(!indexed) >= usize::from(FILES),
+                    "{what}: {} files are left",
+                    all.len()
+                );
+                usize::from(FILES) - all.len()
+            });
+        }
+    }
+    assert!(pages > 20 && lost > 10, "{pages} pages, {lost} files lost");
+}
