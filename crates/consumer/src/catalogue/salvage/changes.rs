@@ -11,6 +11,7 @@ use bytes::Bytes;
 use commonware_codec::{Decode as _, RangeCfg, ReadExt as _, varint::UInt};
 use commonware_runtime::{Error as RuntimeError, Storage};
 use commonware_storage::{mmr, qmdb::any::unordered::variable::Operation};
+use posync_protocol::limits::NAME_BYTES_MAX;
 use std::ops::Range;
 
 /// Maximum bytes of a change's length prefix.
@@ -19,6 +20,7 @@ const PREFIX_BYTES: usize = 5;
 const PLACE_BYTES: usize = 8;
 /// Bytes from the start of those in a row that a user may have chosen, which are the name of a file, to the row's end.
 const CHOSEN_BYTES: usize = 2048;
+const _: () = assert!(NAME_BYTES_MAX + 512 < CHOSEN_BYTES);
 /// Maximum bytes of a row's key.
 const KEY_BYTES_MAX: usize = 64;
 
