@@ -102,6 +102,9 @@ fn problems(root: &Path) -> io::Result<(String, Vec<String>)> {
     let mut found = sizes::check(&sources, LONGER);
     found.extend(pure::check(&sources));
     found.extend(cited::check(&sources, &cited::defined(&rules), exists));
+    for document in documents(root)? {
+        found.extend(cited::files(&document, &fs::read_to_string(root.join(&document))?, &sources));
+    }
     found.extend(lists::check(&architecture, exists));
     found.extend(map::check(&sources, &architecture));
     found.extend(surface::check(&sources));
@@ -109,6 +112,17 @@ fn problems(root: &Path) -> io::Result<(String, Vec<String>)> {
     let (counts, over) = language::check(&sources, &RATCHETS);
     found.extend(over);
     Ok((format!("tidy: {} files; {counts}", sources.len()), found))
+}
+
+/// The documents whose citations of files are checked.
+fn documents(root: &Path) -> io::Result<Vec<String>> {
+    let mut all = vec!["ARCHITECTURE.md".to_string()];
+    for entry in fs::read_dir(root.join("docs"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        all.extend(name.ends_with(".md").then(|| format!("docs/{name}")));
+    }
+    all.sort_unstable();
+    Ok(all)
 }
 
 /// The manifests of the project's crates, by package.

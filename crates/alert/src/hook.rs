@@ -1,7 +1,7 @@
 //! Sends signals: to the log at once, to a webhook through a bounded queue and a thread of its own.
 //!
 //! ```text
-//!   tell --> log
+//!   send --> log
 //!        \-> queue (64) --thread--> POST --2xx--> next
 //!              full: dropped and logged  \--else--> pause 1, 2, 4 .. 60 s, at most 8 times
 //! ```
@@ -121,7 +121,7 @@ impl Alerts {
         let thread = thread::Builder::new().name("alerts".into());
         let started = thread.spawn(move || deliver(&url, roots, &signals, &told, pause));
         if let Err(error) = started {
-            tracing::error!(%error, "no thread for alerts: they only go to the log");
+            tracing::error!(%error, "no thread for alerts could start: alerts go to the log only");
             return Ok(Self::quiet());
         }
         Ok(Self { hook: Some(Hook { queue, waiting }) })
@@ -147,7 +147,7 @@ impl Alerts {
         hook.waiting.add();
         if hook.queue.try_send(signal).is_err() {
             hook.waiting.done();
-            tracing::warn!("the alert hook is behind by {QUEUE} alerts; this one stands in the log only");
+            tracing::warn!("{QUEUE} alerts wait for the webhook; this one is in the log only");
         }
     }
 
@@ -158,7 +158,7 @@ impl Alerts {
         let alert = Alert { kind: Kind::Offline, what, next, due: None };
         self.tell(Signal::new(node.to_owned(), height, State::Raised, alert));
         if !self.flush(LAST_WORDS) {
-            tracing::warn!("the alert hook has not heard that this node went offline");
+            tracing::warn!("the webhook did not get the alert that this node went offline");
         }
     }
 
@@ -188,7 +188,7 @@ fn deliver(url: &str, roots: RootCerts, signals: &Receiver<Signal>, waiting: &Wa
             let sent = agent.post(url).content_type("application/json").send(&body);
             let Err(error) = sent else { break };
             let last = attempt == ATTEMPTS || !may_pass(&error);
-            tracing::warn!(attempt, last, "an alert did not reach its hook: {}", describe(&error));
+            tracing::warn!(attempt, last, "an alert did not reach its webhook: {}", describe(&error));
             if last {
                 break;
             }

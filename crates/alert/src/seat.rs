@@ -22,8 +22,8 @@ pub fn seat_conditions(parameters: &Parameters, seat: Option<&Seat>, since: Dura
     }
     if let Some(Seat { jailed: Some(height), slashed, .. }) = seat {
         let what = format!(
-            "this authority signed two things of which one is a lie, as block {height} proved: {slashed} SYNC of \
-             its bond are gone, and it is in jail for ever"
+            "this authority signed two headers or commitments that contradict each other, as block {height} \
+             proved: {slashed} SYNC of its bond were slashed, and it is jailed for ever"
         );
         let next = "from the next term on it leads no block, and once four others are there it holds no share of \
                     the network's key: stop whatever else signs with its key, a copy or an old backup; let it run, \

@@ -46,7 +46,7 @@ pub(crate) fn describe(error: &ureq::Error) -> Option<&'static str> {
     Some(match error {
         rustls::Error::InvalidCertificate(
             CertificateError::UnknownIssuer | CertificateError::BadSignature,
-        ) => "nobody who is believed signed its certificate; name its authority's file as alert_ca",
+        ) => "no trusted authority signed its certificate; name its authority's file as alert_ca",
         rustls::Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => "its certificate is for another host",

@@ -3,7 +3,7 @@
 //! A thread listens. It interrupts the command, and ends the process itself if the command does not end
 //! soon: one that waits for its input or for the reader of its output cannot hear.
 //!
-//! Networks and members end by the same signals. SIGHUP stays ignored where whoever started the process had
+//! Networks and members end by the same signals. SIGHUP stays ignored where the parent of the process had
 //! it ignored (`nohup`).
 
 use crate::failure::{Exit, Failure, Outcome};

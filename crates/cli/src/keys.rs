@@ -15,7 +15,7 @@ use rand_core::CryptoRng;
 use std::{fs, path::Path};
 
 /// Advice when a key's file is damaged.
-const LOST: &str = "restore the key's file from a copy: nobody else has it";
+const LOST: &str = "restore the key's file from a copy: no other machine has it";
 
 /// Generates a key and writes it durably; never overwrites an existing file.
 pub(crate) fn create(path: &Path, rng: &mut impl CryptoRng) -> Outcome<PrivateKey> {

@@ -180,7 +180,7 @@ fn start(command: role::start::Start) -> ExitCode {
         Err(failure) => {
             tracing::error!("{}", failure.in_one_line());
             if apart {
-                // Whoever started it reads why it ended, wherever its log is.
+                // The parent process can read why it ended, wherever the log is.
                 let _ = writeln!(io::stderr(), "{}", failure.in_one_line());
             }
             ExitCode::from(failure.exit as u8)

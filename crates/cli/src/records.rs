@@ -1,4 +1,4 @@
-//! Subjects of proofs that a record's own key does not give.
+//! The subject of a settlement row's proof, whose place in the ring of epochs must be computed.
 
 use posync_client::light::Subject;
 use posync_protocol::{Account, limits::SETTLEMENT_RING, record::Settlement};

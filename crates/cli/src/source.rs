@@ -140,7 +140,7 @@ impl Source {
             Exit::Local,
             format!("{} is not what it was when the put began; nothing was stored", self.named.display()),
             why,
-            "put it again once nobody writes to it, or put a copy of it",
+            "put it again when no program writes to it, or put a copy of it",
         )
     }
 }

@@ -3,18 +3,18 @@
 use crate::failure::{Failure, Outcome};
 use std::time::{Duration, Instant};
 
-/// Time between two looks at a condition.
+/// Pause between two checks of a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// The result of one look.
+/// The result of one check.
 pub(crate) enum Look<T> {
     /// The awaited condition holds.
     Done(T),
-    /// It does not hold yet; describes the state so far.
+    /// It does not hold yet; holds a description of the state so far.
     Waiting(String),
 }
 
-/// Looks until the condition holds; fails after `bound` with the state seen last.
+/// Checks until the condition holds; fails after `bound` with the last description of the state.
 pub(crate) async fn until<T>(
     awaited: &str,
     bound: Duration,

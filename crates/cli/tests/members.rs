@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// As a shell starts programs, whatever whoever started this test had ignored.
+/// Starts a program as a shell does, even if the parent of this test ignores signals.
 const PLAINLY: &[&str] = &["env", "--default-signal=HUP"];
 const TO_SURVIVE: &[&str] = &["nohup"];
 

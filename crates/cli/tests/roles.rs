@@ -240,6 +240,10 @@ fn a_role_that_cannot_run_says_what_to_set_before_anything_happens() {
         let (code, said) = refuse(&["init", role, "--dir", &directory]);
         assert!(code == 5 && said.contains("holds a role already"), "{said}");
         let key = fs::read(Path::new(&directory).join("node.key")).expect("there");
+        // A kill between the key and the settings: the same command completes the directory.
+        fs::remove_file(Path::new(&directory).join("config.toml")).expect("there");
+        ask(&["init", role, "--dir", &directory]);
+        assert_eq!(fs::read(Path::new(&directory).join("node.key")).expect("there"), key, "{role}");
         let (code, said) = refuse(&["start", "--dir", &directory]);
         let missing = if matches!(role, "authority" | "node") { "advertise" } else { "network.toml" };
         assert!([2, 8].contains(&code) && said.contains(missing), "{role}: {said}");

@@ -43,7 +43,7 @@ fn a_member_that_dies_is_started_again_alone_and_who_is_told_to_end_stays_stoppe
     net.reads(&source, "kept");
 
     end(net.pid("provider-9"));
-    eventually(10, "it is told", || net.told().contains("provider-9 was told to end"));
+    eventually(10, "it is told", || net.told().contains("provider-9 was asked to end"));
     eventually(10, "it is entered", || net.pid("provider-9") == 0);
     a_second_gateway_on_one_directory_is_refused(&net);
     eventually(60, "who is well again is told", || net.told().contains("gateway runs again (process"));

@@ -28,7 +28,8 @@ where
     let (blob, kept) = match open(&context, partition, connection.light().chain()).await {
         Ok(opened) => opened,
         Err(error) => {
-            tracing::warn!(%error, partition, "the newest proved height is not kept through a restart");
+            tracing::warn!(%error, partition,
+                "the file of the newest proved height cannot be used: the height is lost if this process restarts");
             return;
         }
     };
@@ -51,7 +52,8 @@ where
             match put.await {
                 Ok(()) => (written, turn) = (height, turn + 1),
                 Err(error) => {
-                    tracing::warn!(%error, "the newest proved height is not written; the next try is in 30 s");
+                    tracing::warn!(%error,
+                        "the newest proved height could not be written; the next attempt is in 30 s");
                 }
             }
         }

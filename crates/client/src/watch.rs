@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 /// Every sender is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("nobody is left who could change the value")]
+#[error("no task is left that could change the value")]
 pub struct Closed;
 
 struct State<T> {

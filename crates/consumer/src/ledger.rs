@@ -1,4 +1,4 @@
-//! The gateway's account on the ledger: proved reads, and operations in the order of their calls.
+//! The consumer's account on the ledger: proved reads, and operations in the order of their calls.
 //!
 //! Invariants
 //! 1. Every record that is read has a proof under a certificate of the network.
@@ -26,10 +26,10 @@ pub enum Error {
     /// changed.
     #[error("an operation did not become final before it expired")]
     Expired,
-    /// The gateway is stopping.
+    /// This process is stopping.
     #[error("the gateway is stopping")]
     Stopping,
-    /// A bound of the gateway is reached.
+    /// A bound of this account is reached.
     #[error("{0}")]
     Full(&'static str),
 }

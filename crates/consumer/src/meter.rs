@@ -49,7 +49,7 @@ impl Meter {
     }
 
     /// Records whether the provider refuses to send on credit. Bytes that a broken connection lost stay owed,
-    /// and beyond a bound the provider sends no more until they are paid (VO-8). This gateway never pays
+    /// and beyond a bound the provider sends no more until they are paid (VO-8). This consumer never pays
     /// them.
     pub(crate) const fn bar(&mut self, barred: bool) {
         self.barred = barred;

@@ -68,7 +68,7 @@ pub enum Error {
     /// The provider refused, for this reason and with this text.
     #[error("provider {0} refuses ({1:?}): {2}")]
     Refused(Account, Refusal, String),
-    /// The agreed rate lets the provider send no more before the next round: the gateway's own bound.
+    /// The agreed rate lets the provider send no more before the next round: the consumer's own bound.
     #[error(
         "as much was read from provider {0} as the agreed rate allows in this round; the next one allows more"
     )]
@@ -96,7 +96,7 @@ impl Error {
     }
 }
 
-/// Opens connections of one service; no other part of the gateway's links knows runtime and network.
+/// Opens connections of one service; no other part of the links knows runtime and network.
 pub type Dialer<S> =
     Arc<dyn Fn(Account, Address) -> BoxFuture<'static, Result<Client<S>, String>> + Send + Sync>;
 
@@ -287,7 +287,7 @@ impl Peer {
         self.account
     }
 
-    /// The ledger's time, as the gateway has seen it.
+    /// The ledger's time, as this account has seen it.
     pub const fn heights(&self) -> &Heights {
         &self.heights
     }

@@ -1,4 +1,4 @@
-//! Decides for how long a provider that leaves offers unanswered is left out of this gateway's placement.
+//! Decides for how long a provider that leaves offers unanswered is left out of this account's placement.
 //!
 //! ```text
 //!   offer unanswered, 1, 2 ─► 3: left out of placement for an epoch
@@ -6,7 +6,7 @@
 //!   any answer to an offer, a refusal too ─► forgiven
 //! ```
 //!
-//! A gateway cannot prove to others that an offer was not answered, so this stays in its own memory and
+//! A consumer cannot prove to others that an offer was not answered, so this stays in its own memory and
 //! does not reach the ledger (docs/decisions/silence-cuts-no-capacity.md). Time is the ledger's height.
 //!
 //! Invariants

@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 /// Assumed number of simultaneous reads under one agreement.
 const READS_AT_ONCE: u64 = 4;
 
-/// A provider's record on the ledger, and this gateway's experience with it.
+/// A provider's record on the ledger, and this account's experience with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
     /// Index in the fee tree, by which operations name the provider.
@@ -200,7 +200,7 @@ impl Shared {
         payer
     }
 
-    /// True if this gateway can read `bytes` under an agreement: it runs, and its quota, rate and voucher
+    /// True if this account can read `bytes` under an agreement: it runs, and its quota, rate and voucher
     /// reserve cover them.
     pub async fn can_read(&self, agreement: &OwnAgreement, bytes: u64) -> bool {
         let epoch = self.parameters.epoch(self.height.load(Ordering::Relaxed));
@@ -217,7 +217,7 @@ impl Shared {
     /// Reports a finding. A full mailbox drops it: the next draw or scrub finds the same.
     pub fn notice(&self, notice: Notice) {
         if self.notices.try_send(notice).is_err() {
-            tracing::debug!("the receiver of findings is busy; one is dropped");
+            tracing::debug!("the receiver of findings is busy; a finding is dropped");
         }
     }
 

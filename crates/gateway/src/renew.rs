@@ -109,7 +109,7 @@ fn drain(
 /// Room for a shard at an operator that holds no other shard of its segment.
 async fn elsewhere(shared: &Shared, old: &OwnAgreement, entry: &Added) -> Result<Room, String> {
     let found = shared.catalogue.segment(entry.file, entry.segment).await;
-    let row = found.map_err(|stopped| stopped.to_string())?.ok_or("it is nobody's any more")?;
+    let row = found.map_err(|stopped| stopped.to_string())?.ok_or("the shard's segment no longer exists")?;
     let accounts = |dropped: bool| -> BTreeSet<Account> {
         let of = row.holdings.iter().filter(|holding| holding.dropped == dropped);
         of.filter_map(|holding| shared.agreement(holding.agreement))
@@ -135,7 +135,8 @@ async fn bytes_of(
     let payer = shared.payer(old, entry.bytes.into()).await;
     match payer.fetch(entry.name, entry.bytes.into()).await {
         Err(error) if late => {
-            tracing::debug!(%error, agreement = old.number, "a shard that moves is made from the others");
+            tracing::debug!(%error, agreement = old.number,
+                "a shard to be moved cannot be read; it is rebuilt from the others");
             restore(shared, entry).await
         }
         fetched => fetched.map_err(|error| error.to_string()),
@@ -152,7 +153,7 @@ async fn shift(
     late: bool,
 ) -> Result<(), String> {
     let row = shared.catalogue.segment(entry.file, entry.segment).await;
-    let row = row.map_err(|stopped| stopped.to_string())?.ok_or("it is nobody's any more")?;
+    let row = row.map_err(|stopped| stopped.to_string())?.ok_or("the shard's segment no longer exists")?;
     if row.holdings.len() >= HOLDINGS_MAX - SHARDS {
         return Err("many copies of its segment wait to be taken out".into());
     }

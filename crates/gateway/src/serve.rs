@@ -63,7 +63,7 @@ pub(crate) async fn handle(service: Arc<Service>, mut call: Incoming<Gateway>, a
     match service.shared.common.environment.within(LAST, call.finish(&answer)).await {
         Some(Ok(())) => {}
         Some(Err(error)) => tracing::debug!(%peer, %error, "the caller is gone"),
-        None => tracing::debug!(%peer, "the caller does not take its answer"),
+        None => tracing::debug!(%peer, "the caller does not receive its answer"),
     }
 }
 

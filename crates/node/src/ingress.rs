@@ -64,11 +64,7 @@ pub fn guarded<T>(operation: &Operation, work: impl FnOnce() -> Result<T, Code>)
 
 fn tell_panic(operation: &Operation, cause: &str) {
     let id = guard::hex(&operation.id());
-    tracing::error!(
-        operation = id,
-        cause,
-        "the rules panicked on an operation at the door: it is turned away"
-    );
+    tracing::error!(operation = id, cause, "the rules panicked on a new operation: it is rejected");
 }
 
 /// The code with which an operation is turned away whose rules stopped on the applied state. If the state is
@@ -81,8 +77,8 @@ pub fn refusal(operation: &Operation, stopped: Halt) -> Code {
             tracing::error!(
                 operation = id,
                 %broken,
-                "the state contradicts the rules: an operation is turned away, and blocks may fail on it; restore \
-                 this node from a peer, and report this if it stays"
+                "the state contradicts the rules: an operation is rejected, and blocks may fail \
+                 on it; restore this node from a peer, and report this if it stays"
             );
             Code::BadShape
         }

@@ -103,7 +103,9 @@ pub enum RunError {
     #[error(transparent)]
     UnknownRules(#[from] UnknownRules),
     /// A node without a seat has no upstream node.
-    #[error("this node has nobody to follow; name at least one other node of the network, with its account")]
+    #[error(
+        "this node has no other node to follow; name at least one other node of the network, with its account"
+    )]
     NoUpstream,
     /// The chain of the upstream nodes is not the one that this node holds.
     #[error(transparent)]

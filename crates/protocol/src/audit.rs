@@ -4,10 +4,10 @@
 //!   seed of the parent --+-- draw n even: x = H(seed, n) mod phi of all  -> fee tree  -> provider
 //!                        +-- draw n odd : the next in the turn line      -> provider
 //!   challenge (height, seed) stays in the provider's record until it is answered or expires
-//!   i0 = H(seed, provider, 0) mod L -> place, leaf -> chunk -> i1 = H(seed, provider, 0, chunk) ..
+//!   i0 = H(seed, provider, 0) mod W -> place, leaf -> chunk -> i1 = H(seed, provider, 0, chunk) ..
 //! ```
 //!
-//! L is the weight of the agreements that live in the epoch of the draw: one range of the provider's slot
+//! W is the weight of the agreements that live in the epoch of the draw: one range of the provider's slot
 //! tree, which is ordered by end epoch ([`crate::fenwick::window`]). Ended agreements are not read, cleared
 //! or not.
 //!

@@ -1,4 +1,4 @@
-//! Authorities: the pay of a seat by credits, and its loss when it signs two contradicting storage proofs.
+//! Authorities: the pay of a seat by credits, and its loss when it signs two contradicting headers or commitments.
 //!
 //! ```text
 //!   epoch e                 e + 1                    e + 2        e + 3

@@ -107,7 +107,7 @@ codes! {
     105 AuditReported "this auditor's report on the provider counts already";
     106 AuditAgreement "the agreement is not there, or not opened under the key that signed the report";
     107 AuditUnbacked "what the provider redeemed under the agreement does not cover the reads; reveal again once it has";
-    108 MeasureUndrawn "the epoch drew nobody to count: no seed in its first round, or fewer than two providers; wait for the next";
+    108 MeasureUndrawn "the epoch drew no peers to count: no seed in its first round, or fewer than two providers; wait for the next";
     109 MeasureUntimely "an epoch is measured after its slot and before the end of the next epoch; wait for it, or for the next";
     110 MeasuredAlready "this epoch or a later one is measured already; wait for the next";
     111 MeasurePeer "a count is by or for an account that the epoch did not draw, or that registered in it; ask those that were drawn";

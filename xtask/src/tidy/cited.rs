@@ -31,6 +31,34 @@ pub(super) fn check(
     found
 }
 
+/// Rust files that a document names in code spans and that are not in the tree. A name may leave out the first
+/// directories, and hold one list, as `repair/{actor,state}.rs` does.
+pub(super) fn files(document: &str, text: &str, sources: &[Source]) -> Vec<String> {
+    let is_there = |name: &str| {
+        let ends = |path: &str| {
+            path.strip_suffix(name).is_some_and(|front| front.is_empty() || front.ends_with('/'))
+        };
+        sources.iter().any(|source| ends(&source.path))
+    };
+    let mut found = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let spans =
+            line.split('`').skip(1).step_by(2).filter(|span| span.ends_with(".rs") && !span.contains(' '));
+        let absent = spans.flat_map(listed).filter(|name| !is_there(name));
+        found.extend(
+            absent.map(|name| format!("{document}:{number}: names {name}, which is not in the tree")),
+        );
+    }
+    found
+}
+
+/// The names that a name with a list in braces stands for.
+fn listed(name: &str) -> Vec<String> {
+    let parts = name.split_once('{').and_then(|(front, rest)| Some((front, rest.split_once('}')?)));
+    let Some((front, (list, end))) = parts else { return vec![name.into()] };
+    list.split(',').map(|part| format!("{front}{part}{end}")).collect()
+}
+
 /// The rules that a text defines: a list item that opens with the number in bold.
 pub(super) fn defined(rules: &str) -> BTreeSet<String> {
     let items = rules.lines().filter_map(|line| line.trim_start().strip_prefix("- **"));
@@ -98,6 +126,18 @@ mod tests {
             ["a.rs:1: cites docs/absent.md, which is not in the tree: name a file from the root"]
         );
         assert_eq!(of("The reason is in (starting-point.md).").len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_a_document_names_and_that_is_gone_is_found() {
+        let sources = [source("crates/a/src/actor.rs", ""), source("crates/a/src/state.rs", "")];
+        let of = |text: &str| files("docs/a.md", text, &sources);
+        assert!(of("`a/src/{actor,state}.rs`, `state.rs` (`judge`) and gone.rs").is_empty());
+        assert_eq!(
+            of("\n`src/{actor,gone}.rs`"),
+            ["docs/a.md:2: names src/gone.rs, which is not in the tree"]
+        );
+        assert_eq!(of("`tor.rs`").len(), 1, "a name is whole");
     }
 
     #[test]

@@ -299,7 +299,7 @@ fn outside(visits: &[Visit], port: &Port, number: u16, advertise: &str) -> Check
         };
     }
     if matches!(port, Port::None) {
-        let what = format!("nothing of this role listens, so nobody can reach port {number}");
+        let what = format!("this role does not listen, so port {number} cannot be reached");
         let why = "the closed side is here: see the check of the port";
         return Check::fail("outside", what, why, "mend what the check of the port names, and check again");
     }

@@ -65,9 +65,10 @@ fn text(rows: &[(AgreementRow, Usage)], parameters: &Parameters) -> String {
 }
 
 /// Explains the column of disputed amounts, and what follows from it.
-const DISPUTED: &str = "\n\ndisputed: what these providers say they sent beyond what this gateway signed for, in SYNC. Nobody \
-    pays it.\n          A connection that broke in the middle of a read does that. They lend a little less before they are \
-    paid (trust),\n          until a sixteenth of what is paid outgrows it. If it grows while nothing breaks, rent from others.";
+const DISPUTED: &str = "\n\ndisputed: the value that these providers say they sent and this gateway did not sign for, in \
+    SYNC.\n          It is never paid. A connection that broke in the middle of a read causes it. Such a provider sends \
+    a little\n          less before it is paid (trust), until a sixteenth of what is paid outgrows it. If it grows while \
+    nothing\n          breaks, rent from others.";
 
 fn to_text((row, usage): &(AgreementRow, Usage), parameters: &Parameters) -> Vec<String> {
     vec![

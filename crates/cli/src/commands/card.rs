@@ -1,4 +1,4 @@
-//! `posync card`: makes the public card of a future authority, which it gives to whoever collects the draft.
+//! `posync card`: makes the public card of a future authority, for the member that writes the draft.
 
 use crate::{
     failure::{Exit, Failure, Outcome},
@@ -60,7 +60,7 @@ impl Card {
         let value = json!({ "account": card.account().to_string(), "card": file });
         output.answer(&value, || {
             format!(
-                "account  {}\ncard     {}\n\nThe card is public: give the file to whoever collects the draft. Keep {} to \
+                "account  {}\ncard     {}\n\nThe card is public: give it to the member that writes the draft. Keep {} to \
                  yourself.",
                 card.account(),
                 file.display(),

@@ -22,7 +22,7 @@ enum Command {
     },
     /// Print the account of a key; needs no network
     Show {
-        /// The key's file
+        /// The file that holds the key
         file: PathBuf,
     },
 }

@@ -30,7 +30,7 @@ use std::{
 
 /// Time that members of one rank have to end by themselves before they are killed.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
-/// Time between two looks at an ending child.
+/// Pause between two checks of an ending child.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Characters of a log's line that are shown.
 const LINE_MAX: usize = 400;
@@ -82,7 +82,7 @@ impl Processes {
         line
     }
 
-    /// Looks at every member, restarts those whose pause is over, and returns messages for the operator.
+    /// Checks every member, restarts those whose pause is over, and returns messages for the operator.
     pub(crate) fn look(&mut self) -> Vec<String> {
         let began = self.began;
         self.members.iter_mut().filter_map(|member| member.look(began)).collect()
@@ -164,7 +164,7 @@ impl Supervised {
                 Ok(Some(status)) if status.success() => {
                     self.state = State::Stopped;
                     Some(format!(
-                        "{} was told to end and has; it stays stopped until the network starts again",
+                        "{} was asked to end and has ended; it stays stopped until the network starts again",
                         self.name
                     ))
                 }

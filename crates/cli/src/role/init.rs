@@ -53,14 +53,14 @@ impl Init {
         if let Some(net) = &net {
             target::replace(&dir.join(file::FILE), net.file.to_toml().as_bytes())?;
         }
-        settings.write()?;
-        // The key is last: its presence means that the directory is complete.
         let path = dir.join(KEY_FILE);
         let key = if path.exists() {
             keys::read(&path)?
         } else {
             keys::create(&path, &mut commonware_utils::sys_rng())?
         };
+        // The settings are last, as in `posync join`: a directory with settings had a key before it had them.
+        settings.write()?;
         let card = (role == Role::Authority).then(|| write_card(&settings, &key));
         let made = Made { role, directory: &dir, account: keys::account(&key).to_string(), card, net };
         let card = made.card.as_ref().and_then(|card| card.as_ref().ok());
@@ -94,10 +94,10 @@ fn write_card(settings: &Settings, key: &PrivateKey) -> Outcome<PathBuf> {
     Ok(settings.directory.join(CARD_FILE))
 }
 
-/// Refuses a directory that holds a role. An authority may have its key from `posync card`, and its share from
-/// a ceremony.
+/// Refuses a directory that holds a role. A key alone holds none: an authority may have its key from `posync card`
+/// and its share from a ceremony, and an `init` that was killed left no more than the key.
 fn vacant(role: Role, directory: &Path) -> Outcome {
-    let all = [settings::FILE, KEY_FILE, "storage", "secrets"];
+    let all = [settings::FILE, "storage", "secrets"];
     let found = if role == Role::Authority { &all[..1] } else { &all[..] };
     let Some(found) = found.iter().find(|name| fs::symlink_metadata(directory.join(name)).is_ok()) else {
         return Ok(());
@@ -174,7 +174,7 @@ impl Made<'_> {
         };
         steps.push(format!("edit {at}/{}: {settings}", settings::FILE));
         match &self.card {
-            Some(Ok(_)) => steps.push("give the card to whoever collects the draft".into()),
+            Some(Ok(_)) => steps.push("give the card to the member that writes the draft".into()),
             Some(Err(_)) => steps.push(format!(
                 "posync card --dir {at} --advertise HOST:PORT --service HOST:PORT, with the addresses that you set"
             )),

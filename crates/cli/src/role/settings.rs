@@ -268,10 +268,10 @@ impl Settings {
         };
         let hidden = |ip: &IpAddr| ip.is_unspecified() || (ip.is_loopback() && !private);
         if named.is_some() && address.port() == 0 {
-            return Err(self.bad(advertise, format!("nobody can dial port 0 of {address}")));
+            return Err(self.bad(advertise, format!("port 0 of {address} cannot be dialled")));
         }
         if !ips.is_empty() && ips.iter().all(hidden) {
-            let why = format!("{address} would be announced, and nobody on another machine can reach that");
+            let why = format!("{address} would be announced, and no other machine can reach it");
             let next = format!(
                 "set `{advertise}` to the host name or address and port at which others reach this machine, such \
                  as \"storage.example.org:{}\"; on a network of one machine set private = true and one address \

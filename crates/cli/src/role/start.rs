@@ -130,7 +130,7 @@ fn end_with_the_parent() {
     thread::spawn(|| {
         let mut bytes = [0; 64];
         while matches!(io::stdin().read(&mut bytes), Ok(read) if read > 0) {}
-        tracing::info!("the supervisor has ended or closed this role's input: the role ends");
+        tracing::info!("the supervisor ended, or closed this role's input: the role ends");
         process::exit(0);
     });
 }
@@ -288,7 +288,11 @@ async fn audit(context: Context, config: auditor::Config) {
             Err(error) => error.to_string(),
         };
         if let Some((starts, down)) = restarts.runs(since(started), since(began)) {
-            tracing::info!(starts, seconds = down.as_secs(), "the auditor ran again until now");
+            tracing::info!(
+                starts,
+                seconds = down.as_secs(),
+                "the auditor, which was restarted, ran until now"
+            );
         }
         let (pause, _) = restarts.ended(since(began));
         tracing::error!(

@@ -1,4 +1,4 @@
-//! The alerts of an authority about itself: its volume, its blocks, its seat.
+//! The alerts of a role about its machine: room on the volume; an authority's clock, blocks and seat, too.
 
 use commonware_runtime::{Clock, Spawner};
 use posync_alert::{Alert, Alerts, Space, Watch, clock_conditions, full_volume, low_space, seat_conditions};
@@ -10,16 +10,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Time between two looks at the room on the volume.
+/// Pause between two checks of the room on the volume.
 const LOOK_AT_SPACE: Duration = Duration::from_secs(30);
-/// Time between two looks at the blocks and the seat.
+/// Pause between two checks of the blocks and the seat.
 const LOOK_AT_SEAT: Duration = Duration::from_secs(2);
 
 /// Free bytes of a gateway's volume below which the next write may fail.
 const GATEWAY_FULL: u64 = 32 << 20;
 
-/// Reports what `conditions` says of the room on the volume of a member that promised no room: a member that
-/// cannot write its disk stops.
+/// Sends the alerts of `conditions` about the volume of a member that promised no room: a member that cannot
+/// write its disk stops.
 pub(super) fn space(
     directory: PathBuf,
     account: String,

@@ -81,7 +81,8 @@ impl Turn {
         let text = format!("{} {next} {expires}\n", self.chain);
         let written = self.file.set_len(0).and_then(|()| self.file.rewind());
         if let Err(error) = written.and_then(|()| self.file.write_all(text.as_bytes())) {
-            tracing::debug!(%error, "the next nonce is not noted; the next process waits for a block");
+            tracing::debug!(%error,
+                "the next nonce could not be written; the next process waits for a block");
         }
     }
 }
@@ -101,7 +102,8 @@ fn is_ours(file: &mut File) -> bool {
 }
 
 fn unused(path: &Path, error: &io::Error) {
-    tracing::debug!(path = %path.display(), %error, "no turn among processes; nonces are found by blocks");
+    tracing::debug!(path = %path.display(), %error,
+        "the lock file of the key cannot be used; nonces are read from blocks");
 }
 
 #[cfg(test)]

@@ -381,7 +381,7 @@ fn tell_accept_error(address: SocketAddr, failures: u32, error: &commonware_runt
         tracing::error!(
             %error,
             failures,
-            "the listener on {address} accepts no connection: nobody new is served; \
+            "the listener on {address} accepts no connection: new clients are not served; \
              look at the number of open files of this process"
         );
     }

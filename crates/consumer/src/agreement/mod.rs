@@ -81,10 +81,10 @@ const REFUSALS: u32 = 3;
 /// Pause before a provider that disagrees is asked again.
 const DISAGREE_PAUSE: Duration = Duration::from_secs(60);
 /// Requests for a refused claim before it is given up: the provider may hold as many versions above
-/// the ledger's as it can, and learn the ledger's state later than the gateway.
+/// the ledger's as it can, and learn the ledger's state later than the consumer.
 const CLAIM_TRIES: u32 = 10;
 
-/// The gateway's parts that every agreement uses.
+/// The account's parts that every agreement uses.
 #[derive(Clone)]
 pub struct Common {
     /// Clock, randomness and task spawner of the runtime.
@@ -275,7 +275,7 @@ impl OwnAgreement {
         Ok(())
     }
 
-    /// True once provider and gateway disagree on the data set, as after a restored backup: the provider
+    /// True once provider and consumer disagree on the data set, as after a restored backup: the provider
     /// will sign no more under this agreement.
     pub(crate) fn disagrees(&self) -> bool {
         self.refusals.load(Ordering::Acquire) >= REFUSALS
@@ -302,7 +302,7 @@ impl OwnAgreement {
         Ok(())
     }
 
-    /// Sets the trust that the ledger grants the gateway under this agreement, in parts per billion.
+    /// Sets the trust that the ledger grants the consumer under this agreement, in parts per billion.
     pub(crate) fn set_trust(&self, trust: u64) {
         self.trust.store(trust, Ordering::Release);
     }
@@ -497,7 +497,7 @@ impl OwnAgreement {
             self.meter.lock().await.bar(is_barred);
         }
         if let Err(error) = self.pay().await {
-            tracing::debug!(%error, "a voucher is brought again");
+            tracing::debug!(%error, "a voucher is sent again");
             self.owing.notify_one();
         }
         arrived

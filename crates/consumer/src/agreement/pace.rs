@@ -10,7 +10,7 @@ use crate::{
 };
 use posync_protocol::wire::provider::Refusal;
 
-/// Rounds by which a provider may be behind this gateway: it looks at the ledger by itself.
+/// Rounds by which a provider may be behind this consumer: it looks at the ledger by itself.
 const BEHIND: u64 = 1;
 
 /// Cumulative egress bytes that the agreed rate allows by the round `behind` rounds before the present one.

@@ -73,7 +73,8 @@ fn crowd(agreement: &Arc<OwnAgreement>) {
     if !agreement.with_state(State::crowd) {
         return;
     }
-    tracing::info!(provider = %agreement.provider(), agreement = agreement.number, "a provider has no room under an agreement; others are used");
+    tracing::info!(provider = %agreement.provider(), agreement = agreement.number,
+        "a provider has no room under an agreement; other providers are used");
     let (agreement, pause) = (agreement.clone(), agreement.common.environment.sleep(CROWDED));
     agreement.clone().common.environment.spawn(async move {
         pause.await;

@@ -65,7 +65,7 @@ pub struct Agreements {
     pub dialer: Dialer<Provider>,
     /// One link per provider.
     pub(crate) peers: Mutex<BTreeMap<Account, Arc<Peer>>>,
-    /// Agreements that were being opened when the gateway stopped.
+    /// Agreements that were being opened when the process stopped.
     pub opening: Mutex<Vec<LoadedAgreement>>,
     /// Openings whose outcome is unknown.
     pub(crate) unsure: Mutex<Vec<Asked>>,
@@ -116,7 +116,8 @@ pub async fn start(agreements: Arc<Agreements>, drain: Option<Drain>) {
     agreements.shared.common.environment.spawn(agreements.clone().bring());
     loop {
         if let Err(error) = agreements.look(&mut seen, tick).await {
-            tracing::warn!(%error, "the ledger could not be looked at");
+            tracing::warn!(%error,
+                "the ledger could not be read; agreements are checked again at the next height");
         }
         tick += 1;
         let environment = &agreements.shared.common.environment;
@@ -142,7 +143,7 @@ impl Agreements {
         self.watch(seen).await;
         // A failure here is retried at the next look; repair, claims and scrubs go on.
         if let Err(error) = self.upkeep(seen).await {
-            tracing::warn!(%error, "agreements could not be looked after");
+            tracing::warn!(%error, "the check of the agreements failed");
         }
         // An agreement that was never used has no claims to submit.
         self.settle_some(OwnAgreement::is_used);
@@ -170,7 +171,7 @@ impl Agreements {
         self.shared.common.environment.spawn(async move {
             let _busy = busy;
             if let Err(error) = work.await {
-                tracing::warn!(%error, ?job, "it is tried again");
+                tracing::warn!(%error, ?job, "a job for an agreement failed; it is tried again");
             }
         });
     }
@@ -358,7 +359,7 @@ impl Agreements {
         busy: &Busy,
     ) -> Result<(), Error> {
         if let Err(error) = agreement.pay().await {
-            tracing::debug!(%error, "a voucher is brought again");
+            tracing::debug!(%error, "a voucher is sent again");
         }
         let egress_price =
             agreement.terms().egress_price.max(posted.min(self.policy.price_max[Class::Egress]));
@@ -398,7 +399,7 @@ impl Agreements {
             tracing::warn!(
                 ?code,
                 agreement = agreement.number,
-                "an agreement was not closed: {}",
+                "an agreement could not be closed: {}",
                 code.explain()
             );
             return Ok(());
@@ -419,7 +420,10 @@ impl Agreements {
             Step::Nothing => {}
             // The ledger would refuse more than the account's balance.
             Step::TopUp(amount) if amount > posted.balance => {
-                tracing::debug!(agreement = agreement.number, "no money for a voucher reserve");
+                tracing::debug!(
+                    agreement = agreement.number,
+                    "the account lacks money for a voucher reserve"
+                );
             }
             Step::TopUp(amount) => {
                 let (of, price) = (agreement.clone(), posted.prices[Class::Egress].price);
@@ -457,7 +461,7 @@ impl Agreements {
         if self.kept.contains(&agreement.number) {
             tracing::debug!(
                 agreement = agreement.number,
-                "it is kept: a damaged row may describe shards under it"
+                "an agreement is kept, because a damaged row may describe shards under it"
             );
             return Ok(());
         }

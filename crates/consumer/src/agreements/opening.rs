@@ -101,7 +101,8 @@ impl Agreements {
                 return Ok(few);
             }
         }
-        tracing::warn!(%provider, held, "no free slot was found at a provider; others are looked at next time");
+        tracing::warn!(%provider, held,
+            "no free slot was found at a provider; other slots are tried next time");
         Ok(Vec::new())
     }
 
@@ -129,7 +130,7 @@ impl Agreements {
         }
         let provider = row.id.provider;
         if let Ok((code, is_final)) = &code {
-            tracing::warn!(%provider, ?code, "an agreement was not opened: {}", code.explain());
+            tracing::warn!(%provider, ?code, "an agreement could not be opened: {}", code.explain());
             if opened.is_ok() && *is_final && never_opened(*code) {
                 return self.give_up(number, row).await.map(|()| false);
             }
@@ -209,7 +210,8 @@ impl Agreements {
             Ok(agreement) => self.shared.add_agreement(agreement),
             Err(damaged) => {
                 let segments = held.len();
-                tracing::error!(%damaged, segments, "an agreement cannot be used; what it holds is rebuilt under others");
+                tracing::error!(%damaged, segments,
+                    "an agreement cannot be used; its shards are rebuilt under others");
                 let shared = self.shared.clone();
                 self.shared.common.environment.spawn(async move {
                     for (file, segment) in held {
@@ -227,7 +229,7 @@ impl Agreements {
         waits || doubts || !self.upkeep.opening().is_empty()
     }
 
-    /// Resumes openings that were under way when the gateway stopped. Submitting one again is harmless: a
+    /// Resumes openings that were under way when the process stopped. Submitting one again is harmless: a
     /// slot that it took shows our session key.
     pub(super) fn resume(self: &Arc<Self>) {
         let mut waiting = self.opening.lock();
@@ -241,7 +243,8 @@ impl Agreements {
             let most = Limits { prices: agreements.policy.price_max, reserve: Amount::MAX };
             let asked = opening.into_iter().map(|loaded| agreements.ask(loaded.number, loaded.row, most));
             for error in join_all(asked).await.into_iter().filter_map(Result::err) {
-                tracing::warn!(%error, "an agreement that was being opened is looked up again");
+                tracing::warn!(%error,
+                    "the state of an interrupted opening could not be read; it is read again");
             }
             drop(busy);
         });

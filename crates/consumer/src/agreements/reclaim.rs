@@ -56,7 +56,10 @@ impl Agreements {
             if !self.ledger.is_absent(key, agreement.id.opened, ours).await? {
                 return Ok(());
             }
-            tracing::info!(agreement = agreement.number, "an agreement is gone; its reserves are back");
+            tracing::info!(
+                agreement = agreement.number,
+                "an agreement was removed from the ledger; the rest of its reserves is back"
+            );
             return self.forget(agreement).await;
         };
         let epoch = self.parameters.epoch(height);

@@ -105,11 +105,16 @@ pub(super) async fn settle(
         Code::DataSetShrinkEarly | Code::DataSetVersion | Code::GrowthJailed | Code::GrowthSuspended => {}
         // The claim is given up, but only after a final receipt, not on a node's word.
         Code::AgreementUnknown | Code::AgreementClosed | Code::AgreementEnded if is_final => {
-            tracing::info!(?code, agreement = agreement.number, "an agreement takes no data set any more");
+            tracing::info!(?code, agreement = agreement.number, "an agreement accepts no data set any more");
             agreement.settled(signed.claim.version).await.map_err(stopped)?;
         }
         _ => {
-            tracing::warn!(?code, agreement = agreement.number, "a data set is refused: {}", code.explain());
+            tracing::warn!(
+                ?code,
+                agreement = agreement.number,
+                "the ledger refused a data set: {}",
+                code.explain()
+            );
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Reads from the ledger the records that the gateway decides on: providers, their audits, our
+//! Reads from the ledger the records that the account decides on: providers, their audits, our
 //! agreements.
 
 use super::{policy::Posted, state::View};
@@ -19,7 +19,7 @@ use posync_protocol::{
 };
 use std::collections::BTreeMap;
 
-/// Most providers that a gateway considers; with that many, more would change little.
+/// Most providers that an account considers; with that many, more would change little.
 pub(super) const PROVIDERS_SEEN_MAX: u32 = 1024;
 /// Names that a survey looks up at once.
 const LOOKUPS_MAX: usize = 32;

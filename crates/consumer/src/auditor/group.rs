@@ -207,7 +207,7 @@ where
                 tracing::warn!(group, ?code, "an account is not emptied yet: {}", code.explain());
                 return Ok(());
             }
-            tracing::info!(group, "what is left of an account is given back");
+            tracing::info!(group, "the rest of an account's money went back to the seat's account");
         }
         self.close(group).await;
         Ok(())
@@ -254,7 +254,7 @@ where
                 tracing::debug!(%error, partition, "no such part of a catalogue");
             }
         }
-        tracing::info!(group, "an account is retired");
+        tracing::info!(group, "a reading account is retired");
     }
 }
 

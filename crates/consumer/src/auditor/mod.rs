@@ -106,7 +106,7 @@ where
         done: state::Done::default(),
         revealed: None,
     };
-    tracing::info!(seat = %Account::of(&config.key.public_key()), "the auditor reads");
+    tracing::info!(seat = %Account::of(&config.key.public_key()), "the auditor started");
     select! {
         _ = &mut stopped => Ok(()),
         ended = auditor.follow(heights) => ended,
@@ -165,7 +165,7 @@ where
         if let Some(revealed) = self.revealed.filter(|revealed| revealed.is_due(height, &self.parameters))
             && let Err(error) = self.reveal_again(revealed, height).await
         {
-            tracing::debug!(%error, epoch = revealed.epoch, "it is not known which reports count");
+            tracing::debug!(%error, epoch = revealed.epoch, "the reports that count could not be read");
         }
         Ok(())
     }
@@ -174,7 +174,7 @@ where
     async fn draw(&mut self, epoch: u64) {
         match self.seat.assigned(epoch).await {
             Ok(drawn) => self.groups.need(epoch, drawn.iter().map(|drawn| drawn.provider).collect()),
-            Err(error) => tracing::debug!(%error, epoch, "it is not known yet who is drawn"),
+            Err(error) => tracing::debug!(%error, epoch, "the drawn providers could not be read yet"),
         }
     }
 
@@ -187,7 +187,8 @@ where
             let round = match self.seat.assigned(epoch).await {
                 Ok(drawn) => self.round(epoch, &drawn),
                 Err(error) => {
-                    tracing::warn!(%error, epoch, "no reports: it is not known who was drawn");
+                    tracing::warn!(%error, epoch,
+                        "no reports for this epoch: the drawn providers could not be read");
                     None
                 }
             };

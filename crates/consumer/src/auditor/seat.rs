@@ -128,9 +128,14 @@ impl Seat {
             let sent = futures::future::join_all(bodies.into_iter().map(|body| ledger.execute(body)));
             for result in sent.await {
                 match result {
-                    Ok(Code::Done) => tracing::debug!(what, "the ledger took them"),
-                    Ok(code) => tracing::warn!(what, ?code, "the ledger refused: {}", code.explain()),
-                    Err(error) => tracing::warn!(what, %error, "not sent"),
+                    Ok(Code::Done) => tracing::debug!(what, "the ledger accepted an audit operation"),
+                    Ok(code) => tracing::warn!(
+                        what,
+                        ?code,
+                        "the ledger refused an audit operation: {}",
+                        code.explain()
+                    ),
+                    Err(error) => tracing::warn!(what, %error, "an audit operation could not be sent"),
                 }
             }
         });

@@ -103,7 +103,9 @@ impl<E: Storage + Clock + Metrics + Spawner> Rows<E> {
     pub async fn known<R: Row>(&self, key: &Key) -> Result<Option<R>, Error> {
         match self.store.get(key).await {
             Err(Error::Damaged(why)) => {
-                tracing::error!(%why, ?key, "a row of the catalogue does not decode; what it described cannot be had");
+                tracing::error!(%why, ?key,
+                    "a row of the catalogue does not decode; the data that it describes cannot be \
+                     read");
                 Ok(None)
             }
             other => other,

@@ -79,7 +79,7 @@ encoded! {
         agreements: u32,
         /// Faults found so far; the last ones are kept in a ring.
         faults: u64,
-        /// The gateway's secret: file, session and storage keys derive from it.
+        /// The account's secret: file, session and storage keys derive from it.
         master: Hash,
     }
 }
@@ -117,7 +117,7 @@ impl Read for RateCap {
 }
 
 encoded! {
-    /// An agreement of this gateway: its terms. Fields that change often have rows of their own, so that
+    /// An agreement of this account: its terms. Fields that change often have rows of their own, so that
     /// each row has one writer.
     OwnAgreementRow {
         /// Its identity on the ledger; `opened` is 0 until the ledger opened it.

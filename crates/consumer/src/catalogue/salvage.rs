@@ -1,19 +1,19 @@
-//! Reads a catalogue with damaged pages, and puts what can be read in its place.
+//! Salvages a catalogue with damaged pages: its readable rows become a new catalogue in its place.
 //!
 //! ```text
 //!   a page is damaged ──► every row on whole pages, to the last commit
 //!     ──► the files as they are in `-damaged`, synced ──► the rows in `-salvage`, synced
-//!     ──► the files go ──► a new catalogue of these rows, synced ──► `-salvage` goes
+//!     ──► the files are removed ──► a new catalogue of these rows, synced ──► `-salvage` is removed
 //! ```
 //!
-//! A damaged page may have held newer rows than those that are found: what is found may be as old as a backup.
-//! So it is treated like one: agreements take no new shards, and their data moves to new ones. No segment is
-//! removed on the word of a job that may have been completed: jobs are left out.
+//! A damaged page may have held newer rows than the readable ones, so these may be as old as a backup. They are
+//! treated like one: agreements take no new shards, and their data moves to new agreements. Jobs are left out,
+//! so that no segment is removed by a job that may have been completed.
 //!
 //! Invariants
-//! 1. Nothing is removed before all that can be read of it is durable elsewhere. A crash at any point is
-//!    followed by the same work again.
-//! 2. A row is taken only if it decodes and begins where the row before it ends, or where the table's index of the
+//! 1. A file is removed only after its readable rows are durable elsewhere. After a crash at any point the same
+//!    work is done again.
+//! 2. A row counts only if it decodes and begins at the end of the row before it, or where the table's index of the
 //!    file says (`salvage/changes.rs`): users choose bytes of rows, and these may read as rows.
 //! 3. The secret of all files is never replaced by another one.
 
@@ -73,7 +73,7 @@ async fn remove<E: Storage>(context: &E, partition: &str) -> Result<(), Error> {
     context.remove(partition, None).await.map_err(disk)
 }
 
-/// Bytes of a file. What cannot be read now may be readable later, so that is an error and no damage.
+/// Bytes of a file. A failed read is an error and no damage, because it may succeed later.
 async fn read<E: Storage>(context: &E, partition: &str, name: &[u8]) -> Result<Vec<u8>, Error> {
     let (blob, size) = match context.open(partition, name).await {
         Err(RuntimeError::BlobCorrupt(..)) => return Ok(Vec::new()),
@@ -100,7 +100,7 @@ async fn write<E: Storage>(context: &E, partition: &str, name: &[u8], bytes: &[u
 }
 
 /// The bytes at the start of a page that one of its checksums covers, and true if both hold. The older of the
-/// two covers what was there before the last write.
+/// two covers the bytes before the last write.
 fn covered(page: &[u8]) -> (usize, bool) {
     let Some((body, sums)) = page.split_last_chunk::<SUMS>() else { return (0, false) };
     let holds = |at: usize| {
@@ -177,7 +177,7 @@ impl Replay {
             self.found.lost += if holes.is_empty() { 0 } else { lost };
         }
         self.found.lost += holes.iter().map(ExactSizeIterator::len).sum::<usize>();
-        // A later commit may have been in the hole: what was before it is kept.
+        // A later commit may have been in the hole: the changes before it are kept.
         if !holes.is_empty() {
             self.commit();
         }
@@ -202,7 +202,7 @@ fn is_other_secret(rows: &Rows, key: &Key, value: &[u8]) -> bool {
     is_meta(key) && known.is_some() && secret(value) != known
 }
 
-/// The counts of dense numbers cover every row that was found, whatever version of them was.
+/// Raises the counts of dense numbers so that they cover every row that was found.
 fn counted(mut meta: Meta, rows: &Rows) -> Meta {
     for key in rows.keys() {
         let number = key.get(1..5).and_then(|number| number.try_into().ok()).map(u32::from_be_bytes);
@@ -267,11 +267,11 @@ fn decode(bytes: &[u8]) -> Option<Rows> {
     Some(rows)
 }
 
-/// Commits behind a damaged page that show that it was durable: the table syncs each before it writes the next.
+/// Number of commits behind a damaged page that prove it was durable: the table syncs each before the next.
 const COMMITS: usize = 2;
 
-/// True if a page is damaged that was durable once. The table takes one in its newest file for a torn end, and
-/// would cut off everything behind it.
+/// True if a page is damaged that was durable once. The table would take such a page in its newest file for a
+/// torn end, and cut off everything behind it.
 ///
 /// # Errors
 /// A disk failure.
@@ -292,8 +292,8 @@ pub(super) async fn is_damaged<E: Storage>(context: &E, partition: &str) -> Resu
     Ok(false)
 }
 
-/// Replaces a catalogue with damaged pages by what can be read of it; `why` is the error that it did not open
-/// with, and is returned if the secret of all files cannot be read.
+/// Replaces a catalogue with damaged pages by its readable rows; `why` is the error with which it failed to
+/// open, and is returned if the secret of all files cannot be read.
 ///
 /// # Errors
 /// [`Error::Page`], or a disk failure.
@@ -325,7 +325,7 @@ where
     resume(context, partition).await
 }
 
-/// Puts the rows of a salvage in the catalogue's place, if one was not completed.
+/// Puts the rows of an interrupted salvage in the catalogue's place, if there is one.
 ///
 /// # Errors
 /// A disk failure.
@@ -337,7 +337,7 @@ where
     if names(context, &kept).await?.is_empty() {
         return Ok(());
     }
-    // One that is not whole was cut before anything was removed.
+    // An incomplete salvage was interrupted before any file was removed.
     if let Some(rows) = decode(&read(context, &kept, ROWS).await?) {
         for partition in partitions(partition) {
             remove(context, &partition).await?;

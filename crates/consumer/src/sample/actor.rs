@@ -89,13 +89,13 @@ impl Sampler {
         let learned =
             environment.within(Duration::from_millis(SPREAD_MS), self.learn(&provider, epoch)).await;
         if let Some(Err(error)) = learned {
-            tracing::debug!(%error, "no newer names of shards can be had");
+            tracing::debug!(%error, "newer names of shards could not be read");
         }
         if let Some(sample) = self.take(&agreement, epoch).await
             && let Some(tell) = &self.tell
             && tell.try_send(sample).is_err()
         {
-            tracing::warn!("nobody takes the samples; one is lost");
+            tracing::warn!("a sample is dropped: the auditor's queue is full, or the auditor is stopping");
         }
     }
 
@@ -110,7 +110,7 @@ impl Sampler {
             let result = result.unwrap_or(Err((first.0, Error::Slow(provider))));
             if let Err((named, error)) = &result {
                 tracing::debug!(%error, "a sample failed");
-                // The gateway's own bound says nothing about the provider.
+                // The consumer's own bound says nothing about the provider.
                 if matches!(error, Error::Paced(_)) {
                     return None;
                 }

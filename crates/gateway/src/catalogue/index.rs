@@ -419,7 +419,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
         tracing::warn!(
             segment = add.segment,
             agreement = holding.agreement,
-            "a segment has as many holdings as its row takes; one more is taken out again, and all else goes on"
+            "the row of a segment is full; a shard that was stored for it is removed again, and \
+             all else goes on"
         );
         Ok(Some(self.stray(add, holding)))
     }

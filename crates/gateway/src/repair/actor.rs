@@ -141,7 +141,8 @@ impl Actor {
         self.shared.trust(&provider, false);
         let (whole, short) = (self.shared.grace.whole.as_secs(), self.shared.grace.short.as_secs());
         tracing::warn!(%provider, seconds = whole, seconds_near_the_fewest = short,
-            "a provider does not answer, or serves nothing of what it holds; its shards still count and are rebuilt elsewhere if it stays silent");
+            "a provider does not answer, or serves none of its shards; they still count, and are \
+             rebuilt elsewhere if it stays silent");
     }
 
     /// Withdraws the suspicion of a provider that serves again: it lost nothing.
@@ -164,7 +165,7 @@ impl Actor {
             return Ok(());
         }
         tracing::warn!(%provider, shards = shards.len(),
-            "a provider stays silent; its shards are rebuilt elsewhere and stay with it until they are");
+            "a provider stays silent; its shards are rebuilt elsewhere, and count at it until then");
         let (number, row) = self.state.lost(provider, FoundBy::Late, self.shared.round(), &shards);
         self.write(number, row).await?;
         shards.into_iter().for_each(|(task, _)| self.state.push(task));
@@ -235,7 +236,8 @@ async fn spared(shared: &Shared, agreement: &OwnAgreement, sequences: Vec<u64>) 
             spared.push(entry.sequence);
         } else {
             tracing::error!(provider = %agreement.provider(), segment = entry.segment,
-                "a shard is damaged and too few others can be had; it is kept until they answer or its provider is well");
+                "a shard is damaged and too few others can be read; its row is kept until they \
+                 answer or its provider recovers");
         }
     }
     Ok(spared)

@@ -34,7 +34,7 @@ async fn look(shared: &Arc<Shared>, provider: &Account) -> Shown {
     let agreements = shared.agreements_with(provider);
     let Some(first) = agreements.first() else { return Shown::Serves };
     if let Err(error) = first.peer.status().await {
-        tracing::debug!(%error, "a provider does not say how it is");
+        tracing::debug!(%error, "a provider does not answer a status request");
         return Shown::Silent;
     }
     let live = |agreement: &Arc<OwnAgreement>| agreement.with_state(|state| state.live());
@@ -55,7 +55,7 @@ async fn look(shared: &Arc<Shared>, provider: &Account) -> Shown {
         Err(error) if error.shows_loss() => Shown::Lost(agreement.clone(), entry.sequence),
         Err(crate::peer::Error::Paced(_)) => Shown::Ours,
         Err(error) => {
-            tracing::debug!(%error, "a provider answers and does not serve what it holds");
+            tracing::debug!(%error, "a provider answers, and serves none of its shards");
             Shown::Silent
         }
     }

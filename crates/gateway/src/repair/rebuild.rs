@@ -103,7 +103,8 @@ async fn place(
     if now.holdings.len() >= HOLDINGS_MAX - SHARDS {
         tracing::warn!(
             segment,
-            "many copies of a segment wait to be taken out at silent providers; it is tried again"
+            "a segment has too many copies at silent providers that must be removed first; its \
+             repair is tried again"
         );
         return false;
     }
@@ -133,7 +134,7 @@ async fn place(
         match room.store(added, shard.bytes).await {
             Ok(unsigned) => Some(unsigned.signed().await),
             Err(error) => {
-                tracing::warn!(%error, shard = %name, "a rebuilt shard was not taken");
+                tracing::warn!(%error, shard = %name, "a provider did not store a rebuilt shard");
                 None
             }
         }
@@ -148,7 +149,7 @@ async fn place(
             signed
         }
         None => {
-            tracing::warn!(%provider, shard = %name, "a rebuilt shard is brought to another provider");
+            tracing::warn!(%provider, shard = %name, "a rebuilt shard is sent to another provider");
             agreement.peer.doubt();
             false
         }

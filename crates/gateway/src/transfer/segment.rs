@@ -395,7 +395,7 @@ impl Task {
     }
 
     fn note(&self, provider: Account, why: String) {
-        tracing::debug!(%why, segment = self.segment, "a shard is not taken");
+        tracing::debug!(%why, segment = self.segment, "a provider did not store a shard");
         let said = why.chars().flat_map(char::escape_debug).take(SAID_MAX + 80).collect();
         self.said.lock().insert(provider, said);
     }

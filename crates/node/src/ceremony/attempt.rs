@@ -3,6 +3,7 @@
 use super::{
     CeremonyError, Draft, Options, card,
     home::Home,
+    mark::Mark,
     presence::{Announcement, Presence, SLOW, Step},
     run::closed,
 };
@@ -123,8 +124,15 @@ impl<'a> Attempt<'a> {
     pub(super) fn hear(&mut self, from: &PublicKey, bytes: &[u8], now_ms: u64) -> Result<(), CeremonyError> {
         let Ok(heard) = Announcement::decode(Copying(bytes)) else { return Ok(()) };
         let from = Account::of(from);
-        let knows = |(account, mark): &(Account, u64)| *account == self.account && *mark != self.home.mark;
-        if heard.id == self.draft.id {
+        let id = self.draft.id;
+        let knows = |(account, mark): &(Account, Mark)| {
+            *account == self.account && *mark != self.home.mark && mark.is_of(account, &id)
+        };
+        if heard.id == id {
+            if !heard.mark.is_of(&from, &id) {
+                tracing::error!(%from, "an announcement with a mark that its member did not sign is ignored");
+                return Ok(());
+            }
             // Only a member that has dealt nothing itself believes that it dealt before.
             if self.home.met.is_none() && heard.met.iter().any(knows) {
                 return Err(CeremonyError::StoreGone);
@@ -145,7 +153,8 @@ impl<'a> Attempt<'a> {
             if genesis.is_signed_by(account, signature) {
                 self.signatures.0.insert(*account, *signature);
             } else {
-                tracing::error!(%from, %account, "a signature that is not for this genesis was announced");
+                tracing::error!(%from, %account,
+                    "a member announced a signature that is not for this genesis");
             }
         }
     }
@@ -301,16 +310,20 @@ mod tests {
         work(&mut attempt, directory.path());
     }
 
-    fn announce(attempt: &mut Attempt<'_>, from: u64, step: Step, met: Vec<(Account, u64)>, now_ms: u64) {
-        let heard = Announcement {
+    fn announced(attempt: &Attempt<'_>, from: u64, step: Step, met: Vec<(Account, Mark)>) -> Announcement {
+        Announcement {
             id: attempt.draft.id,
             version: attempt.options.version.clone(),
             clock_ms: 0,
             step,
-            mark: from,
+            mark: Mark::sign(&PrivateKey::from_seed(from), &attempt.draft.id, from),
             met,
             signatures: Vec::new(),
-        };
+        }
+    }
+
+    fn announce(attempt: &mut Attempt<'_>, from: u64, step: Step, met: Vec<(Account, Mark)>, now_ms: u64) {
+        let heard = announced(attempt, from, step, met);
         attempt.hear(&key(from), &heard.encode(), now_ms).expect("it goes on");
     }
 
@@ -354,28 +367,39 @@ mod tests {
         });
     }
 
+    /// A mark of the tested member, signed by the member with seed `signer`.
+    fn met(attempt: &Attempt<'_>, signer: u64) -> Vec<(Account, Mark)> {
+        let mark =
+            Mark::sign(&PrivateKey::from_seed(signer), &attempt.draft.id, attempt.home.mark.number ^ 1);
+        vec![(attempt.account, mark)]
+    }
+
     #[test]
     fn a_member_that_lost_its_attempt_learns_it_from_others_and_one_that_did_not_cannot_be_stopped() {
-        fn met(attempt: &Attempt<'_>) -> Vec<(Account, u64)> {
-            vec![(attempt.account, attempt.home.mark ^ 1)]
-        }
         with(|attempt, _| {
-            let heard = Announcement {
-                id: attempt.draft.id,
-                version: attempt.options.version.clone(),
-                clock_ms: 0,
-                step: Step::Begun,
-                mark: 1,
-                met: met(attempt),
-                signatures: Vec::new(),
-            };
+            let heard = announced(attempt, 1, Step::Begun, met(attempt, 0));
             let refused = attempt.hear(&key(1), &heard.encode(), 0);
             assert!(matches!(refused, Err(CeremonyError::StoreGone)));
         });
         with(|attempt, _| {
             begun(attempt);
-            let lie = met(attempt);
+            let lie = met(attempt, 0);
             announce(attempt, 1, Step::Begun, lie, 0);
+        });
+    }
+
+    #[test]
+    fn no_member_ends_the_attempt_of_another_one_by_inventing_a_mark() {
+        with(|attempt, _| {
+            let lie = met(attempt, 1);
+            announce(attempt, 1, Step::Begun, lie, 0);
+            // Nor by a mark of its own that another member signed: it counts as not heard.
+            let mut heard = announced(attempt, 2, Step::Present, Vec::new());
+            heard.mark = Mark::sign(&PrivateKey::from_seed(3), &attempt.draft.id, 2);
+            attempt.hear(&key(2), &heard.encode(), 0).expect("it goes on");
+            [1, 3].into_iter().for_each(|from| announce(attempt, from, Step::Present, Vec::new(), 0));
+            assert!(!attempt.may_begin(0), "member 2 was not heard");
+            begun(attempt);
         });
     }
 }

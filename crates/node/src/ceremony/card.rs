@@ -1,7 +1,7 @@
 //! A card: the public data that a future authority gives to the others before there is a chain.
 //!
 //! It is a small text file (JSON) with the account, the addresses and the payout account of one member, signed
-//! by the account's key. Nothing in it is secret; whoever collects cards into a draft cannot change one.
+//! by the account's key. Nothing in it is secret; the member that writes the draft cannot change a card.
 
 use crate::{
     config::{hex, unhex},

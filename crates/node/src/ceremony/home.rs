@@ -21,7 +21,7 @@
 //!    that deals twice under one id could use acknowledgements of dealings that the others threw away.
 //! 3. A signature leaves this machine after the share is on its disk.
 
-use super::{CeremonyError, Draft};
+use super::{CeremonyError, Draft, mark::Mark};
 use crate::{
     config::{ConfigError, hex, lock, unhex},
     engine::PrivateKey,
@@ -69,10 +69,10 @@ pub(super) struct Home {
     pub(super) key: PrivateKey,
     /// The engine's store of secrets.
     pub(super) store: Secrets,
-    /// Random mark of this directory for this attempt.
-    pub(super) mark: u64,
+    /// Mark of this directory for this attempt.
+    pub(super) mark: Mark,
     /// Marks of the others when this member began to deal; `None` before.
-    pub(super) met: Option<Vec<(Account, u64)>>,
+    pub(super) met: Option<Vec<(Account, Mark)>>,
     _lock: File,
 }
 
@@ -102,7 +102,8 @@ impl Home {
         }
         let store = Secrets::Disk(directory.join(ATTEMPT).join(STORE));
         let (directory, id) = (directory.into(), hex(&draft.id));
-        let mut home = Self { directory, id, key, store, mark: 0, met: None, _lock: lock };
+        let mark = Mark::sign(&key, &draft.id, 0);
+        let mut home = Self { directory, id, key, store, mark, met: None, _lock: lock };
         if home.directory.join(ENDED).exists() {
             home.remove(ENDED)?;
         }
@@ -117,15 +118,15 @@ impl Home {
         }
         home.check_writable()?;
         match attempt.filter(|_| is_same) {
-            Some((_, mark)) => {
-                home.mark = mark;
+            Some((_, number)) => {
+                home.mark = Mark::sign(&home.key, &draft.id, number);
                 home.met = home.met()?;
                 home.check_store()?;
             }
             None => {
-                home.mark = rng.next_u64();
+                home.mark = Mark::sign(&home.key, &draft.id, rng.next_u64());
                 home.make(&Path::new(ATTEMPT).join(STORE))?;
-                let text = format!("{} {}\n", home.id, home.mark);
+                let text = format!("{} {}\n", home.id, home.mark.number);
                 home.write(&Path::new(ATTEMPT).join(ID), text.as_bytes())?;
             }
         }
@@ -141,12 +142,12 @@ impl Home {
     }
 
     /// Marks of the others when this member began, if it began.
-    fn met(&self) -> Result<Option<Vec<(Account, u64)>>, CeremonyError> {
+    fn met(&self) -> Result<Option<Vec<(Account, Mark)>>, CeremonyError> {
         let path = self.directory.join(ATTEMPT).join(BEGUN);
         let Some(text) = read(&path)? else { return Ok(None) };
         let pair = |line: &str| {
             let (account, mark) = line.split_once(' ')?;
-            Some((account.parse().ok()?, mark.parse().ok()?))
+            Some((account.parse().ok()?, Mark::from_text(mark)?))
         };
         let pairs = text.lines().map(pair).collect::<Option<Vec<_>>>();
         pairs.map(Some).ok_or_else(|| damaged(path))
@@ -229,13 +230,14 @@ impl Home {
     /// Records that this member deals from now on, and the marks of the others. Its seed is on the disk before.
     pub(super) async fn begin(
         &mut self,
-        marks: Vec<(Account, u64)>,
+        marks: Vec<(Account, Mark)>,
         rng: &mut impl CryptoRng,
     ) -> Result<(), CeremonyError> {
         if self.met.is_none() {
             self.make(&Path::new(ATTEMPT).join(STORAGE))?;
             self.store.put_seed(Epoch::zero(), Summary::random(rng)).await;
-            let text: String = marks.iter().map(|(account, mark)| format!("{account} {mark}\n")).collect();
+            let text: String =
+                marks.iter().map(|(account, mark)| format!("{account} {}\n", mark.to_text())).collect();
             self.write(&Path::new(ATTEMPT).join(BEGUN), text.as_bytes())?;
             self.met = Some(marks);
         }
@@ -379,9 +381,12 @@ mod tests {
         Home::open(directory, draft, &mut TestRng::new(2)).err().expect("it is refused")
     }
 
+    fn met() -> (Account, Mark) {
+        (Account([1; 32]), Mark::sign(&PrivateKey::from_seed(1), &[1; 32], 9))
+    }
+
     fn begin(home: &mut Home) {
-        futures::executor::block_on(home.begin(vec![(Account([1; 32]), 9)], &mut TestRng::new(1)))
-            .expect("writable");
+        futures::executor::block_on(home.begin(vec![met()], &mut TestRng::new(1))).expect("writable");
     }
 
     #[test]
@@ -395,7 +400,7 @@ mod tests {
         begin(&mut home);
         drop(home);
         let home = running(directory.path(), &draft);
-        assert_eq!((home.met.as_deref(), home.mark), (Some([(Account([1; 32]), 9)].as_slice()), mark));
+        assert_eq!((home.met.as_deref(), home.mark), (Some([met()].as_slice()), mark));
     }
 
     #[test]

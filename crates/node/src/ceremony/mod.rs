@@ -1,4 +1,4 @@
-//! The ceremony: the members of a future network make its key together, and nobody ever holds it.
+//! The ceremony: the members of a future network make its key together, and no machine ever holds it.
 //!
 //! ```text
 //!  card ─┐
@@ -22,6 +22,7 @@ mod attempt;
 pub mod card;
 pub mod draft;
 mod home;
+mod mark;
 mod overrides;
 mod presence;
 mod run;

@@ -2,9 +2,10 @@
 //!
 //! Every member announces itself once a second: the id of its draft, the version of its program, its clock,
 //! and how far it has come. The ceremony starts when all members have announced the same id and version with a
-//! clock that fits. A quorum is not enough: whoever is away while keys are dealt has a public share for ever.
+//! clock that fits. A quorum is not enough: the share of a member that is away while keys are dealt is public
+//! for ever.
 
-use super::draft::spoken;
+use super::{draft::spoken, mark::Mark};
 use crate::engine::AUTHORITIES_MAX;
 use bytes::BufMut;
 use commonware_codec::{
@@ -48,18 +49,24 @@ pub(super) struct Announcement {
     pub(super) clock_ms: u64,
     /// Its progress so far.
     pub(super) step: Step,
-    /// Random mark of its directory for this attempt; a directory that was made anew has another one.
-    pub(super) mark: u64,
+    /// Mark of its directory for this attempt.
+    pub(super) mark: Mark,
     /// Marks of all other members when it began; empty before.
-    pub(super) met: Vec<(Account, u64)>,
+    pub(super) met: Vec<(Account, Mark)>,
     /// Signatures under the genesis that it knows, by account.
     pub(super) signatures: Vec<(Account, Signature)>,
 }
 
 impl Announcement {
     /// Upper bound on the encoded bytes.
-    pub(super) const BYTES_MAX: usize =
-        32 + 8 + VERSION_BYTES_MAX + 8 + 1 + 8 + 2 * 8 + AUTHORITIES_MAX.get() as usize * (32 + 8 + 32 + 64);
+    pub(super) const BYTES_MAX: usize = 32
+        + 8
+        + VERSION_BYTES_MAX
+        + 8
+        + 1
+        + Mark::SIZE
+        + 2 * 8
+        + AUTHORITIES_MAX.get() as usize * (32 + Mark::SIZE + 32 + 64);
 }
 
 impl Write for Announcement {
@@ -77,7 +84,8 @@ impl Write for Announcement {
 impl EncodeSize for Announcement {
     fn encode_size(&self) -> usize {
         32 + self.version.as_bytes().to_vec().encode_size()
-            + 2 * u64::SIZE
+            + u64::SIZE
+            + Mark::SIZE
             + u8::SIZE
             + self.met.encode_size()
             + self.signatures.encode_size()
@@ -102,7 +110,7 @@ impl Read for Announcement {
             4 => Step::Complete,
             other => return Err(CodecError::InvalidEnum(other)),
         };
-        let mark = u64::read(buf)?;
+        let mark = Mark::read(buf)?;
         let bound = (RangeCfg::new(0..=AUTHORITIES_MAX.get() as usize), ((), ()));
         let met = Vec::read_cfg(buf, &bound)?;
         Ok(Self { id, version, clock_ms, step, mark, met, signatures: Vec::read_cfg(buf, &bound)? })
@@ -190,7 +198,7 @@ impl Presence {
     }
 
     /// Marks of all others, as last announced.
-    pub(super) fn marks(&self) -> Vec<(Account, u64)> {
+    pub(super) fn marks(&self) -> Vec<(Account, Mark)> {
         let mark = |member: &Member| member.last.as_ref().map(|(last, _)| (member.account, last.mark));
         self.others.iter().filter_map(mark).collect()
     }
@@ -286,6 +294,7 @@ fn own_clock(standings: &[(&Member, Standing)]) -> Option<String> {
 mod tests {
     use super::*;
     use commonware_codec::{Copying, DecodeExt as _, Encode as _};
+    use commonware_cryptography::Signer as _;
 
     const ID: Hash = [5; 32];
     const CLOCK: u64 = 1_700_000_000_000;
@@ -299,16 +308,20 @@ mod tests {
         Presence::new(ID, "1.0.0".into(), others, 0)
     }
 
+    fn mark() -> Mark {
+        Mark::sign(&crate::engine::PrivateKey::from_seed(1), &ID, u64::MAX)
+    }
+
     fn announcement(step: Step) -> Announcement {
         let (met, signatures) = Default::default();
-        Announcement { id: ID, version: "1.0.0".into(), clock_ms: CLOCK, step, mark: 7, met, signatures }
+        Announcement { id: ID, version: "1.0.0".into(), clock_ms: CLOCK, step, mark: mark(), met, signatures }
     }
 
     #[test]
     fn an_announcement_survives_its_bytes_and_is_bounded() {
         let full = Announcement {
             version: "v".repeat(VERSION_BYTES_MAX),
-            met: vec![(account(1), u64::MAX); AUTHORITIES_MAX.get() as usize],
+            met: vec![(account(1), mark()); AUTHORITIES_MAX.get() as usize],
             signatures: vec![(account(1), [9; 64]); AUTHORITIES_MAX.get() as usize],
             ..announcement(Step::Complete)
         };

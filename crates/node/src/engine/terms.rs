@@ -37,7 +37,8 @@ pub(super) async fn run<E: Storage>(
                     tracing::warn!(
                         %error,
                         term = next,
-                        "cannot remove the consensus journal of a past term; it takes room until the next term"
+                        "the consensus journal of a past term cannot be removed; it takes disk \
+                         space until the next term"
                     );
                     break;
                 }

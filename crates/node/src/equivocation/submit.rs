@@ -60,7 +60,11 @@ impl Reporter {
         match turn(fault.0, found.height, height, &facts) {
             Turn::Over if fault.1 == self.account => {
                 let next = "take this node down and find out where else its key is in use";
-                tracing::error!(epoch = fault.0, next, "this authority's own key signed twice");
+                tracing::error!(
+                    epoch = fault.0,
+                    next,
+                    "this authority's own key signed two contradicting headers or commitments"
+                );
                 self.equivocation.close(fault);
             }
             Turn::Over => self.equivocation.close(fault),
@@ -103,7 +107,8 @@ impl Reporter {
         if state.balance < fee {
             if !std::mem::replace(&mut self.is_poor, true) {
                 let next = "send money to this authority's account; until then others must bring it";
-                tracing::error!(%seat, epoch, account = %self.account, balance = %state.balance, %fee, next, "evidence cannot be brought: the account cannot pay the fee");
+                tracing::error!(%seat, epoch, account = %self.account, balance = %state.balance, %fee, next,
+                    "evidence cannot be submitted: this authority's account cannot pay the fee");
             }
             return;
         }
@@ -111,10 +116,12 @@ impl Reporter {
         match self.mempool.submit(operation.encode().to_vec()).await {
             Ok(id) => {
                 self.tried.insert(*fault, expires);
-                tracing::warn!(%seat, epoch, operation = %Digest::from(id), "brought evidence that it signed twice");
+                tracing::warn!(%seat, epoch, operation = %Digest::from(id),
+                    "submitted evidence of a double signature");
             }
             Err(refused) => {
-                tracing::warn!(%seat, epoch, ?refused, "evidence is not taken yet; again with the next block")
+                tracing::warn!(%seat, epoch, ?refused,
+                    "evidence was rejected; it is sent again with the next block")
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The signatures of all authorities under a genesis: nobody starts a chain to which one of them did not agree.
+//! The signatures of all authorities under a genesis: no chain starts to which one of them did not agree.
 //!
 //! Each authority signs the chain's name, the SHA-256 of the genesis, with its Ed25519 key. The file
 //! `genesis.signatures` lies beside the genesis; it holds one line for each authority: its account, a space,

@@ -1,4 +1,4 @@
-//! What a third audit of the rules found: each test fails as long as its fault is there.
+//! Faults that a third audit of the rules found: each test fails as long as its fault is there.
 
 use crate::{
     audits::{answer, holding, submit, until_drawn},
@@ -108,8 +108,9 @@ fn who_left_jail_and_does_everything_right_leaves_probation() {
     );
 }
 
-/// AG-7: what an agreement pays follows from its terms and what it held, not from who touched it when. Any
-/// stranger may clear an ended slot for nothing; that costs the consumer nothing, because it filled its quota.
+/// AG-7: the price of an agreement follows from its terms and the data that it held, not from the party that
+/// touched it, nor from the time. Any stranger may clear an ended slot free of charge; that costs the consumer
+/// nothing, because it filled its quota.
 #[test]
 fn a_strangers_free_upkeep_costs_the_consumer_nothing() {
     let returned = |clears: bool| {

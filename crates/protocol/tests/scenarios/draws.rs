@@ -156,7 +156,7 @@ fn an_ended_slot_that_nobody_clears_is_missing_from_304_epochs_after_its_end() {
     }
     stage.world.draws = false;
     let upkeep = Body::Settle(keeper.settle(&stage.world, &[1]));
-    assert_eq!(submit(&mut stage, "b", upkeep), Ok(Code::Done), "anyone clears it for nothing");
+    assert_eq!(submit(&mut stage, "b", upkeep), Ok(Code::Done), "anyone clears it free of charge");
     stage.world.draws = true;
     for _ in 0..40 {
         let (passed, reads) = answering(&mut stage, &keeper);
@@ -306,7 +306,7 @@ fn who_is_silent_past_its_deadline_is_drawn_in_turn_only_until_it_answers() {
         let context = stage.world.context(stage.world.height + 1);
         let drawn = stage.world.resolve(&context);
         let is_p = drawn.iter().flatten().any(|draw| draw.account == account("p"));
-        assert!(!(by_fee(&stage) && is_p), "draws by fee go to who answers");
+        assert!(!(by_fee(&stage) && is_p), "draws by fee go to the provider that answers");
         block(&mut stage, [&p, &q], [false, true]);
     }
     let own = Body::Settle(p.settle(&stage.world, &[]));
@@ -316,7 +316,7 @@ fn who_is_silent_past_its_deadline_is_drawn_in_turn_only_until_it_answers() {
     let awake = p.provider(&stage.world);
     assert_eq!((awake.weighed, awake.paid), (asleep.paid, asleep.paid));
     assert_eq!(stage.world.system().phi, awake.paid + q.provider(&stage.world).paid);
-    assert!(awake.acc > asleep.acc, "and is paid through the round of the draw, as ever");
+    assert!(awake.acc > asleep.acc, "and is paid through the round of the draw, as always");
     assert!(stage.world.height > at + 40);
 }
 
@@ -405,7 +405,7 @@ fn after_an_outage_of_all_each_wakes_by_its_late_answer() {
     }
     assert!([&p, &q].iter().all(|keeper| keeper.audit(&stage.world).challenge.is_some()));
     let context = stage.world.context(stage.world.height + 4 - stage.world.height % 4);
-    assert_eq!(stage.world.resolve(&context), [None], "a draw by fee has nobody to fall on");
+    assert_eq!(stage.world.resolve(&context), [None], "no provider is left for a draw by fee");
     for _ in 0..2 {
         block(&mut stage, [&p, &q], [true; 2]);
     }
@@ -474,7 +474,7 @@ fn a_draw_that_closes_a_stale_challenge_opens_none() {
     assert_eq!(keeper.audit(&stage.world).challenge, None);
     assert!(!stage.world.events.iter().any(|event| matches!(event, Event::Drawn { .. })));
     stage.play("blocks 4");
-    assert!(keeper.audit(&stage.world).challenge.is_some(), "the next draws reach it as ever");
+    assert!(keeper.audit(&stage.world).challenge.is_some(), "the next draws reach it as always");
 }
 
 #[test]

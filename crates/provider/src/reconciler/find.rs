@@ -159,7 +159,11 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         let used = self.used();
         found.retain(|id| !used.contains(id));
         for id in &found {
-            tracing::info!(slot = id.slot, opened = id.opened, "found an agreement that nobody told of");
+            tracing::info!(
+                slot = id.slot,
+                opened = id.opened,
+                "found an agreement whose consumer never contacted this provider"
+            );
         }
         Ok(self.finder.finds.keep(found, reach).await?)
     }
