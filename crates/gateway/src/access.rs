@@ -13,7 +13,7 @@ use crate::{
     catalogue::row::Owner,
     coding::SEGMENT_BYTES,
     limits::{
-        ACCOUNT_PERCENT, BUFFERS_BYTES, CODING_BYTES_MAX, SEGMENTS_READ_MAX, SHARE_BYTES_MAX,
+        ACCOUNT_PERCENT, BUFFERS_BYTES, CODING_BYTES_MAX, FILES_MAX, SEGMENTS_READ_MAX, SHARE_BYTES_MAX,
         TRANSFERS_PER_ACCOUNT, USERS_MAX,
     },
     shared::Shared,
@@ -34,7 +34,7 @@ pub struct TooMany(usize);
 pub struct User {
     /// Account that signs its requests.
     pub account: Account,
-    /// Maximum of plain bytes that its files may have together; none without one.
+    /// Maximum of bytes that its files may count as together; none without one.
     pub quota: Option<u64>,
 }
 
@@ -51,8 +51,10 @@ pub(crate) struct Access(BTreeMap<Account, Arc<Share>>);
 pub(crate) struct Share {
     /// The owner of its files.
     pub owner: Owner,
-    /// Maximum of plain bytes that its files may have together; none without one.
+    /// Maximum of bytes that its files may count as together; none without one.
     pub quota: Option<u64>,
+    /// Maximum of its files, those under way included; none without one.
+    pub names: Option<u64>,
     /// Files being stored; further ones wait.
     pub puts: Semaphore,
     /// Files being read; further ones wait.
@@ -100,17 +102,26 @@ impl Access {
     /// # Errors
     /// [`TooMany`] above [`USERS_MAX`].
     pub(crate) fn new(owner: Account, users: &[User]) -> Result<Self, TooMany> {
+        Self::sharing(FILES_MAX, owner, users)
+    }
+
+    /// As [`Self::new`], with `files` names to share. A put that replaces a file reserves no name, so each of
+    /// those under way may take one above the share: room for them is left.
+    pub(crate) fn sharing(files: usize, owner: Account, users: &[User]) -> Result<Self, TooMany> {
         if users.len() > USERS_MAX {
             return Err(TooMany(users.len()));
         }
+        let names = (files / (1 + users.len())).saturating_sub(TRANSFERS_PER_ACCOUNT) as u64;
         let bytes = (BUFFERS_BYTES / (1 + users.len())).min(SHARE_BYTES_MAX);
         let listed = users.iter().map(|User { account, quota }| {
-            let share = Share { quota: *quota, ..Share::new(Owner(Some(*account)), bytes) };
+            let share =
+                Share { quota: *quota, names: Some(names), ..Share::new(Owner(Some(*account)), bytes) };
             (*account, Arc::new(share))
         });
         let mut all: BTreeMap<_, _> = listed.collect();
         // An owner that is also listed as a user stays the owner.
-        all.insert(owner, Arc::new(Share::new(Owner::default(), bytes)));
+        let own = Share { names: Some(names), ..Share::new(Owner::default(), bytes) };
+        all.insert(owner, Arc::new(own));
         Ok(Self(all))
     }
 
@@ -131,6 +142,7 @@ impl Share {
         Self {
             owner,
             quota: None,
+            names: None,
             puts: Semaphore::new(TRANSFERS_PER_ACCOUNT),
             gets: Semaphore::new(TRANSFERS_PER_ACCOUNT),
             incoming: Arc::new(Semaphore::new(bytes / 1024)),

@@ -17,12 +17,13 @@
 //! 2. No two shards share a key: the file's id is random and a file is never rewritten in place.
 //! 3. Every shard of a segment has [`shard_bytes`] bytes, a multiple of 64.
 
+use crate::limits::SEGMENTS_MAX;
 use blake3::Hasher;
 use chacha20::{
     ChaCha20,
     cipher::{KeyIvInit, StreamCipher},
 };
-use posync_protocol::Hash;
+use posync_protocol::{Hash, limits::LEAF_BYTES};
 use reed_solomon_simd::{ReedSolomonDecoder, ReedSolomonEncoder};
 use std::cell::RefCell;
 
@@ -32,6 +33,8 @@ pub(crate) const DATA: usize = 4;
 pub const SHARDS: usize = 8;
 /// Plain bytes of a full segment.
 pub(crate) const SEGMENT_BYTES: usize = 4 << 20;
+/// Bytes that the smallest file counts as: one leaf for each data shard.
+pub(crate) const BILLED_BYTES: u64 = DATA as u64 * LEAF_BYTES;
 /// A shard's length is a multiple of this, the block of the Reed-Solomon code's inner loops.
 const BLOCK_BYTES: usize = 64;
 
@@ -82,9 +85,17 @@ pub(crate) enum Error {
     Length(usize, usize),
 }
 
-/// Number of segments of a file of `bytes` bytes, 0 for an empty one; `None` if they exceed a `u32`.
+/// Number of segments of a file of `bytes` bytes, 0 for an empty one; `None` above [`SEGMENTS_MAX`].
 pub(crate) fn segments(bytes: u64) -> Option<u32> {
-    u32::try_from(bytes.div_ceil(SEGMENT_BYTES as u64)).ok()
+    let count = u32::try_from(bytes.div_ceil(SEGMENT_BYTES as u64)).ok();
+    count.filter(|count| *count <= SEGMENTS_MAX)
+}
+
+/// Bytes that a file of `bytes` plain bytes counts as: what its shards take at the providers in whole leaves,
+/// divided by the code's expansion. That is the next multiple of [`BILLED_BYTES`]. An empty file counts as one,
+/// for its name.
+pub(crate) fn billed(bytes: u64) -> u64 {
+    bytes.max(1).checked_next_multiple_of(BILLED_BYTES).unwrap_or(u64::MAX)
 }
 
 /// Plain bytes of segment `segment` of a file of `bytes` bytes.
@@ -238,6 +249,17 @@ mod tests {
         std::array::from_fn(|i| (mask & (1 << i) != 0).then(|| shards[i].bytes.clone()))
     }
 
+    #[test]
+    fn a_file_counts_as_the_leaves_of_its_shards_divided_by_the_expansion() {
+        let edges = EDGES.into_iter().chain([4095, 4096, 4097, SEGMENT_BYTES + 1, 3 * SEGMENT_BYTES - 4096]);
+        for size in edges.map(|size| size as u64) {
+            let of = |segment| shard_bytes(segment_bytes(size, segment)).div_ceil(LEAF_BYTES as usize);
+            let leaves: usize = (0..segments(size).expect("few")).map(|segment| of(segment) * SHARDS).sum();
+            assert_eq!(billed(size), leaves as u64 * LEAF_BYTES * DATA as u64 / SHARDS as u64, "{size}");
+        }
+        assert_eq!((billed(0), billed(u64::MAX)), (BILLED_BYTES, u64::MAX));
+    }
+
     const EDGES: [usize; 17] = [
         1,
         2,
@@ -323,7 +345,9 @@ mod tests {
             assert_eq!(segments(bytes), Some(count));
             assert_eq!(segment_bytes(bytes, count.saturating_sub(1)), last, "{bytes}");
         }
-        assert_eq!(segments(u64::MAX), None, "more segments than can be numbered");
+        let most = u64::from(SEGMENTS_MAX) * segment;
+        assert_eq!((segments(most), segments(most + 1)), (Some(SEGMENTS_MAX), None), "4 TiB");
+        assert_eq!(segments(u64::MAX), None);
     }
 
     proptest! {

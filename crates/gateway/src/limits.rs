@@ -37,8 +37,13 @@ pub(crate) const TAILS_MAX: usize = 4096;
 pub(crate) const REPAIRS_AT_ONCE: usize = 2;
 /// Holdings of a segment: eight in force and those that wait to be removed.
 pub(crate) const HOLDINGS_MAX: usize = 32;
-/// Names of files in one gateway's catalogue.
+/// Names of files in one gateway's catalogue; its accounts have equal shares of them.
 pub(crate) const FILES_MAX: usize = 1 << 22;
+/// Segments of one file: 4 TiB.
+pub(crate) const SEGMENTS_MAX: u32 = 1 << 20;
+/// Jobs of a user above which it begins no put: its puts under way, and its files that are removed and not
+/// freed yet. The reaper works off as many in two minutes.
+pub(crate) const JOBS_PER_ACCOUNT: u64 = 1 << 14;
 /// Faults remembered; a new one replaces the oldest.
 pub(crate) const FAULTS_MAX: usize = 256;
 
@@ -48,4 +53,6 @@ const _: () = assert!((SEGMENT_BYTES / crate::coding::DATA) as u64 <= SHARD_BYTE
 const _: () = assert!(SEGMENT_BYTES / crate::coding::DATA < FRAME_BYTES_MAX);
 const _: () = assert!(CODING_BYTES_MAX * ACCOUNT_PERCENT / 100 >= 3 * SEGMENT_BYTES);
 const _: () = assert!(CODING_BYTES_MAX + (SEGMENTS_READ_MAX + SEGMENTS_MENDED_MAX) * (12 << 20) < 192 << 20);
+const _: () = assert!(FILES_MAX / (1 + USERS_MAX) > 2 * TRANSFERS_PER_ACCOUNT);
+const _: () = assert!(JOBS_PER_ACCOUNT > TRANSFERS_PER_ACCOUNT as u64);
 const _: () = assert!(REPAIRS_AT_ONCE < SEGMENTS_MENDED_MAX, "renewal goes on beside repair");

@@ -13,24 +13,25 @@
 //! Invariants
 //! 1. A file is removed only after its readable rows are durable elsewhere. After a crash at any point the same
 //!    work is done again.
-//! 2. A row counts only if it decodes and begins at the end of the row before it, or at a place from which on
-//!    all rows decode up to the next damage.
+//! 2. A row counts only if it decodes and begins at the end of the row before it, or where the table's index of the
+//!    file says (`salvage/changes.rs`): users choose bytes of rows, and these may read as rows.
+//! 3. The secret of all files is never replaced by another one.
+
+mod changes;
 
 use super::{
     row::{AGREEMENTS, DAMAGED_PAGES, FILES, JOBS, Key, Meta, OwnAgreementRow, RESTORING, drained, place},
     store::{Error, FILE_CHANGES, Store, disk, durable_partition, partitions},
 };
-use crate::limits::{COMMIT_ROWS_MAX, ROW_BYTES_MAX};
+use crate::limits::COMMIT_ROWS_MAX;
 use bytes::Bytes;
-use commonware_codec::{Decode as _, DecodeExt as _, Encode as _, RangeCfg, ReadExt as _, varint::UInt};
+use changes::{Change, between, starts};
+use commonware_codec::{DecodeExt as _, Encode as _};
 use commonware_cryptography::Crc32;
 use commonware_runtime::{
     Blob as _, Clock, Error as RuntimeError, IoBufs, Metrics, ReadOptions, Spawner, Storage, WriteOptions,
 };
-use commonware_storage::{
-    mmr,
-    qmdb::any::unordered::{Update, variable::Operation},
-};
+use commonware_storage::qmdb::any::unordered::{Update, variable::Operation};
 use posync_client::watermark::Watermark;
 use std::{collections::BTreeMap, ops::Range};
 
@@ -39,13 +40,10 @@ const PAGE: usize = 4096;
 const SUMS: usize = 12;
 /// Bytes that are read and written at once.
 const PART: usize = 1 << 20;
-/// Maximum bytes of a change's length prefix.
-const PREFIX_BYTES: usize = 5;
 /// Name of the file with the rows.
 const ROWS: &[u8] = b"rows";
 
 type Rows = BTreeMap<Key, Vec<u8>>;
-type Change = Operation<mmr::Family, Key, Vec<u8>>;
 
 /// The rows that could be read, and the bytes that could not.
 #[derive(Default)]
@@ -141,41 +139,6 @@ fn content(bytes: &[u8]) -> (Vec<u8>, Vec<Range<usize>>) {
     (content, holes)
 }
 
-/// The change at the start of these bytes, and its length with its prefix.
-fn change(bytes: &[u8]) -> Option<(Change, usize)> {
-    let mut prefix = Bytes::copy_from_slice(&bytes[..bytes.len().min(PREFIX_BYTES)]);
-    let before = prefix.len();
-    let length = UInt::<u32>::read(&mut prefix).ok()?.0 as usize;
-    let start = before - prefix.len();
-    let item = bytes[start..].get(..length)?;
-    let config = ((RangeCfg::new(0..=64), ()), (RangeCfg::new(0..=ROW_BYTES_MAX), ()));
-    let change = Change::decode_cfg(Bytes::copy_from_slice(item), &config).ok()?;
-    Some((change, start + length))
-}
-
-/// The changes that follow each other from the start of these bytes, and the bytes that they take.
-fn changes(bytes: &[u8]) -> (Vec<Change>, usize) {
-    let (mut all, mut at) = (Vec::new(), 0);
-    while let Some((next, length)) = change(&bytes[at..]) {
-        all.push(next);
-        at += length;
-    }
-    (all, at)
-}
-
-/// The changes from the first place from which on they follow each other to the end of these bytes, or to a
-/// last one that is cut.
-fn found_again(bytes: &[u8]) -> (Vec<Change>, usize) {
-    for start in 0..bytes.len().min(ROW_BYTES_MAX + PAGE) {
-        let (all, length) = changes(&bytes[start..]);
-        let is_sure = start + length == bytes.len() || all.len() > 2;
-        if !all.is_empty() && is_sure {
-            return (all, start);
-        }
-    }
-    (Vec::new(), bytes.len())
-}
-
 /// Changes that wait for their commit.
 #[derive(Default)]
 struct Replay {
@@ -197,28 +160,25 @@ impl Replay {
     fn commit(&mut self) {
         for change in self.waiting.drain(..) {
             match change {
-                Operation::Update(Update(key, value)) => drop(self.found.rows.insert(key, value)),
+                Operation::Update(Update(key, value)) => {
+                    if !is_other_secret(&self.found.rows, &key, &value) {
+                        self.found.rows.insert(key, value);
+                    }
+                }
+                Operation::Delete(key) if is_meta(&key) => {}
                 Operation::Delete(key) => drop(self.found.rows.remove(&key)),
                 Operation::CommitFloor(..) => {}
             }
         }
     }
 
-    fn file(&mut self, bytes: &[u8]) {
+    /// Reads on in a file whose changes begin at `starts`.
+    fn file(&mut self, bytes: &[u8], starts: &[usize]) {
         let (content, holes) = content(bytes);
-        let ends = holes.iter().map(|hole| hole.start).chain([content.len()]);
-        let starts = [0].into_iter().chain(holes.iter().map(|hole| hole.end));
-        for (place, (start, end)) in starts.zip(ends).enumerate() {
-            let part = &content[start..end];
-            if place == 0 {
-                let (all, length) = changes(part);
-                self.take(all);
-                self.found.lost += if holes.is_empty() { 0 } else { part.len() - length };
-            } else {
-                let (all, skipped) = found_again(part);
-                self.found.lost += skipped;
-                self.take(all);
-            }
+        for part in parts(&content, &holes) {
+            let (all, lost) = between(&content, part, starts);
+            self.take(all);
+            self.found.lost += if holes.is_empty() { 0 } else { lost };
         }
         self.found.lost += holes.iter().map(ExactSizeIterator::len).sum::<usize>();
         // A later commit may have been in the hole: the changes before it are kept.
@@ -226,6 +186,24 @@ impl Replay {
             self.commit();
         }
     }
+}
+
+/// The parts of a file between the ranges of it that are damaged.
+fn parts(content: &[u8], holes: &[Range<usize>]) -> Vec<Range<usize>> {
+    let ends = holes.iter().map(|hole| hole.start).chain([content.len()]);
+    let starts = [0].into_iter().chain(holes.iter().map(|hole| hole.end));
+    starts.zip(ends).map(|(start, end)| start..end).collect()
+}
+
+fn is_meta(key: &Key) -> bool {
+    *key == Meta::key() || *key == Meta::copy()
+}
+
+/// True if the row would replace the secret of all files by another one. It never changes.
+fn is_other_secret(rows: &Rows, key: &Key, value: &[u8]) -> bool {
+    let secret = |row: &[u8]| Meta::decode(Bytes::copy_from_slice(row)).ok().map(|meta| meta.master);
+    let known = [Meta::key(), Meta::copy()].iter().find_map(|key| rows.get(key).and_then(|row| secret(row)));
+    is_meta(key) && known.is_some() && secret(value) != known
 }
 
 /// Raises the counts of dense numbers so that they cover every row that was found.
@@ -253,8 +231,8 @@ fn renewed(Found { mut rows, lost }: Found) -> Option<Rows> {
     if lost == 0 {
         return Some(rows);
     }
-    rows.retain(|key, _| key[0] != JOBS);
-    for (_, row) in rows.iter_mut().filter(|(key, _)| key[0] == AGREEMENTS) {
+    rows.retain(|key, _| key.first() != Some(&JOBS));
+    for (_, row) in rows.iter_mut().filter(|(key, _)| key.first() == Some(&AGREEMENTS)) {
         if let Ok(found) = OwnAgreementRow::decode(Bytes::from(row.clone())) {
             *row = drained(found).encode().to_vec();
         }
@@ -314,14 +292,11 @@ impl End {
         matches!(durable, Some(durable) if self.changes < durable)
     }
 
-    /// Reads on in a file that begins with change `first`.
-    fn file(&mut self, first: u64, bytes: &[u8]) {
+    /// Reads on in a file that begins with change `first`, and whose changes begin at `starts`.
+    fn file(&mut self, first: u64, bytes: &[u8], starts: &[usize]) {
         let (content, holes) = content(bytes);
-        let ends = holes.iter().map(|hole| hole.start).chain([content.len()]);
-        let starts = [0].into_iter().chain(holes.iter().map(|hole| hole.end));
-        for (place, (start, end)) in starts.zip(ends).enumerate() {
-            let part = &content[start..end];
-            let found = if place == 0 { changes(part).0 } else { found_again(part).0 };
+        for (place, part) in parts(&content, &holes).into_iter().enumerate() {
+            let found = between(&content, part, starts).0;
             if place == 0 && !self.is_hit {
                 self.changes = first + found.len() as u64;
             } else {
@@ -341,7 +316,8 @@ async fn end<E: Storage>(context: &E, partition: &str) -> Result<(End, bool), Er
     let (mut end, mut is_sealed_hit) = (End::default(), false);
     for (place, name) in names.iter().enumerate().skip(names.len().saturating_sub(WRITTEN)) {
         let file = <[u8; 8]>::try_from(name.as_slice()).map_or(0, u64::from_be_bytes);
-        end.file(file.saturating_mul(FILE_CHANGES), &read(context, &data, name).await?);
+        let starts = starts(context, partition, name).await?;
+        end.file(file.saturating_mul(FILE_CHANGES), &read(context, &data, name).await?, &starts);
         is_sealed_hit |= end.is_hit && place + 1 < names.len();
     }
     Ok((end, is_sealed_hit))
@@ -377,7 +353,8 @@ where
     let [data, ..] = partitions(partition);
     let mut replay = Replay::default();
     for name in names(context, &data).await? {
-        replay.file(&read(context, &data, &name).await?);
+        let starts = starts(context, partition, &name).await?;
+        replay.file(&read(context, &data, &name).await?, &starts);
     }
     let durable =
         Watermark::open(context, &durable_partition(partition)).await.and_then(|(_, newest)| newest);

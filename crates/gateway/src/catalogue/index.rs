@@ -5,11 +5,11 @@
 
 use super::{
     row::{Added, FaultRow, FileRow, Holding, JobRow, Named, Owner, SegmentRow},
-    usage::{Claim, Usage, UsageBook},
+    usage::{Claim, NoRoom, Usage, UsageBook},
 };
 use crate::{
-    coding::{DATA, FileId, SHARDS},
-    limits::{FAULTS_MAX, FILES_MAX},
+    coding::{DATA, FileId, SHARDS, billed},
+    limits::{FAULTS_MAX, FILES_MAX, JOBS_PER_ACCOUNT},
 };
 use commonware_codec::Error::Invalid;
 use commonware_runtime::{Clock, Metrics, Spawner, Storage};
@@ -20,7 +20,7 @@ use posync_protocol::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The file id for a shard that found its segment full. It is derived from the shard, so it is the same
+/// The file id for a shard that found its segment full or gone. It is derived from the shard, so it is the same
 /// after a crash.
 fn stray_id(add: &Added, agreement: u32) -> FileId {
     let mut hasher = blake3::Hasher::new_derive_key("posync gateway 2026-11 stray shard");
@@ -36,6 +36,8 @@ pub(crate) struct Files {
     free_files: BTreeSet<u32>,
     free_jobs: BTreeSet<u32>,
     durable: BTreeMap<FileId, u32>,
+    /// The job of each file that has one, with its number.
+    jobs: BTreeMap<FileId, (u32, JobRow)>,
     usage: UsageBook,
 }
 
@@ -66,7 +68,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
             match self.rows.aside("file", number, read)? {
                 Some(Some(file)) => {
                     self.load_segments(&file.id, file.segments, true, agreements, &mut found.open).await?;
-                    self.files.usage.file(file.owner, file.bytes);
+                    self.files.usage.file(file.owner, billed(file.bytes));
                     self.files.names.entry(file.owner).or_default().insert(file.name.to_vec(), number);
                 }
                 Some(None) => drop(self.files.free_files.insert(number)),
@@ -77,11 +79,16 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
             let read = self.rows.store.get::<JobRow>(&JobRow::key(number)).await;
             match self.rows.aside("job", number, read)? {
                 Some(Some(job)) => {
-                    let left = self
-                        .load_segments(&job.file, job.segments, false, agreements, &mut found.open)
+                    let (left, placed) = self
+                        .load_segments(&job.file, job.placed(), false, agreements, &mut found.open)
                         .await?;
-                    self.files.usage.job(number, job.owner, left);
-                    found.jobs.push((number, job));
+                    self.files.usage.job(number, job.owner, left, false);
+                    let found_job = JobRow { segments: placed, ..job };
+                    if found_job != job {
+                        self.rows.store.put(JobRow::key(number), &found_job);
+                    }
+                    self.files.jobs.insert(job.file, (number, found_job));
+                    found.jobs.push((number, found_job));
                 }
                 Some(None) => drop(self.files.free_jobs.insert(number)),
                 None => {}
@@ -91,7 +98,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
     }
 
     /// Adds and removes the holdings of a change that both sides signed. Returns the additions that no longer
-    /// belong to a segment; one returned with another file id found its segment full.
+    /// belong to a segment; one returned with another file id found its segment full or gone.
     pub(super) async fn agreed(&mut self, agreed: &Agreed) -> Result<Vec<Added>, Error> {
         let mut orphans = Vec::new();
         for add in &agreed.adds {
@@ -142,7 +149,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
         Ok(())
     }
 
-    /// Loads the segments of a file or a job, and returns their plain bytes.
+    /// Loads the segments of a file or a job. Returns the bytes that they count as, and the number below which
+    /// they are.
     async fn load_segments(
         &mut self,
         file: &FileId,
@@ -150,10 +158,13 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
         wanted: bool,
         agreements: &mut BTreeMap<u32, LoadedAgreement>,
         without: &mut Vec<(FileId, u32)>,
-    ) -> Result<u64, Error> {
-        let (mut durable, mut bytes) = (0, 0_u64);
+    ) -> Result<(u64, u32), Error> {
+        let (mut durable, mut bytes, mut placed) = (0, 0_u64, 0);
         for segment in 0..segments {
             let found = self.rows.store.get::<SegmentRow>(&SegmentRow::key(file, segment)).await;
+            if !matches!(found, Ok(None)) {
+                placed = segment + 1;
+            }
             let found = found.and_then(|row| match row {
                 Some(row) if !row.is_sound() => Err(Error::Damaged(Invalid("SegmentRow", "positions"))),
                 row => Ok(row),
@@ -177,14 +188,14 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
                 }
             }
             let open = row.open_positions().count();
-            bytes = bytes.saturating_add(u64::from(row.plain));
+            bytes = bytes.saturating_add(billed(row.plain.into()));
             durable += (SHARDS - open) as u32;
             if wanted && (open > 0 || homeless) {
                 without.push((*file, segment));
             }
         }
         self.files.durable.insert(*file, durable);
-        Ok(bytes)
+        Ok((bytes, placed))
     }
 
     /// The row of the file with that name.
@@ -232,40 +243,71 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
         self.files.usage.all(&self.files.names)
     }
 
-    /// Records the bytes of a job that are still to be removed.
+    /// Records the bytes that the part of a job counts as that is still to be removed.
     pub(super) fn left(&mut self, number: u32, bytes: u64) {
         self.files.usage.left(number, bytes);
     }
 
-    /// Adds a job, which counts `bytes` for its owner until it is done.
-    fn add_job(&mut self, job: JobRow, bytes: u64) -> u32 {
+    /// Adds a job, which counts `bytes`, and a name if it `reserves` one, for its owner until it is done.
+    fn add_job(&mut self, job: JobRow, bytes: u64, reserves: bool) -> u32 {
         let number = self.files.free_jobs.pop_first().unwrap_or(self.rows.meta.jobs);
         if number == self.rows.meta.jobs {
             self.rows.meta.jobs += 1;
             self.rows.put_meta();
         }
         self.rows.store.put(JobRow::key(number), &job);
-        self.files.usage.job(number, job.owner, bytes);
+        self.files.jobs.insert(job.file, (number, job));
+        self.files.usage.job(number, job.owner, bytes, reserves);
         number
     }
 
-    /// Opens a put and reserves its bytes. Until it is finished, a crash leaves a job that cleans it up.
-    /// Returns the job's number.
+    /// Opens a put and reserves its bytes, and its name if that is a new one. Until it is finished, a crash
+    /// leaves a job that cleans it up. Returns the job's number.
     ///
     /// # Errors
-    /// The present usage, if the bytes do not fit the quota.
-    pub(super) fn begin(&mut self, file: FileId, segments: u32, claim: Claim) -> Result<u32, Usage> {
-        let Claim { owner, bytes, quota } = claim;
-        let used = self.files.usage.of(&owner);
-        if quota.is_some_and(|quota| used.bytes.saturating_add(bytes) > quota) {
-            return Err(used);
-        }
+    /// [`NoRoom`].
+    pub(super) fn begin(&mut self, file: FileId, claim: &Claim) -> Result<u32, NoRoom> {
+        let names = self.files.names.get(&claim.owner);
+        let is_new = !names.is_some_and(|names| names.contains_key(&claim.name));
+        self.check_room(claim, is_new)?;
         self.files.durable.insert(file, 0);
-        Ok(self.add_job(JobRow { file, segments, owner }, bytes))
+        let job = JobRow { file, segments: 0, owner: claim.owner };
+        Ok(self.add_job(job, billed(claim.bytes), is_new))
     }
 
-    /// Stores the names of a segment's shards, before any of them is signed for.
+    /// Checks the room for a put. The owner may have any number of jobs: shards that have no segment any more
+    /// are jobs of the owner, too.
+    fn check_room(&self, claim: &Claim, is_new: bool) -> Result<(), NoRoom> {
+        let used = self.files.usage.of(&claim.owner);
+        if claim.quota.is_some_and(|quota| used.bytes.saturating_add(billed(claim.bytes)) > quota) {
+            return Err(NoRoom::Bytes(used));
+        }
+        let pending = self.files.usage.pending(&claim.owner);
+        if claim.owner != Owner::default() && pending.jobs >= JOBS_PER_ACCOUNT {
+            return Err(NoRoom::Jobs(pending.jobs));
+        }
+        let names = self.files(&claim.owner) + pending.names;
+        match claim.names {
+            Some(most) if is_new && names >= most => Err(NoRoom::Names(names)),
+            _ if is_new && self.is_full() => Err(NoRoom::Full),
+            _ => Ok(()),
+        }
+    }
+
+    /// True if every name that the catalogue takes is used or reserved.
+    fn is_full(&self) -> bool {
+        let used = self.rows.meta.files as usize - self.files.free_files.len();
+        used as u64 + self.files.usage.reserved() >= FILES_MAX as u64
+    }
+
+    /// Stores the names of a segment's shards, before any of them is signed for; the file's job covers it.
     pub(super) fn place(&mut self, file: &FileId, segment: u32, row: &SegmentRow) {
+        if let Some((number, job)) = self.files.jobs.get_mut(file)
+            && segment >= job.segments
+        {
+            job.segments = segment.saturating_add(1);
+            self.rows.store.put(JobRow::key(*number), job);
+        }
         self.rows.store.put(SegmentRow::key(file, segment), row);
     }
 
@@ -273,16 +315,16 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
     /// if any.
     ///
     /// # Errors
-    /// [`Error::Full`] above [`FILES_MAX`] names.
+    /// [`Error::Full`] above [`FILES_MAX`] names, if none was reserved: the file that it was to replace is gone.
     pub(super) async fn finish(&mut self, job: u32, row: &FileRow) -> Result<Option<(u32, JobRow)>, Error> {
         let known = self.files.names.get(&row.owner).and_then(|names| names.get(&row.name[..])).copied();
+        if known.is_none() && !self.files.usage.reserves(job) && self.is_full() {
+            return Err(Error::Full("too many files"));
+        }
         let number = match known {
             Some(number) => number,
             None => match self.files.free_files.pop_first() {
                 Some(number) => number,
-                None if self.rows.meta.files as usize >= FILES_MAX => {
-                    return Err(Error::Full("too many files"));
-                }
                 None => {
                     self.rows.meta.files += 1;
                     self.rows.put_meta();
@@ -292,10 +334,10 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
         };
         let replaced = match known {
             Some(_) => self.rows.known::<FileRow>(&FileRow::key(number)).await?.map(|old| {
-                self.files.usage.no_file(old.owner, old.bytes);
-                let (bytes, old) =
-                    (old.bytes, JobRow { file: old.id, segments: old.segments, owner: old.owner });
-                (self.add_job(old, bytes), old)
+                let bytes = billed(old.bytes);
+                self.files.usage.no_file(old.owner, bytes);
+                let old = JobRow { file: old.id, segments: old.segments, owner: old.owner };
+                (self.add_job(old, bytes, false), old)
             }),
             None => None,
         };
@@ -303,7 +345,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
         self.rows.store.delete(JobRow::key(job));
         self.files.free_jobs.insert(job);
         self.files.usage.no_job(job);
-        self.files.usage.file(row.owner, row.bytes);
+        self.files.jobs.remove(&row.id);
+        self.files.usage.file(row.owner, billed(row.bytes));
         self.files.names.entry(row.owner).or_default().insert(row.name.to_vec(), number);
         Ok(replaced)
     }
@@ -318,9 +361,9 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
         let Some(row) = self.rows.known::<FileRow>(&FileRow::key(number)).await? else { return Ok(None) };
         self.rows.store.delete(FileRow::key(number));
         self.files.free_files.insert(number);
-        self.files.usage.no_file(row.owner, row.bytes);
+        self.files.usage.no_file(row.owner, billed(row.bytes));
         let job = JobRow { file: row.id, segments: row.segments, owner: row.owner };
-        Ok(Some((self.describe(&row), self.add_job(job, row.bytes), job)))
+        Ok(Some((self.describe(&row), self.add_job(job, billed(row.bytes), false), job)))
     }
 
     /// At most `most` jobs numbered `from` or higher, lowest first. Jobs that do not decode are left out
@@ -346,6 +389,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
         self.rows.store.delete(JobRow::key(number));
         self.files.free_jobs.insert(number);
         self.files.usage.no_job(number);
+        self.files.jobs.remove(&job.file);
         self.files.durable.remove(&job.file);
     }
 
@@ -359,10 +403,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
     async fn hold(&mut self, add: &Added, holding: Holding) -> Result<Option<Added>, Error> {
         let Some(row) = self.segment(&add.file, add.segment).await? else {
             // A row that does not decode is kept as it is.
-            if self.rows.store.raw(&SegmentRow::key(&add.file, add.segment)).await?.is_none() {
-                self.orphan(add, holding);
-            }
-            return Ok(Some(*add));
+            let is_kept = self.rows.store.raw(&SegmentRow::key(&add.file, add.segment)).await?.is_some();
+            return Ok(Some(if is_kept { *add } else { self.stray(add, holding) }));
         };
         let taken = row.holder(usize::from(add.position)).is_some();
         let holding = Holding { dropped: taken && !add.moves, ..holding };
@@ -380,23 +422,22 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
             "the row of a segment is full; a shard that was stored for it is removed again, and \
              all else goes on"
         );
-        let stray = Added { file: stray_id(add, holding.agreement), segment: 0, ..*add };
-        self.orphan(&stray, holding);
-        Ok(Some(stray))
+        Ok(Some(self.stray(add, holding)))
     }
 
-    /// Gives a row, and a job that removes it, to a shard whose segment was deleted while its provider
-    /// signed: the shard is in the data set all the same.
-    fn orphan(&mut self, add: &Added, holding: Holding) {
+    /// Gives a row under an id of its own, and a job that removes it, to a shard whose segment is full, or was
+    /// deleted while its provider signed: the shard is in the data set all the same.
+    fn stray(&mut self, add: &Added, holding: Holding) -> Added {
+        let stray = Added { file: stray_id(add, holding.agreement), segment: 0, ..*add };
         let names = vec![add.name; SHARDS];
         let row = SegmentRow {
             plain: add.bytes.saturating_mul(DATA as u32),
             names: Bounded::new(names).expect("eight"),
             holdings: Bounded::new(vec![Holding { dropped: true, ..holding }]).expect("one"),
         };
-        self.place(&add.file, add.segment, &row);
-        let job = JobRow { file: add.file, segments: add.segment.saturating_add(1), ..JobRow::default() };
-        self.add_job(job, 0);
+        self.place(&stray.file, stray.segment, &row);
+        self.add_job(JobRow { file: stray.file, segments: 1, ..JobRow::default() }, 0, false);
+        stray
     }
 
     /// Changes the holdings of a segment. Returns false, with nothing changed, if the segment has no row

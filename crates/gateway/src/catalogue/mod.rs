@@ -35,7 +35,7 @@ pub(crate) use posync_consumer::catalogue::{
 #[cfg(test)]
 pub(crate) use posync_consumer::catalogue::{Entry, Loaded, Started, store};
 pub use snapshot::{Held, backup, restore};
-pub(crate) use usage::{Claim, Usage};
+pub(crate) use usage::{Claim, NoRoom, Usage};
 
 use crate::coding::FileId;
 #[cfg(test)]
@@ -58,7 +58,7 @@ pub(crate) enum Ask {
     Segment(FileId, u32, Reply<Option<SegmentRow>>),
     Faults(Reply<Vec<(u64, FaultRow)>>),
     Usages(Reply<Vec<(Owner, Usage)>>),
-    Begin(FileId, u32, Claim, Reply<Result<u32, Usage>>),
+    Begin(FileId, Claim, Reply<Result<u32, NoRoom>>),
     Place(FileId, u32, SegmentRow, Reply<()>),
     Finish(u32, FileRow, Reply<Finished>),
     Remove(Named, Reply<Option<(File, u32, JobRow)>>),
@@ -183,8 +183,8 @@ where
         M::Segment(file, segment, reply) => drop(reply.send(index.segment(&file, segment).await?)),
         M::Faults(reply) => drop(reply.send(index.faults().await?)),
         M::Usages(reply) => drop(reply.send(index.usages())),
-        M::Begin(file, segments, claim, reply) => {
-            let job = index.begin(file, segments, claim);
+        M::Begin(file, claim, reply) => {
+            let job = index.begin(file, &claim);
             later(answers, reply, job);
         }
         M::Place(file, segment, row, reply) => later(answers, reply, index.place(&file, segment, &row)),
@@ -231,10 +231,10 @@ asks! { Catalogue, Ask:
     faults() -> Vec<(u64, FaultRow)> = Faults;
     /// The files and bytes of each account that has any.
     usages() -> Vec<(Owner, Usage)> = Usages;
-    /// Opens a put of `segments` segments and reserves its bytes; returns the job that cleans it up if it
-    /// never finishes. The error is the present usage: the bytes do not fit the quota.
-    begin(file: FileId, segments: u32, claim: Claim) -> Result<u32, Usage> = Begin;
-    /// Stores a segment's row, before any of its shards is signed for.
+    /// Opens a put and reserves its bytes and its name; returns the job that cleans it up if it never finishes,
+    /// or the reason for which it does not begin.
+    begin(file: FileId, claim: Claim) -> Result<u32, NoRoom> = Begin;
+    /// Stores a segment's row, before any of its shards is signed for; the job of its put covers it.
     place(file: FileId, segment: u32, row: SegmentRow) -> () = Place;
     /// Completes the put of that job: its name points to the new file.
     finish(job: u32, row: FileRow) -> Finished = Finish;
@@ -244,7 +244,7 @@ asks! { Catalogue, Ask:
     jobs(from: u32, most: usize) -> Vec<(u32, JobRow)> = Jobs;
     /// The job with that number, if it is there.
     job(number: u32) -> Option<JobRow> = Job;
-    /// Records the bytes of a job that are still to be removed.
+    /// Records the bytes that the part of a job counts as that is still to be removed.
     left(number: u32, bytes: u64) -> () = Left;
     /// Completes a job: none of its segments has a row any more.
     job_done(number: u32, job: JobRow) -> () = JobDone;

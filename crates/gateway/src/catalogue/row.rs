@@ -3,7 +3,10 @@
 
 pub(crate) use posync_consumer::catalogue::row::*;
 
-use crate::{coding::SHARDS, limits::HOLDINGS_MAX};
+use crate::{
+    coding::SHARDS,
+    limits::{HOLDINGS_MAX, SEGMENTS_MAX},
+};
 use commonware_codec::{Buf, EncodeSize, Read, Write};
 use posync_consumer::rows;
 use posync_protocol::{Account, Bounded, Hash, encoded, wire::gateway::Name};
@@ -136,10 +139,19 @@ encoded! {
     JobRow {
         /// The file whose segments are removed.
         file: FileId,
-        /// Number of its segments.
+        /// All of its segments that have rows have lower numbers. Rows from before this was kept hold what the
+        /// put announced: see [`JobRow::placed`].
         segments: u32,
         /// The account for which the file counts until it is removed. Must stay the last field: see [`Owner`].
         owner: Owner,
+    }
+}
+
+impl JobRow {
+    /// The number below which its segments have rows. An older row with more than
+    /// [`SEGMENTS_MAX`] is of a put that announced them and went away.
+    pub(crate) fn placed(&self) -> u32 {
+        self.segments.min(SEGMENTS_MAX)
     }
 }
 

@@ -121,7 +121,7 @@ where
         let key = JobRow::key(number);
         writer.row(&store, &key).await?;
         if let Ok(Some(job)) = store.get::<JobRow>(&key).await {
-            writer.segments(&store, &job.file, job.segments).await?;
+            writer.segments(&store, &job.file, job.placed()).await?;
         }
     }
     for number in 0..meta.agreements {

@@ -1,6 +1,8 @@
 //! A workload with every kind of change, interrupted at any point: acknowledged changes are there, and
 //! the change in progress is there as a whole or not at all.
 
+mod users;
+
 use super::{row::*, *};
 use crate::{coding::SHARDS, limits::HOLDINGS_MAX};
 use commonware_runtime::{
@@ -10,7 +12,7 @@ use commonware_runtime::{
 use commonware_utils::{Probability, probability};
 use posync_protocol::{Account, AgreementId, Amount, Bounded, operation::DataSetClaim};
 
-const STEPS: u64 = 60;
+const STEPS: u64 = 68;
 
 fn agreement(number: u32) -> AgreementId {
     AgreementId { provider: Account([number as u8; 32]), slot: number, opened: 7 }
@@ -58,47 +60,44 @@ fn agreed(number: u32, version: u64, adds: Vec<Added>, removes: Vec<Removed>) ->
     }
 }
 
-/// The change of number `step`: a cycle of fourteen that puts, replaces, signs, drops, repairs and
-/// removes.
+/// The change of number `step`: a cycle of sixteen that puts, replaces, signs, drops, repairs and removes.
 async fn change(catalogue: &Catalogue, step: u64) -> Result<(), Stopped> {
-    let round = step / 14;
+    let round = step / 16;
     let id = |n: u64| -> FileId { std::array::from_fn(|i| if i < 8 { (round * 4 + n) as u8 } else { 0 }) };
-    let job = || async {
-        let begun = catalogue.begin(id(step % 14), 1, Claim::default()).await?.expect("room");
-        catalogue.place(id(step % 14), 0, segment_row()).await.map(|()| begun)
-    };
-    match step % 14 {
+    match step % 16 {
         0 => drop(catalogue.add_agreement(agreement_row(round as u32, 0)).await?),
-        1 => drop(job().await?),
-        2 => {
+        1 => drop(catalogue.begin(id(1), Claim::default()).await?.expect("room")),
+        2 => catalogue.place(id(1), 0, segment_row()).await?,
+        3 => {
             let adds = (0..6).map(|i| added(id(1), i, u64::from(i))).collect::<Vec<_>>();
             let intent = agreed(round as u32, 1, vec![], vec![]).claim.claim;
             let adds = Bounded::new(adds).expect("six");
             let removes = Bounded::new(vec![]).expect("none");
             catalogue.intend(round as u32, Intent { claim: intent, adds, removes }).await?;
         }
-        3 => {
+        4 => {
             let adds = (0..6).map(|i| added(id(1), i, u64::from(i))).collect();
             catalogue.agreed(agreed(round as u32, 1, adds, vec![])).await?;
         }
-        4 => drop(catalogue.finish(0, file_row("one", id(1))).await?),
-        5 => drop(job().await?),
-        6 => drop(catalogue.finish(0, file_row("one", id(5))).await?),
-        7 => catalogue.drop_holdings(round as u32, agreement(round as u32), vec![added(id(1), 2, 2)]).await?,
-        8 => {
+        5 => drop(catalogue.finish(0, file_row("one", id(1))).await?),
+        6 => drop(catalogue.begin(id(5), Claim::default()).await?.expect("room")),
+        7 => catalogue.place(id(5), 0, segment_row()).await?,
+        8 => drop(catalogue.finish(0, file_row("one", id(5))).await?),
+        9 => catalogue.drop_holdings(round as u32, agreement(round as u32), vec![added(id(1), 2, 2)]).await?,
+        10 => {
             let removes = vec![Removed { file: id(1), segment: 0, sequence: 2 }];
             catalogue.agreed(agreed(round as u32, 2, vec![added(id(1), 2, 10)], removes)).await?;
         }
-        9 if round.is_multiple_of(2) => {
+        11 if round.is_multiple_of(2) => {
             catalogue.put_paid(round as u32, agreement(round as u32), PaidRow { egress: step }).await?;
         }
-        9 => catalogue.settled(round as u32, agreement(round as u32), 1).await?,
-        10 => drop(catalogue.remove(b"one".to_vec()).await?),
-        11 => {
+        11 => catalogue.settled(round as u32, agreement(round as u32), 1).await?,
+        12 => drop(catalogue.remove(b"one".to_vec()).await?),
+        13 => {
             let row = FaultRow { provider: Account([1; 32]), found_by: 0, round: step, lost: 1, repaired: 0 };
             catalogue.add_fault(row).await?;
         }
-        12 => catalogue.put_agreement(round as u32, agreement_row(round as u32, 3)).await?,
+        14 => catalogue.put_agreement(round as u32, agreement_row(round as u32, 3)).await?,
         _ => {
             catalogue.erase_holdings(round as u32, agreement(round as u32), vec![added(id(1), 0, 0)]).await?
         }
@@ -204,7 +203,7 @@ async fn fill_with<E: Storage + Clock + Metrics + Spawner>(context: &E, files: u
         );
     }
     for file in 0..files {
-        let job = catalogue.begin([file; 16], 1, Claim::default()).await.expect("runs").expect("room");
+        let job = catalogue.begin([file; 16], Claim::default()).await.expect("runs").expect("room");
         catalogue.place([file; 16], 0, segment_row()).await.expect("runs");
         let adds = vec![added([file; 16], file % 8, file.into())];
         catalogue.agreed(agreed(u32::from(file) % 3, 1, adds, vec![])).await.expect("runs");
@@ -254,7 +253,7 @@ fn a_row_that_does_not_decode_costs_what_it_described_and_no_more() {
             // Operations on the damaged row go on, too, and its number is not used for anything else.
             catalogue.drop_holdings(1, agreement(1), vec![added([4; 16], 4, 4)]).await.expect("runs");
             catalogue.agreed(agreed(1, 2, vec![added([4; 16], 4, 70)], vec![])).await.expect("runs");
-            let job = catalogue.begin([20; 16], 0, Claim::default()).await.expect("runs").expect("room");
+            let job = catalogue.begin([20; 16], Claim::default()).await.expect("runs").expect("room");
             let new = catalogue.finish(job, file_row("new", [20; 16])).await.expect("runs");
             assert!(new.is_ok() && catalogue.remove(b"file 4".to_vec()).await.is_ok(), "{what}");
             assert_eq!(catalogue.add_agreement(agreement_row(9, 1)).await.expect("runs"), Some(3), "{what}");
@@ -370,7 +369,7 @@ fn a_flipped_bit_costs_the_rows_of_its_page_and_everything_else_goes_on() {
             } else {
                 assert_eq!((all.len(), read), (FILES.into(), FILES.into()), "{part}: nothing was hit");
             }
-            let job = catalogue.begin([250; 16], 0, Claim::default()).await.expect("runs").expect("room");
+            let job = catalogue.begin([250; 16], Claim::default()).await.expect("runs").expect("room");
             let new = catalogue.finish(job, file_row("new", [250; 16])).await.expect("runs");
             new.expect("there is room");
             drop(catalogue);
@@ -512,7 +511,7 @@ fn a_holding_above_what_a_segment_takes_is_kept_elsewhere_until_it_is_taken_out(
         let (catalogue, _, _disk) = started.expect("opens");
         catalogue.add_agreement(agreement_row(0, 1)).await.expect("runs");
         let id: FileId = [5; 16];
-        catalogue.begin(id, 1, Claim::default()).await.expect("runs").expect("room");
+        catalogue.begin(id, Claim::default()).await.expect("runs").expect("room");
         catalogue.place(id, 0, segment_row()).await.expect("runs");
         for sequence in 0..HOLDINGS_MAX as u64 {
             let add = Added { moves: true, ..added(id, 0, sequence) };
@@ -558,7 +557,7 @@ fn a_segment_row_that_makes_no_sense_is_set_aside() {
             let started = start(context.child("catalogue"), "test", [9; 32]).await;
             let (catalogue, _, _disk) = started.expect("opens");
             catalogue.add_agreement(agreement_row(0, 1)).await.expect("runs");
-            catalogue.begin([5; 16], 2, Claim::default()).await.expect("runs").expect("room");
+            catalogue.begin([5; 16], Claim::default()).await.expect("runs").expect("room");
             catalogue.place([5; 16], 0, row).await.expect("runs");
             catalogue.place([5; 16], 1, segment_row()).await.expect("runs");
             assert_eq!(
@@ -589,7 +588,7 @@ fn what_comes_late_for_a_number_that_is_used_again_is_not_written_and_says_so() 
             catalogue.add_agreement(agreement_row(9, 1)).await.expect("runs").expect("a number");
         }
         assert_eq!(catalogue.add_agreement(agreement_row(7, 1)).await.expect("runs"), Some(number));
-        let job = catalogue.begin([4; 16], 1, Claim::default()).await.expect("runs").expect("room");
+        let job = catalogue.begin([4; 16], Claim::default()).await.expect("runs").expect("room");
         catalogue.place([4; 16], 0, segment_row()).await.expect("runs");
         let of = |it: u32, position| Agreed {
             agreement: number,

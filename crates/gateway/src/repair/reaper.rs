@@ -2,7 +2,7 @@
 
 use crate::{
     catalogue::{Catalogue, Stopped, row::JobRow},
-    coding::FileId,
+    coding::{FileId, billed},
     shared::Shared,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -55,24 +55,24 @@ async fn abandoned(
     }
     let mut abandoned = Vec::new();
     for (number, job) in idle {
-        if catalogue.job(number).await?.is_some_and(|still| still.file == job.file) {
-            abandoned.push((number, job));
-        }
+        // The put may have placed more segments since the first look; it places none any more.
+        let still = catalogue.job(number).await?.filter(|still| still.file == job.file);
+        abandoned.extend(still.map(|still| (number, still)));
     }
     Ok(abandoned)
 }
 
-/// Marks the shards of a job's segments for removal. Returns the plain bytes of the segments that had shards
-/// left, or `None` if there were no such segments.
+/// Marks the shards of a job's segments for removal. Returns the bytes that the segments with shards left count
+/// as, or `None` if there were no such segments.
 async fn clear(shared: &Shared, job: &JobRow) -> Result<Option<u64>, Stopped> {
     let (mut left, mut drops) = (None, BTreeMap::<u32, Vec<u64>>::new());
-    for segment in 0..job.segments {
+    for segment in 0..job.placed() {
         let Some(row) = shared.catalogue.segment(job.file, segment).await? else { continue };
         if row.holdings.is_empty() {
             shared.catalogue.forget_segment(job.file, segment).await?;
             continue;
         }
-        left = Some(left.unwrap_or(0_u64).saturating_add(u64::from(row.plain)));
+        left = Some(left.unwrap_or(0_u64).saturating_add(billed(row.plain.into())));
         for holding in row.holdings.iter() {
             drops.entry(holding.agreement).or_default().push(holding.sequence);
         }
@@ -97,7 +97,7 @@ mod tests {
             let started = catalogue::start(context.child("work"), "test", [9; 32]).await;
             let (catalogue, _, _disk) = started.expect("opens");
             for file in 0..200u8 {
-                catalogue.begin([file; 16], 1, Default::default()).await.expect("runs").expect("room");
+                catalogue.begin([file; 16], Default::default()).await.expect("runs").expect("room");
             }
             // The first 70 are running puts; none of the others can be finished.
             let (mut from, mut seen) = (0, Vec::new());

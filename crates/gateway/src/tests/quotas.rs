@@ -5,7 +5,10 @@ use super::{
     served::{Served, User},
     world::{Context, World, account, bytes, name_of, refusal, send},
 };
-use crate::access;
+use crate::{
+    access::{self, Access},
+    limits::TRANSFERS_PER_ACCOUNT,
+};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Runner as _, deterministic};
 use futures::future::join;
@@ -15,7 +18,15 @@ use posync_protocol::wire::{
 };
 use std::time::Duration;
 
-const KB: usize = 1_000;
+/// A size in blocks: a file counts as whole ones.
+const fn of(blocks: usize) -> usize {
+    blocks * 4096
+}
+
+/// The same, as use is shown.
+const fn shown(blocks: usize) -> u64 {
+    of(blocks) as u64
+}
 
 fn runner() -> deterministic::Runner {
     let limit = Some(Duration::from_secs(900));
@@ -55,33 +66,41 @@ async fn until_used(world: &World, user: &User, expected: (u64, u64, u64)) {
 fn a_put_beyond_the_quota_is_refused_at_its_start_with_what_is_used_and_what_to_do() {
     runner().start(|context| async move {
         let world = World::start(&context).await;
-        let served = serve(&context, &world, 300_000).await;
+        let served = serve(&context, &world, shown(300)).await;
         let (owner, user) = (served.dial(&key(0)).await, served.dial(&key(1)).await);
-        assert!(matches!(user.put("first", &bytes(200 * KB, 1)).await, Answer::Stored(_)));
-        assert_eq!(used(&user).await, (1, 200_000, 0));
+        assert!(matches!(user.put("first", &bytes(of(200), 1)).await, Answer::Stored(_)));
+        assert_eq!(used(&user).await, (1, shown(200), 0));
         // It is refused before a byte of it is sent.
-        let mut call = user.begin("second", 100 * KB + 1).await;
+        let mut call = user.begin("second", of(100) + 1).await;
         let said = refusal(&call.recv().await.expect("an answer"));
-        for part in ["100001 bytes", "200000 of the 300000", "remove files", "ask the gateway's owner"] {
+        for part in [
+            "409601 bytes does not fit: it counts as 413696",
+            "819200 of the 1228800",
+            "remove files",
+            "ask the gateway's owner",
+        ] {
             assert!(said.contains(part), "{part}: {said}");
         }
-        assert!(matches!(user.put("second", &bytes(100 * KB, 2)).await, Answer::Stored(_)), "just full");
-        assert!(refusal(&user.put("third", b"x").await).contains("300000 of the 300000"));
-        assert!(matches!(owner.put("large", &bytes(900 * KB, 3)).await, Answer::Stored(_)), "no quota");
+        assert!(matches!(user.put("second", &bytes(of(100), 2)).await, Answer::Stored(_)), "just full");
+        assert!(refusal(&user.put("third", b"x").await).contains("1228800 of the 1228800"));
+        assert!(matches!(owner.put("large", &bytes(of(900), 3)).await, Answer::Stored(_)), "no quota");
         let rows = rows(&owner).await;
-        let of = |seed| {
+        let row_of = |seed| {
             let row = rows.iter().find(|row| row.account == account(&key(seed))).expect("served");
             (row.quota, row.files, row.bytes, row.pending)
         };
-        assert_eq!((rows.len(), of(0), of(1)), (2, (None, 1, 900_000, 0), (Some(300_000), 2, 300_000, 0)));
+        assert_eq!(
+            (rows.len(), row_of(0), row_of(1)),
+            (2, (None, 1, shown(900), 0), (Some(shown(300)), 2, shown(300), 0))
+        );
         // What is removed counts until its space is freed.
         assert!(matches!(user.ask(Ask::Remove(name_of("first"))).await, Answer::Removed(_)));
-        assert_eq!(used(&user).await, (1, 300_000, 200_000));
-        assert!(refusal(&user.put("third", b"x").await).contains("200000 of them"));
-        until_used(&world, &user, (1, 100_000, 0)).await;
+        assert_eq!(used(&user).await, (1, shown(300), shown(200)));
+        assert!(refusal(&user.put("third", b"x").await).contains("819200 of them"));
+        until_used(&world, &user, (1, shown(100), 0)).await;
         // A file takes its old one's place when that is gone, not before.
-        assert!(matches!(user.put("second", &bytes(150 * KB, 4)).await, Answer::Stored(_)));
-        until_used(&world, &user, (1, 150_000, 0)).await;
+        assert!(matches!(user.put("second", &bytes(of(150), 4)).await, Answer::Stored(_)));
+        until_used(&world, &user, (1, shown(150), 0)).await;
     });
 }
 
@@ -89,15 +108,15 @@ fn a_put_beyond_the_quota_is_refused_at_its_start_with_what_is_used_and_what_to_
 fn of_two_puts_at_once_at_the_edge_of_a_quota_one_is_stored_and_one_refused() {
     runner().start(|context| async move {
         let world = World::start(&context).await;
-        let served = serve(&context, &world, 300_000).await;
+        let served = serve(&context, &world, shown(300)).await;
         let (one, other) = (served.dial(&key(1)).await, served.dial(&key(1)).await);
-        let (small, large) = (bytes(200 * KB, 1), bytes(200 * KB, 2));
+        let (small, large) = (bytes(of(200), 1), bytes(of(200), 2));
         let (first, second) = join(one.put("one", &small), other.put("other", &large)).await;
         let stored = [&first, &second].into_iter().filter(|answer| matches!(answer, Answer::Stored(_)));
         assert_eq!(stored.count(), 1, "{first:?} {second:?}");
         let refused = if matches!(first, Answer::Stored(_)) { &second } else { &first };
-        assert!(refusal(refused).contains("200000 of the 300000"));
-        until_used(&world, &one, (1, 200_000, 0)).await;
+        assert!(refusal(refused).contains("819200 of the 1228800"));
+        until_used(&world, &one, (1, shown(200), 0)).await;
     });
 }
 
@@ -105,15 +124,17 @@ fn of_two_puts_at_once_at_the_edge_of_a_quota_one_is_stored_and_one_refused() {
 fn a_put_that_fails_gives_its_reservation_back() {
     runner().start(|context| async move {
         let world = World::start(&context).await;
-        let served = serve(&context, &world, 9_000_000).await;
+        let served = serve(&context, &world, shown(2_200)).await;
         let user = served.dial(&key(1)).await;
-        for sent in [0, 100 * KB, 5_000 * KB] {
-            let mut call = user.begin("file", 9_000 * KB).await;
+        for sent in [0, of(25), of(1_225)] {
+            let mut call = user.begin("file", of(2_200)).await;
             for piece in bytes(sent, 1).chunks(64 << 10) {
                 send(&call, piece).await;
             }
-            world.until("it is reserved", async |_| used(&user).await == (0, 9_000_000, 9_000_000)).await;
-            assert!(refusal(&user.put("other", b"x").await).contains("9000000 of them"));
+            world
+                .until("it is reserved", async |_| used(&user).await == (0, shown(2_200), shown(2_200)))
+                .await;
+            assert!(refusal(&user.put("other", b"x").await).contains("9011200 of them"));
             call.send(&Ask::Cancel(Nothing {})).await.expect("it is connected");
             assert!(refusal(&call.recv().await.expect("an answer")).contains("was cancelled"));
             until_used(&world, &user, (0, 0, 0)).await;
@@ -123,32 +144,94 @@ fn a_put_that_fails_gives_its_reservation_back() {
 
 #[test]
 fn use_is_the_same_after_a_restart_and_a_lower_quota_harms_nothing_that_is_stored() {
-    let plain = bytes(200 * KB, 1);
+    let plain = bytes(of(200), 1);
     let ((), checkpoint) = runner().start_and_recover(|context| {
         let plain = plain.clone();
         async move {
             let world = World::start(&context).await;
-            let served = serve(&context, &world, 1_000_000).await;
+            let served = serve(&context, &world, shown(1_000)).await;
             let user = served.dial(&key(1)).await;
             assert!(matches!(user.put("file", &plain).await, Answer::Stored(_)));
-            assert!(matches!(user.put("gone", &bytes(300 * KB, 2)).await, Answer::Stored(_)));
+            assert!(matches!(user.put("gone", &bytes(of(300), 2)).await, Answer::Stored(_)));
             // Cut while one file is being freed and a put is under way.
-            let cut = user.begin("cut", 400 * KB).await;
+            let cut = user.begin("cut", of(400)).await;
             send(&cut, &bytes(64 << 10, 3)).await;
             assert!(matches!(user.ask(Ask::Remove(name_of("gone"))).await, Answer::Removed(_)));
-            assert_eq!(used(&user).await, (1, 900_000, 700_000));
+            assert_eq!(used(&user).await, (1, shown(900), shown(700)));
         }
     });
     deterministic::Runner::from(checkpoint).start(|context| async move {
         let world = World::start(&context).await;
-        let served = serve(&context, &world, 50_000).await;
+        let served = serve(&context, &world, shown(50)).await;
         let user = served.dial(&key(1)).await;
-        assert_eq!(used(&user).await, (1, 500_000, 300_000), "all but the put that was cut");
-        until_used(&world, &user, (1, 200_000, 0)).await;
-        assert!(refusal(&user.put("new", b"x").await).contains("200000 of the 50000"));
+        assert_eq!(used(&user).await, (1, shown(500), shown(300)), "all but the put that was cut");
+        until_used(&world, &user, (1, shown(200), 0)).await;
+        assert!(refusal(&user.put("new", b"x").await).contains("819200 of the 204800"));
         assert!(user.get("file").await.expect("it reads") == plain);
         assert!(matches!(user.ask(Ask::Remove(name_of("file"))).await, Answer::Removed(_)));
         until_used(&world, &user, (0, 0, 0)).await;
-        assert!(matches!(user.put("new", &bytes(50 * KB, 4)).await, Answer::Stored(_)));
+        assert!(matches!(user.put("new", &bytes(of(50), 4)).await, Answer::Stored(_)));
+    });
+}
+
+#[test]
+fn a_file_of_more_than_four_tebibytes_is_refused_before_a_byte_of_it_is_sent() {
+    runner().start(|context| async move {
+        let world = World::start(&context).await;
+        let served = serve(&context, &world, 1 << 60).await;
+        for user in [served.dial(&key(0)).await, served.dial(&key(1)).await] {
+            for length in [(4 << 40) + 1, (u32::MAX as usize) << 22, usize::MAX] {
+                let mut call = user.begin("huge", length).await;
+                let said = refusal(&call.recv().await.expect("an answer"));
+                assert!(said.contains(&length.to_string()) && said.contains("4 TiB"), "{said}");
+            }
+        }
+        assert!(world.shared.catalogue.jobs(0, 9).await.expect("runs").is_empty(), "nothing is left of them");
+    });
+}
+
+#[test]
+fn an_empty_file_and_a_file_of_a_byte_count_as_what_they_cost() {
+    runner().start(|context| async move {
+        let world = World::start(&context).await;
+        let served = serve(&context, &world, 3 * 4096).await;
+        let user = served.dial(&key(1)).await;
+        for (name, bytes) in [("empty", &b""[..]), ("a byte", b"x"), ("a block", &[7; 4096])] {
+            assert!(matches!(user.put(name, bytes).await, Answer::Stored(_)), "{name}");
+        }
+        assert_eq!(used(&user).await, (3, 3 * 4096, 0));
+        for bytes in [&b""[..], b"x"] {
+            assert!(refusal(&user.put("one more", bytes).await).contains("12288 of the 12288"));
+        }
+    });
+}
+
+#[test]
+fn a_user_that_takes_all_its_names_leaves_the_others_theirs() {
+    runner().start(|context| async move {
+        let world = World::start(&context).await;
+        let user = access::User::from(account(&key(1)));
+        let files = 2 * (TRANSFERS_PER_ACCOUNT + 3);
+        let access = Access::sharing(files, account(&key(0)), &[user]).expect("few");
+        let served = world.serve_access(&context, access).await;
+        let (owner, user) = (served.dial(&key(0)).await, served.dial(&key(1)).await);
+        for name in ["one", "two"] {
+            assert!(matches!(user.put(name, b"").await, Answer::Stored(_)), "{name}");
+        }
+        // A put under way has its name, and one that replaces a file needs none.
+        let mut call = user.begin("three", 9).await;
+        world.until("it has begun", async |_| used(&user).await.2 > 0).await;
+        let mut refused = user.begin("four", 0).await;
+        let said = refusal(&refused.recv().await.expect("an answer"));
+        assert!(said.contains("3 files") && said.contains("posync rm"), "{said}");
+        assert!(matches!(user.put("two", b"other bytes").await, Answer::Stored(_)), "it replaces one");
+        send(&call, b"its bytes").await;
+        assert!(matches!(call.recv().await.expect("an answer"), Answer::Stored(_)), "its name was reserved");
+        for name in ["one", "two", "three"] {
+            assert!(matches!(owner.put(name, b"").await, Answer::Stored(_)), "{name} of the owner");
+        }
+        // What is removed makes room again.
+        assert!(matches!(user.ask(Ask::Remove(name_of("one"))).await, Answer::Removed(_)));
+        assert!(matches!(user.put("four", b"").await, Answer::Stored(_)));
     });
 }

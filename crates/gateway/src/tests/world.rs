@@ -401,7 +401,11 @@ impl World {
         owner: Account,
         users: &[access::User],
     ) -> Served {
-        let access = Access::new(owner, users).expect("few");
+        self.serve_access(context, Access::new(owner, users).expect("few")).await
+    }
+
+    /// As [`Self::serve`], for the accounts of `access`.
+    pub(crate) async fn serve_access(&self, context: &Context, access: Access) -> Served {
         let service = Service { shared: self.shared.clone(), account: account(&gateway_key()), access };
         let service = Arc::new(service);
         let address = SocketAddr::from(([10, 1, 0, 1], 4000));

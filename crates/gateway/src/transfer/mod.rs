@@ -8,7 +8,7 @@ pub(crate) use get::{Reader, gather};
 pub(crate) use put::put;
 
 use crate::{
-    catalogue::{Claim, Stopped, Usage},
+    catalogue::{NoRoom, Stopped, Usage},
     coding,
 };
 use posync_protocol::{Account, wire::gateway::Refusal};
@@ -26,8 +26,8 @@ pub(crate) enum Error {
     /// A name that is empty or too long.
     #[error("a name holds 1 to 1024 bytes; give another name")]
     Name,
-    /// A file with more segments than can be numbered.
-    #[error("a file of {0} bytes is too long; split it")]
+    /// A file that is longer than a file may be.
+    #[error("a file of {0} bytes is too long: a file holds at most 4 TiB; split it")]
     Length(u64),
     /// A range that is not within the file: its offset, and the file's bytes.
     #[error("byte {0} lies outside a file of {1} bytes; ask for a range within it")]
@@ -66,13 +66,25 @@ pub(crate) enum Error {
     #[error("the file was removed or replaced while it was read; read it again")]
     Changed,
     /// The account would have more bytes here than its quota: bytes of the file, those that count for the
-    /// account, those among them that are pending, and the quota.
+    /// account, those among them that are pending, the quota, and the bytes that the file counts as.
     #[error(
-        "a file of {0} bytes does not fit: {1} of the {3} bytes that your account may have here are used, {2} \
-         of them by files under way or removed and not freed yet; remove files with `posync rm`, wait until \
-         their space is freed, or ask the gateway's owner to raise \"bytes\" of your account in its config.toml"
+        "a file of {0} bytes does not fit: it counts as {4}, and {1} of the {3} bytes that your account may have \
+         here are used, {2} of them by files under way or removed and not freed yet; remove files with `posync rm`, \
+         wait until their space is freed, or ask the gateway's owner to raise \"bytes\" of your account in its config.toml"
     )]
-    Quota(u64, u64, u64, u64),
+    Quota(u64, u64, u64, u64, u64),
+    /// The account has as many files as its share of the gateway's names, those under way included.
+    #[error(
+        "your account has {0} files here, those under way included, and may have no more: the accounts of a \
+         gateway share its names; remove files with `posync rm`, or store many small files as one archive"
+    )]
+    Names(u64),
+    /// The account has as many jobs as it may have before it begins another put.
+    #[error(
+        "{0} files of your account are under way, or removed and not freed yet, and an account may have no more; \
+         wait until their space is freed, which `posync status` shows, then send the file again"
+    )]
+    Jobs(u64),
     /// Too few operators have room: those that do, those needed, and what hinders the others.
     #[error(
         "{0} operators can take a shard now and a file needs {1} ({2}); try again in a minute, or see `posync providers`"
@@ -99,7 +111,7 @@ impl Error {
             Self::Stranger(_) => Refusal::NotServed,
             Self::Name | Self::Length(_) | Self::Range(..) | Self::NoPiece | Self::NoPut => Refusal::Request,
             Self::Operators(..) | Self::Unsigned(..) | Self::Unreadable(..) => Refusal::Providers,
-            Self::Full(_) | Self::Quota(..) => Refusal::Full,
+            Self::Full(_) | Self::Quota(..) | Self::Names(_) | Self::Jobs(_) => Refusal::Full,
             Self::Incomplete(..)
             | Self::Cancelled
             | Self::Gone
@@ -110,8 +122,15 @@ impl Error {
         }
     }
 
-    /// The refusal of a put that does not fit its account's quota.
-    fn quota(claim: &Claim, used: &Usage) -> Self {
-        Self::Quota(claim.bytes, used.bytes, used.pending, claim.quota.unwrap_or(u64::MAX))
+    /// The refusal of a put of `length` bytes that does not begin.
+    fn no_room(length: u64, quota: Option<u64>, why: NoRoom) -> Self {
+        match why {
+            NoRoom::Bytes(Usage { bytes, pending, .. }) => {
+                Self::Quota(length, bytes, pending, quota.unwrap_or(u64::MAX), coding::billed(length))
+            }
+            NoRoom::Names(names) => Self::Names(names),
+            NoRoom::Jobs(jobs) => Self::Jobs(jobs),
+            NoRoom::Full => Self::Full("too many files"),
+        }
     }
 }

@@ -12,7 +12,8 @@
 //!    for them, and the catalogue has this on disk. A put waits for no block and no seventh shard.
 //! 2. Dropping the future while segments are stored leaves a job that frees the space again, and repair
 //!    is notified of no segment of the file. Once the file is being recorded, the put completes.
-//! 3. A put reserves its bytes of its account's quota before anything else; one that fails gives them back.
+//! 3. A put reserves its bytes of its account's quota, and its name, before anything else; one that fails gives
+//!    both back.
 //! 4. Arriving bytes are kept in the caller's share of memory. Memory that all puts have in common
 //!    ([`crate::limits::CODING_BYTES_MAX`]) is taken when a segment is whole, never while the put waits
 //!    for its caller.
@@ -57,12 +58,18 @@ pub(crate) async fn put(
         return Err(Error::Name);
     }
     let segments = coding::segments(length).ok_or(Error::Length(length))?;
+    let claim = Claim {
+        owner: share.owner,
+        name: name.to_vec(),
+        bytes: length,
+        quota: share.quota,
+        names: share.names,
+    };
     let seed = shared.common.environment.random();
     let id: FileId = seed[..16].try_into().expect("sixteen of 32 bytes");
     let putting = shared.putting(id);
-    let claim = Claim { owner: share.owner, bytes: length, quota: share.quota };
-    let job = shared.catalogue.begin(id, segments, claim).await?;
-    let job = job.map_err(|used| Error::quota(&claim, &used))?;
+    let job = shared.catalogue.begin(id, claim).await?;
+    let job = job.map_err(|no| Error::no_room(length, share.quota, no))?;
     let ending = Ending(Arc::new(Fate::new(shared.clone(), id)));
     let coming = shared.expect(length);
     ready(shared, segments).await?;
@@ -295,7 +302,7 @@ mod tests {
             let (shared, mut heard) = Shared::new(account, catalogue, none);
             let (id, name) = ([3; 16], Bounded::new(b"a file".to_vec()).expect("short"));
             let putting = shared.putting(id);
-            let job = shared.catalogue.begin(id, 1, Claim::default()).await;
+            let job = shared.catalogue.begin(id, Claim::default()).await;
             let job = job.expect("runs").expect("room");
             let ending = Ending(Arc::new(Fate::new(shared.clone(), id)));
             ending.0.incomplete(0).await;

@@ -184,11 +184,11 @@ encoded! {
         account: Account,
         /// True if the gateway serves it now.
         listed: bool,
-        /// Maximum of plain bytes that its files may have together; none without one.
+        /// Maximum of bytes that its files may count as together; none without one.
         quota: Option<u64>,
         /// Number of its files.
         files: u64,
-        /// Plain bytes of its files, and those that are pending.
+        /// Bytes that its files count as, each in whole blocks of 4 KiB, and those that are pending.
         bytes: u64,
         /// Bytes of puts under way, and of removed files whose space is not freed yet.
         pending: u64,
