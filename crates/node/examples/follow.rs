@@ -144,7 +144,7 @@ fn deal(directory: &Path, parameters: Parameters) {
     }
 }
 
-/// Starts four authorities.
+/// Starts four authorities on ports of this machine.
 fn authorities(directory: &Path, transfers: u64) -> Vec<Authority> {
     let mut parameters = Parameters::LOCAL;
     parameters.block_ms =

@@ -74,6 +74,8 @@ fn follow(context: &deterministic::Context, world: &World, seed: u64) -> Task<()
         listen: SocketAddr::from(([10, 7, seed as u8, 1], 100)),
         page_cache_pages: 1_024,
         archive: false,
+        replayed_max: u64::MAX,
+        private: true,
     };
     context.child("follower").with_attribute("seed", seed).spawn(move |context| async move {
         let networks = (context.child("dialing"), context.child("listening"));
