@@ -1,3 +1,5 @@
+//! Learned nodes on disk and in a connection: what is kept, what is given up, and what is never dialled.
+
 use super::*;
 use crate::light::{Light, tests::Committee};
 use commonware_cryptography::{Signer as _, ed25519};
