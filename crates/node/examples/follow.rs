@@ -144,7 +144,7 @@ fn deal(directory: &Path, parameters: Parameters) {
     }
 }
 
-/// Starts four authorities on ports of this machine.
+/// Starts four authorities, each in a thread of its own.
 fn authorities(directory: &Path, transfers: u64) -> Vec<Authority> {
     let mut parameters = Parameters::LOCAL;
     parameters.block_ms =
