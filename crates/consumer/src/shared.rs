@@ -4,7 +4,7 @@ use crate::{
     agreement::{Common, OwnAgreement},
     agreements::{
         policy::egress_cost,
-        state::{Stage, is_ended},
+        state::{Stage, is_ended, patience},
     },
     catalogue::row::FileId,
     expected::{Coming, Expected},
@@ -229,8 +229,9 @@ impl Shared {
 
     /// The ledger's time, for the connections to providers.
     pub fn heights(&self) -> Heights {
-        let Parameters { round_blocks, .. } = self.parameters;
-        Heights { height: self.height.clone(), epoch_blocks: self.parameters.epoch_blocks(), round_blocks }
+        let (height, p) = (self.height.clone(), &self.parameters);
+        let (epoch_blocks, patience_blocks) = (p.epoch_blocks(), patience(p));
+        Heights { height, epoch_blocks, round_blocks: p.round_blocks, patience_blocks }
     }
 
     /// Round of the greatest certified height seen.

@@ -80,7 +80,7 @@ where
             dialed.map_err(|error| error.to_string())
         })
     });
-    let heights = Heights { height: Arc::default(), epoch_blocks: 40, round_blocks: 8 };
+    let heights = Heights { height: Arc::default(), epoch_blocks: 40, round_blocks: 8, patience_blocks: 160 };
     let account = Account::of(&key.public_key());
     let peer = Peer::new(account, dialer, Environment::new(context), heights.clone());
     peer.set_address(address);
@@ -180,11 +180,12 @@ fn a_signed_refusal_counts_only_as_the_answer_to_an_offer_of_that_agreement() {
             .await;
             let status = peer.status().await;
             assert!(matches!(status, Err(Error::Refused(..))), "{status:?}");
-            assert_eq!(peer.take_refusal(), None, "nothing was offered");
+            assert_eq!(peer.take_refusal(u64::MAX), None, "nothing was offered");
             let agreement = AgreementId { provider, slot: 9, opened: 1 };
             let put = peer.put(agreement, [3; 32], &Parcel::new(vec![5; 700]).expect("small")).await;
             assert!(matches!(put, Err(Error::Refused(..))), "{put:?}");
-            assert_eq!(peer.take_refusal().is_some(), counts, "the refusal names slot {named}");
+            assert_eq!(peer.take_refusal(4), None, "the ledger is not there yet");
+            assert_eq!(peer.take_refusal(5).is_some(), counts, "the refusal names slot {named}");
         }
     });
 }
