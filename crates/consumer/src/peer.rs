@@ -111,6 +111,8 @@ pub struct Heights {
     pub round_blocks: u64,
     /// Target time between two blocks.
     pub block: Duration,
+    /// Blocks for which a provider may answer and not sign a change before its shards move to others.
+    pub patience_blocks: u64,
 }
 
 impl Heights {
@@ -352,16 +354,17 @@ impl Peer {
         }
     }
 
-    /// Sends an offer: a shard, or a data set to sign. The answer is awaited for `patience` even if the
+    /// Sends an offer: a shard under an agreement, or a data set to sign. The answer is awaited for `patience` even if the
     /// caller is gone: a put does not wait for its last shards, and a provider that never answers must be
     /// noticed.
     async fn offer(
         self: &Arc<Self>,
         ask: impl Asks,
         patience: Duration,
-        place: Option<OwnedSemaphorePermit>,
+        placement: Option<(AgreementId, OwnedSemaphorePermit)>,
     ) -> Result<Answer, Error> {
         let (offered, peer) = (self.height(), self.clone());
+        let (placed, place) = placement.unzip();
         let (mut sender, receiver) = oneshot::channel();
         let owed = self.owed();
         self.environment.spawn(async move {
@@ -383,6 +386,9 @@ impl Peer {
                 Some(Ok(mut call)) => {
                     let answer = peer.environment.within(patience, call.recv()).await;
                     drop((call, place));
+                    if let (Some(Some(Answer::Refused(refused))), Some(placed)) = (&answer, placed) {
+                        peer.keep_refusal(refused, placed);
+                    }
                     peer.heard(offered, answer)
                 }
             };
@@ -470,15 +476,25 @@ impl Peer {
     fn refused(&self, refused: Refused) -> Error {
         let text = String::from_utf8_lossy(&refused.text).into_owned();
         *self.last_refusal.lock() = Some(text.clone());
-        if refused.signed.is_some() {
-            *self.refusal.lock() = refused.signed;
-        }
         Error::Refused(self.account, refused.reason, text)
     }
 
-    /// Takes the last signed refusal of a placement, to be submitted to the ledger.
-    pub(crate) fn take_refusal(&self) -> Option<RefusedPlacement> {
-        self.refusal.lock().take()
+    /// Keeps a signed refusal of a shard that was offered under the agreement `placed`. Of two, the one that was
+    /// signed at the lower height is kept: it can be submitted first.
+    pub(crate) fn keep_refusal(&self, refused: &Refused, placed: AgreementId) {
+        let of =
+            |signed: &RefusedPlacement| signed.provider == self.account && signed.agreement == Some(placed);
+        let Some(signed) = refused.signed.filter(of) else { return };
+        let mut kept = self.refusal.lock();
+        if kept.is_none_or(|kept| signed.height < kept.height) {
+            *kept = Some(signed);
+        }
+    }
+
+    /// Takes the signed refusal of a placement that is kept, if it was signed at `height` or below: the ledger refuses
+    /// one from its future.
+    pub(crate) fn take_refusal(&self, height: u64) -> Option<RefusedPlacement> {
+        self.refusal.lock().take_if(|kept| kept.height <= height)
     }
 
     /// Text of the provider's last refusal.
@@ -551,7 +567,7 @@ impl Peer {
     ) -> Result<(), Error> {
         let place = self.puts.clone().acquire_owned().await.expect("the semaphore is never closed");
         let offer = Offer { agreement, shard, parcel: parcel.clone() };
-        match self.offer(offer, PUT_TIMEOUT, Some(place)).await? {
+        match self.offer(offer, PUT_TIMEOUT, Some((agreement, place))).await? {
             Answer::Stored(name) if name == shard => Ok(()),
             _ => Err(self.wrong("it stored something else")),
         }

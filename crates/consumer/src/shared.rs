@@ -4,7 +4,7 @@ use crate::{
     agreement::{Common, OwnAgreement},
     agreements::{
         policy::egress_cost,
-        state::{Stage, is_ended},
+        state::{Stage, is_ended, patience},
     },
     catalogue::row::FileId,
     expected::{Coming, Expected},
@@ -230,12 +230,13 @@ impl Shared {
 
     /// The ledger's time, for the connections to providers.
     pub fn heights(&self) -> Heights {
-        let Parameters { round_blocks, block_ms, .. } = self.parameters;
+        let (height, p) = (self.height.clone(), &self.parameters);
         Heights {
-            height: self.height.clone(),
-            epoch_blocks: self.parameters.epoch_blocks(),
-            round_blocks,
-            block: Duration::from_millis(block_ms),
+            height,
+            epoch_blocks: p.epoch_blocks(),
+            round_blocks: p.round_blocks,
+            block: Duration::from_millis(p.block_ms),
+            patience_blocks: patience(p),
         }
     }
 

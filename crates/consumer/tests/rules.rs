@@ -52,6 +52,7 @@ fn view(world: &World) -> View {
         audit: world.get::<Audit>(Audit::key(&p)).unwrap_or_default(),
         reputation: world.get::<Reputation>(Reputation::key(&p)).expect("registered"),
         measured: None,
+        barred: false,
     }
 }
 

@@ -1,5 +1,10 @@
 //! Moves shards of draining agreements to agreements with the same provider that end later, or to other
-//! providers if this one leaves or has no room until late in the term.
+//! providers if this one leaves, signs no change any more, or has no room until late in the term.
+//!
+//! Invariants
+//! 1. A shard leaves its old agreement only after it is signed for under the new one.
+//! 2. A shard that was read and could not move waits before it is read again, each time for twice as long: reading it
+//!    costs egress, and a provider may refuse to take it.
 
 use crate::{
     agreement::{OwnAgreement, Room},
@@ -28,27 +33,68 @@ const MOVED_AT_ONCE: usize = 16;
 /// Time for a shard to be read, stored and signed for; a provider that never signs delays no other.
 const SHIFT_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Entries that are moving to a successor, by agreement and sequence number.
-#[derive(Clone, Default)]
-struct Moving(Arc<Mutex<BTreeSet<(u32, u64)>>>);
+/// Most times that the pause before an entry is read again doubles, from one look: about an hour.
+const DOUBLINGS: u32 = 12;
 
-struct Moved(Moving, (u32, u64));
+/// An entry: its agreement, and its sequence number.
+type Place = (u32, u64);
+
+#[derive(Default)]
+struct Moves {
+    /// Number of this look.
+    look: u64,
+    under_way: BTreeSet<Place>,
+    /// Entries that were read and did not move: how often, and the look at which they may be read again.
+    paused: BTreeMap<Place, (u32, u64)>,
+}
+
+/// Entries that are moving, or wait before they are read again.
+#[derive(Clone, Default)]
+struct Moving(Arc<Mutex<Moves>>);
+
+struct Moved(Moving, Place);
 
 impl Moving {
-    fn take(&self, entry: (u32, u64)) -> Option<Moved> {
+    /// Begins a look. Forgets the pauses of agreements that no longer drain.
+    fn look(&self, draining: &BTreeSet<u32>) {
         let mut all = self.0.lock();
-        all.insert(entry).then(|| Moved(self.clone(), entry))
+        all.look = all.look.saturating_add(1);
+        all.paused.retain(|(agreement, _), _| draining.contains(agreement));
+    }
+
+    fn take(&self, entry: Place) -> Option<Moved> {
+        let mut all = self.0.lock();
+        let pauses = all.paused.get(&entry).is_some_and(|(_, until)| all.look < *until);
+        (!pauses && all.under_way.insert(entry)).then(|| Moved(self.clone(), entry))
     }
 
     fn of(&self, agreement: u32) -> usize {
-        self.0.lock().range((agreement, 0)..=(agreement, u64::MAX)).count()
+        self.0.lock().under_way.range((agreement, 0)..=(agreement, u64::MAX)).count()
+    }
+}
+
+impl Moved {
+    /// Has the entry wait before it is read again.
+    fn pause(&self) {
+        let mut all = self.0.0.lock();
+        let look = all.look;
+        let (times, until) = all.paused.entry(self.1).or_default();
+        *until = look.saturating_add(1 << (*times).min(DOUBLINGS));
+        *times = times.saturating_add(1);
     }
 }
 
 impl Drop for Moved {
     fn drop(&mut self) {
-        self.0.0.lock().remove(&self.1);
+        self.0.0.lock().under_way.remove(&self.1);
     }
+}
+
+/// The reason why a shard did not move.
+struct Stays {
+    why: String,
+    /// True if it was read, which may have cost egress.
+    read: bool,
 }
 
 /// Moves shards of the gateway's draining agreements at each look.
@@ -70,6 +116,7 @@ fn drain(
     let p = &shared.parameters;
     let mut draining: Vec<&(Arc<OwnAgreement>, AgreementUsage)> =
         usages.iter().filter(|(_, s)| Stage::of(&s.row) == Stage::Draining).collect();
+    moving.look(&draining.iter().map(|(agreement, _)| agreement.number).collect());
     draining.sort_by_key(|(_, usage)| (usage.load, usage.number));
     let mut under_way: BTreeMap<Account, usize> = BTreeMap::new();
     for (agreement, _) in &draining {
@@ -95,15 +142,26 @@ fn drain(
             *count += 1;
             let (shared, old) = (shared.clone(), old.clone());
             shared.clone().common.environment.spawn(async move {
-                let _moved = moved;
                 let shifted = shift(&shared, &old, room, entry, leaves);
                 let shifted = shared.common.environment.within(SHIFT_TIMEOUT, shifted);
-                if let Err(why) = shifted.await.unwrap_or_else(|| Err("it takes too long".into())) {
+                let late = || Err(Stays { why: "it takes too long".into(), read: true });
+                if let Err(Stays { why, read }) = shifted.await.unwrap_or_else(late) {
                     tracing::debug!(why, "a shard is not renewed yet");
+                    if read {
+                        moved.pause();
+                    }
                 }
             });
         }
     }
+}
+
+/// The providers of the operator of a provider.
+fn same_operator(shared: &Shared, provider: &Account) -> Vec<Account> {
+    let all = shared.all_known();
+    let operator = all.get(provider).map(|known| known.operator.clone());
+    let of = all.into_iter().filter(|(_, known)| Some(&known.operator) == operator.as_ref());
+    of.map(|(account, _)| account).collect()
 }
 
 /// Room for a shard at an operator that holds no other shard of its segment.
@@ -119,6 +177,9 @@ async fn elsewhere(shared: &Shared, old: &OwnAgreement, entry: &Added) -> Result
     let (mut kept, mut avoided) = (accounts(false), accounts(true));
     kept.remove(&old.provider());
     avoided.insert(old.provider());
+    if old.refuses() {
+        avoided.extend(same_operator(shared, &old.provider()));
+    }
     let label = [&entry.file[..], &entry.segment.to_be_bytes()].concat();
     let rooms = shared.rooms(&label, 1, entry.bytes.into(), &kept, &avoided);
     rooms.into_iter().next().ok_or_else(|| "no other operator has room".into())
@@ -151,22 +212,24 @@ async fn shift(
     room: Option<Room>,
     entry: Added,
     late: bool,
-) -> Result<(), String> {
+) -> Result<(), Stays> {
+    let (unread, read) = (|why| Stays { why, read: false }, |why| Stays { why, read: true });
     let row = shared.catalogue.segment(entry.file, entry.segment).await;
-    let row = row.map_err(|stopped| stopped.to_string())?.ok_or("the shard's segment no longer exists")?;
+    let row = row.map_err(|stopped| unread(stopped.to_string()))?;
+    let row = row.ok_or_else(|| unread("the shard's segment no longer exists".into()))?;
     if row.holdings.len() >= HOLDINGS_MAX - SHARDS {
-        return Err("many copies of its segment wait to be taken out".into());
+        return Err(unread("many copies of its segment wait to be taken out".into()));
     }
     let room = match room {
         Some(room) => room,
-        None => elsewhere(shared, old, &entry).await?,
+        None => elsewhere(shared, old, &entry).await.map_err(unread)?,
     };
-    let _place = shared.mending.acquire().await.map_err(|error| error.to_string())?;
-    let bytes = bytes_of(shared, old, &entry, late).await?;
-    let unsigned = room.store(Added { moves: true, ..entry }, bytes).await.map_err(|e| e.to_string())?;
-    if !unsigned.signed().await {
-        return Err("the provider refused to sign".into());
+    let _place = shared.mending.acquire().await.map_err(|error| unread(error.to_string()))?;
+    let bytes = bytes_of(shared, old, &entry, late).await.map_err(read)?;
+    let unsigned = room.store(Added { moves: true, ..entry }, bytes).await;
+    if !unsigned.map_err(|error| read(error.to_string()))?.signed().await {
+        return Err(read("the provider refused to sign".into()));
     }
-    old.drop_entries(vec![entry.sequence]).await.map_err(|stopped| stopped.to_string())?;
+    old.drop_entries(vec![entry.sequence]).await.map_err(|stopped| unread(stopped.to_string()))?;
     Ok(())
 }

@@ -12,6 +12,7 @@ use crate::{
     placement::{Candidate, choose},
     repair::{
         Notice,
+        budget::Budget,
         suspects::{Grace, Suspects},
     },
     why::Recent,
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     pub repairs_open: AtomicU32,
     /// Providers that are suspected because they are silent.
     pub suspects: Suspects,
+    /// The egress that examinations of providers cost.
+    pub examinations: Budget,
     /// Times for which a suspect may be silent before its shards are rebuilt.
     pub grace: Grace,
     notices: mpsc::Sender<Notice>,
@@ -87,6 +90,7 @@ impl Shared {
             tails: Arc::new(Semaphore::new(TAILS_MAX)),
             repairs_open: AtomicU32::new(0),
             suspects: Suspects::default(),
+            examinations: Budget::default(),
             grace: Grace::of(&consumer.parameters),
             notices,
             putting: Mutex::default(),

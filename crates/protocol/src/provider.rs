@@ -198,6 +198,30 @@ pub(crate) fn update(working: &mut Working<'_>, signer: &Account, body: &UpdateP
     Ok(working.put(key, &provider)?)
 }
 
+/// Checks that a refusal cuts the declared capacity of its provider at `height`: it is recent, no earlier cut spent
+/// it, what was refused is within the declaration, and that exceeds what is sold.
+///
+/// # Errors
+/// `RefusalStale`, `RefusalBeyond`, `RefusalCut`.
+pub fn check_cut(
+    body: &RefusedPlacement,
+    provider: &Provider,
+    offer: &Offer,
+    height: u64,
+    parameters: &Parameters,
+) -> Result<(), Code> {
+    let age = height.checked_sub(body.height).ok_or(Code::RefusalStale)?;
+    let is_spent = body.height < provider.cut.max(provider.born);
+    if age > parameters.epoch_blocks() || is_spent {
+        return Err(Code::RefusalStale);
+    }
+    let free = offer.capacity[Class::Storage].saturating_sub(provider.sold[Class::Storage]);
+    if body.agreement.is_none() && body.leaves > free {
+        return Err(Code::RefusalBeyond);
+    }
+    if free == 0 { Err(Code::RefusalCut) } else { Ok(()) }
+}
+
 /// Lowers a provider's declared capacity to the leaves under contract, because it signed a refusal of a
 /// placement (PV-5). A refusal under an agreement is always within the declaration, because its quota is
 /// sold. A refusal that was signed before an earlier cut, or before the provider registered, is void.
@@ -209,19 +233,9 @@ pub(crate) fn cut(working: &mut Working<'_>, body: &RefusedPlacement) -> Result<
     let mut provider: Provider = working.need(provider_key, Code::ProviderUnknown)?;
     let key = Offer::key(&body.provider);
     let mut offer: Offer = working.kept(key)?;
-    let age = working.context.height.checked_sub(body.height).ok_or(Code::RefusalStale)?;
-    let is_spent = body.height < provider.cut.max(provider.born);
-    if age > working.context.parameters.epoch_blocks() || is_spent {
-        return Err(Code::RefusalStale.into());
-    }
+    let (height, parameters) = (working.context.height, &working.context.parameters);
+    check_cut(body, &provider, &offer, height, parameters)?;
     let (before, after) = (offer.capacity[Class::Storage], provider.sold[Class::Storage]);
-    let free = before.saturating_sub(after);
-    if body.agreement.is_none() && body.leaves > free {
-        return Err(Code::RefusalBeyond.into());
-    }
-    if free == 0 {
-        return Err(Code::RefusalCut.into());
-    }
     offer.capacity[Class::Storage] = after;
     provider.cut = working.context.height;
     working.put(provider_key, &provider)?;

@@ -21,6 +21,7 @@
 
 mod pace;
 mod part;
+mod reluctance;
 mod room;
 mod spread;
 pub mod state;
@@ -56,6 +57,7 @@ use posync_protocol::{
     record::Version,
     wire::provider::{Refusal, Slice},
 };
+use reluctance::Reluctance;
 use spread::Spread;
 use state::{Damaged, State};
 use std::{
@@ -79,8 +81,9 @@ const PAY_IDLE: Duration = Duration::from_millis(100);
 const PAY_PAUSE: Duration = Duration::from_secs(10);
 /// Pause after a request for a signature that failed.
 const SIGN_PAUSE: Duration = Duration::from_millis(500);
-/// Claims refused for good, in a row, after which the two sides disagree on the data set.
-const REFUSALS: u32 = 3;
+/// Divisor of the patience with a provider that answers and does not sign: after this part of it without an answer
+/// the patience begins anew.
+const ANSWERS_PART: u64 = 4;
 /// Pause before a provider that disagrees is asked again.
 const DISAGREE_PAUSE: Duration = Duration::from_secs(60);
 /// Requests for a refused claim before it is given up: the provider may hold as many versions above
@@ -151,8 +154,7 @@ pub struct OwnAgreement {
     looks: Mutex<Looks>,
     tries: AtomicU32,
     spread: Spread,
-    /// Claims in a row that the provider refused for good.
-    refusals: AtomicU32,
+    reluctance: Mutex<Reluctance>,
     meter: AsyncMutex<Meter>,
     trust: AtomicU64,
     owing: Notify,
@@ -186,7 +188,7 @@ impl OwnAgreement {
             looks: Mutex::default(),
             tries: AtomicU32::new(0),
             spread: Spread::default(),
-            refusals: AtomicU32::new(0),
+            reluctance: Mutex::default(),
             meter: AsyncMutex::new(Meter::resumed(paid.egress)),
             trust: AtomicU64::new(ONE),
             owing: Notify::new(),
@@ -224,7 +226,7 @@ impl OwnAgreement {
     ///
     /// # Errors
     /// [`Stopped`].
-    pub(crate) async fn set_terms(&self, change: impl FnOnce(&mut OwnAgreementRow)) -> Result<(), Stopped> {
+    pub async fn set_terms(&self, change: impl FnOnce(&mut OwnAgreementRow)) -> Result<(), Stopped> {
         let row = {
             let mut terms = self.terms.lock();
             change(&mut terms);
@@ -280,10 +282,11 @@ impl OwnAgreement {
         Ok(())
     }
 
-    /// True once provider and consumer disagree on the data set, as after a restored backup: the provider
-    /// will sign no more under this agreement.
-    pub(crate) fn disagrees(&self) -> bool {
-        self.refusals.load(Ordering::Acquire) >= REFUSALS
+    /// True once the provider signs no more changes of this agreement: it disagrees on the data set, as after a
+    /// restored backup, or has answered and not signed for as long as the patience lasts.
+    pub fn refuses(&self) -> bool {
+        let reluctance = self.reluctance.lock();
+        reluctance.disagrees() || reluctance.blocks() >= self.peer.heights().patience_blocks
     }
 
     /// True if the ledger has, or may come to have, a version of this agreement's data set.
@@ -377,26 +380,48 @@ impl OwnAgreement {
             Ok(signature) => {
                 self.signed(signature).await?;
                 self.spread().await;
+                Ok(())
             }
-            Err(error) if error.may_pass() || self.may_be_right(&error) => {
+            Err(error) => self.not_signed(&intent, error).await,
+        }
+    }
+
+    /// Handles a request for a signature over an intent that failed.
+    async fn not_signed(&self, intent: &Intent, error: Error) -> Result<(), Stopped> {
+        if self.answers(&error).await {
+            let gap = self.peer.heights().patience_blocks / ANSWERS_PART;
+            self.reluctance.lock().answered(self.peer.height(), gap, !intent.removes.is_empty());
+        }
+        match error {
+            error if error.may_pass() || self.may_be_right(&error) => {
                 tracing::debug!(%error, "a signature is late");
                 let pause = self.pause_after(&error);
                 self.common.environment.sleep(pause).await;
             }
-            Err(error) => {
+            error => {
                 tracing::warn!(%error, agreement = self.number, "a data set was not signed");
                 self.tries.store(0, Ordering::Release);
                 if matches!(error, Error::Refused(_, Refusal::Claim, _)) {
-                    self.refusals.fetch_add(1, Ordering::AcqRel);
+                    self.reluctance.lock().refused();
                 }
                 self.common.catalogue.withdraw(self.number, self.id).await?;
                 let refused = self.with_state(State::refuse);
                 refused.iter().for_each(|added| self.answer(&added.name, false));
-                let pause = if self.disagrees() { DISAGREE_PAUSE } else { SIGN_PAUSE };
+                let pause = if self.refuses() { DISAGREE_PAUSE } else { SIGN_PAUSE };
                 self.common.environment.sleep(pause).await;
             }
         }
         Ok(())
+    }
+
+    /// True if a provider that did not sign answered: with a refusal, with something wrong, or, where the signature is
+    /// late or the connection ended before it, to a small request.
+    async fn answers(&self, error: &Error) -> bool {
+        match error {
+            Error::Refused(..) | Error::Wrong(..) => true,
+            Error::Slow(_) | Error::Unreachable(..) => self.peer.status().await.is_ok(),
+            Error::Paced(_) => false,
+        }
     }
 
     /// True if a refused claim may still be right, so that it is asked for again. The provider may have
@@ -435,7 +460,7 @@ impl OwnAgreement {
     async fn signed(&self, signature: Signature) -> Result<(), Stopped> {
         let Some(agreed) = self.with_state(|state| state.sign(signature)) else { return Ok(()) };
         self.tries.store(0, Ordering::Release);
-        self.refusals.store(0, Ordering::Release);
+        self.reluctance.lock().signed(!agreed.removes.is_empty());
         let (claim, adds) = (agreed.claim, agreed.adds.clone());
         let Some(orphans) = self.common.catalogue.agreed(agreed).await? else {
             // The agreement is gone, and another one has its number: the signature is useless.

@@ -145,6 +145,20 @@ impl State {
         self.entries.values().filter(|entry| !entry.dropped).map(|entry| entry.added).collect()
     }
 
+    /// Leaves of the entries that are not marked for removal.
+    pub fn live_leaves(&self) -> u64 {
+        let removes =
+            self.intent.iter().flat_map(|intent| intent.removes.iter().map(|removed| removed.sequence));
+        let dropped = self.drops.iter().copied().chain(removes);
+        let of = |sequence| self.entries.get(&sequence).map_or(0, |entry| leaves(entry.added.bytes.into()));
+        self.held.saturating_sub(dropped.map(of).fold(0, u64::saturating_add))
+    }
+
+    /// True if a shard is on its way into the data set: its room is reserved, or its signature is awaited.
+    pub fn is_coming(&self) -> bool {
+        self.reserved > 0 || !self.queue.is_empty()
+    }
+
     /// True if any entry is not marked for removal.
     pub fn is_live(&self) -> bool {
         self.entries.values().any(|entry| !entry.dropped)

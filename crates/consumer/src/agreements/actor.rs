@@ -3,12 +3,13 @@
 
 use super::{
     alerts::alerts,
+    barred::Barred,
     opening::Asked,
     policy::{Policy, Posted, wanted},
+    reclaim::forget,
     settle::settle,
     state::{
-        AgreementUsage, Around, Stage, Step, View, failed_since, is_late, is_late_in_term, is_old, next,
-        passes,
+        AgreementUsage, Around, Lateness, Stage, Step, View, failed_since, is_late, is_old, judge, passes,
     },
     successor::{smallest, successor},
     survey::{Survey, details, posted, survey},
@@ -95,7 +96,9 @@ struct Seen {
     drain: Option<Drain>,
     providers: BTreeMap<Account, (View, Known)>,
     drawn: BTreeMap<Account, u32>,
-    late: BTreeMap<Account, u64>,
+    late: BTreeMap<Account, Lateness>,
+    /// Providers with which no room is opened.
+    barred: Barred,
     /// Agreements whose shards move to other providers.
     away: BTreeSet<u32>,
     /// Agreements with data that are near their end without a successor, and the epochs that are left.
@@ -147,7 +150,7 @@ impl Agreements {
         }
         // An agreement that was never used has no claims to submit.
         self.settle_some(OwnAgreement::is_used);
-        self.begin(Job::Refusals, |agreements, _| async move { agreements.bring_refusals().await });
+        self.bring_refusals(&seen.providers);
         if tick.is_multiple_of(SCRUB_TICKS) {
             self.ask_scrubs();
         }
@@ -161,12 +164,13 @@ impl Agreements {
         Ok(())
     }
 
-    /// Starts a job, unless it is under way or pauses after a refusal. The look does not wait for it.
-    fn begin<F>(self: &Arc<Self>, job: Job, work: impl FnOnce(Arc<Self>, Arc<Busy>) -> F)
+    /// Starts a job, unless it is under way or pauses after a refusal. The look does not wait for it. Returns true if
+    /// it starts.
+    pub(super) fn begin<F>(self: &Arc<Self>, job: Job, work: impl FnOnce(Arc<Self>, Arc<Busy>) -> F) -> bool
     where
         F: Future<Output = Result<(), Error>> + Send + 'static,
     {
-        let Some(busy) = self.upkeep.take(job, self.height()).map(Arc::new) else { return };
+        let Some(busy) = self.upkeep.take(job, self.height()).map(Arc::new) else { return false };
         let work = work(self.clone(), busy.clone());
         self.shared.common.environment.spawn(async move {
             let _busy = busy;
@@ -174,6 +178,7 @@ impl Agreements {
                 tracing::warn!(%error, ?job, "a job for an agreement failed; it is tried again");
             }
         });
+        true
     }
 
     pub(super) fn height(&self) -> u64 {
@@ -209,8 +214,9 @@ impl Agreements {
             let late = is_late(audit, height, self.parameters.deadline_blocks);
             let challenge = audit.challenge.map_or(0, |challenge| challenge.height);
             if late {
-                seen.late.insert(account, challenge);
-                self.shared.notice_surely(Notice::Late(account)).await;
+                if seen.late.entry(account).or_default().is_due(challenge, height) {
+                    self.shared.notice_surely(Notice::Late(account)).await;
+                }
             } else if seen.late.remove(&account).is_some() || passes(audit) {
                 self.regain(account, passes(audit));
             }
@@ -237,18 +243,14 @@ impl Agreements {
         let (mut usages, epoch) = (Vec::new(), self.epoch());
         let before = std::mem::take(&mut seen.idle);
         for agreement in self.shared.agreements() {
-            let load = agreement.with_state(|state| state.load());
-            let empty = agreement.with_state(|state| state.is_empty()) && agreement.waiting().is_none();
-            let live = agreement.with_state(|state| state.is_live());
             let (egress, number) = (agreement.egress().await, agreement.number);
-            let since = before.get(&number).filter(|(read, _)| empty && *read == egress);
+            let usage = AgreementUsage::of(&agreement, egress, epoch);
+            let since = before.get(&number).filter(|(read, _)| usage.empty && *read == egress);
             let since = since.map_or(epoch, |(_, since)| *since);
             seen.idle.insert(number, (egress, since));
             let idle = epoch.saturating_sub(since);
             let pace = before.get(&number).map_or(0, |(read, _)| egress.saturating_sub(*read));
-            let usage =
-                AgreementUsage { number, row: agreement.terms(), load, egress, pace, empty, live, idle };
-            usages.push((agreement.clone(), usage));
+            usages.push((agreement, AgreementUsage { pace, idle, ..usage }));
         }
         usages
     }
@@ -259,7 +261,13 @@ impl Agreements {
         let opening = self.upkeep.opening();
         let usages = self.usages(seen).await;
         let rows: Vec<AgreementUsage> = usages.iter().map(|(_, usage)| usage.clone()).collect();
-        let views = seen.providers.iter().map(|(account, (view, _))| (*account, view.clone())).collect();
+        let epoch = self.epoch();
+        seen.barred.look(&rows, epoch);
+        let view = |account: &Account, view: &View| View {
+            barred: seen.barred.holds(account, &rows, epoch),
+            ..view.clone()
+        };
+        let views = seen.providers.iter().map(|(account, (of, _))| (*account, view(account, of))).collect();
         let retired = self.retired.load(Ordering::Acquire);
         if !retired {
             let needed = self.needed.lock().clone();
@@ -319,9 +327,10 @@ impl Agreements {
             successor: holds && old && successor(),
             idle: !awaited && self.policy.is_idle(usage, &mine, epoch, &self.parameters),
             kept: self.kept.contains(&usage.number),
+            leaves: seen.providers.get(&provider).is_some_and(|(view, _)| view.provider.leaves_at != 0),
             egress_price: posted.prices[Class::Egress].price,
         };
-        let is_kept = matches!(Stage::of(&usage.row), Stage::Open | Stage::Draining) && usage.live;
+        let is_kept = matches!(Stage::of(&usage.row), Stage::Open | Stage::Draining) && usage.live > 0;
         let ends = is_kept && old && !around.successor;
         if ends {
             seen.ending.insert(usage.number, usage.row.end_epoch.saturating_sub(epoch));
@@ -332,21 +341,13 @@ impl Agreements {
                 "an agreement with data is near its end without a successor: no room at its provider, it is in \
                  jail or leaves, or there is no money; add money or providers before the epochs are over");
         }
-        let leaves = seen.providers.get(&provider).is_some_and(|(view, _)| view.provider.leaves_at != 0);
-        if is_kept && (leaves || !around.successor && is_late_in_term(&usage.row, epoch, &self.parameters)) {
+        let (step, away) = judge(usage, epoch, around, &self.policy, &self.parameters);
+        if away {
             seen.away.insert(usage.number);
         } else {
             seen.away.remove(&usage.number);
         }
-        match next(usage, epoch, around, &self.policy, &self.parameters) {
-            Step::Nothing | Step::TopUp(_)
-                if (seen.away.contains(&usage.number) || agreement.disagrees())
-                    && Stage::of(&usage.row) == Stage::Open =>
-            {
-                Step::Drain
-            }
-            step => step,
-        }
+        step
     }
 
     /// Locks more money for vouchers. The bytes read so far are paid first: vouchers redeemed before the
@@ -465,20 +466,7 @@ impl Agreements {
             );
             return Ok(());
         }
-        let held = agreement.close();
-        self.shared
-            .common
-            .catalogue
-            .erase_holdings(agreement.number, agreement.id, held.clone())
-            .await
-            .map_err(stopped)?;
-        agreement.set_terms(|row| row.stage = Stage::Gone as u8).await.map_err(stopped)?;
-        self.shared.remove_agreement(agreement.number);
-        for entry in held {
-            let notice = Notice::Incomplete { file: entry.file, segment: entry.segment };
-            self.shared.notice_surely(notice).await;
-        }
-        Ok(())
+        forget(&self.shared, agreement).await.map_err(stopped)
     }
 
     /// Submits claims that become due between two looks.
@@ -502,22 +490,6 @@ impl Agreements {
                 }
             });
         }
-    }
-
-    /// Submits signed refusals to the ledger, one per agreement and tick, if it would accept them.
-    async fn bring_refusals(&self) -> Result<(), Error> {
-        let height = self.shared.height.load(Ordering::Relaxed);
-        for agreement in self.shared.agreements() {
-            let Some(refused) = agreement.peer.take_refusal() else { continue };
-            let recent = height.abs_diff(refused.height) < self.parameters.epoch_blocks();
-            let own =
-                refused.provider == agreement.provider() && refused.check(&self.shared.common.chain).verify();
-            if recent && own {
-                let code = self.ledger.execute(Body::Refusal(refused)).await?;
-                tracing::warn!(provider = %refused.provider, ?code, "a provider refused within its declared capacity");
-            }
-        }
-        Ok(())
     }
 
     fn ask_scrubs(&self) {

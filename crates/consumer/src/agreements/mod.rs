@@ -9,9 +9,11 @@
 
 mod actor;
 mod alerts;
+pub mod barred;
 mod opening;
 pub mod policy;
 mod reclaim;
+mod refusals;
 mod settle;
 mod slots;
 pub mod state;
@@ -21,4 +23,5 @@ mod upkeep;
 
 pub use actor::{Agreements, Drain, start};
 pub use policy::Policy;
+pub use reclaim::forget;
 pub use successor::successor;

@@ -18,7 +18,7 @@
 //! 4. Renewing held data has no highest price but the account's balance; price limits apply to new data
 //!    alone.
 
-use super::state::{AgreementUsage, Stage, View, is_old, passes, takes_over};
+use super::state::{AgreementUsage, Stage, View, is_late_in_term, is_old, passes, takes_over};
 use crate::{agreement::state::leaves, limits::SHARD_BYTES};
 use posync_protocol::{
     Account, Amount, Class, PerClass, Units,
@@ -301,7 +301,7 @@ impl Policy {
         let storing: Vec<&&AgreementUsage> = live.iter().filter(|s| s.row.quota_leaves > 0).collect();
         let mut largest = storing.iter().map(|s| s.row.quota_leaves).max();
         let fresh = storing.iter().any(|s| !three_quarters(s.load, s.row.quota_leaves));
-        let moves: u64 = over.iter().map(|s| s.load).fold(0, u64::saturating_add);
+        let moves: u64 = over.iter().map(|s| s.live).fold(0, u64::saturating_add);
         let free: u64 = storing.iter().map(|s| room(s)).fold(0, u64::saturating_add);
         let needed = demand.min(AHEAD_LEAVES).saturating_add(moves);
         let short = needed.saturating_sub(free).max(homeless(mine, epoch, p));
@@ -372,12 +372,12 @@ fn room(usage: &AgreementUsage) -> u64 {
     free - free % leaves(SHARD_BYTES as u64)
 }
 
-/// Leaves under agreements that are over and for which their successors have no room.
+/// Leaves in force under agreements that are over and for which their successors have no room.
 fn homeless(mine: &[&AgreementUsage], epoch: u64, p: &Parameters) -> u64 {
-    let over: Vec<&&AgreementUsage> = mine.iter().filter(|s| s.load > 0 && !is_live(s, epoch, p)).collect();
+    let over: Vec<&&AgreementUsage> = mine.iter().filter(|s| s.live > 0 && !is_live(s, epoch, p)).collect();
     let takes = |new: &&&AgreementUsage| over.iter().all(|old| takes_over(&new.row, &old.row, epoch, p));
     let free = mine.iter().filter(takes).map(|s| room(s)).fold(0, u64::saturating_add);
-    over.iter().map(|s| s.load).fold(0u64, u64::saturating_add).saturating_sub(free)
+    over.iter().map(|s| s.live).fold(0u64, u64::saturating_add).saturating_sub(free)
 }
 
 /// The agreement that an opening results in at the posted prices.
@@ -423,12 +423,22 @@ pub fn wanted(
         let renews = |s: &&AgreementUsage| is_live(s, epoch, p) || s.row.end_epoch < end;
         let of = |s: &&AgreementUsage| s.row.id.provider == *account;
         let mine: Vec<_> = usages.iter().filter(of).filter(renews).collect();
-        let quotas = policy.openings(&mine, demand, epoch, p);
+        let bars = view.barred && !mine.iter().any(|s| s.live > 0 && is_late_in_term(&s.row, epoch, p));
+        let mut quotas = policy.openings(&mine, demand, epoch, p);
+        if bars {
+            // What it holds must stay readable.
+            let holds = mine.iter().any(|s| s.live > 0);
+            quotas.retain(|quota| holds && quota.leaves == 0);
+        }
         if quotas.is_empty() {
-            covered += 1;
+            covered += usize::from(!bars);
             continue;
         }
-        let opens = policy.pieces(view, &mine, &quotas, posted, p);
+        let opens = if bars {
+            policy.fit(Need::New, view, &quotas, posted, p)
+        } else {
+            policy.pieces(view, &mine, &quotas, posted, p)
+        };
         if !opens.is_empty() {
             let holds = mine.iter().any(|s| s.load > 0);
             missing.push((!needed.contains(account), !holds, mine.is_empty(), *account, opens));

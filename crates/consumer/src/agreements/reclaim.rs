@@ -4,7 +4,9 @@
 use super::{actor::Agreements, state::Stage};
 use crate::{
     agreement::OwnAgreement,
+    catalogue::Stopped,
     ledger::{Error, decode},
+    shared::{Notice, Shared},
 };
 use posync_protocol::{
     Bounded, Code,
@@ -25,6 +27,23 @@ fn turn<T>(mut all: Vec<T>, after: u32, number: impl Fn(&T) -> u32) -> Vec<T> {
     all.rotate_left(first);
     all.truncate(AT_ONCE);
     all
+}
+
+/// Forgets an agreement under which no shard is in force, and that is gone from the ledger or will be. What was
+/// held under it is no longer in any data set.
+///
+/// # Errors
+/// [`Stopped`].
+pub async fn forget(shared: &Shared, agreement: &OwnAgreement) -> Result<(), Stopped> {
+    let held = agreement.close();
+    let catalogue = &shared.common.catalogue;
+    catalogue.erase_holdings(agreement.number, agreement.id, held.clone()).await?;
+    agreement.set_terms(|row| row.stage = Stage::Gone as u8).await?;
+    shared.remove_agreement(agreement.number);
+    for entry in held {
+        shared.notice_surely(Notice::Incomplete { file: entry.file, segment: entry.segment }).await;
+    }
+    Ok(())
 }
 
 impl Agreements {
@@ -87,7 +106,7 @@ impl Agreements {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         account::{Consumer, Means},
@@ -106,7 +125,7 @@ mod tests {
     const ANY_KEY: &str = "93e02b6052719f607dacd3a088274f65596bd0d09920b61ab5da61bbdc7f5049334cf11213945d57e5ac7d055d042b7e\
                            024aa2b2f08f0a91260805272dc51051c6e47ad4fa403b02b4510b647ae3d1770bac0326a805bbefd48056c8c121bdb8";
 
-    fn means() -> Means {
+    pub(in crate::agreements) fn means() -> Means {
         let hex = |at: usize| u8::from_str_radix(&ANY_KEY[2 * at..2 * at + 2], 16).expect("hex");
         let parameters = Parameters::LOCAL;
         let node =

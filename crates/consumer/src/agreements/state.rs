@@ -2,8 +2,9 @@
 //! nothing.
 //!
 //! ```text
-//!   wanted ─► Opening ─► Open ──3/4 of the term, or idle──► Draining ──empty──► Closing ─► Gone
-//!                          └─ half of the voucher reserve used: top up, stays open
+//!   wanted ─► Opening ─► Open ──3/4 of the term, or idle──► Draining ──nothing in force──► Closing ─► Gone
+//!                          ├─ half of the voucher reserve used: top up, stays open
+//!                          └─ its provider signs no more ──► Draining, to other operators
 //! ```
 //!
 //! Invariants
@@ -13,14 +14,23 @@
 //!    provider leaves, or it has no successor by seven eighths of the term: then it drains to others.
 //! 3. An agreement is forgotten only after the redemption window, since vouchers stay good until then,
 //!    and only when no shard is in force under it: shards that cannot move are not given up on a date.
+//! 4. No provider can keep an agreement in force by signing no removal: a close needs no entry's signature.
 
 use super::policy::{Policy, egress_cost};
-use crate::catalogue::row::OwnAgreementRow;
+use crate::{agreement::OwnAgreement, catalogue::row::OwnAgreementRow};
 use posync_protocol::{
     Amount, Class,
     limits::{HISTORY, Parameters},
     record::{Audit, Measured, Offer, Provider, Reputation},
 };
+
+/// Epochs for which a provider may answer and sign nothing before its shards move to others: four days in production.
+const PATIENCE_EPOCHS: u64 = 4;
+/// Lower bound of that time, for the short epochs of a local network.
+const PATIENCE_LEAST_MS: u64 = 5 * 60 * 1_000;
+/// Pause after the first notice that a provider is late on a challenge, in blocks, and how often it doubles.
+const LATE_PAUSE_BLOCKS: u64 = 4;
+const LATE_DOUBLINGS: u32 = 16;
 
 /// The stage of an agreement's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +74,8 @@ pub struct View {
     pub reputation: Reputation,
     /// Its measured egress rates, if there are any.
     pub measured: Option<Measured>,
+    /// True if no room is opened with it ([`super::barred`]).
+    pub barred: bool,
 }
 
 /// Returns true if a provider passed at least nine tenths of its last [`HISTORY`] reads.
@@ -88,6 +100,30 @@ pub(crate) fn is_late(audit: &Audit, height: u64, deadline_blocks: u64) -> bool 
     audit.challenge.is_some_and(|challenge| height > challenge.height.saturating_add(deadline_blocks))
 }
 
+/// The notices of one provider's lateness. Each makes its holders read from it, which they pay for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lateness {
+    challenge: u64,
+    notices: u32,
+    due: u64,
+}
+
+impl Lateness {
+    /// Returns true if a notice is due at `height`, while the challenge of height `challenge` is late: at once, then
+    /// after a pause that doubles.
+    pub(crate) fn is_due(&mut self, challenge: u64, height: u64) -> bool {
+        if self.notices == 0 || self.challenge != challenge {
+            *self = Self { challenge, notices: 0, due: height };
+        }
+        let due = height >= self.due;
+        if due {
+            self.due = height.saturating_add(LATE_PAUSE_BLOCKS << self.notices.min(LATE_DOUBLINGS));
+            self.notices = self.notices.saturating_add(1);
+        }
+        due
+    }
+}
+
 /// The load and use of one agreement.
 #[derive(Clone, Debug)]
 pub struct AgreementUsage {
@@ -103,10 +139,35 @@ pub struct AgreementUsage {
     pub pace: u64,
     /// It holds no shard, and no change of it is under way or waits for the ledger.
     pub empty: bool,
-    /// A shard is in force under it, and may be readable nowhere else.
-    pub live: bool,
+    /// Leaves of the shards in force under it, which may be readable nowhere else.
+    pub live: u64,
+    /// A shard is on its way into it.
+    pub coming: bool,
+    /// It runs, and its provider answers and signs no change of it any more.
+    pub refuses: bool,
     /// Epochs for which it has been empty and was not read.
     pub idle: u64,
+}
+
+impl AgreementUsage {
+    /// The load and use of an agreement, of which vouchers sign for `egress` bytes, at `epoch`. It was not used since
+    /// the last look.
+    pub fn of(agreement: &OwnAgreement, egress: u64, epoch: u64) -> Self {
+        let row = agreement.terms();
+        let empty = agreement.with_state(|state| state.is_empty()) && agreement.waiting().is_none();
+        let (load, live, coming) =
+            agreement.with_state(|state| (state.load(), state.live_leaves(), state.is_coming()));
+        // One that is closed or over takes no change any more, and its provider is right to refuse it.
+        let runs = matches!(Stage::of(&row), Stage::Open | Stage::Draining) && !is_ended(&row, epoch);
+        let refuses = runs && agreement.refuses();
+        Self { number: agreement.number, row, load, egress, pace: 0, empty, live, coming, refuses, idle: 0 }
+    }
+}
+
+/// Blocks for which a provider may answer and sign nothing before its shards move to others.
+pub(crate) fn patience(p: &Parameters) -> u64 {
+    let least = PATIENCE_LEAST_MS.checked_div(p.block_ms).unwrap_or(0);
+    p.epoch_blocks().saturating_mul(PATIENCE_EPOCHS).max(least)
 }
 
 /// Returns true once three quarters of the term are over.
@@ -135,7 +196,7 @@ pub(crate) fn takes_over(new: &OwnAgreementRow, old: &OwnAgreementRow, epoch: u6
 
 /// The next step that an agreement needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
     /// No step is needed now.
     Nothing,
     /// Add this amount to its voucher reserve.
@@ -150,37 +211,59 @@ pub(crate) enum Step {
 
 /// Facts beside an agreement's own that decide its next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Around {
+pub struct Around {
     /// Its provider has another agreement, to which its shards can move.
     pub successor: bool,
     /// It can be closed ([`Policy::is_idle`]).
     pub idle: bool,
     /// A row that does not decode may describe shards under it, so an empty data set proves nothing.
     pub kept: bool,
+    /// Its provider leaves the network.
+    pub leaves: bool,
     /// The posted egress price, in grains per 2^20 bytes.
     pub egress_price: u64,
 }
 
-/// The next step of an agreement at `epoch`.
-pub(crate) fn next(
+/// The next step of an agreement at `epoch`, and true if its shards move to other providers: its provider leaves or
+/// signs nothing any more, or the term is nearly over without a successor. Late in the term a successor is better than
+/// nothing, whoever its provider is.
+pub fn judge(
     usage: &AgreementUsage,
     epoch: u64,
     around: Around,
     policy: &Policy,
     p: &Parameters,
-) -> Step {
+) -> (Step, bool) {
+    let stage = Stage::of(&usage.row);
+    let is_kept = matches!(stage, Stage::Open | Stage::Draining) && usage.live > 0;
+    let late = is_late_in_term(&usage.row, epoch, p);
+    let refuses = usage.refuses && !(late && around.successor);
+    let away = is_kept && (around.leaves || refuses || late && !around.successor);
+    match next(usage, epoch, around, policy, p) {
+        Step::Nothing | Step::TopUp(_) if (away || usage.refuses) && stage == Stage::Open => {
+            (Step::Drain, away)
+        }
+        step => (step, away),
+    }
+}
+
+/// The next step of an agreement at `epoch` that nothing drives away.
+fn next(usage: &AgreementUsage, epoch: u64, around: Around, policy: &Policy, p: &Parameters) -> Step {
     let row = &usage.row;
     let over = epoch >= row.end_epoch.saturating_add(p.redemption_epochs);
+    // Entries that are only to be removed are in force nowhere else, or nobody's. A shard that waits for a signature
+    // which is refused was never acknowledged.
+    let is_drained = usage.live == 0 && (!usage.coming || usage.refuses);
     match Stage::of(row) {
         Stage::Gone => Step::Nothing,
-        _ if over && !usage.live && around.kept => Step::Nothing,
-        _ if over && !usage.live => Step::Forget,
+        _ if over && usage.live == 0 && around.kept => Step::Nothing,
+        _ if over && usage.live == 0 => Step::Forget,
         // Shards in force move to other agreements even after the end of its own term.
         Stage::Closing if over => Step::Drain,
         Stage::Draining if over => Step::Nothing,
         Stage::Opening | Stage::Closing => Step::Nothing,
-        Stage::Draining if usage.empty && !around.kept => Step::Close,
-        Stage::Draining if usage.empty => Step::Nothing,
+        Stage::Draining if is_drained && !around.kept => Step::Close,
+        Stage::Draining if is_drained => Step::Nothing,
         // The move comes first: it must not wait for a top-up that the ledger may never accept.
         Stage::Open if around.idle && !around.kept || around.successor && is_old(row, epoch, p) => {
             Step::Drain
@@ -207,14 +290,14 @@ fn more(usage: &AgreementUsage, posted: u64, policy: &Policy) -> Option<Amount> 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use posync_protocol::{Account, AgreementId, record::Challenge};
 
     const P: Parameters = Parameters::LOCAL;
     const POSTED: u64 = 1_000_000;
 
-    fn usage_of(stage: Stage, end_epoch: u64) -> AgreementUsage {
+    pub(in crate::agreements) fn usage_of(stage: Stage, end_epoch: u64) -> AgreementUsage {
         let row = OwnAgreementRow {
             id: AgreementId { provider: Account([1; 32]), slot: 0, opened: 1 },
             stage: stage as u8,
@@ -225,7 +308,18 @@ mod tests {
             egress_price: POSTED,
             rate_egress: Default::default(),
         };
-        AgreementUsage { number: 0, row, load: 0, egress: 0, pace: 0, empty: true, live: false, idle: 0 }
+        AgreementUsage {
+            number: 0,
+            row,
+            load: 0,
+            egress: 0,
+            pace: 0,
+            empty: true,
+            live: 0,
+            coming: false,
+            refuses: false,
+            idle: 0,
+        }
     }
 
     #[test]
@@ -233,12 +327,14 @@ mod tests {
         let policy = Policy::of(&P);
         let open = || usage_of(Stage::Open, 720);
         let full = || AgreementUsage { load: 1 << 21, empty: false, ..open() };
-        let around = Around { successor: false, idle: false, kept: false, egress_price: POSTED };
+        let around =
+            Around { successor: false, idle: false, kept: false, leaves: false, egress_price: POSTED };
         let successor = Around { successor: true, ..around };
         let idle = Around { idle: true, ..around };
         let kept = Around { kept: true, ..around };
         let dropped = |stage| AgreementUsage { load: 9, empty: false, ..usage_of(stage, 720) };
-        let live = |stage| AgreementUsage { live: true, ..dropped(stage) };
+        let live = |stage| AgreementUsage { live: 9, ..dropped(stage) };
+        let coming = |usage| AgreementUsage { coming: true, empty: false, ..usage };
         let rows = [
             ("fresh", open(), 0, around, Step::Nothing),
             ("old without a successor", open(), 540, around, Step::Nothing),
@@ -246,12 +342,21 @@ mod tests {
             ("old and full", full(), 540, successor, Step::Drain),
             ("not old", full(), 539, successor, Step::Nothing),
             ("idle", open(), 0, idle, Step::Drain),
+            ("draining", live(Stage::Draining), 0, successor, Step::Nothing),
+            ("draining, all is dropped and unsigned", dropped(Stage::Draining), 0, around, Step::Close),
             (
-                "draining",
-                AgreementUsage { empty: false, ..usage_of(Stage::Draining, 720) },
+                "draining, a shard is still on its way into it",
+                coming(dropped(Stage::Draining)),
                 0,
-                successor,
+                around,
                 Step::Nothing,
+            ),
+            (
+                "draining, its provider refuses what is on its way into it",
+                AgreementUsage { refuses: true, ..coming(dropped(Stage::Draining)) },
+                0,
+                around,
+                Step::Close,
             ),
             ("drained", usage_of(Stage::Draining, 720), 0, around, Step::Close),
             ("closing", usage_of(Stage::Closing, 720), 700, around, Step::Nothing),
@@ -278,12 +383,72 @@ mod tests {
     }
 
     #[test]
+    fn who_signs_nothing_any_more_loses_its_shards_to_others_and_the_agreement_is_closed() {
+        let policy = Policy::of(&P);
+        let held = |stage| AgreementUsage { load: 9, live: 9, empty: false, ..usage_of(stage, 720) };
+        let refused = |stage| AgreementUsage { refuses: true, ..held(stage) };
+        let around =
+            Around { successor: false, idle: false, kept: false, leaves: false, egress_price: POSTED };
+        let successor = Around { successor: true, ..around };
+        for (what, usage, epoch, around, expected) in [
+            ("it signs", held(Stage::Open), 0, around, (Step::Nothing, false)),
+            ("it refuses", refused(Stage::Open), 0, around, (Step::Drain, true)),
+            ("it refuses while it drains", refused(Stage::Draining), 0, around, (Step::Nothing, true)),
+            ("to others, whatever it sells", refused(Stage::Draining), 600, successor, (Step::Nothing, true)),
+            (
+                "unless the term is nearly over",
+                refused(Stage::Draining),
+                630,
+                successor,
+                (Step::Nothing, false),
+            ),
+            ("it leaves", held(Stage::Open), 0, Around { leaves: true, ..around }, (Step::Drain, true)),
+            ("late without a successor", held(Stage::Open), 630, around, (Step::Drain, true)),
+            (
+                "nothing in force, it refuses",
+                AgreementUsage { live: 0, ..refused(Stage::Open) },
+                0,
+                around,
+                (Step::Drain, false),
+            ),
+            (
+                "and then",
+                AgreementUsage { live: 0, ..refused(Stage::Draining) },
+                0,
+                around,
+                (Step::Close, false),
+            ),
+        ] {
+            assert_eq!(judge(&usage, epoch, around, &policy, &P), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_provider_that_stays_late_is_reported_ever_less_often_and_anew_with_each_challenge() {
+        let mut lateness = Lateness::default();
+        let due = |lateness: &mut Lateness, challenge, heights: std::ops::Range<u64>| {
+            heights.filter(|height| lateness.is_due(challenge, *height)).collect::<Vec<_>>()
+        };
+        assert_eq!(due(&mut lateness, 100, 200..300), [200, 204, 212, 228, 260]);
+        assert_eq!(due(&mut lateness, 290, 300..310), [300, 304], "another challenge");
+        // A day in production.
+        let mut lateness = Lateness::default();
+        assert!(due(&mut lateness, 100, 161..86_500).len() < 20);
+    }
+
+    #[test]
+    fn the_patience_is_days_in_production_and_longer_than_every_pause_locally() {
+        assert_eq!(patience(&Parameters::PRODUCTION), 4 * 86_400);
+        assert_eq!(patience(&P) * P.block_ms, 300_000);
+    }
+
+    #[test]
     fn money_for_vouchers_is_added_at_half_while_that_costs_nothing() {
         let policy = Policy::of(&P);
         let used = |mib: u64| AgreementUsage { egress: mib << 20, ..usage_of(Stage::Open, 720) };
         // The whole quota costs 65.536 SYNC, 28 are locked: 28,000 MiB.
         let step = |mib, egress_price| {
-            let around = Around { successor: false, idle: false, kept: false, egress_price };
+            let around = Around { successor: false, idle: false, kept: false, leaves: false, egress_price };
             next(&used(mib), 0, around, &policy, &P)
         };
         let rest = Amount::sync(65_536).grains() / 1_000 - Amount::sync(28).grains();
@@ -295,7 +460,8 @@ mod tests {
         assert!(matches!(step(21_000, dearer), Step::TopUp(_)), "before there is none left");
         let mut whole = used(21_000);
         whole.row.voucher_reserve = Amount::sync(66);
-        let around = Around { successor: false, idle: false, kept: false, egress_price: POSTED };
+        let around =
+            Around { successor: false, idle: false, kept: false, leaves: false, egress_price: POSTED };
         assert_eq!(next(&whole, 0, around, &policy, &P), Step::Nothing, "all of the quota is covered");
     }
 
@@ -312,7 +478,7 @@ mod tests {
             empty: false,
             ..usage_of(Stage::Open, 720)
         };
-        let around = Around { successor: true, idle: false, kept: false, egress_price: dear };
+        let around = Around { successor: true, idle: false, kept: false, leaves: false, egress_price: dear };
         for epoch in 540..720 {
             assert_eq!(next(&old, epoch, around, &policy, &P), Step::Drain, "epoch {epoch}");
         }

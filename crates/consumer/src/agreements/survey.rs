@@ -107,7 +107,8 @@ pub(super) async fn details(
             let measured = decode::<Measured>(*measured)?;
             let reputation = decode::<Reputation>(*reputation)?.unwrap_or(Reputation::newborn(0));
             let known = known((&offer, &provider), &audit, &endpoint, &reputation);
-            survey.providers.insert(*account, (View { offer, provider, audit, reputation, measured }, known));
+            let view = View { offer, provider, audit, reputation, measured, barred: false };
+            survey.providers.insert(*account, (view, known));
         }
     }
     locate(environment, survey.providers.values_mut().map(|(_, known)| known)).await;

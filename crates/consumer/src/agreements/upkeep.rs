@@ -31,8 +31,8 @@ pub(super) enum Job {
     LookUp,
     /// Remove agreements that are over.
     Reclaim,
-    /// Submit signed refusals of providers.
-    Refusals,
+    /// Submit a signed refusal of a provider.
+    Refusal(Account),
 }
 
 #[derive(Default)]

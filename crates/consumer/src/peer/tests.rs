@@ -36,8 +36,7 @@ fn who_is_late_again_is_asked_last_for_longer_and_an_answer_forgives() {
 
 /// A link to a provider that accepts calls and answers none, until `answers` is set.
 async fn silent(context: &deterministic::Context, answers: Arc<AtomicBool>) -> (Arc<Peer>, Heights) {
-    let (key, address) = (PrivateKey::from_seed(1), SocketAddr::from(([127, 0, 0, 1], 9_000)));
-    let server = Server::<Provider, _>::new(move |call: Incoming<Provider>, _: Ask| {
+    linked(context, 9_000, move |call: Incoming<Provider>, _| {
         let answers = answers.clone();
         async move {
             if !answers.load(Ordering::Relaxed) {
@@ -45,7 +44,31 @@ async fn silent(context: &deterministic::Context, answers: Arc<AtomicBool>) -> (
             }
             drop(call.finish(&Answer::Stored([0; 32])).await);
         }
-    });
+    })
+    .await
+}
+
+/// A link to a provider that answers each request at once.
+async fn answering(
+    context: &deterministic::Context,
+    port: u16,
+    answer: impl Fn(Ask) -> Answer + Clone + Send + Sync + 'static,
+) -> (Arc<Peer>, Heights) {
+    linked(context, port, move |call: Incoming<Provider>, ask| {
+        let answer = answer.clone();
+        async move { drop(call.finish(&answer(ask)).await) }
+    })
+    .await
+}
+
+/// A link to a provider at `port` that treats each request with `handler`.
+async fn linked<F, Fut>(context: &deterministic::Context, port: u16, handler: F) -> (Arc<Peer>, Heights)
+where
+    F: Fn(Incoming<Provider>, Ask) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let (key, address) = (PrivateKey::from_seed(1), SocketAddr::from(([127, 0, 0, 1], port)));
+    let server = Server::<Provider, _>::new(handler);
     let listen = Listen::new(key.clone(), Provider::NAMESPACE, address);
     server.listen(context.child("server"), context, listen).await.expect("listens");
     let dialing = Arc::new(context.child("dialing"));
@@ -58,7 +81,8 @@ async fn silent(context: &deterministic::Context, answers: Arc<AtomicBool>) -> (
         })
     });
     let block = Duration::from_millis(250);
-    let heights = Heights { height: Arc::default(), epoch_blocks: 40, round_blocks: 8, block };
+    let heights =
+        Heights { height: Arc::default(), epoch_blocks: 40, round_blocks: 8, block, patience_blocks: 160 };
     let account = Account::of(&key.public_key());
     let peer = Peer::new(account, dialer, Environment::new(context), heights.clone());
     peer.set_address(address);
@@ -133,4 +157,37 @@ fn an_offer_is_a_put_on_the_wire() {
         assert_eq!(encoded, Ask::Put(put).encode().to_vec());
     }
     assert!(Parcel::new(vec![0; SHARD_BYTES_MAX as usize + 1]).is_none());
+}
+
+/// A signed refusal is evidence of a placement that was refused. A provider that sends one with every answer would
+/// have its consumers pay fees for nothing.
+#[test]
+fn a_signed_refusal_counts_only_as_the_answer_to_an_offer_of_that_agreement() {
+    deterministic::Runner::timed(Duration::from_secs(600)).start(|context| async move {
+        for (named, counts) in [(9, true), (8, false)] {
+            let provider = Account::of(&PrivateKey::from_seed(1).public_key());
+            let agreement = Some(AgreementId { provider, slot: named, opened: 1 });
+            let refused = RefusedPlacement {
+                provider,
+                consumer: Account([2; 32]),
+                agreement,
+                leaves: 1,
+                height: 5,
+                signature: [0; 64],
+            };
+            let (peer, _) = answering(&context, 9_100 + named as u16, move |_| {
+                let text = Bounded::new(b"full".to_vec()).expect("short");
+                Answer::Refused(Refused { reason: Refusal::Space, text, signed: Some(refused) })
+            })
+            .await;
+            let status = peer.status().await;
+            assert!(matches!(status, Err(Error::Refused(..))), "{status:?}");
+            assert_eq!(peer.take_refusal(u64::MAX), None, "nothing was offered");
+            let agreement = AgreementId { provider, slot: 9, opened: 1 };
+            let put = peer.put(agreement, [3; 32], &Parcel::new(vec![5; 700]).expect("small")).await;
+            assert!(matches!(put, Err(Error::Refused(..))), "{put:?}");
+            assert_eq!(peer.take_refusal(4), None, "the ledger is not there yet");
+            assert_eq!(peer.take_refusal(5).is_some(), counts, "the refusal names slot {named}");
+        }
+    });
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   late on a draw ─► does it serve us? no ─► suspected ─► silent for the grace period ─┐ beside it
 //!                                              └─ serves: nothing happened               │
-//!   failed draw ────► read of what it holds ─► what does not verify ─┐                    │
+//!   failed draw ────► reads of a few ───────► what does not verify ─┐                    │
 //!   failed read, its own scrub ──────────────► those shards ─────────┤ dropped            │
 //!                                                                    ▼                    ▼
 //!             segment queue ─► any 4 of 8 ─► the same shard ─► another operator ─► signed: in force,
@@ -19,6 +19,7 @@
 //! 4. At most [`crate::limits::REPAIRS_AT_ONCE`] segments are rebuilt at once.
 
 mod actor;
+pub(crate) mod budget;
 mod examine;
 mod reaper;
 mod rebuild;

@@ -1,6 +1,7 @@
 //! Rebuilds the positions of one segment that have no holder, or whose holder was silent for too long.
 
 use crate::{
+    agreement::Room,
     catalogue::{
         Stopped,
         row::{Added, SegmentRow},
@@ -27,18 +28,23 @@ pub(super) async fn rebuild(
     lost_by: BTreeSet<Account>,
 ) -> Result<Rebuilt, Stopped> {
     let Some(row) = shared.catalogue.segment(file, segment).await? else {
-        return Ok(Rebuilt { whole: true, positions: Vec::new() });
+        return Ok(Rebuilt { whole: true, ..Rebuilt::default() });
     };
     let missing = missing(&shared, &row);
     if missing.is_empty() {
-        return Ok(Rebuilt { whole: true, positions: Vec::new() });
+        return Ok(Rebuilt { whole: true, ..Rebuilt::default() });
     }
+    // Reading costs egress: nothing is read for a shard that nobody takes.
+    if room_for(&shared, (file, segment), &row, &lost_by).is_none() {
+        return Ok(Rebuilt::default());
+    }
+    let in_vain = Rebuilt { read: true, ..Rebuilt::default() };
     let _place = shared.mending.clone().acquire_owned().await.expect("the semaphore is never closed");
     let mut held = match gather(&shared, segment, &row).await {
         Ok(held) => held,
         Err(error) => {
             tracing::warn!(%error, segment, "a segment cannot be rebuilt now");
-            return Ok(Rebuilt::default());
+            return Ok(in_vain);
         }
     };
     let key = FileKey::derive(&shared.common.master, &file);
@@ -46,15 +52,15 @@ pub(super) async fn rebuild(
         Ok(shards) => shards,
         Err(error) => {
             tracing::error!(%error, segment, "a segment cannot be rebuilt");
-            return Ok(Rebuilt::default());
+            return Ok(in_vain);
         }
     };
-    let mut rebuilt = Rebuilt { whole: true, positions: Vec::new() };
+    let mut rebuilt = Rebuilt { whole: true, ..in_vain };
     for (position, shard) in shards.into_iter().enumerate().filter(|(position, _)| missing.contains(position))
     {
         let same = shard.name == row.names[position];
         let number = u8::try_from(position).expect("below eight");
-        if same && place(&shared, (file, segment), &row, number, shard, &lost_by).await {
+        if same && place(&shared, (file, segment), number, shard, &lost_by).await {
             rebuilt.positions.push(number);
         } else {
             rebuilt.whole = false;
@@ -83,12 +89,39 @@ fn missing(shared: &Shared, row: &SegmentRow) -> BTreeSet<usize> {
     row.open_positions().chain(shared.grace.overdue(&places(shared, row))).collect()
 }
 
+/// Room for a rebuilt shard of a segment with an operator that holds no other and lost none; warns if there is none.
+fn room_for(
+    shared: &Shared,
+    (file, segment): Task,
+    row: &SegmentRow,
+    lost_by: &BTreeSet<Account>,
+) -> Option<Room> {
+    if row.holdings.len() >= HOLDINGS_MAX - SHARDS {
+        tracing::warn!(
+            segment,
+            "many copies of a segment wait to be taken out at silent providers; it is tried again"
+        );
+        return None;
+    }
+    let accounts = |dropped: bool| -> BTreeSet<Account> {
+        let of = row.holdings.iter().filter(|holding| holding.dropped == dropped);
+        of.filter_map(|holding| Some(shared.agreement(holding.agreement)?.provider())).collect()
+    };
+    let avoided = &accounts(true) | lost_by;
+    let label = [&file[..], &segment.to_be_bytes()].concat();
+    let rooms = shared.rooms(&label, 1, row.shard_bytes(), &accounts(false), &avoided);
+    let room = rooms.into_iter().next();
+    if room.is_none() {
+        tracing::warn!(segment, "no operator has room for a rebuilt shard; it is tried again");
+    }
+    room
+}
+
 /// Stores a rebuilt shard with an operator that holds no other shard of the segment. A silent holder's
 /// shard is dropped in the commit that puts the new one in force. True if the position has a holder.
 async fn place(
     shared: &Arc<Shared>,
     (file, segment): Task,
-    row: &SegmentRow,
     position: u8,
     shard: Shard,
     lost_by: &BTreeSet<Account>,
@@ -100,25 +133,7 @@ async fn place(
         // Its holder answers again.
         return true;
     }
-    if now.holdings.len() >= HOLDINGS_MAX - SHARDS {
-        tracing::warn!(
-            segment,
-            "a segment has too many copies at silent providers that must be removed first; its \
-             repair is tried again"
-        );
-        return false;
-    }
-    let accounts = |dropped: bool| -> BTreeSet<Account> {
-        let of = now.holdings.iter().filter(|holding| holding.dropped == dropped);
-        of.filter_map(|holding| Some(shared.agreement(holding.agreement)?.provider())).collect()
-    };
-    let avoided = &accounts(true) | lost_by;
-    let label = [&file[..], &segment.to_be_bytes()].concat();
-    let rooms = shared.rooms(&label, 1, row.shard_bytes(), &accounts(false), &avoided);
-    let Some(room) = rooms.into_iter().next() else {
-        tracing::warn!(segment, "no operator has room for a rebuilt shard; it is tried again");
-        return false;
-    };
+    let Some(room) = room_for(shared, (file, segment), &now, lost_by) else { return false };
     let added = Added {
         file,
         segment,

@@ -1,7 +1,9 @@
 //! The segments that wait for repair, and the providers at fault. Decides only; moves no bytes.
 //!
 //! Invariants
-//! 1. A segment waits at most once; one that could not be repaired is tried again at the next tick.
+//! 1. A segment waits at most once; one that could not be repaired is tried again at the next tick. If its shards were
+//!    read in vain, which costs egress, it waits for twice as long each time, up to [`WAIT_MAX`] ticks, unless
+//!    something new is found missing.
 //! 2. A fault collects the shards that one provider lost until all of them are repaired; a later loss
 //!    is a new fault.
 //! 3. What is owed is known by segment, position and provider: a shard that is found missing twice is lost
@@ -12,6 +14,9 @@
 use crate::{catalogue::row::FaultRow, coding::FileId};
 use posync_protocol::Account;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Most ticks that a segment waits after its shards were read in vain: about nine minutes.
+const WAIT_MAX: u64 = 1 << 8;
 
 /// A segment to repair: its file and its number in the file.
 pub(crate) type Task = (FileId, u32);
@@ -42,7 +47,11 @@ struct Owed {
 #[derive(Default)]
 pub(crate) struct State {
     ready: VecDeque<Task>,
-    later: Vec<Task>,
+    /// Segments that could not be repaired, and the tick at which each is tried again.
+    later: BTreeMap<Task, u64>,
+    ticks: u64,
+    /// Ticks that a segment waited last after its shards were read in vain.
+    waits: BTreeMap<Task, u64>,
     known: BTreeSet<Task>,
     running: BTreeSet<Task>,
     again: BTreeSet<Task>,
@@ -59,6 +68,8 @@ pub(crate) struct Rebuilt {
     pub whole: bool,
     /// Positions that have a holder again.
     pub positions: Vec<u8>,
+    /// True if shards of the segment were read.
+    pub read: bool,
 }
 
 impl State {
@@ -66,9 +77,23 @@ impl State {
     pub(crate) fn push(&mut self, task: Task) {
         if self.running.contains(&task) {
             self.again.insert(task);
-        } else if self.known.insert(task) {
+        } else if self.known.insert(task) || self.later.remove(&task).is_some() {
             self.ready.push_back(task);
         }
+    }
+
+    /// Has a segment that could not be repaired wait.
+    fn put_off(&mut self, task: Task, rebuilt: &Rebuilt) {
+        let in_vain = rebuilt.read && rebuilt.positions.is_empty();
+        let wait = if in_vain {
+            let wait = self.waits.entry(task).or_default();
+            *wait = wait.saturating_mul(2).clamp(1, WAIT_MAX);
+            *wait
+        } else {
+            1
+        };
+        self.known.insert(task);
+        self.later.insert(task, self.ticks.saturating_add(wait));
     }
 
     /// Takes the next segment to repair.
@@ -89,11 +114,13 @@ impl State {
         self.running.remove(&task);
         self.known.remove(&task);
         let again = self.again.remove(&task);
+        if rebuilt.whole {
+            self.waits.remove(&task);
+        }
         if again {
             self.push(task);
         } else if !rebuilt.whole {
-            self.known.insert(task);
-            self.later.push(task);
+            self.put_off(task, rebuilt);
         }
         let mut owed = self.owed.remove(&task).unwrap_or_default();
         let whole = rebuilt.whole && !again;
@@ -117,9 +144,11 @@ impl State {
         earlier.iter().filter_map(|(who, shards)| self.repaired(who, *shards)).collect()
     }
 
-    /// Queues again the segments that could not be repaired.
+    /// Queues again the segments that could not be repaired and have waited.
     pub(crate) fn tick(&mut self) {
-        self.ready.extend(self.later.drain(..));
+        self.ticks = self.ticks.saturating_add(1);
+        let ticks = self.ticks;
+        self.ready.extend(self.later.extract_if(.., |_, due| *due <= ticks).map(|(task, _)| task));
     }
 
     /// Number of segments that wait or are being repaired.
@@ -219,7 +248,34 @@ mod tests {
     const B: Task = ([1; 16], 1);
 
     fn whole() -> Rebuilt {
-        Rebuilt { whole: true, positions: Vec::new() }
+        Rebuilt { whole: true, ..Rebuilt::default() }
+    }
+
+    #[test]
+    fn a_segment_that_was_read_in_vain_waits_longer_each_time_until_something_new_is_missing() {
+        let mut state = State::default();
+        let in_vain = Rebuilt { read: true, ..Rebuilt::default() };
+        let tried = |state: &mut State, rebuilt: &Rebuilt, ticks: std::ops::Range<u32>| {
+            let mut at = Vec::new();
+            for tick in ticks {
+                if let Some(task) = state.pop() {
+                    state.done(task, rebuilt);
+                    at.push(tick);
+                }
+                state.tick();
+            }
+            at
+        };
+        state.push(A);
+        assert_eq!(tried(&mut state, &in_vain, 0..40), [0, 1, 3, 7, 15, 31]);
+        state.push(A);
+        assert_eq!(tried(&mut state, &in_vain, 40..42), [40], "another of its shards is missing");
+        assert!(tried(&mut state, &in_vain, 42..3_000).len() > 10, "never for good");
+        state.push(A);
+        let free = Rebuilt::default();
+        assert_eq!(tried(&mut state, &free, 0..4), [0, 1, 2, 3], "what costs nothing is tried at each tick");
+        let some = Rebuilt { read: true, positions: vec![1], ..Rebuilt::default() };
+        assert_eq!(tried(&mut state, &some, 4..8), [4, 5, 6, 7], "it goes on");
     }
 
     #[test]
@@ -256,7 +312,7 @@ mod tests {
         let of = (number, row.lost, row.found_by, row.round);
         assert_eq!(of, (Some(9), 3, 1, 5), "the first finder counts");
         assert_eq!(state.owed(&A), [who].into(), "no rebuilt shard goes back to it");
-        let first = Rebuilt { whole: false, positions: vec![1] };
+        let first = Rebuilt { positions: vec![1], ..Rebuilt::default() };
         assert_eq!(figures(state.done(A, &first)), [(9, 3, 1)]);
         assert_eq!(figures(state.done(B, &whole())), [(9, 3, 2)], "or its file was removed");
         assert_eq!(figures(state.done(A, &whole())), [(9, 3, 3)]);
@@ -275,7 +331,7 @@ mod tests {
         state.lost(two, FoundBy::Read, 5, &[(A, 6)]);
         state.numbered(&two, 1);
         state.push(A);
-        let of_one = Rebuilt { whole: true, positions: vec![4] };
+        let of_one = Rebuilt { positions: vec![4], ..whole() };
         assert_eq!(figures(state.done(A, &of_one)), [(0, 1, 1)]);
         assert_eq!(state.pop(), Some(A));
         assert_eq!(figures(state.done(A, &whole())), [(1, 1, 1)]);
@@ -320,7 +376,7 @@ mod tests {
             state.numbered(&who, number);
         }
         assert_eq!(state.owed(&A), [one, two].into(), "no rebuilt shard goes back to either");
-        let repaired = Rebuilt { whole: false, positions: vec![4] };
+        let repaired = Rebuilt { positions: vec![4], ..Rebuilt::default() };
         assert_eq!(figures(state.done(A, &repaired)), [(0, 1, 1), (1, 1, 1)]);
         assert!(state.owed(&A).is_empty());
         state.lost(one, FoundBy::Late, 9, &[(B, 2)]);
@@ -339,7 +395,7 @@ mod tests {
         state.lost(two, FoundBy::Scrub, 5, &[(A, 4)]);
         state.numbered(&two, 1);
         state.push(A);
-        let repaired = Rebuilt { whole: true, positions: vec![4] };
+        let repaired = Rebuilt { positions: vec![4], ..whole() };
         assert_eq!(figures(state.done(A, &repaired)), [(0, 1, 1)]);
         assert_eq!(state.pop(), Some(A));
         assert_eq!(figures(state.done(A, &repaired)), [(1, 1, 1)]);

@@ -29,6 +29,9 @@ const SHORT_PART: u64 = 24;
 /// Lower bound of the grace period, for the short epochs of a local network: longer than every timeout.
 const WHOLE_LEAST: Duration = Duration::from_secs(120);
 const SHORT_LEAST: Duration = Duration::from_secs(60);
+/// Pause after the first read from a suspect, and how often it doubles.
+const READ_PAUSE: Duration = Duration::from_secs(2);
+const READ_DOUBLINGS: u32 = 16;
 /// A segment with at most this many holders free of suspicion is near the fewest that suffice.
 const NEAR: usize = DATA + 1;
 
@@ -81,6 +84,9 @@ impl Grace {
 struct Suspect {
     silent: Duration,
     was_trusted: bool,
+    /// Reads from it that it did not serve, and the silence at which the next one is due.
+    reads: u32,
+    due: Duration,
 }
 
 /// The suspected providers, each with the time for which it has been silent.
@@ -96,7 +102,8 @@ impl Suspects {
     pub(crate) fn suspect(&self, provider: Account, was_trusted: bool) -> bool {
         let mut all = self.lock();
         let is_new = !all.contains_key(&provider);
-        all.entry(provider).or_insert(Suspect { silent: Duration::ZERO, was_trusted });
+        let new = Suspect { silent: Duration::ZERO, was_trusted, reads: 0, due: Duration::ZERO };
+        all.entry(provider).or_insert(new);
         is_new
     }
 
@@ -114,7 +121,25 @@ impl Suspects {
     /// Resets the silence of a suspect that answers but cannot be read from for a reason of this gateway.
     /// It stays suspected until it serves.
     pub(crate) fn spare(&self, provider: &Account) {
-        self.lock().get_mut(provider).into_iter().for_each(|suspect| suspect.silent = Duration::ZERO);
+        let reset = |suspect: &mut Suspect| {
+            let next = suspect.due.saturating_sub(suspect.silent);
+            (suspect.silent, suspect.due) = (Duration::ZERO, next);
+        };
+        self.lock().get_mut(provider).into_iter().for_each(reset);
+    }
+
+    /// True if a suspect that answers is due to be read from. The next read is due after a pause that doubles, up to
+    /// `most`.
+    pub(crate) fn is_due(&self, provider: &Account, most: Duration) -> bool {
+        let mut all = self.lock();
+        let Some(suspect) = all.get_mut(provider) else { return false };
+        if suspect.silent < suspect.due {
+            return false;
+        }
+        let pause = READ_PAUSE.saturating_mul(1 << suspect.reads.min(READ_DOUBLINGS)).min(most);
+        suspect.due = suspect.silent.saturating_add(pause);
+        suspect.reads = suspect.reads.saturating_add(1);
+        true
     }
 
     /// Time for which a provider has been silent; `None` if it is not suspected.
@@ -186,6 +211,25 @@ mod tests {
         }
         let others = [Live, Live, Live, Live, Open, Open, Open, Open];
         assert!(suffice(&others, None), "a second holder is none of the four");
+    }
+
+    #[test]
+    fn a_suspect_that_serves_nothing_is_read_from_ever_less_often_and_at_least_at_the_longest_pause() {
+        let (suspects, who) = (Suspects::default(), Account([7; 32]));
+        assert!(!suspects.is_due(&who, secs(15)), "it is no suspect");
+        suspects.suspect(who, true);
+        let mut reads = Vec::new();
+        for second in 0..60 {
+            if suspects.is_due(&who, secs(15)) {
+                reads.push(second);
+            }
+            suspects.wait(secs(1));
+        }
+        assert_eq!(reads, [0, 2, 6, 14, 29, 44, 59]);
+        suspects.spare(&who);
+        assert!(!suspects.is_due(&who, secs(15)), "its silence begins anew, the pause does not");
+        suspects.wait(secs(14));
+        assert!(suspects.is_due(&who, secs(15)));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use commonware_runtime::{Clock as _, Runner as _, deterministic};
 use posync_consumer::agreements::policy::Quota;
 use posync_protocol::{
     Account, Hash,
+    limits::SLICE_BYTES,
     wire::provider::{Ask, Refusal},
 };
 use std::{collections::BTreeSet, time::Duration};
@@ -60,6 +61,10 @@ fn kept(world: &World, provider: usize) -> BTreeSet<Hash> {
     let live = agreements.iter().flat_map(|agreement| agreement.with_state(|state| state.live()));
     live.map(|entry| entry.name).collect()
 }
+
+/// Egress that examinations of a provider may cost in an epoch, however little it holds, and the slice that exceeds
+/// it.
+const MOST_BYTES: u64 = 17 * SLICE_BYTES;
 
 /// Notifies repair every second that these providers are late on a draw, as a look at the ledger does.
 fn late_at_every_look(world: &World, paused: &[usize]) -> commonware_runtime::Handle<()> {
@@ -221,6 +226,56 @@ fn whom_we_cannot_read_from_for_a_reason_of_ours_is_neither_suspected_nor_replac
         world.open_more(paused, Quota { leaves: 0, egress: 1 << 30 }).await;
         world.until("it serves", async |w| silent(w, paused).is_none()).await;
         assert_eq!(holders(&world, "file", 0).await, before);
+    });
+}
+
+/// Puts `count` files of 250,000 bytes, each with one slice at every holder. Returns the index of a provider and
+/// the number of shards that it holds.
+async fn put_slices(world: &World, count: u64) -> (usize, u64) {
+    for turn in 0..count {
+        world.put(&format!("file {turn}"), &bytes(250_000, turn)).await.expect("stored");
+    }
+    let last = format!("file {}", count - 1);
+    world.until("eight holders", async |w| whole(w, &last).await).await;
+    let index = index_of(world, &holders(world, &last, 0).await[0].1);
+    let held =
+        world.shared.agreements_with(&world.providers[index].account)[0].with_state(|s| s.live().len());
+    (index, held as u64)
+}
+
+#[test]
+fn a_provider_that_is_late_and_serves_is_paid_for_a_few_slices_and_not_for_one_at_each_look() {
+    run(|context| async move {
+        let world = World::start(&context).await;
+        let (index, _) = put_slices(&world, 1).await;
+        let before = holders(&world, "file 0", 0).await;
+        let late = late_at_every_look(&world, &[index]);
+        context.sleep(Duration::from_secs(600)).await;
+        late.abort();
+        let [signed, ..] = world.egress(index).await;
+        assert!(signed > 0, "it was looked at");
+        assert!(signed < MOST_BYTES, "{} slices were bought", signed / SLICE_BYTES);
+        assert_eq!(holders(&world, "file 0", 0).await, before, "it serves: nothing moves");
+    });
+}
+
+#[test]
+fn a_provider_whose_reads_are_found_missing_again_and_again_sells_a_few_slices_and_not_all_that_it_holds() {
+    run(|context| async move {
+        let world = World::start(&context).await;
+        let (index, held) = put_slices(&world, 64).await;
+        assert!(held > 32, "{held}");
+        let [before, ..] = world.egress(index).await;
+        let provider = world.providers[index].account;
+        for _ in 0..10 {
+            world.shared.notice_surely(Notice::Failed(provider)).await;
+            context.sleep(Duration::from_secs(30)).await;
+        }
+        let [signed, ..] = world.egress(index).await;
+        assert!(signed > before, "it was examined");
+        let bought = signed - before;
+        assert!(bought < MOST_BYTES, "{} slices of {held} shards were bought", bought / SLICE_BYTES);
+        assert!(world.shared.known(&provider).expect("known").trusted, "nothing was lost");
     });
 }
 

@@ -110,6 +110,11 @@ fn provider_key(index: usize) -> PrivateKey {
 /// The agreed rate in most tests: more than is ever read.
 const RATE: u64 = 1 << 40;
 
+/// The epoch in which an agreement ends: a later one ends later.
+const fn end_of(slot: u32) -> u64 {
+    700 + slot as u64
+}
+
 /// An agreement on the ledger: its number in the catalogue, and its quotas.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Opened {
@@ -134,7 +139,7 @@ fn terms_of(index: usize, slot: u32, opened: Opened) -> Terms {
         consumer: account(&gateway_key()),
         session_key: account(&session_key(&MASTER, agreement)),
         storage_key: account(&storage_key(&MASTER, agreement)),
-        end_epoch: 700,
+        end_epoch: end_of(slot),
         prices: PerClass::new(
             Pair { price: 10_000_000, slow: 10_000_000 },
             Pair { price: 1_000_000, slow: 1_000_000 },
@@ -249,7 +254,7 @@ pub(crate) struct World {
     pub(crate) share: Arc<Share>,
     pub(crate) providers: Vec<Provider>,
     pub(crate) ledger: Arc<Ledgered>,
-    versions: Versions,
+    pub(super) versions: Versions,
 }
 
 /// Switches and counters by which a test observes and controls the ledger.
@@ -522,20 +527,19 @@ pub(crate) fn name_of(name: &str) -> Name {
 }
 
 /// The load and egress of each agreement; `read` holds the egress at the look before.
-async fn usages(shared: &Shared, read: &mut BTreeMap<u32, u64>) -> Vec<AgreementUsage> {
+pub(super) async fn usages(shared: &Shared, read: &mut BTreeMap<u32, u64>) -> Vec<AgreementUsage> {
     let mut all = Vec::new();
     for agreement in shared.agreements() {
-        let (load, live) = agreement.with_state(|state| (state.load(), state.is_live()));
         let egress = agreement.egress().await;
+        let epoch = shared.parameters.epoch(shared.height.load(Ordering::Relaxed));
         let pace = egress - read.insert(agreement.number, egress).unwrap_or(egress);
-        let (number, row) = (agreement.number, agreement.terms());
-        all.push(AgreementUsage { number, row, load, egress, pace, empty: load == 0, live, idle: 0 });
+        all.push(AgreementUsage { pace, ..AgreementUsage::of(&agreement, egress, epoch) });
     }
     all
 }
 
 /// Opens one more agreement with a provider, on the ledger and at the gateway.
-async fn open(shared: &Arc<Shared>, versions: &Versions, index: usize, quota: Quota) {
+pub(super) async fn open(shared: &Arc<Shared>, versions: &Versions, index: usize, quota: Quota) {
     let slot = versions.lock().keys().filter(|(of, _)| *of == index).count() as u32;
     let mut opened = Opened { number: 0, leaves: quota.leaves, egress: quota.egress, rate: RATE };
     let added = shared.common.catalogue.add_agreement(row_of(index, slot, opened)).await;
@@ -550,7 +554,7 @@ fn row_of(index: usize, slot: u32, opened: Opened) -> OwnAgreementRow {
     OwnAgreementRow {
         id: AgreementId { slot, ..agreement_of(index) },
         stage: Stage::Open as u8,
-        end_epoch: 700,
+        end_epoch: end_of(slot),
         quota_leaves: opened.leaves,
         quota_egress: opened.egress,
         voucher_reserve: Amount::sync(100_000),

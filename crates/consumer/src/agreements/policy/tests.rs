@@ -1,5 +1,6 @@
 //! Quotas that follow the load, and their cost.
 
+mod barred;
 mod years;
 
 use super::*;
@@ -45,7 +46,8 @@ fn view() -> View {
         region: Bounded::default(),
     };
     let provider = Provider { bond: Amount::sync(1_000), ..Provider::default() };
-    View { offer, provider, audit: Audit::default(), reputation: Reputation::newborn(0), measured: None }
+    let (audit, reputation) = (Audit::default(), Reputation::newborn(0));
+    View { offer, provider, audit, reputation, measured: None, barred: false }
 }
 
 fn account(id: u8) -> Account {
@@ -63,7 +65,18 @@ fn usage_of(provider: u8, number: u32, leaves: u64, load: u64) -> AgreementUsage
         egress_price: P.prices[Class::Egress] as u64,
         rate_egress: Default::default(),
     };
-    AgreementUsage { number, row, load, egress: 0, pace: 0, empty: load == 0, live: load > 0, idle: 0 }
+    AgreementUsage {
+        number,
+        row,
+        load,
+        egress: 0,
+        pace: 0,
+        empty: load == 0,
+        live: load,
+        coming: false,
+        refuses: false,
+        idle: 0,
+    }
 }
 
 fn leaves_of(quotas: &[Quota]) -> Vec<u64> {

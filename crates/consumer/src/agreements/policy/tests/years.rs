@@ -1,7 +1,7 @@
 //! Held data over the terms of many agreements.
 
 use super::*;
-use crate::agreements::state::{Around, Step, is_late_in_term, next};
+use crate::agreements::state::{Around, Step, judge};
 
 /// A gateway's upkeep of its data over years: agreements with ten providers, by the production decisions
 /// of [`wanted`] and [`next`]; shards move as in [`super::super::renew`].
@@ -48,7 +48,7 @@ impl Years {
         self.all[to].load += moved;
         for at in [from, to] {
             let load = self.all[at].load;
-            (self.all[at].empty, self.all[at].live) = (load == 0, load > 0);
+            (self.all[at].empty, self.all[at].live) = (load == 0, load);
         }
     }
 
@@ -57,21 +57,19 @@ impl Years {
         let asked = wanted(&self.views, &BTreeSet::new(), &self.all, (&policy, 0), &posted, &P);
         for at in 0..self.all.len() {
             let it = self.all[at].clone();
-            let (old, open) = (is_old(&it.row, epoch, &P), Stage::of(&it.row) == Stage::Open);
+            let old = is_old(&it.row, epoch, &P);
             let successor =
                 old && self.holds(&it.row.id.provider) && self.successor(at, epoch, false).is_some();
-            let away = it.live && old && !successor && is_late_in_term(&it.row, epoch, &P);
             let around = Around {
                 successor,
                 idle: false,
                 kept: false,
+                leaves: false,
                 egress_price: posted.prices[Class::Egress].price,
             };
-            match next(&it, epoch, around, &policy, &P) {
+            let (step, away) = judge(&it, epoch, around, &policy, &P);
+            match step {
                 Step::Drain => self.all[at].row.stage = Stage::Draining as u8,
-                Step::Nothing | Step::TopUp(_) if away && open => {
-                    self.all[at].row.stage = Stage::Draining as u8
-                }
                 Step::Close => self.all[at].row.stage = Stage::Closing as u8,
                 Step::Forget => {
                     assert_eq!(it.load, 0, "epoch {epoch}: what is in force is forgotten");

@@ -1,0 +1,245 @@
+//! Agreements whose providers sign no removal, or take no shard that moves: what they cost, and how they end.
+
+use super::world::{Context, Verdict, World, bytes, holders, index_of, open, usages, whole};
+use crate::{
+    agreement::OwnAgreement,
+    agreements::{
+        Policy,
+        barred::Barred,
+        forget,
+        policy::{Posted, Quota, wanted},
+        state::{Around, Stage, Step, View, judge},
+        successor,
+    },
+    renew,
+    repair::{Notice, state::FoundBy},
+};
+use commonware_runtime::{Clock as _, Runner as _, deterministic};
+use posync_protocol::{
+    Account, Amount, Bounded, Class, PerClass,
+    limits::Parameters,
+    record::{Audit, Offer, Pair, Provider, Reputation},
+    wire::provider::{Ask, Refusal},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::Ordering,
+    time::Duration,
+};
+
+const P: Parameters = Parameters::LOCAL;
+/// Looks after which the ledger removes a closed agreement.
+const REDEEMED: u32 = 20;
+/// Blocks in a second.
+const BLOCKS: u64 = 4;
+
+fn run<Fut: Future<Output = ()>>(work: impl FnOnce(Context) -> Fut) {
+    let config = deterministic::Config::default().with_seed(1).with_timeout(Some(Duration::from_secs(1_200)));
+    deterministic::Runner::new(config).start(work);
+}
+
+/// A provider with room, as the ledger shows it.
+fn view(barred: bool) -> View {
+    let offer = Offer {
+        operator: [0; 32],
+        capacity: PerClass::new(1 << 23, 1 << 42, 0),
+        reserve: PerClass::all(0),
+        term_max: 720,
+        region: Bounded::default(),
+    };
+    let provider = Provider { bond: Amount::sync(100_000), ..Provider::default() };
+    let (audit, reputation) = (Audit::default(), Reputation::newborn(0));
+    View { offer, provider, audit, reputation, measured: None, barred }
+}
+
+fn posted(height: u64) -> Posted {
+    let prices = P.prices.map(|price: u128| Pair { price: price as u64, slow: price as u64 });
+    Posted { prices, balance: Amount::sync(1_000_000), height }
+}
+
+/// The account's task that keeps the agreements, on the ledger of these tests: once a second it opens, judges, moves
+/// and closes.
+async fn keep(world: &World) {
+    let (shared, versions) = (world.shared.clone(), world.versions.clone());
+    let accounts: Vec<Account> = world.providers.iter().map(|provider| provider.account).collect();
+    let (policy, drain) = (Policy::of(&P), renew::drainer(&shared));
+    shared.common.environment.clone().spawn(async move {
+        let (mut barred, mut read, mut closed) = (Barred::default(), BTreeMap::new(), BTreeMap::new());
+        loop {
+            let height = shared.height.fetch_add(BLOCKS, Ordering::Relaxed);
+            let epoch = P.epoch(height);
+            let rows = usages(&shared, &mut read).await;
+            barred.look(&rows, epoch);
+            let views = accounts.iter().map(|of| (*of, view(barred.holds(of, &rows, epoch)))).collect();
+            let wants = (&policy, shared.demand(10));
+            for (account, opens) in wanted(&views, &BTreeSet::new(), &rows, wants, &posted(height), &P) {
+                let index = accounts.iter().position(|of| *of == account).expect("one of ours");
+                for asked in opens {
+                    let (leaves, egress) = (asked.quota[Class::Storage], asked.quota[Class::Egress]);
+                    open(&shared, &versions, index, Quota { leaves, egress }).await;
+                }
+            }
+            let (mut all, mut away) = (Vec::new(), BTreeSet::new());
+            for usage in rows {
+                let agreement = shared.agreement(usage.number).expect("it was there");
+                let around = Around {
+                    successor: successor(&shared.consumer, &agreement, 0, epoch, &P).is_some(),
+                    idle: false,
+                    kept: false,
+                    leaves: false,
+                    egress_price: usage.row.egress_price,
+                };
+                let (step, is_away) = judge(&usage, epoch, around, &policy, &P);
+                if is_away {
+                    away.insert(usage.number);
+                }
+                let stage = |stage| agreement.set_terms(move |row| row.stage = stage as u8);
+                match step {
+                    Step::Drain => stage(Stage::Draining).await.expect("runs"),
+                    Step::Close => stage(Stage::Closing).await.expect("runs"),
+                    Step::Nothing if Stage::of(&usage.row) == Stage::Closing => {
+                        let looks: &mut u32 = closed.entry(usage.number).or_default();
+                        *looks += 1;
+                        if *looks == REDEEMED {
+                            forget(&shared.consumer, &agreement).await.expect("runs");
+                        }
+                    }
+                    _ => {}
+                }
+                all.push((agreement, usage));
+            }
+            drain(&all, &away, epoch);
+            shared.common.environment.sleep(Duration::from_secs(1)).await;
+        }
+    });
+}
+
+/// Number of agreements that were ever opened with a provider.
+fn opened(world: &World, index: usize) -> usize {
+    world.versions.lock().keys().filter(|(of, _)| *of == index).count()
+}
+
+fn held_bytes(agreement: &OwnAgreement) -> u64 {
+    agreement.with_state(|state| state.live()).iter().map(|entry| u64::from(entry.bytes)).sum()
+}
+
+/// Has provider `index` sign no removal for a reason.
+async fn refuse_removals(world: &mut World, index: usize, reason: Refusal) {
+    let judge = move |ask: &Ask| match ask {
+        Ask::Sign(sign) if !sign.removes.is_empty() => Verdict::Refuses(reason, "the parent is unknown"),
+        _ => Verdict::Answers,
+    };
+    world.judge([index], judge).await;
+}
+
+/// It would otherwise sell every shard again under a new agreement, be paid for what was removed, and hold the users'
+/// quotas.
+#[test]
+fn a_provider_that_signs_no_removal_sells_at_most_one_copy_and_keeps_nothing_pending() {
+    for reason in [Refusal::Claim, Refusal::Busy] {
+        run(move |context| async move {
+            let mut world = World::start(&context).await;
+            for file in 0..6 {
+                let name = format!("file {file}");
+                world.put(&name, &bytes(300_000, file)).await.expect("stored");
+                world.until("eight holders", async |w| whole(w, &name).await).await;
+            }
+            let provider = holders(&world, "file 0", 0).await[2].1;
+            let index = index_of(&world, &provider);
+            let agreement = world.shared.agreements_with(&provider)[0].clone();
+            let (copy, before) = (held_bytes(&agreement), agreement.egress().await);
+            refuse_removals(&mut world, index, reason).await;
+            for file in 0..2 {
+                let removed = world.shared.catalogue.remove(format!("file {file}").into_bytes()).await;
+                removed.expect("runs").expect("it was there");
+            }
+            keep(&world).await;
+            let freed = async |w: &World| w.shared.catalogue.jobs(0, 9).await.expect("runs").is_empty();
+            world.until("what was removed is pending no longer", freed).await;
+            let bought = agreement.egress().await - before;
+            assert!(bought < copy, "{bought} bytes of {copy} were bought");
+            context.sleep(Duration::from_secs(60)).await;
+            assert_eq!(opened(&world, index), 1, "no other agreement with it");
+            for file in 2..6 {
+                let name = format!("file {file}");
+                let moved = async |w: &World| {
+                    let holders = holders(w, &name, 0).await;
+                    holders.len() == 8 && holders.iter().all(|(_, holder, _)| *holder != provider)
+                };
+                world.until("others hold what it held", moved).await;
+                assert!(world.get(&name).await.expect("eight serve") == bytes(300_000, file));
+            }
+        });
+    }
+}
+
+/// Each look would read every shard again, at the price of egress.
+#[test]
+fn a_provider_that_takes_no_shard_that_moves_sells_a_few_copies_and_not_one_at_each_look() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        world.put("file", &bytes(300_000, 1)).await.expect("stored");
+        world.until("eight holders", async |w| whole(w, "file").await).await;
+        let provider = holders(&world, "file", 0).await[2].1;
+        let index = index_of(&world, &provider);
+        let old = world.shared.agreements_with(&provider)[0].clone();
+        let (copy, before) = (held_bytes(&old), old.egress().await);
+        world.open_more(index, Quota { leaves: 1 << 20, egress: 1 << 40 }).await;
+        old.set_terms(|row| row.stage = Stage::Draining as u8).await.expect("runs");
+        let judge = |ask: &Ask| match ask {
+            Ask::Put(_) => Verdict::Refuses(Refusal::Busy, "too much to do"),
+            _ => Verdict::Answers,
+        };
+        world.judge([index], judge).await;
+        keep(&world).await;
+        context.sleep(Duration::from_secs(300)).await;
+        let egress = async || {
+            let mut all = 0;
+            for agreement in world.shared.agreements_with(&provider) {
+                all += agreement.egress().await;
+            }
+            all - before
+        };
+        let bought = egress().await;
+        assert!(bought > 0, "it is asked to take it");
+        assert!(bought <= 10 * copy, "{bought} bytes, {copy} are held");
+        world.reconnect(index).await;
+        world.until("it takes it in time", async |_| held_bytes(&old) == 0).await;
+        assert!(world.get("file").await.expect("read") == bytes(300_000, 1));
+    });
+}
+
+/// Each try would read four shards again, at the price of egress.
+#[test]
+fn what_is_rebuilt_and_taken_by_nobody_is_read_ever_less_often() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        world.put("file", &bytes(300_000, 1)).await.expect("stored");
+        world.until("eight holders", async |w| whole(w, "file").await).await;
+        let provider = holders(&world, "file", 0).await[2].1;
+        let agreement = world.shared.agreements_with(&provider)[0].clone();
+        let lost = agreement.with_state(|state| state.live())[0];
+        let bought = async |world: &World| {
+            let mut all = 0;
+            for agreement in world.shared.agreements() {
+                all += agreement.egress().await;
+            }
+            all / u64::from(lost.bytes)
+        };
+        let before = bought(&world).await;
+        let judge = |ask: &Ask| match ask {
+            Ask::Put(_) => Verdict::Refuses(Refusal::Busy, "too much to do"),
+            _ => Verdict::Answers,
+        };
+        world.judge(0..10, judge).await;
+        let (sequences, found_by) = (vec![lost.sequence], FoundBy::Read);
+        world.shared.notice_surely(Notice::Lost { agreement: agreement.number, sequences, found_by }).await;
+        context.sleep(Duration::from_secs(300)).await;
+        let shards = bought(&world).await - before;
+        assert!((4..=50).contains(&shards), "{shards} shards were bought");
+        for index in 0..10 {
+            world.reconnect(index).await;
+        }
+        world.until("it is rebuilt in time", async |w| whole(w, "file").await).await;
+    });
+}
