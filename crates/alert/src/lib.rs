@@ -79,6 +79,8 @@ pub enum Kind {
     AgreementEnds,
     /// Rows of a gateway's catalogue do not decode.
     RowsSetAside,
+    /// The account of a gateway cannot pay for agreements that it needs.
+    MoneyShort,
 }
 
 /// A condition that an operator should act on.

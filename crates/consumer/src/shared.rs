@@ -19,7 +19,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -83,6 +83,7 @@ pub struct Shared {
     pub(crate) expected: Expected,
     /// Parameters of the network, from the genesis.
     pub parameters: Parameters,
+    unpaid: AtomicUsize,
     notices: mpsc::Sender<Notice>,
     agreements: Mutex<BTreeMap<u32, Arc<OwnAgreement>>>,
     known: Mutex<BTreeMap<Account, Known>>,
@@ -98,10 +99,21 @@ impl Shared {
             height: Arc::default(),
             expected: Expected::default(),
             parameters,
+            unpaid: AtomicUsize::new(0),
             notices,
             agreements: Mutex::default(),
             known: Mutex::default(),
         })
+    }
+
+    /// True while the account cannot pay for an agreement that it needs.
+    pub fn lacks_money(&self) -> bool {
+        self.unpaid.load(Ordering::Acquire) > 0
+    }
+
+    /// Notes the number of providers with which an agreement is needed and cannot be paid.
+    pub(crate) fn set_unpaid(&self, providers: usize) {
+        self.unpaid.store(providers, Ordering::Release);
     }
 
     /// Adds an agreement and wakes the puts that wait for one.

@@ -183,6 +183,9 @@ impl Shared {
                 _ if !known.takes => "suspended or in jail",
                 _ if !known.trusted => "late or failed at a read",
                 _ if silent => "silent when they were offered shards",
+                None if self.lacks_money() => {
+                    "without an open agreement, for which the gateway's account lacks money"
+                }
                 None => "without an open agreement",
                 Some(of) if of.load.saturating_add(leaves) > of.capacity => {
                     "full until another agreement opens"

@@ -8,7 +8,8 @@ use crate::{
     devnet::create::SUPPLY,
     failure::{Exit, Failure, Outcome},
     keys,
-    role::{GENESIS_FILE, KEY_FILE},
+    network::Role,
+    role::{GENESIS_FILE, KEY_FILE, settings::Settings},
     target,
 };
 use posync_node::{
@@ -47,6 +48,9 @@ pub(super) fn hold(
         let Some(peers) = seat.peers else { continue };
         let own = directory.join(&seat.name);
         let key = keys::create(&own.join(KEY_FILE), rng)?;
+        let mut settings = Settings::new(Role::Authority, &own);
+        settings.set("private", "true")?;
+        settings.write()?;
         let (advertise, service) = (peers.to_string(), seat.service.to_string());
         cards.push(card::write(&own, &key, &Places { advertise, egress: None, service, payout: None })?);
         authorities.push(keys::account(&key));

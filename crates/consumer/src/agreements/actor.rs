@@ -5,7 +5,7 @@ use super::{
     alerts::alerts,
     barred::Barred,
     opening::Asked,
-    policy::{Policy, Posted, wanted},
+    policy::{Policy, Posted, unpaid, wanted},
     reclaim::forget,
     settle::settle,
     state::{
@@ -269,10 +269,12 @@ impl Agreements {
         };
         let views = seen.providers.iter().map(|(account, (of, _))| (*account, view(account, of))).collect();
         let retired = self.retired.load(Ordering::Acquire);
+        let mut short = 0;
         if !retired {
             let needed = self.needed.lock().clone();
             let wants = (&self.policy, self.shared.demand(self.policy.providers));
             let all = wanted(&views, &needed, &rows, wants, &posted, &self.parameters);
+            short = unpaid(&views, &needed, &rows, wants, &posted, &self.parameters);
             for (account, opens) in all.into_iter().filter(|(account, _)| !opening.contains(account)) {
                 let held = views.get(&account).map_or(0, |view: &View| view.provider.slots);
                 self.begin(Job::Open(account), |agreements, busy| async move {
@@ -298,7 +300,8 @@ impl Agreements {
             self.step(of, step, &posted).await?;
         }
         let kept = rows.iter().filter(|usage| self.kept.contains(&usage.number));
-        let now = alerts(&seen.ending, &self.aside, kept.map(|usage| usage.row.end_epoch).min());
+        self.shared.set_unpaid(short);
+        let now = alerts(short, &seen.ending, &self.aside, kept.map(|usage| usage.row.end_epoch).min());
         self.alerts.watch(&mut seen.watch, &self.account.to_string(), Some(self.height()), now);
         if let Some(drain) = &seen.drain {
             drain(&usages, &seen.away, self.epoch());

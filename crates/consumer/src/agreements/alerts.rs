@@ -3,11 +3,25 @@
 use posync_alert::{Alert, Kind};
 use std::collections::BTreeMap;
 
-/// The alerts that hold now. `ending` are agreements with data that are near their end without a
+/// The alerts that hold now. `unpaid` is the number of providers with which an agreement is needed and the account
+/// cannot pay for it. `ending` are agreements with data that are near their end without a
 /// successor, with the epochs that are left; `aside` are the rows that do not decode; `ends` is the first
 /// epoch in which an agreement ends under which such rows may describe shards.
-pub(super) fn alerts(ending: &BTreeMap<u32, u64>, aside: &[String], ends: Option<u64>) -> Vec<Alert> {
+pub(super) fn alerts(
+    unpaid: usize,
+    ending: &BTreeMap<u32, u64>,
+    aside: &[String],
+    ends: Option<u64>,
+) -> Vec<Alert> {
     let mut alerts = Vec::new();
+    if unpaid > 0 {
+        alerts.push(Alert {
+            kind: Kind::MoneyShort,
+            what: format!("the account has too little money for agreements with {unpaid} providers"),
+            next: "send money to it; new files are refused once the open agreements are full".into(),
+            due: None,
+        });
+    }
     if let Some(left) = ending.values().min() {
         alerts.push(Alert {
             kind: Kind::AgreementEnds,
@@ -36,9 +50,10 @@ mod tests {
 
     #[test]
     fn what_may_be_lost_is_told_before_it_is() {
+        assert_eq!(alerts(3, &BTreeMap::new(), &[], None)[0].kind, Kind::MoneyShort);
         let kinds = |ending: &[(u32, u64)], aside: &[&str]| {
             let aside: Vec<String> = aside.iter().map(ToString::to_string).collect();
-            let all = alerts(&ending.iter().copied().collect(), &aside, Some(77));
+            let all = alerts(0, &ending.iter().copied().collect(), &aside, Some(77));
             all.into_iter().map(|alert| (alert.kind, alert.what, alert.due)).collect::<Vec<_>>()
         };
         assert_eq!(kinds(&[], &[]), []);

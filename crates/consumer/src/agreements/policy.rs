@@ -461,5 +461,19 @@ pub fn wanted(
     chosen.filter(|(_, opens)| !opens.is_empty()).collect()
 }
 
+/// The number of providers with which [`wanted`] would open an agreement if the account could pay for it, and does
+/// not.
+pub(crate) fn unpaid(
+    views: &BTreeMap<Account, View>,
+    needed: &BTreeSet<Account>,
+    usages: &[AgreementUsage],
+    wants: (&Policy, u64),
+    posted: &Posted,
+    p: &Parameters,
+) -> usize {
+    let count = |balance| wanted(views, needed, usages, wants, &Posted { balance, ..*posted }, p).len();
+    count(Amount::MAX).saturating_sub(count(posted.balance))
+}
+
 #[cfg(test)]
 mod tests;
