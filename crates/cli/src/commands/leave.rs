@@ -21,9 +21,10 @@ use crate::{
     session,
 };
 use commonware_cryptography::ed25519::PrivateKey;
+use futures::{StreamExt as _, stream};
 use posync_protocol::{
     Account, AgreementId, Amount, Body,
-    limits::{LEAF_BYTES, Parameters},
+    limits::{LEAF_BYTES, Parameters, READ_KEYS_MAX, SLOTS_MAX},
     operation::{CloseAlone, UpdateProvider},
     record::{Agreement, DataSet, Endpoint, Offer, Provider, Reputation, Usage},
 };
@@ -36,10 +37,8 @@ use std::{
     time::Duration,
 };
 
-/// Slots that are searched for agreements.
-const SLOTS_SEARCHED: u32 = 1 << 14;
-/// Slots that one question reads.
-const SLOTS_AT_ONCE: u32 = 32;
+/// Questions about slots that are asked at once.
+const PARTS_AT_ONCE: usize = 8;
 /// Agreements that one look ends; the next look goes on.
 const CLOSES_AT_ONCE: usize = 16;
 /// Time between two looks of `--wait`.
@@ -222,29 +221,39 @@ impl Leaving {
         Ok(State::Registered(Box::new(Seen { epoch, provider, offer, addresses, registered, held })))
     }
 
-    /// The agreements in the first slots, up to as many as the provider has.
+    /// The provider's agreements: slots are searched in order until as many are found as it has. Consumers choose
+    /// slots, and one may choose a high one.
     async fn held(&self, count: u32) -> Outcome<Vec<Held>> {
+        let starts = (0..SLOTS_MAX).step_by(READ_KEYS_MAX);
+        let mut parts = stream::iter(starts).map(|first| self.agreements_at(first)).buffered(PARTS_AT_ONCE);
         let mut held = Vec::new();
-        for first in (0..SLOTS_SEARCHED).step_by(SLOTS_AT_ONCE as usize) {
-            if held.len() >= count as usize {
-                break;
-            }
-            let slots = first..first + SLOTS_AT_ONCE;
-            let keys = slots.clone().map(|slot| Agreement::key(&self.account, slot)).collect();
-            let agreements = self.ledger.read_all::<Agreement>(keys).await?;
-            let keys = slots.clone().map(|slot| DataSet::key(&self.account, slot)).collect();
-            let data = self.ledger.read_all::<DataSet>(keys).await?;
-            let keys = slots.clone().map(|slot| Usage::key(&self.account, slot)).collect();
-            let usages = self.ledger.read_all::<Usage>(keys).await?;
-            for (((slot, agreement), data), usage) in slots.zip(agreements).zip(data).zip(usages) {
-                let leaves = data.as_ref().map_or(0, |data| data.current.leaves);
-                let is_empty = data.is_none_or(|data| data.current.leaves == 0 && data.next.is_none());
-                let (bytes, closing) =
-                    (leaves.saturating_mul(LEAF_BYTES), usage.and_then(|usage| usage.closing_epoch));
-                held.extend(agreement.map(|agreement| Held { slot, agreement, bytes, is_empty, closing }));
+        while held.len() < count as usize
+            && let Some(found) = parts.next().await
+        {
+            for (slot, agreement) in found? {
+                held.push(self.described(slot, agreement).await?);
             }
         }
         Ok(held)
+    }
+
+    /// The agreements in [`READ_KEYS_MAX`] slots from `first` on.
+    async fn agreements_at(&self, first: u32) -> Outcome<Vec<(u32, Agreement)>> {
+        let slots = (first..SLOTS_MAX).take(READ_KEYS_MAX);
+        let keys = slots.clone().map(|slot| Agreement::key(&self.account, slot)).collect();
+        let agreements = self.ledger.read_all::<Agreement>(keys).await?;
+        let found = slots.zip(agreements).filter_map(|(slot, agreement)| Some((slot, agreement?)));
+        Ok(found.collect())
+    }
+
+    async fn described(&self, slot: u32, agreement: Agreement) -> Outcome<Held> {
+        let data: Option<DataSet> = self.ledger.read(DataSet::key(&self.account, slot)).await?;
+        let usage: Option<Usage> = self.ledger.read(Usage::key(&self.account, slot)).await?;
+        let leaves = data.as_ref().map_or(0, |data| data.current.leaves);
+        let is_empty = data.is_none_or(|data| data.current.leaves == 0 && data.next.is_none());
+        let (bytes, closing) =
+            (leaves.saturating_mul(LEAF_BYTES), usage.and_then(|usage| usage.closing_epoch));
+        Ok(Held { slot, agreement, bytes, is_empty, closing })
     }
 
     fn describe(&self, state: &State) -> (Value, String) {
