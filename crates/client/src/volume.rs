@@ -291,4 +291,55 @@ mod tests {
         let refused = claim(&directory, &volume, &OWN, PARTITION);
         assert!(matches!(refused, Err(VolumeError::Damaged(_))), "{refused:?}");
     }
+
+    /// Set in the process that may mount.
+    const INSIDE: &str = "POSYNC_TEST_MAY_MOUNT";
+
+    #[test]
+    fn a_full_volume_with_the_members_data_is_used_and_marked_when_there_is_room() {
+        use std::process::Command;
+        let (_home, directory, volume) = member();
+        fs::create_dir(&volume).expect("made");
+        let mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none"];
+        if std::env::var_os(INSIDE).is_some() {
+            let mounted = Command::new(mount[0]).args(&mount[1..]).arg(&volume).status().expect("it starts");
+            assert!(mounted.success());
+            return on_a_full_volume(&directory, &volume);
+        }
+        let that_may_mount = || {
+            let mut command = Command::new("unshare");
+            command.args(["--user", "--map-root-user", "--mount"]);
+            command
+        };
+        if !that_may_mount().args(mount).arg(&volume).status().is_ok_and(|status| status.success()) {
+            eprintln!(
+                "NOT TESTED: this machine lets no user mount a volume (`unshare --user --mount` fails)"
+            );
+            return;
+        }
+        let mut inside = that_may_mount();
+        inside.arg(std::env::current_exe().expect("this test")).args(["--exact", "--nocapture"]);
+        inside
+            .arg("volume::tests::a_full_volume_with_the_members_data_is_used_and_marked_when_there_is_room");
+        let output = inside.env(INSIDE, "1").output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
+
+    fn on_a_full_volume(directory: &Path, volume: &Path) {
+        let ballast = volume.join("ballast");
+        let full = fs::write(&ballast, vec![1; 1 << 20]).expect_err("there is less room");
+        assert_eq!(full.kind(), ErrorKind::StorageFull);
+        let refused = claim(directory, volume, &OWN, PARTITION);
+        assert!(matches!(refused, Err(VolumeError::File(..))), "a first start needs room: {refused:?}");
+        fs::create_dir(volume.join("provider-books")).expect("takes no block");
+        fs::write(directory.join(PARAMETERS), b"from its first start").expect("writable");
+        for _ in 0..2 {
+            claim(directory, volume, &OWN, PARTITION).expect("its data is there");
+            assert!(!volume.join(MARK).exists() && !directory.join(RECORD).exists());
+        }
+        fs::remove_file(ballast).expect("there");
+        claim(directory, volume, &OWN, PARTITION).expect("there is room");
+        assert!(volume.join(MARK).exists() && directory.join(RECORD).exists());
+    }
 }
