@@ -28,6 +28,8 @@ mod usage;
 
 pub(crate) use index::Files;
 pub(crate) use index::Found;
+#[cfg(test)]
+pub use posync_consumer::catalogue::erase;
 pub use posync_consumer::catalogue::partitions;
 pub(crate) use posync_consumer::catalogue::{
     Agreed, Answers, Contents, Error, LoadedAgreement, Reply, Rows, Sender, Stopped, later,
