@@ -184,12 +184,20 @@ impl State {
 
     /// Takes what storage holds at the start: the applied height, and the newest view in a journal of votes.
     /// `None` if the journals may be lost.
+    ///
+    /// Consensus writes the votes of others to that journal too. So the view found is kept until the node signs,
+    /// and a kept one counts instead of what a later start finds.
     pub(super) fn begin(&mut self, applied: u64, journal: Option<Option<Place>>) {
         self.needed = self.needed.max(applied);
-        match journal {
-            Some(voted) => self.voted = self.voted.max(voted),
-            None => self.takes_votes_over = true,
+        let Some(found) = journal else {
+            self.takes_votes_over = true;
+            return;
+        };
+        let kept = self.secrets.kept_vote();
+        if kept.is_none() {
+            self.secrets.keep_vote(found);
         }
+        self.voted = self.voted.max(kept.unwrap_or(found));
     }
 
     /// The newest proposal of an authority, if one was seen since the start.
@@ -241,6 +249,11 @@ impl State {
     }
 
     fn turn(&mut self, standing: Standing) -> Option<Standing> {
+        match (&self.standing, &standing) {
+            (_, Standing::Signs) => self.secrets.release_vote(),
+            (Standing::Signs, Standing::Refused(_)) => self.secrets.keep_vote(self.voted),
+            _ => {}
+        }
         self.standing = standing.clone();
         Some(standing)
     }

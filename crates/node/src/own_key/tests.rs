@@ -216,6 +216,40 @@ fn a_vote_above_the_journal_is_another_process_or_an_old_copy() {
     }
 }
 
+/// Consensus writes the votes of others to the journal, also at a node that is refused: its views are no record of
+/// what this node signed.
+#[test]
+fn a_refused_node_is_refused_again_whatever_consensus_wrote_meanwhile() {
+    let net = Net::new();
+    let secrets = share(run_before(1, 1));
+    let start = |found: Place, other_stopped: bool| {
+        let mut state = net.state(&secrets, other_stopped);
+        state.begin(0, Some(Some(found)));
+        state.term(3, &net.members());
+        state.answered(&net.key(1), &at(0, Some([3, 12])), 0);
+        let standing = state.answered(&net.key(2), &at(0, None), 0).expect("decided");
+        (state, standing)
+    };
+    for found in [[3, 9], [3, 12], [3, 40]] {
+        let Standing::Refused(refusal) = start(found, false).1 else {
+            panic!("{found:?} is taken for a vote")
+        };
+        assert_eq!((refusal.own, refusal.seen), (Some([3, 9]), [3, 12]));
+    }
+    let (mut state, standing) = start([3, 40], true);
+    let Standing::Waits(from) = standing else { panic!("its operator stopped the other") };
+    assert_eq!(secrets.kept_vote(), Some(Some([3, 9])), "until it signs");
+    assert_eq!(state.term(from, &net.members()), Some(Standing::Signs));
+    assert_eq!(secrets.kept_vote(), None, "its own journal is the record again");
+    assert_eq!(start([from, 2], false).1, Standing::Signs);
+
+    // A second process shows itself while this one signs: its next starts compare with its own last vote.
+    let (mut state, _) = start([from, 2], false);
+    state.votes([from, 7]);
+    assert!(matches!(state.answered(&net.key(3), &at(0, Some([from, 8])), 0), Some(Standing::Refused(_))));
+    assert_eq!(secrets.kept_vote(), Some(Some([from, 7])));
+}
+
 #[test]
 fn another_process_is_noticed_by_its_vote_and_never_the_own_vote() {
     let net = Net::new();
