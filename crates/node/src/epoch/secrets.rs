@@ -32,10 +32,12 @@ const PROPOSED: &str = "proposed";
 const BEGUN: &str = "begun";
 /// Name of the entry for a wait ([`Wait`]).
 const WAITS: &str = "waits";
+/// Name of the entry for the last vote of a node that lost, or has not gained, its right to sign.
+const VOTED: &str = "voted";
 /// Entries that stay when shares are set aside: each can only keep the node from signing.
-const KEPT: [&str; 3] = [PROPOSED, BEGUN, WAITS];
+const KEPT: [&str; 4] = [PROPOSED, BEGUN, WAITS, VOTED];
 
-/// Term and view of a proposal.
+/// Term and view of a proposal or a vote.
 pub type Place = [u64; 2];
 
 /// A wait for whole terms in which the node signs nothing.
@@ -109,6 +111,27 @@ impl Secrets {
         }
         // Written over and not removed, so that a crash leaves the wait or its end.
         self.begin_wait(Wait { from: 0, newest: None });
+    }
+
+    /// The last vote as it was kept, itself `None` if there was none; `None` while the node signs, when its journal
+    /// of votes is the record.
+    pub(crate) fn kept_vote(&self) -> Option<Option<Place>> {
+        let [kept, term, view] = self.get::<[u64; 3]>(VOTED)?;
+        (kept > 0).then(|| (kept > 1).then_some([term, view]))
+    }
+
+    /// Keeps the last vote of a node that signs nothing. It is durable before this returns.
+    pub(crate) fn keep_vote(&self, vote: Option<Place>) {
+        let [term, view] = vote.unwrap_or_default();
+        self.put(VOTED, &[1 + u64::from(vote.is_some()), term, view].encode());
+    }
+
+    /// Gives the record back to the journal of votes, before the node signs the next one.
+    pub(crate) fn release_vote(&self) {
+        if self.kept_vote().is_some() {
+            // Written over and not removed: after a crash, an older vote would make the node refuse itself.
+            self.put(VOTED, &[0_u64; 3].encode());
+        }
     }
 
     /// Records that a node runs with these secrets, and so may sign.
