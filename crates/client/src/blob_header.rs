@@ -12,7 +12,7 @@
 //!
 //! Nothing here fails a start: what cannot be listed, read or written is logged and passed over.
 
-use crate::format_mark::replace;
+use crate::format_mark::replace_bytes;
 use commonware_cryptography::Crc32;
 use std::{
     fs::{self, File, OpenOptions},
@@ -130,7 +130,7 @@ fn keep(volume: &Path, path: &Path, header: &[u8; HEADER]) -> io::Result<()> {
         name.to_string_lossy().into_owned()
     };
     let kept = volume.join(format!("{}.{}.{KEPT}", name(path.parent()), name(Some(path))));
-    if kept.try_exists()? { Ok(()) } else { replace(&kept, header) }
+    if kept.try_exists()? { Ok(()) } else { replace_bytes(&kept, header) }
 }
 
 /// True for a whole header of another version: its checksum holds, and nothing follows it.
@@ -242,7 +242,7 @@ mod tests {
             fs::create_dir(at(partition)).expect("made");
         }
         for closed in ["own-closed", "lost+found"] {
-            fs::set_permissions(at(closed), fs::Permissions::from_mode(0)).expect("its owner's");
+            fs::set_permissions(at(closed), fs::Permissions::from_mode(0o000)).expect("its owner's");
         }
         let whole = ["own-a/01", "own-z/02"].map(at);
         whole.iter().for_each(|path| fs::write(path, &damaged).expect("writable"));

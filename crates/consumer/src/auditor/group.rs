@@ -275,8 +275,7 @@ mod tests {
     use posync_protocol::operation::Operation;
 
     /// Opens an account's catalogue anew, writes to it and ends it.
-    async fn use_once(context: &commonware_runtime::deterministic::Context, partition: &str) {
-        use commonware_runtime::Supervisor as _;
+    async fn use_once<E: Storage + Clock + Metrics + Spawner>(context: &E, partition: &str) {
         let opened = catalogue::start::<Nothing, _>(context.child("account"), partition, [1; 32]);
         let Started { catalogue, contents, loaded, disk } = opened.await.expect("opens");
         assert!(loaded.aside.is_empty(), "nothing is damaged");
@@ -287,7 +286,10 @@ mod tests {
     #[test]
     fn a_retired_account_leaves_nothing_behind_and_opens_empty_if_an_older_version_left_a_note() {
         use commonware_runtime::{Runner as _, Supervisor as _};
-        commonware_runtime::deterministic::Runner::default().start(|context| async move {
+        // A real disk keeps the note of a process that ended.
+        let home = tempfile::tempdir().expect("a directory");
+        let config = commonware_runtime::tokio::Config::default().with_storage_directory(home.path());
+        commonware_runtime::tokio::Runner::new(config).start(async |context| {
             let partition = of_group("auditor", 3);
             use_once(&context, &partition).await;
             let notes = format!("{partition}-catalogue-durable");
