@@ -240,6 +240,12 @@ fn an_old_journal_of_votes_is_refused_by_the_votes_alone() {
     an_old_journal_is_refused(&[false, false, false, false]);
 }
 
+/// The repair keeps the journal of votes, and so the comparison with it.
+#[test]
+fn an_old_journal_of_votes_is_refused_also_where_the_state_is_fetched_anew() {
+    an_old_journal_is_refused(&[true, true, false]);
+}
+
 /// Two of four machines got their directories back as they were an hour ago: the other two are no quorum, so no term
 /// ends. Each of the two starts with the height on which all agreed, and the network goes on with the same blocks.
 #[test]

@@ -183,11 +183,18 @@ impl Secrets {
         self.names().iter().any(|name| name.starts_with("share-"))
     }
 
+    /// The terms of which there is a share of the network key.
+    pub(crate) fn shares(&self) -> Vec<u64> {
+        self.names()
+            .iter()
+            .filter(|name| name.starts_with("share-"))
+            .filter_map(|name| epoch_of(name))
+            .collect()
+    }
+
     /// True if there is a share from a reshare, so the node has run before.
     pub(crate) fn has_later_share(&self) -> bool {
-        let later =
-            |name: &String| name.starts_with("share-") && epoch_of(name).is_some_and(|epoch| epoch > 0);
-        self.names().iter().any(later)
+        self.shares().iter().any(|term| *term > 0)
     }
 
     /// Moves shares, seeds and dealings to `aside`, so that the node signs nothing more. A table in memory

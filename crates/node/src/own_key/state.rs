@@ -137,6 +137,8 @@ pub(super) struct State {
     word: Word,
     /// True if the secrets hold neither a share nor a record: this node has lost what it signed.
     is_fresh: bool,
+    /// True if there was no share at the start: shares are set aside with the journals of votes.
+    has_lost_votes: bool,
     /// True if the record of the votes is lost, or does not cover what the others hold: then the votes in
     /// each other's first answer count as this node's own.
     takes_votes_over: bool,
@@ -174,8 +176,9 @@ impl State {
         let authorities: Vec<PublicKey> =
             genesis.authorities.iter().map(|authority| authority.key.clone()).collect();
         let is_fresh = secrets.proposed().is_none() && secrets.wait().is_none() && !secrets.has_share();
+        let has_lost_votes = !secrets.has_share();
         let takes_votes_over =
-            word.other_stopped || word.agreed.is_some() || secrets.wait().is_some() || !secrets.has_share();
+            word.other_stopped || word.agreed.is_some() || secrets.wait().is_some() || has_lost_votes;
         let newest = authorities.iter().map(|key| (Account::of(key), None)).collect();
         Self {
             chain: genesis.chain(),
@@ -183,6 +186,7 @@ impl State {
             secrets,
             word,
             is_fresh,
+            has_lost_votes,
             takes_votes_over,
             standing: Standing::Silent,
             members: None,
@@ -202,17 +206,16 @@ impl State {
         }
     }
 
-    /// Takes what storage holds at the start: the applied height, and the newest view in a journal of votes.
-    /// `None` if the journals may be lost.
+    /// Takes what storage holds at the start: the applied height, and the newest view in a journal of votes. Without
+    /// a share the journals may be lost, and nothing is compared with them.
     ///
     /// Consensus writes the votes of others to that journal too. So the view found is kept until the node signs,
     /// and a kept one counts instead of what a later start finds.
-    pub(super) fn begin(&mut self, applied: u64, journal: Option<Option<Place>>) {
+    pub(super) fn begin(&mut self, applied: u64, found: Option<Place>) {
         self.needed = self.needed.max(applied);
-        let Some(found) = journal else {
-            self.takes_votes_over = true;
+        if self.has_lost_votes {
             return;
-        };
+        }
         let kept = self.secrets.kept_vote();
         if kept.is_none() {
             self.secrets.keep_vote(found);

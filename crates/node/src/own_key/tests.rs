@@ -192,7 +192,7 @@ fn an_authority_that_lags_clears_no_key() {
 
     // One that was not heard of before and proves more makes the others search again, once.
     let mut state = net.state(&secrets, false);
-    state.begin(125, Some(None));
+    state.begin(125, None);
     state.term(3, &net.members());
     assert_eq!(state.answered(&net.key(2), &at(120, None), 0), None, "this node itself is above");
     assert_eq!(state.answered(&net.key(1), &at(130, None), 0), None);
@@ -212,7 +212,7 @@ fn a_vote_above_the_journal_is_another_process_or_an_old_copy() {
         [(Some([3, 9]), [3, 9], true), (Some([3, 9]), [3, 10], false), (None, [2, 1], false)]
     {
         let mut state = net.state(&share(run_before(1, 1)), false);
-        state.begin(0, Some(journal));
+        state.begin(0, journal);
         state.term(3, &net.members());
         state.answered(&net.key(1), &at(0, Some(seen)), 0);
         let standing = state.answered(&net.key(2), &at(0, None), 0).expect("decided");
@@ -232,7 +232,7 @@ fn a_refused_node_is_refused_again_whatever_consensus_wrote_meanwhile() {
     let secrets = share(run_before(1, 1));
     let start = |found: Place, other_stopped: bool| {
         let mut state = net.state(&secrets, other_stopped);
-        state.begin(0, Some(Some(found)));
+        state.begin(0, Some(found));
         state.term(3, &net.members());
         state.answered(&net.key(1), &at(0, Some([3, 12])), 0);
         let standing = state.answered(&net.key(2), &at(0, None), 0).expect("decided");
@@ -262,7 +262,7 @@ fn a_refused_node_is_refused_again_whatever_consensus_wrote_meanwhile() {
 fn another_process_is_noticed_by_its_vote_and_never_the_own_vote() {
     let net = Net::new();
     let mut state = net.state(&share(run_before(1, 1)), false);
-    state.begin(0, Some(Some([3, 9])));
+    state.begin(0, Some([3, 9]));
     state.term(3, &net.members());
     state.answered(&net.key(1), &at(0, Some([3, 9])), 0);
     assert_eq!(state.answered(&net.key(2), &at(0, Some([3, 9])), 0), Some(Standing::Signs));
@@ -300,7 +300,7 @@ fn an_agreed_height_lets_old_copies_sign_unless_the_network_is_above_it() {
     for (agreed, header_height, signs) in [(100, 100, true), (100, 101, true), (100, 102, false)] {
         let secrets = share(run_before(3, 9));
         let mut state = net.state_of(&secrets, Word { other_stopped: false, agreed: Some(agreed) });
-        state.begin(90, Some(Some([3, 9])));
+        state.begin(90, Some([3, 9]));
         state.term(3, &net.members());
         let mut header = newer.clone();
         header.height = header_height;
@@ -328,7 +328,7 @@ fn an_agreed_height_that_nobody_has_is_waited_for() {
     let net = Net::new();
     let secrets = share(run_before(3, 9));
     let mut state = net.state_of(&secrets, Word { other_stopped: false, agreed: Some(110) });
-    state.begin(90, Some(Some([3, 9])));
+    state.begin(90, Some([3, 9]));
     state.term(3, &net.members());
     state.answered(&net.key(1), &at(100, Some([3, 21])), 0);
     assert_eq!(state.answered(&net.key(2), &at(100, None), 0), None);
@@ -347,7 +347,7 @@ fn an_agreed_height_is_no_word_for_a_network_that_lives() {
     let begin = || {
         let secrets = share(run_before(3, 9));
         let mut state = net.state_of(&secrets, word);
-        state.begin(90, Some(Some([3, 9])));
+        state.begin(90, Some([3, 9]));
         state.term(3, &net.members());
         (secrets, state)
     };
@@ -380,7 +380,7 @@ fn nothing_is_proposed_in_the_running_term_after_the_word_whoever_remembers_a_pr
     let net = Net::new();
     let secrets = share(run_before(2, 9));
     let mut state = net.state_of(&secrets, Word { other_stopped: false, agreed: Some(130) });
-    state.begin(90, Some(Some([2, 9])));
+    state.begin(90, Some([2, 9]));
     state.term(2, &net.members());
     let first = net.round(&mut state, &at(130, None), 0);
     let standing = first.or_else(|| net.round(&mut state, &at(130, None), LATER));
