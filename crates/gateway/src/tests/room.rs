@@ -9,7 +9,7 @@ use crate::{
     coding::SEGMENT_BYTES,
     limits::HOLDINGS_MAX,
 };
-use commonware_runtime::{Runner as _, Storage as _, Supervisor as _, deterministic};
+use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
 use posync_consumer::{
     agreements::{Policy, policy::Quota},
     peer::Parcel,
