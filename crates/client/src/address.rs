@@ -110,12 +110,14 @@ pub fn is_public(ip: IpAddr) -> bool {
                 || is_assigned
                 || is_test)
         }
-        // Global unicast addresses are 2000::/3; of them, documentation and tunnels of IPv4 lead elsewhere.
+        // Global unicast addresses are 2000::/3; of them, documentation (2001:db8::/32, 3fff::/20) and tunnels of
+        // IPv4 lead elsewhere.
         IpAddr::V6(ip) => {
             let [first, second, ..] = ip.segments();
             first & 0xe000 == 0x2000
                 && first != 0x2002
                 && !(first == 0x2001 && (second == 0 || second == 0xdb8))
+                && !(first == 0x3fff && second < 0x1000)
         }
     }
 }

@@ -157,6 +157,8 @@ mod tests {
             "fd00::1",
             "ff02::1",
             "2001:db8::1",
+            "3fff::1",
+            "3fff:fff::1",
             "2002:7f00:1::",
             "64:ff9b::7f00:1",
             "2001::1",
@@ -165,7 +167,8 @@ mod tests {
             assert!(!public.may_dial(ip), "{hidden}");
             assert!(inside.may_dial(ip), "{hidden}");
         }
-        for open in ["203.0.114.2", "9.9.9.9", "2a01:4f8::1", "2001:470::1", "::ffff:9.9.9.9"] {
+        for open in ["203.0.114.2", "9.9.9.9", "2a01:4f8::1", "2001:470::1", "3fff:1000::1", "::ffff:9.9.9.9"]
+        {
             assert!(public.may_dial(open.parse().expect("an address")), "{open}");
         }
     }

@@ -321,6 +321,29 @@ fn a_follower_killed_while_it_takes_a_state_takes_it_at_its_next_start() {
     });
 }
 
+/// The newest header of one upstream node is no start, if the nodes have proved a newer one.
+#[test]
+fn a_follower_begins_at_the_newest_block_though_an_upstream_names_an_old_one() {
+    runner().start(|context| async move {
+        let world = world(&context).await;
+        let genesis = world.network.genesis.clone();
+        world.reach(10).await;
+        let (endpoint, asked) = liar(&world, Lie::OldNewest, 140).await;
+        world.reach(60).await;
+        for (turn, most) in [20, 5].into_iter().enumerate() {
+            let upstream = (vec![endpoint.clone()], most);
+            let follower = follow_from(&context, &genesis, (90 + turn as u64, 0), upstream).await;
+            let goal = world.handles[&1].applied() + 10;
+            reach(&context, &follower.handle, goal).await;
+            assert!(follower.handle.header(5).await.is_none(), "it ran old blocks");
+            assert!(follower.handle.header(50).await.is_none(), "it began at an old block");
+            expect_same(&follower.handle, &world.handles[&1], goal - 5..=goal).await;
+            kill(&context, follower).await;
+        }
+        assert!(asked.load(Ordering::SeqCst) > 0, "it was asked");
+    });
+}
+
 /// A node that sends a false part of the state, or none, keeps nobody from the true one.
 #[test]
 fn a_false_state_is_not_taken() {
@@ -418,6 +441,7 @@ enum Lie {
     Drips,
     State,
     HangsAtState,
+    OldNewest,
 }
 
 const LIES: [Lie; 9] = [
@@ -474,11 +498,17 @@ async fn liar(world: &World, lie: Lie, port: u16) -> (Endpoint, Arc<AtomicUsize>
     let client = client.await.expect("connects");
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = asked.clone();
+    let old = client.open(Ask::Follow(0)).await.expect("the honest node lives").recv().await;
     let clock = Arc::new(world.context.child("drips"));
     let server = Server::<rpc::Node, _>::new(move |call: Incoming<rpc::Node>, ask| {
         let (client, clock) = (client.clone(), clock.clone());
         counted.fetch_add(1, Ordering::SeqCst);
+        let old = old.clone().filter(|_| matches!((lie, &ask), (Lie::OldNewest, Ask::Follow(0))));
         async move {
+            if let Some(old) = old {
+                drop(call.send(&old).await);
+                return pending().await;
+            }
             let mut first = None;
             let mut behind = client.open(ask).await.expect("the honest node lives");
             while let Some(answer) = behind.recv().await {

@@ -17,7 +17,7 @@ use std::{
 
 /// Height of the first block.
 const FIRST: u64 = 100;
-/// Number of blocks.
+/// Number of blocks that the node holds.
 const LENGTH: u64 = 60;
 
 /// The network's chain; all blocks have the same state.
@@ -51,7 +51,7 @@ struct Node {
     endpoint: Endpoint,
     asked: Arc<AtomicUsize>,
     is_up: Arc<AtomicBool>,
-    /// Its newest block.
+    /// Height of its newest block.
     height: Arc<AtomicU64>,
     /// True if it has old blocks.
     has_old: Arc<AtomicBool>,
