@@ -424,7 +424,9 @@ impl State {
                  this node does not sign at once. If it does stand still, agree on its height and start again"
             );
         }
-        if let Some(wait) = self.secrets.wait().filter(|_| is_known) {
+        // A restored copy may hold a wait of long ago.
+        let counts = |wait: &Wait| is_known && (agreed.is_none() || wait.from > self.now());
+        if let Some(wait) = self.secrets.wait().filter(counts) {
             if self.now() >= wait.from {
                 self.secrets.end_wait(wait.from);
                 return self.turn(Standing::Signs);

@@ -357,6 +357,12 @@ fn an_agreed_height_is_no_word_for_a_network_that_lives() {
     assert!(secrets.wait().is_some(), "across restarts");
     assert!(matches!(state.answered(&net.key(1), &at(141, Some([3, 22])), 0), Some(Standing::Refused(_))));
 
+    // A copy that was made during a wait that is over waits anew.
+    let (secrets, mut state) = begin();
+    secrets.begin_wait(Wait { from: 2, newest: None });
+    let standing = net.round(&mut state, &at(140, None), 0);
+    assert!(matches!(standing, Some(Standing::Waits(4..))), "{standing:?}");
+
     // It moves between two answers of the same authority.
     let (_, mut state) = begin();
     assert_eq!(net.round(&mut state, &at(100, None), 0), None, "one round may fall between two blocks");
