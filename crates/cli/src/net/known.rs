@@ -51,10 +51,8 @@ pub(crate) async fn renew(directory: &Path, connection: &Connection, kept: &[Lea
     let _ = tokio::time::timeout(PATIENCE, connection.sound_out()).await;
     let mut nodes = connection.learned_and_heard();
     for old in kept {
-        let is_listed = listed.iter().any(|node| node.endpoint == old.endpoint);
-        if is_listed && nodes.iter().all(|node| node.endpoint != old.endpoint) {
-            nodes.push(old.clone());
-        }
+        let still = listed.iter().find(|node| node.endpoint == old.endpoint);
+        nodes.extend(still.filter(|still| nodes.iter().all(|node| node.endpoint != still.endpoint)).cloned());
     }
     // A directory that another user owns is read only.
     let _ = target::replace(&path, &known::encode(&connection.light().chain(), 0, &nodes));

@@ -12,8 +12,6 @@ use std::time::{Duration, SystemTime};
 /// Pauses between two attempts to find a trusted node that answers again.
 const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), PAUSE_MAX);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Time that the trusted nodes have to answer then; it is added to a request.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// Attempts after which the pause does not grow any more.
 const TRIES_MAX: usize = 8;
 /// Trusted nodes that are tried at the same time.
@@ -68,7 +66,8 @@ impl Connection {
         self.0.pool.is_trusted(self.0.pool.current())
     }
 
-    /// Asks all trusted nodes that failed last, if it is time; a good answer clears a node's failures.
+    /// Asks all trusted nodes that failed last, if it is time, and waits as long as for any comparison; a good answer
+    /// clears a node's failures.
     async fn try_trusted(&self, is_urgent: bool) {
         let pool = &self.0.pool;
         let mut silent = pool.silent_trusted();
@@ -86,7 +85,7 @@ impl Connection {
                 pool.leave(at);
             }
         });
-        let _ = pool.within(PATIENCE, join_all(tried)).await;
+        join_all(tried).await;
     }
 
     /// Chooses another node, after that at `at` said `error`: a word that counts once every trusted node that answers

@@ -27,7 +27,7 @@ mod known;
 mod pool;
 mod reach;
 #[cfg(test)]
-mod reserve_tests;
+mod stranger_tests;
 #[cfg(test)]
 mod tests;
 

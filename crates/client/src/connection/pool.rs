@@ -14,8 +14,8 @@
 //!    near ones come first, each list in its own order, so that callers spread.
 //! 4. The nodes given at the start stay for ever; at most [`LEARNED_MAX`] are learned later. A learned node that
 //!    answers is never replaced by a stranger.
-//! 5. Trusted nodes are the given ones and those with a seat. All others are strangers, and a reserve: one is chosen,
-//!    as the first or as a second opinion, only while every trusted node has failed last.
+//! 5. Trusted nodes are the given ones and those with a seat. All others are strangers: one is chosen, as
+//!    the first or as a second opinion, only while every trusted node has failed last.
 
 use super::{Endpoint, Error, Learned};
 use crate::{
