@@ -4,12 +4,15 @@
 //!   first start   --> mark on the volume, then a record in the member's own directory
 //!   later starts  --> record, and the mark of this account --> goes on
 //!                     record, and no mark                  --> refused: the volume is not mounted, or another one
+//!   a member that ran before there were marks
+//!                 --> its partitions are on the volume --> marked; if the volume is full, at a later start
+//!                     they are not                     --> refused
 //! ```
 //!
 //! A mount point without its volume is an empty directory. Taken for the store, everything on it would count as lost,
 //! and what is written there would vanish below the volume when that is mounted.
 
-use crate::format_mark::replace;
+use crate::{blob_header::partitions, format_mark::replace};
 use posync_protocol::Account;
 use std::{
     fs,
@@ -20,18 +23,20 @@ use thiserror::Error;
 
 /// Name of the mark on a volume.
 const MARK: &str = "member";
-/// Name of the record in the member's directory.
-const RECORD: &str = "volume";
+/// Name of the record in the member's directory. No setting suggests this name for a volume.
+const RECORD: &str = ".volume-mark";
+/// Name of the file in the member's directory that keeps the parameters of the network since the first start.
+pub const PARAMETERS: &str = "parameters";
 /// Most bytes of a mark; a longer file is damaged.
-const BYTES_MAX: usize = 256;
+const BYTES_MAX: u64 = 256;
 
 /// Why a volume cannot be used.
 #[derive(Debug, Error)]
 pub enum VolumeError {
     /// The volume does not hold the mark that the member left there.
     #[error(
-        "{0} lacks the mark of this member, which kept its data there before: the volume is not mounted, or it is \
-         another one; nothing was written to it"
+        "{0} lacks the mark or the data of this member, which kept them there before: the volume is not mounted, or it \
+         is another one; nothing was written to it"
     )]
     Missing(PathBuf),
     /// The mark does not read as one.
@@ -47,31 +52,62 @@ pub enum VolumeError {
     File(PathBuf, io::Error),
 }
 
-/// Checks that `volume` is the one on which the member of `directory` keeps its data, or a new one. It writes nothing.
+/// Checks that `volume` is the one on which the member of `directory` keeps its data, or a new one. The names of the
+/// member's partitions begin with `partition-`. It writes nothing.
 ///
 /// # Errors
 /// [`VolumeError`].
-pub fn check(directory: &Path, volume: &Path, account: &Account) -> Result<(), VolumeError> {
-    let record = directory.join(RECORD);
-    let is_recorded = match fs::symlink_metadata(&record) {
-        Ok(_) => true,
-        Err(error) if error.kind() == ErrorKind::NotFound => false,
-        Err(error) => return Err(VolumeError::File(record, error)),
-    };
-    match mark(volume)? {
-        Some(theirs) if theirs != *account => Err(VolumeError::Foreign(volume.into(), theirs)),
-        None if is_recorded => Err(VolumeError::Missing(volume.into())),
-        _ => Ok(()),
+pub fn check(directory: &Path, volume: &Path, account: &Account, partition: &str) -> Result<(), VolumeError> {
+    match read(&volume.join(MARK))? {
+        Mark::Of(theirs) if theirs != *account => Err(VolumeError::Foreign(volume.into(), theirs)),
+        Mark::Of(_) => Ok(()),
+        Mark::Damaged => Err(VolumeError::Damaged(volume.join(MARK))),
+        Mark::None => {
+            let is_recorded = matches!(read(&directory.join(RECORD))?, Mark::Of(_));
+            // A member that ran before there were marks has no record.
+            let is_lost = is_recorded || has_run(directory)? && !has_partitions(volume, partition)?;
+            if is_lost { Err(VolumeError::Missing(volume.into())) } else { Ok(()) }
+        }
     }
 }
 
-/// Checks the volume as [`check`] does, and marks a new one: called before anything is stored there.
+fn has_run(directory: &Path) -> Result<bool, VolumeError> {
+    let path = directory.join(PARAMETERS);
+    path.try_exists().map_err(|error| VolumeError::File(path, error))
+}
+
+fn has_partitions(volume: &Path, partition: &str) -> Result<bool, VolumeError> {
+    let own = partitions(volume, partition).map_err(|error| VolumeError::File(volume.into(), error))?;
+    Ok(!own.is_empty())
+}
+
+/// Checks the volume as [`check`] does, and marks a new one: called before anything is stored there. A volume that
+/// holds the member's data and takes no mark now is marked at a later start.
 ///
 /// # Errors
 /// [`VolumeError`].
-pub fn claim(directory: &Path, volume: &Path, account: &Account) -> Result<(), VolumeError> {
-    check(directory, volume, account)?;
-    write(directory, volume, account)
+pub fn claim(directory: &Path, volume: &Path, account: &Account, partition: &str) -> Result<(), VolumeError> {
+    check(directory, volume, account, partition)?;
+    match write(directory, volume, account) {
+        Err(VolumeError::File(path, error))
+            if takes_no_file(&error) && has_partitions(volume, partition)? =>
+        {
+            let path = path.display().to_string();
+            tracing::warn!(
+                %error,
+                path,
+                "the volume is not marked as this member's; until it is, an empty mount point may be taken for it: \
+                 make room, or allow writing, and start again"
+            );
+            Ok(())
+        }
+        written => written,
+    }
+}
+
+/// True for errors with which a directory takes no new file, while those that are there may still be written to.
+fn takes_no_file(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::PermissionDenied)
 }
 
 /// Takes the volume as it is on the operator's word, with a missing or damaged mark. What was on another is lost.
@@ -79,10 +115,10 @@ pub fn claim(directory: &Path, volume: &Path, account: &Account) -> Result<(), V
 /// # Errors
 /// `Foreign`, `File`.
 pub fn take(directory: &Path, volume: &Path, account: &Account) -> Result<(), VolumeError> {
-    match mark(volume) {
-        Ok(Some(theirs)) if theirs != *account => return Err(VolumeError::Foreign(volume.into(), theirs)),
-        Err(error @ VolumeError::File(..)) => return Err(error),
-        Ok(_) | Err(_) => {}
+    if let Mark::Of(theirs) = read(&volume.join(MARK))?
+        && theirs != *account
+    {
+        return Err(VolumeError::Foreign(volume.into(), theirs));
     }
     let path = volume.join(MARK);
     match fs::remove_file(&path) {
@@ -91,24 +127,35 @@ pub fn take(directory: &Path, volume: &Path, account: &Account) -> Result<(), Vo
     }
 }
 
-/// The account in the mark of a volume; `None` without a mark.
-fn mark(volume: &Path) -> Result<Option<Account>, VolumeError> {
-    let path = volume.join(MARK);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(VolumeError::File(path, error)),
-    };
-    let text = std::str::from_utf8(&bytes).ok().filter(|text| text.len() <= BYTES_MAX);
+/// The content of a mark or a record.
+enum Mark {
+    /// Nothing is there.
+    None,
+    /// It names an account.
+    Of(Account),
+    /// Something else is there.
+    Damaged,
+}
+
+fn read(path: &Path) -> Result<Mark, VolumeError> {
+    let failed = |error| VolumeError::File(path.into(), error);
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Mark::None),
+        Err(error) => return Err(failed(error)),
+        Ok(about) if !about.is_file() || about.len() > BYTES_MAX => return Ok(Mark::Damaged),
+        Ok(_) => {}
+    }
+    let bytes = fs::read(path).map_err(failed)?;
+    let text = std::str::from_utf8(&bytes).ok();
     let account = text.and_then(|text| text.trim_end().strip_prefix("member ")?.parse().ok());
-    account.map(Some).ok_or(VolumeError::Damaged(path))
+    Ok(account.map_or(Mark::Damaged, Mark::Of))
 }
 
 /// Writes what is missing: the mark first, so that a record without a mark is always a missing volume.
 fn write(directory: &Path, volume: &Path, account: &Account) -> Result<(), VolumeError> {
     fs::create_dir_all(volume).map_err(|error| VolumeError::File(volume.into(), error))?;
     for path in [volume.join(MARK), directory.join(RECORD)] {
-        if !path.exists() {
+        if !matches!(read(&path)?, Mark::Of(theirs) if theirs == *account) {
             let text = format!("member {account}\n");
             replace(&path, &text).map_err(|error| VolumeError::File(path, error))?;
         }
@@ -137,6 +184,7 @@ mod tests {
     }
 
     const OWN: Account = Account([7; 32]);
+    const PARTITION: &str = "provider";
 
     fn names(directory: &Path) -> Vec<String> {
         let entries = fs::read_dir(directory).expect("a directory");
@@ -148,16 +196,18 @@ mod tests {
         let home = tempfile::tempdir().expect("a directory");
         let (directory, volume) = (home.path().join("member"), home.path().join("volume"));
         fs::create_dir(&directory).expect("made");
-        check(&directory, &volume, &OWN).expect("a first start");
-        claim(&directory, &volume, &OWN).expect("a first start");
-        claim(&directory, &volume, &OWN).expect("a second one");
+        check(&directory, &volume, &OWN, PARTITION).expect("a first start");
+        claim(&directory, &volume, &OWN, PARTITION).expect("a first start");
+        claim(&directory, &volume, &OWN, PARTITION).expect("a second one");
         let away = home.path().join("away");
         fs::rename(&volume, &away).expect("unmounted");
         for is_there in [false, true] {
             if is_there {
                 fs::create_dir(&volume).expect("the mount point");
             }
-            for refused in [check(&directory, &volume, &OWN), claim(&directory, &volume, &OWN)] {
+            for refused in
+                [check(&directory, &volume, &OWN, PARTITION), claim(&directory, &volume, &OWN, PARTITION)]
+            {
                 let error = refused.expect_err("it is not mounted").to_string();
                 assert!(error.contains("not mounted") && error.contains("nothing was written"), "{error}");
             }
@@ -165,10 +215,10 @@ mod tests {
         assert!(names(&volume).is_empty(), "nothing is written below a mount point");
         fs::remove_dir(&volume).expect("empty");
         fs::rename(&away, &volume).expect("mounted again");
-        claim(&directory, &volume, &OWN).expect("it is back");
+        claim(&directory, &volume, &OWN, PARTITION).expect("it is back");
         // A crash between the mark and the record.
         fs::remove_file(directory.join(RECORD)).expect("there");
-        claim(&directory, &volume, &OWN).expect("marked already");
+        claim(&directory, &volume, &OWN, PARTITION).expect("marked already");
         assert!(directory.join(RECORD).exists());
     }
 
@@ -177,21 +227,119 @@ mod tests {
         let home = tempfile::tempdir().expect("a directory");
         let (directory, volume) = (home.path().join("member"), home.path().join("volume"));
         fs::create_dir(&directory).expect("made");
-        claim(&directory, &volume, &OWN).expect("a first start");
+        claim(&directory, &volume, &OWN, PARTITION).expect("a first start");
         let other = Account([8; 32]);
-        for refused in [claim(home.path(), &volume, &other), take(home.path(), &volume, &other)] {
+        for refused in [claim(home.path(), &volume, &other, PARTITION), take(home.path(), &volume, &other)] {
             let error = refused.expect_err("another's").to_string();
             assert!(error.contains(&OWN.to_string()), "{error}");
         }
         for damaged in [&b"member"[..], b"", b"\xff", &[b'9'; 300]] {
             fs::write(volume.join(MARK), damaged).expect("writable");
-            assert!(matches!(claim(&directory, &volume, &OWN), Err(VolumeError::Damaged(_))));
+            assert!(matches!(claim(&directory, &volume, &OWN, PARTITION), Err(VolumeError::Damaged(_))));
         }
         take(&directory, &volume, &OWN).expect("on a word");
-        claim(&directory, &volume, &OWN).expect("marked again");
+        claim(&directory, &volume, &OWN, PARTITION).expect("marked again");
         fs::remove_dir_all(&volume).expect("the disk is gone");
-        assert!(matches!(claim(&directory, &volume, &OWN), Err(VolumeError::Missing(_))));
+        assert!(matches!(claim(&directory, &volume, &OWN, PARTITION), Err(VolumeError::Missing(_))));
         take(&directory, &volume, &OWN).expect("on a word");
-        claim(&directory, &volume, &OWN).expect("a new disk");
+        claim(&directory, &volume, &OWN, PARTITION).expect("a new disk");
+    }
+
+    /// A member's directory, and the place of its volume.
+    fn member() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let home = tempfile::tempdir().expect("a directory");
+        let (directory, volume) = (home.path().join("member"), home.path().join("volume"));
+        fs::create_dir(&directory).expect("made");
+        (home, directory, volume)
+    }
+
+    #[test]
+    fn a_member_of_a_version_without_marks_does_not_take_an_empty_mount_point_for_its_volume() {
+        let (home, directory, volume) = member();
+        fs::write(directory.join(PARAMETERS), b"from its first start").expect("writable");
+        let away = home.path().join("away");
+        fs::create_dir_all(away.join("provider-books")).expect("made");
+        fs::create_dir_all(volume.join("lost+found")).expect("made");
+        for refused in
+            [check(&directory, &volume, &OWN, PARTITION), claim(&directory, &volume, &OWN, PARTITION)]
+        {
+            assert!(matches!(refused, Err(VolumeError::Missing(_))), "{refused:?}");
+        }
+        assert_eq!(names(&volume), ["lost+found"], "nothing is written below a mount point");
+        fs::remove_dir_all(&volume).expect("made above");
+        let refused = claim(&directory, &volume, &OWN, PARTITION);
+        assert!(matches!(refused, Err(VolumeError::Missing(_))) && !volume.exists(), "{refused:?}");
+        fs::rename(&away, &volume).expect("mounted");
+        check(&directory, &volume, &OWN, PARTITION).expect("its data is there");
+        claim(&directory, &volume, &OWN, PARTITION).expect("its data is there");
+        assert!(volume.join(MARK).exists() && directory.join(RECORD).exists());
+    }
+
+    #[test]
+    fn only_a_file_that_names_an_account_is_a_record_and_a_volume_may_be_called_volume() {
+        let (_home, directory, _) = member();
+        let volume = directory.join("volume");
+        fs::create_dir(&volume).expect("the operator makes it");
+        check(&directory, &volume, &OWN, PARTITION).expect("a first start");
+        fs::write(directory.join(RECORD), b"notes").expect("writable");
+        check(&directory, &volume, &OWN, PARTITION).expect("no record");
+        claim(&directory, &volume, &OWN, PARTITION).expect("a first start");
+        fs::remove_file(volume.join(MARK)).expect("there");
+        let refused = claim(&directory, &volume, &OWN, PARTITION);
+        assert!(matches!(refused, Err(VolumeError::Missing(_))), "{refused:?}");
+        fs::create_dir(volume.join(MARK)).expect("made");
+        let refused = claim(&directory, &volume, &OWN, PARTITION);
+        assert!(matches!(refused, Err(VolumeError::Damaged(_))), "{refused:?}");
+    }
+
+    /// Set in the process that may mount.
+    const INSIDE: &str = "POSYNC_TEST_MAY_MOUNT";
+
+    #[test]
+    fn a_full_volume_with_the_members_data_is_used_and_marked_when_there_is_room() {
+        use std::process::Command;
+        let (_home, directory, volume) = member();
+        fs::create_dir(&volume).expect("made");
+        let mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none"];
+        if std::env::var_os(INSIDE).is_some() {
+            let mounted = Command::new(mount[0]).args(&mount[1..]).arg(&volume).status().expect("it starts");
+            assert!(mounted.success());
+            return on_a_full_volume(&directory, &volume);
+        }
+        let that_may_mount = || {
+            let mut command = Command::new("unshare");
+            command.args(["--user", "--map-root-user", "--mount"]);
+            command
+        };
+        if !that_may_mount().args(mount).arg(&volume).status().is_ok_and(|status| status.success()) {
+            eprintln!(
+                "NOT TESTED: this machine lets no user mount a volume (`unshare --user --mount` fails)"
+            );
+            return;
+        }
+        let mut inside = that_may_mount();
+        inside.arg(std::env::current_exe().expect("this test")).args(["--exact", "--nocapture"]);
+        inside
+            .arg("volume::tests::a_full_volume_with_the_members_data_is_used_and_marked_when_there_is_room");
+        let output = inside.env(INSIDE, "1").output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
+
+    fn on_a_full_volume(directory: &Path, volume: &Path) {
+        let ballast = volume.join("ballast");
+        let full = fs::write(&ballast, vec![1; 1 << 20]).expect_err("there is less room");
+        assert_eq!(full.kind(), ErrorKind::StorageFull);
+        let refused = claim(directory, volume, &OWN, PARTITION);
+        assert!(matches!(refused, Err(VolumeError::File(..))), "a first start needs room: {refused:?}");
+        fs::create_dir(volume.join("provider-books")).expect("takes no block");
+        fs::write(directory.join(PARAMETERS), b"from its first start").expect("writable");
+        for _ in 0..2 {
+            claim(directory, volume, &OWN, PARTITION).expect("its data is there");
+            assert!(!volume.join(MARK).exists() && !directory.join(RECORD).exists());
+        }
+        fs::remove_file(ballast).expect("there");
+        claim(directory, volume, &OWN, PARTITION).expect("there is room");
+        assert!(volume.join(MARK).exists() && directory.join(RECORD).exists());
     }
 }

@@ -306,6 +306,9 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     }
 
     async fn duties(&mut self) -> Result<(), ReconcilerError> {
+        for (agreement, shards) in self.handler.parts().data_sets.unclaimed() {
+            self.unlink(agreement, shards).await?;
+        }
         let height = self.handler.parts().view.height();
         let (at, case) = self.own(height).await?;
         let Some(case) = case else {

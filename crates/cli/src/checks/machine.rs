@@ -1,7 +1,12 @@
 //! The checks of the machine: descriptors, disk, address, and its clock against certified blocks.
 
 use super::Check;
-use crate::{failure::Exit, keys, network::Role, role::settings::Settings};
+use crate::{
+    failure::Exit,
+    keys,
+    network::Role,
+    role::{settings::Settings, start},
+};
 use posync_client::{
     address::Address,
     descriptors::{MEMBER, require},
@@ -96,13 +101,13 @@ fn disk(settings: &Settings) -> Check {
 
 /// The check of a member whose volume lacks the mark that it left there.
 fn unmounted(settings: &Settings) -> Option<Check> {
-    let volume = match settings.role {
-        Role::Provider => settings.file("volume").ok()?,
-        Role::Gateway => settings.directory.join("storage"),
+    let (volume, partition) = match settings.role {
+        Role::Provider => (settings.file("volume").ok()?, start::PROVIDER),
+        Role::Gateway => (settings.directory.join("storage"), start::GATEWAY),
         Role::Authority | Role::Node => return None,
     };
     let account = keys::account(&settings.key().ok()?);
-    let error = volume::check(&settings.directory, &volume, &account).err()?;
+    let error = volume::check(&settings.directory, &volume, &account, partition).err()?;
     let next = "mount the volume; `posync start` says what to do if it is lost for good";
     Some(Check::fail("disk", format!("{} is not this member's volume", volume.display()), error, next))
 }

@@ -89,8 +89,10 @@ pub(crate) struct Start {
 pub(super) const SERVICE_ENDED: &str = "one of its services ended; the lines above say why";
 /// Time between two attempts to find a node.
 const ASK_EVERY: Duration = Duration::from_millis(500);
-/// Name of the file that keeps the parameters of the network.
-const PARAMETERS: &str = "parameters";
+/// How the names of a gateway's partitions begin.
+pub(crate) const GATEWAY: &str = "gateway";
+/// How the names of a provider's partitions begin.
+pub(crate) const PROVIDER: &str = "provider";
 
 impl Start {
     /// Starts the role of a directory in this process.
@@ -390,14 +392,14 @@ fn gateway(settings: &Settings, start: &Start) -> Outcome {
     let held = held.map_err(|error| Failure::file(&directory.join("gateway.lock"), "lock", error))?;
     let _lock = held.ok_or_else(|| running_already(settings))?;
     let (account, storage) = (keys::account(&key).to_string(), directory.join("storage"));
-    own_volume(settings, start, &storage, &alerts)?;
+    own_volume(settings, start, (&storage, GATEWAY), &alerts)?;
     watching::space(directory.clone(), account.clone(), alerts.clone(), watching::gateway_space);
     runner(&storage)
         .start(async |context| {
             let parameters = parameters(&context, settings, &net, &key).await?;
             let config = posync_gateway::Config {
                 key: key.clone(),
-                partition: "gateway".into(),
+                partition: GATEWAY.into(),
                 listen,
                 owner,
                 users,
@@ -416,12 +418,17 @@ fn gateway(settings: &Settings, start: &Start) -> Outcome {
 
 /// Checks that what the member stored before is on `volume`, and marks a new one; an empty mount point is no new
 /// volume. The member ends with an error otherwise, and whoever supervises it starts it again: it waits for the mount.
-fn own_volume(settings: &Settings, start: &Start, volume: &Path, alerts: &Alerts) -> Outcome {
+fn own_volume(
+    settings: &Settings,
+    start: &Start,
+    (volume, partition): (&Path, &str),
+    alerts: &Alerts,
+) -> Outcome {
     let (directory, account) = (&settings.directory, keys::account(&settings.key()?));
     let done = if start.take_this_volume {
         volume::take(directory, volume, &account)
     } else {
-        volume::claim(directory, volume, &account)
+        volume::claim(directory, volume, &account, partition)
     };
     done.map_err(|error| {
         let next = match error {
@@ -436,12 +443,12 @@ fn own_volume(settings: &Settings, start: &Start, volume: &Path, alerts: &Alerts
         alerts.offline(&account.to_string(), None, &error);
         Failure::new(Exit::Local, format!("the {} does not have its volume", settings.role), error, next)
     })?;
-    let restored = blob_header::restore(volume);
-    for path in restored.map_err(|error| Failure::file(volume, "read the headers of the files in", error))? {
+    for path in blob_header::restore(volume, partition) {
         let file = path.display().to_string();
         tracing::error!(
             file,
-            "the header of a file was damaged, and is restored: nothing in it is lost; check the disk"
+            "the header of a file was damaged, and is restored: nothing in it is lost, and the page that was there is \
+             kept beside the partitions; check the disk"
         );
     }
     Ok(())
@@ -455,7 +462,7 @@ async fn parameters(
     net: &Net,
     key: &PrivateKey,
 ) -> Outcome<Parameters> {
-    let path = settings.directory.join(PARAMETERS);
+    let path = settings.directory.join(volume::PARAMETERS);
     let kept = fs::read(&path).ok().filter(|bytes| sha256(bytes) == net.file.parameters);
     if let Some(kept) = kept.and_then(|bytes| Parameters::decode(Copying(&bytes)).ok()) {
         return Ok(kept);
@@ -515,7 +522,7 @@ fn provider(settings: &Settings, start: &Start) -> Outcome {
     };
     let _lock = config::lock(directory).map_err(locked)?;
     let left = Left::of(directory);
-    own_volume(settings, start, &storage, &alerts)?;
+    own_volume(settings, start, (&storage, PROVIDER), &alerts)?;
     if start.register_again {
         left.clear().map_err(|error| Failure::file(directory, "remove the mark of the exit from", error))?;
     }
@@ -559,7 +566,7 @@ pub(crate) fn provider_config(
     let advertise = settings.text("advertise")?;
     let mut config = config::Config {
         key,
-        partition: "provider".into(),
+        partition: PROVIDER.into(),
         listen: settings.listen("listen")?,
         advertised: (!advertise.is_empty()).then(|| advertise.to_owned()),
         region: settings.text("region")?.into(),

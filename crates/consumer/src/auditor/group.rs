@@ -12,7 +12,7 @@ use super::{
 use crate::{
     account::{self, Consumer},
     agreements::Agreements,
-    catalogue::Nothing,
+    catalogue::{self, Nothing},
     ledger::Error,
     sample::Sample,
     shared::Shared,
@@ -81,12 +81,21 @@ const LEFT_AT_ONCE: usize = 4;
 async fn left<E: Storage>(context: &E, partition: &str, now: u64) -> BTreeSet<u64> {
     let mut left = BTreeSet::new();
     for group in 0..now {
-        let [rows, ..] = crate::catalogue::partitions(&of_group(partition, group));
+        let [rows, ..] = catalogue::partitions(&of_group(partition, group));
         if context.scan(&rows).await.is_ok_and(|blobs| !blobs.is_empty()) {
             left.insert(group);
         }
     }
     left
+}
+
+/// Removes what is left of a catalogue without rows: the account was retired, and what it had is closed. Its notes alone
+/// would say that everything was lost, at each start.
+async fn clear_remains<E: Storage>(context: &E, partition: &str) -> Result<(), catalogue::Error> {
+    if catalogue::is_gone(context, partition).await? {
+        catalogue::erase(context, partition).await?;
+    }
+    Ok(())
 }
 
 /// The storage partition of a group's account.
@@ -216,6 +225,9 @@ where
     async fn open(&mut self, group: u64, active: bool, seats: u32) -> Result<(), Error> {
         let mut means = self.config.means(account_key(&self.config.key, group), self.partition(group));
         means.policy.providers = means.policy.providers.max((seats * SERVICE_DRAWS) as usize);
+        if let Err(error) = clear_remains(&self.context, &self.partition(group)).await {
+            tracing::warn!(%error, group, "what is left of a retired account's catalogue is not removed");
+        }
         let (opened, ready) = oneshot::channel();
         let (network, tell) = (self.network.clone(), self.tell.clone());
         let context = self.context.child("reading").with_attribute("group", group);
@@ -249,10 +261,8 @@ where
             // The task was aborted, so its result does not matter.
             let _ = reading.task.await;
         }
-        for partition in crate::catalogue::partitions(&self.partition(group)) {
-            if let Err(error) = self.context.remove(&partition, None).await {
-                tracing::debug!(%error, partition, "no such part of a catalogue");
-            }
+        if let Err(error) = catalogue::erase(&self.context, &self.partition(group)).await {
+            tracing::warn!(%error, group, "a part of the catalogue of a retired account stays on the disk");
         }
         tracing::info!(group, "a reading account is retired");
     }
@@ -261,19 +271,54 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::{self, Started};
+    use crate::catalogue::Started;
     use posync_protocol::operation::Operation;
+
+    /// Opens an account's catalogue anew, writes to it and ends it.
+    async fn use_once<E: Storage + Clock + Metrics + Spawner>(context: &E, partition: &str) {
+        let opened = catalogue::start::<Nothing, _>(context.child("account"), partition, [1; 32]);
+        let Started { catalogue, contents, loaded, disk } = opened.await.expect("opens");
+        assert!(loaded.aside.is_empty(), "nothing is damaged");
+        drop((catalogue, contents));
+        disk.await.expect("ends").expect("no disk error");
+    }
+
+    #[test]
+    fn a_retired_account_leaves_nothing_behind_and_opens_empty_if_an_older_version_left_a_note() {
+        use commonware_runtime::{Runner as _, Supervisor as _};
+        // A real disk keeps the note of a process that ended.
+        let home = tempfile::tempdir().expect("a directory");
+        let config = commonware_runtime::tokio::Config::default().with_storage_directory(home.path());
+        commonware_runtime::tokio::Runner::new(config).start(async |context| {
+            let partition = of_group("auditor", 3);
+            use_once(&context, &partition).await;
+            let notes = format!("{partition}-catalogue-durable");
+            assert!(!context.scan(&notes).await.expect("it was written").is_empty());
+            catalogue::erase(&context, &partition).await.expect("goes");
+            for part in catalogue::partitions(&partition).into_iter().chain([notes.clone()]) {
+                assert!(context.scan(&part).await.is_err(), "{part}");
+            }
+            use_once(&context, &partition).await;
+            for part in catalogue::partitions(&partition) {
+                context.remove(&part, None).await.expect("an older version left the note alone");
+            }
+            let opened = catalogue::start::<Nothing, _>(context.child("refused"), &partition, [1; 32]);
+            let refused = opened.await.map(drop).expect_err("the note says that all was lost");
+            assert!(matches!(refused, catalogue::Error::Page(_)), "{refused}");
+            clear_remains(&context, &partition).await.expect("goes");
+            use_once(&context, &partition).await;
+            // A catalogue that is there stays.
+            clear_remains(&context, &partition).await.expect("nothing to do");
+            assert!(!catalogue::is_gone(&context, &partition).await.expect("listed"));
+        });
+    }
 
     #[test]
     fn what_an_earlier_process_left_is_found_however_old_it_is() {
-        use commonware_runtime::{Runner as _, Supervisor as _};
+        use commonware_runtime::Runner as _;
         commonware_runtime::deterministic::Runner::default().start(|context| async move {
             for group in [3, 40] {
-                let partition = of_group("auditor", group);
-                let opened = catalogue::start::<Nothing, _>(context.child("account"), &partition, [1; 32]);
-                let Started { catalogue, contents, disk, .. } = opened.await.expect("opens");
-                drop((catalogue, contents));
-                disk.await.expect("ends").expect("no disk error");
+                use_once(&context, &of_group("auditor", group)).await;
             }
             assert_eq!(left(&context, "auditor", 60).await, BTreeSet::from([3, 40]));
             assert_eq!(left(&context, "auditor", 40).await, BTreeSet::from([3]));

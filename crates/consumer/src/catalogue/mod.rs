@@ -23,6 +23,7 @@ pub mod store;
 pub use contents::{Agreed, Contents, Nothing};
 pub use index::Rows;
 pub use loaded::{Entry, Loaded, LoadedAgreement};
+pub use salvage::{erase, is_gone};
 pub use store::{Error, partitions};
 
 use crate::limits::{COMMIT_ROWS_MAX, MAILBOX};

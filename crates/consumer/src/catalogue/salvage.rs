@@ -74,6 +74,28 @@ async fn remove<E: Storage>(context: &E, partition: &str) -> Result<(), Error> {
     context.remove(partition, None).await.map_err(disk)
 }
 
+/// Removes the catalogue in `partition`: its rows, their index, and the notes about them. Copies that a salvage made
+/// stay. The notes go first: without its rows they would say that everything was lost.
+///
+/// # Errors
+/// A disk failure; the rest may be removed later.
+pub async fn erase<E: Storage>(context: &E, partition: &str) -> Result<(), Error> {
+    remove(context, &durable_partition(partition)).await?;
+    for partition in partitions(partition) {
+        remove(context, &partition).await?;
+    }
+    Ok(())
+}
+
+/// Returns true if the catalogue in `partition` has no file of rows.
+///
+/// # Errors
+/// A disk failure.
+pub async fn is_gone<E: Storage>(context: &E, partition: &str) -> Result<bool, Error> {
+    let [data, ..] = partitions(partition);
+    Ok(names(context, &data).await?.is_empty())
+}
+
 /// Bytes of a file. A failed read is an error and no damage, because it may succeed later.
 async fn read<E: Storage>(context: &E, partition: &str, name: &[u8]) -> Result<Vec<u8>, Error> {
     let (blob, size) = context.open(partition, name).await.map_err(disk)?;
@@ -398,11 +420,8 @@ where
     }
     // An incomplete salvage was interrupted before any file was removed.
     if let Some(rows) = decode(&read(context, &kept, ROWS).await?) {
-        for partition in partitions(partition) {
-            remove(context, &partition).await?;
-        }
         // The new log is shorter than what was noted of the old one.
-        remove(context, &durable_partition(partition)).await?;
+        erase(context, partition).await?;
         let mut store = Store::open(context.child("salvage"), partition).await?;
         store.put_raw(place(RESTORING, &[]), vec![1]);
         for (key, row) in rows {
@@ -413,7 +432,7 @@ where
         }
         store.delete(place(RESTORING, &[]));
         store.commit().await?;
-    } else if names(context, &partitions(partition)[0]).await?.is_empty() {
+    } else if is_gone(context, partition).await? {
         return Err(Error::Page(format!("what was read of it, in {kept}, does not hold")));
     }
     remove(context, &kept).await

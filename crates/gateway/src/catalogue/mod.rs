@@ -33,7 +33,7 @@ pub(crate) use posync_consumer::catalogue::{
     Agreed, Answers, Contents, Error, LoadedAgreement, Reply, Rows, Sender, Stopped, later,
 };
 #[cfg(test)]
-pub(crate) use posync_consumer::catalogue::{Entry, Loaded, Started, store};
+pub(crate) use posync_consumer::catalogue::{Entry, Loaded, Started, erase, store};
 pub use snapshot::{Held, backup, restore};
 pub(crate) use usage::{Claim, NoRoom, Usage};
 

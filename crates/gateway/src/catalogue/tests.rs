@@ -296,9 +296,7 @@ fn a_damaged_page_is_told_from_a_full_disk_and_the_way_out_works() {
         drop(catalogue);
         handle.await.expect("ends").expect("no disk error");
         // As the alert advises: move it aside, and restore the backup.
-        for partition in partitions("test").into_iter().chain([store::durable_partition("test")]) {
-            let _ = context.remove(&partition, None).await;
-        }
+        erase(&context, "test").await.expect("goes");
         let changed = restore(context.child("cut"), "test", || Ok(&backup[..backup.len() - 1])).await;
         assert!(matches!(changed, Err(Error::Backup(_))), "{changed:?}");
         let mut store = store::Store::open(context.child("half"), "test").await.expect("opens");

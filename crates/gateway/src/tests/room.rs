@@ -9,7 +9,7 @@ use crate::{
     coding::SEGMENT_BYTES,
     limits::HOLDINGS_MAX,
 };
-use commonware_runtime::{Runner as _, Storage as _, Supervisor as _, deterministic};
+use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
 use posync_consumer::{
     agreements::{Policy, policy::Quota},
     peer::Parcel,
@@ -41,9 +41,7 @@ fn a_file_is_read_back_after_the_catalogue_was_destroyed_and_restored() {
         deterministic::Runner::from(checkpoint).start_and_recover(|context| async move {
             let mut out = Vec::new();
             catalogue::backup(context.child("backup"), "gateway", &mut out).await.expect("it is sound");
-            for partition in catalogue::partitions("gateway") {
-                let _ = context.remove(&partition, None).await;
-            }
+            catalogue::erase(&context, "gateway").await.expect("goes");
             out
         });
     deterministic::Runner::from(checkpoint).start(|context| async move {

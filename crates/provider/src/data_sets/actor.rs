@@ -22,7 +22,11 @@ use posync_protocol::{
     tagged,
     wire::provider::{SIGN_SHARDS_MAX, Sign},
 };
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Changes that wait for the writer; with full lists they take 10 MiB.
 const MAILBOX: usize = 32;
@@ -94,6 +98,7 @@ pub type Held = Arc<dyn Fn(&AgreementId, &Hash) -> Option<u32> + Send + Sync>;
 enum Command {
     Sign { terms: Box<Terms>, ask: Box<Sign>, height: u64, done: oneshot::Sender<Answer> },
     Observe { agreement: AgreementId, data: DataSet, done: oneshot::Sender<Vec<Hash>> },
+    Note { agreement: AgreementId, data: DataSet, done: oneshot::Sender<()> },
     End { agreement: AgreementId, done: oneshot::Sender<Vec<Hash>> },
 }
 
@@ -148,6 +153,25 @@ impl DataSets {
     /// `Closed`, `NoSpace`.
     pub async fn observe(&self, agreement: AgreementId, data: DataSet) -> Result<Vec<Hash>, DataSetsError> {
         self.ask(|done| Command::Observe { agreement, data, done }).await
+    }
+
+    /// Notes the versions that the ledger has in force, for a caller that may be gone before the answer: the shards
+    /// that may leave the disk wait for [`Self::unclaimed`].
+    ///
+    /// # Errors
+    /// `Closed`, `NoSpace`.
+    pub async fn note(&self, agreement: AgreementId, data: DataSet) -> Result<(), DataSetsError> {
+        self.ask(|done| Command::Note { agreement, data, done }).await
+    }
+
+    /// Takes the shards that may leave the disk since [`Self::note`]. The caller unlinks them, then calls
+    /// [`Self::gone`].
+    pub fn unclaimed(&self) -> BTreeMap<AgreementId, Vec<Hash>> {
+        let mut all = BTreeMap::<_, Vec<_>>::new();
+        for (agreement, shard) in std::mem::take(&mut self.state.lock().unclaimed) {
+            all.entry(agreement).or_default().push(shard);
+        }
+        all
     }
 
     /// Forgets an agreement that is gone from the ledger; returns its shards.
@@ -281,14 +305,18 @@ impl<E: Context> Writer<E> {
                 }
             }
             Command::Observe { agreement, data, done } => {
-                let ledgers = |state: &State| {
-                    state.data_sets.get(&agreement).map(|versions| (versions.in_force, versions.next))
-                };
-                let before = ledgers(&state);
-                let going = state.observe(agreement, &data);
-                let moved = before != ledgers(&state);
-                let record = moved.then_some(Record::Moved(Moved { agreement, data }));
+                let (record, going) = observe(&mut state, agreement, data);
                 (record, reply(done, going))
+            }
+            Command::Note { agreement, data, done } => {
+                let (record, going) = observe(&mut state, agreement, data);
+                let shared = self.state.clone();
+                let claim = move || {
+                    shared.lock().unclaimed.extend(going.into_iter().map(|shard| (agreement, shard)));
+                    // A caller that is gone needs no answer.
+                    let _ = done.send(());
+                };
+                (record, Box::new(claim))
             }
             Command::End { agreement, done } => {
                 let known = state.data_sets.contains_key(&agreement);
@@ -296,6 +324,16 @@ impl<E: Context> Writer<E> {
             }
         }
     }
+}
+
+/// Notes the ledger's versions; returns the record of that, and the shards that may leave the disk once it is durable.
+fn observe(state: &mut State, agreement: AgreementId, data: DataSet) -> (Option<Record>, Vec<Hash>) {
+    let ledgers =
+        |state: &State| state.data_sets.get(&agreement).map(|versions| (versions.in_force, versions.next));
+    let before = ledgers(state);
+    let going = state.observe(agreement, &data);
+    let moved = before != ledgers(state);
+    (moved.then_some(Record::Moved(Moved { agreement, data })), going)
 }
 
 fn reply<T: Send + 'static>(done: oneshot::Sender<T>, answer: T) -> Reply {

@@ -64,6 +64,13 @@ impl Versions {
         self.next.unwrap_or(self.in_force)
     }
 
+    /// True if the ledger's versions are newer than those that are noted.
+    fn is_behind(&self, data: &DataSet) -> bool {
+        let number = |next: Option<u64>| next.unwrap_or(0);
+        let theirs = (data.current.version, number(data.next.as_ref().map(|next| next.version)));
+        theirs > (self.in_force.0, number(self.next.map(|next| next.0)))
+    }
+
     /// Versions that may still be submitted, in ascending order.
     fn waiting(&self) -> impl Iterator<Item = (&Variant, &Kept)> {
         let last = self.last().0;
@@ -77,6 +84,8 @@ pub struct State {
     pub(super) data_sets: BTreeMap<AgreementId, Versions>,
     /// Shards that are being removed from the disk; they may not be signed for.
     pub(super) leaving: BTreeSet<(AgreementId, Hash)>,
+    /// Those of them that nobody removes yet: the reconciler takes them.
+    pub(super) unclaimed: BTreeSet<(AgreementId, Hash)>,
     /// Slots and shards of reads that the ledger asks again: they stay, whatever is in force (RD-7).
     asked: BTreeSet<(u32, Hash)>,
     /// Shards that are held only because a read of them is asked again.
@@ -173,6 +182,11 @@ impl State {
         versions.is_some_and(|versions| versions.waiting().count() >= VERSIONS_LOOK)
     }
 
+    /// True if the ledger has versions of an agreement that are not noted here yet.
+    pub fn is_behind(&self, agreement: &AgreementId, data: &DataSet) -> bool {
+        self.data_sets.get(agreement).is_some_and(|versions| versions.is_behind(data))
+    }
+
     /// Keeps a version that is signed at a certified height.
     pub fn keep(&mut self, change: &Change, height: u64) {
         let versions = self.data_sets.entry(change.claim.agreement).or_default();
@@ -186,9 +200,7 @@ impl State {
     pub fn observe(&mut self, agreement: AgreementId, data: &DataSet) -> Vec<Hash> {
         let (current, next) = (of(&data.current), data.next.as_ref().map(of));
         let Some(versions) = self.data_sets.get_mut(&agreement) else { return vec![] };
-        let number = |next: Option<Variant>| next.map_or(0, |next| next.0);
-        let is_new = (current.0, number(next)) > (versions.in_force.0, number(versions.next));
-        if !is_new {
+        if !versions.is_behind(data) {
             return vec![];
         }
         let both = || [Some(current), next].into_iter().flatten();

@@ -280,3 +280,62 @@ fn a_bit_flipped_in_the_last_put_of_a_killed_process_costs_that_shard_and_is_tol
         );
     }
 }
+
+/// Writes a shard as a new one, durably.
+async fn keep<E: commonware_storage::Context>(writer: &mut store::Writer<E>, (name, data): &(Hash, Bytes)) {
+    let length = u32::try_from(data.len()).expect("small");
+    let frame = frame::Frame { kind: frame::Kind::Keep, agreement: agreement(), shard: *name, length };
+    writer.write(vec![(frame, Some(data.clone()))]).await.expect("fits");
+}
+
+#[test]
+fn a_byte_that_flips_in_the_copy_of_a_moved_shard_costs_nothing_while_the_original_is_there() {
+    for at in [0, 9, 899] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().to_path_buf();
+        let all: Vec<_> = (0..10).map(|tag| shard(tag, 900)).collect();
+        on_disk(directory.path(), async |context| {
+            let mut writer = store::Writer::open(context.child("writer"), config()).await.expect("opens");
+            for shard in &all {
+                keep(&mut writer, shard).await;
+            }
+            writer.finish().await.expect("noted");
+            // The process is killed after the copies are written, and before the file is removed.
+            writer.compact(0).await.expect("moves");
+        });
+        let copy = extents(&path).expect("readable").into_iter().find(|extent| extent.shard == all[2].0);
+        let copy = copy.expect("listed");
+        assert!(!copy.path.ends_with("00000000"), "the newest copy lies in another file: {:?}", copy.path);
+        flip(&copy.path, copy.offset + at);
+        on_disk(directory.path(), async |context| {
+            let (store, writer) = Store::open(context.child("store"), config()).await.expect("opens");
+            assert_eq!((store.damaged(9), missing(&store, &all).await), (vec![], vec![]));
+            let more = fill(&store, 20..80).await;
+            store.close().await.expect("open");
+            writer.await.expect("ends").expect("cleanly");
+            drop(store);
+            let (store, _writer) = Store::open(context.child("again"), config()).await.expect("opens");
+            assert_eq!((missing(&store, &all).await, missing(&store, &more).await), (vec![], vec![]));
+        });
+    }
+}
+
+#[test]
+fn a_damaged_shard_that_was_stored_again_is_not_reported() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_path_buf();
+    let one = shard(1, 900);
+    on_disk(directory.path(), async |context| {
+        let mut writer = store::Writer::open(context.child("writer"), config()).await.expect("opens");
+        for shard in [&one, &shard(2, 900), &one] {
+            keep(&mut writer, shard).await;
+        }
+    });
+    let last = extents(&path).expect("readable").into_iter().find(|extent| extent.shard == one.0);
+    let last = last.expect("listed");
+    flip(&last.path, last.offset + 9 - 2 * (900 + frame::HEADER_BYTES as u64));
+    on_disk(directory.path(), async |context| {
+        let (store, _writer) = Store::open(context.child("store"), config()).await.expect("opens");
+        assert_eq!((store.damaged(9), missing(&store, &[one]).await), (vec![], vec![]));
+    });
+}

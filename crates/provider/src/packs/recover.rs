@@ -139,15 +139,12 @@ impl<E: Context> Writer<E> {
         while let Some(found) = next(file, at, &mut passed).await? {
             at = found.at + found.frame.size();
             let is_whole = is_whole(file, &found, &mut passed).await?;
-            if !is_whole && at <= durable && !passed.unread {
-                self.shared.lock().damaged.insert(found.frame.shard);
-            }
             if is_whole || at <= durable && !passed.unread {
                 valid = at;
                 // A header behind a bad one may be part of stored user data.
                 let keeps_all = is_old || found.passed.bad || found.passed.unread;
                 if !(keeps_all && found.frame.kind == Kind::Unlink) {
-                    self.take(number, &found, is_old).await?;
+                    self.take(number, &found, is_old, is_whole).await?;
                 }
             }
         }
@@ -177,12 +174,38 @@ impl<E: Context> Writer<E> {
     }
 
     /// Takes a frame into the index. After unread bytes, the file's noted end stays before them. A shard of
-    /// an old file that lies elsewhere by now stays there.
-    async fn take(&mut self, number: u32, found: &Found, is_old: bool) -> Result<(), StoreError> {
+    /// an old file that lies elsewhere by now stays there, and so does one whose frame here is not whole: the copy
+    /// may be of a compaction that did not end. Only a shard without another place is known by damaged bytes, and none
+    /// behind a bad header, where its name may be part of stored user data.
+    async fn take(
+        &mut self,
+        number: u32,
+        found: &Found,
+        is_old: bool,
+        is_whole: bool,
+    ) -> Result<(), StoreError> {
         let Frame { kind, agreement, shard, length } = found.frame;
         let here = Place { pack: number, offset: found.at + HEADER_BYTES as u64, length };
-        let known = self.shared.lock().index.get(&shard).map(|entry| entry.place);
-        let place = if kind == Kind::Keep && !(is_old && known.is_some()) { Some(here) } else { known };
+        let (known, is_damaged) = {
+            let state = self.shared.lock();
+            (state.index.get(&shard).map(|entry| entry.place), state.damaged.contains(&shard))
+        };
+        let is_taken = match known {
+            None => is_whole || !found.passed.bad,
+            Some(_) => is_whole && (!is_old || is_damaged),
+        };
+        let place = if kind == Kind::Keep && is_taken { Some(here) } else { known };
+        if kind == Kind::Keep && place == Some(here) {
+            let damaged = &mut self.shared.lock().damaged;
+            if is_whole {
+                damaged.remove(&shard)
+            } else {
+                damaged.insert(shard)
+            };
+        }
+        if kind == Kind::Keep && place.is_none() {
+            return Ok(());
+        }
         if found.passed.unread {
             let Some(place) = place else { return Ok(()) };
             let entry = Entry { place, holders: vec![agreement] };
@@ -223,7 +246,7 @@ impl<E: Context> Writer<E> {
             };
             if takes {
                 shards += usize::from(frame.kind == Kind::Keep);
-                self.take(number, &found, true).await?;
+                self.take(number, &found, true, true).await?;
             }
         }
         if passed.unread {

@@ -225,16 +225,15 @@ impl<E: Clock, B: Blob> Handler<E, B> {
 
     /// Reads an agreement's records anew, and notes the versions that the ledger has taken. The reconciler does
     /// this once a round; a busy consumer fills all places for signed versions sooner. Without a proof the
-    /// known terms stay.
+    /// known terms stay. The reconciler removes what may go: the caller of this request may be gone by then.
     async fn look(&self, peer: Account, terms: Terms) -> Result<Terms, Refused> {
         let Some(_place) = self.waits.enter(peer, 1) else { return Ok(terms) };
         let Ok(terms) = self.terms(&terms.id, true).await else { return Ok(terms) };
-        let (id, data) = (terms.id, terms.data.clone());
-        let going = self.parts.data_sets.observe(id, data).await;
-        let going = going.map_err(|error| no(Refusal::Busy, error.to_string()))?;
-        // They are removed later, like shards that were never signed for.
-        going.iter().for_each(|shard| self.note_loose(id, *shard));
-        self.parts.data_sets.gone(id, &going);
+        let data_sets = &self.parts.data_sets;
+        if data_sets.with(|state| state.is_behind(&terms.id, &terms.data)) {
+            let noted = data_sets.note(terms.id, terms.data.clone()).await;
+            noted.map_err(|error| no(Refusal::Busy, error.to_string()))?;
+        }
         Ok(terms)
     }
 

@@ -1,6 +1,7 @@
 //! Data sets that no consumer submits, shards that are asked again, and the return after silence.
 
 use super::*;
+use futures::FutureExt as _;
 use posync_protocol::{Class, operation::Settle, record::AccountState};
 
 fn balance(bench: &Bench, who: &str) -> u128 {
@@ -126,6 +127,36 @@ fn a_shard_that_is_asked_again_stays_until_it_was_proved_then_goes() {
         assert!(!took, "nothing is taken for what is there again");
         assert!(bench.audit().missing.is_empty());
         assert_eq!(bench.handler.parts().store.length(&name), None, "nobody asks any more");
+    });
+}
+
+#[test]
+fn what_a_request_noted_leaves_the_disk_at_once_although_its_caller_is_gone() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        bench.steps(10).await;
+        let id = bench.open(100);
+        let removed = data(1, 50_000);
+        let name = *blake3::hash(&removed).as_bytes();
+        bench.set(id, 1, &[], std::slice::from_ref(&removed)).await;
+        let swap = bench.sign(id, 2, &[0], &[data(2, 60_000)]).await;
+        let operation = bench.ledger.world.lock().sign("carol", swap);
+        assert_eq!(bench.ledger.world.lock().submit(&operation), Ok(Code::Done));
+        let parts = bench.handler.parts();
+        let taken = bench.on_ledger();
+        assert!(parts.data_sets.with(|state| state.is_behind(&id, &taken)));
+        // The request gets its place in the queue, and its connection ends.
+        let is_answered = parts.data_sets.note(id, taken.clone()).now_or_never().is_some();
+        assert!(!is_answered && parts.store.length(&name).is_some());
+        for _ in 0..100 {
+            reschedule().await;
+            // At the same height, so no later round removes anything.
+            bench.reconciler.step().await.expect("the ledger is there");
+        }
+        let parts = bench.handler.parts();
+        assert_eq!(parts.store.length(&name), None, "no round later, and no minutes");
+        assert!(!parts.data_sets.with(|state| state.is_leaving(&id, &name)), "it may be put again");
+        parts.store.put(id, name, removed.into()).await.expect("fits");
     });
 }
 
