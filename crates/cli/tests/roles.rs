@@ -285,6 +285,11 @@ fn a_role_that_cannot_run_says_what_to_set_before_anything_happens() {
         let (code, said) = refuse(&["start", "--dir", &directory]);
         assert!(code == 2 && said.contains(&format!("did you mean `{right}`")), "{role}: {said}");
     }
+    ask(&["init", "gateway", "--dir", &at("other")]);
+    for word in [&["--i-stopped-the-other"] as &[_], &["--we-agreed-on", "7"]] {
+        let (code, said) = refuse(&joined(&["start", "--dir", &at("other")], word));
+        assert!(code == 2 && said.contains("a gateway") && said.contains("leave the flag out"), "{said}");
+    }
     let (code, said) = refuse(&["start", "--dir", &at("nowhere")]);
     assert!(code == 8 && said.contains("posync init"), "{said}");
 }

@@ -60,12 +60,14 @@ fn is_public(ip: IpAddr) -> bool {
                 || is_assigned
                 || is_test)
         }
-        // Global unicast addresses are 2000::/3; of them, documentation and tunnels of IPv4 lead elsewhere.
+        // Global unicast addresses are 2000::/3; of them, documentation (2001:db8::/32, 3fff::/20) and tunnels of
+        // IPv4 lead elsewhere.
         IpAddr::V6(ip) => {
             let [first, second, ..] = ip.segments();
             first & 0xe000 == 0x2000
                 && first != 0x2002
                 && !(first == 0x2001 && (second == 0 || second == 0xdb8))
+                && !(first == 0x3fff && second < 0x1000)
         }
     }
 }
@@ -195,6 +197,8 @@ mod tests {
             "fd00::1",
             "ff02::1",
             "2001:db8::1",
+            "3fff::1",
+            "3fff:fff::1",
             "2002:7f00:1::",
             "64:ff9b::7f00:1",
             "2001::1",
@@ -203,7 +207,8 @@ mod tests {
             assert!(!public.may_dial(ip), "{hidden}");
             assert!(inside.may_dial(ip), "{hidden}");
         }
-        for open in ["203.0.114.2", "9.9.9.9", "2a01:4f8::1", "2001:470::1", "::ffff:9.9.9.9"] {
+        for open in ["203.0.114.2", "9.9.9.9", "2a01:4f8::1", "2001:470::1", "3fff:1000::1", "::ffff:9.9.9.9"]
+        {
             assert!(public.may_dial(open.parse().expect("an address")), "{open}");
         }
     }

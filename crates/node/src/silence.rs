@@ -4,17 +4,18 @@
 //! after many minutes, and repeats what it sent at growing intervals: a link that was away for half a minute
 //! may be unused for another half. So a connection on which nothing came for [`SILENCE_MAX`] ends, although
 //! each side sends a ping every [`PING_EVERY`], and the peer is dialled anew, at the address that its name has now.
+//! No ping can come on the way of a long message, so that is read in pieces: a slow connection that lives stays.
 
 use commonware_macros::select;
 use commonware_runtime::{Clock, Error, IoBufs, Listener, Stream, Supervisor};
-use std::{future::Future, io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 /// Time between two pings on a connection.
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(5);
-/// Longest time without a byte: three pings.
+/// Longest time without a message, or without a piece of a long one: three pings.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(15);
-/// Least rate of a long message in bytes a second, on whose way no ping can come.
-const RATE_MIN: u32 = 32 << 10;
+/// Bytes of a piece: a connection with a thousand bytes a second brings it in time.
+const PIECE: usize = 8 << 10;
 
 /// A listener whose connections end when the peer is silent.
 pub struct Attentive<E, L> {
@@ -57,14 +58,21 @@ impl<E: Clock + Supervisor + Sync, L: Listener> Listener for Attentive<E, L> {
 }
 
 impl<E: Clock + Sync, S: Stream> Stream for Heard<E, S> {
-    fn recv(&mut self, len: usize) -> impl Future<Output = Result<IoBufs, Error>> + Send {
-        let bytes = u32::try_from(len).unwrap_or(u32::MAX);
-        let longest = SILENCE_MAX + Duration::from_secs(u64::from(bytes / RATE_MIN));
-        async move {
+    async fn recv(&mut self, len: usize) -> Result<IoBufs, Error> {
+        let (mut all, mut left) = (IoBufs::default(), len);
+        loop {
             // An abandoned read leaves the stream closed, as its contract says.
-            select! {
-                received = self.inner.recv(len) => received,
-                () = self.clock.sleep(longest) => Err(Error::Timeout),
+            let piece = select! {
+                received = self.inner.recv(left.min(PIECE)) => received?,
+                () = self.clock.sleep(SILENCE_MAX) => return Err(Error::Timeout),
+            };
+            left -= left.min(PIECE);
+            if left == 0 && all.is_empty() {
+                return Ok(piece);
+            }
+            all.append(piece.coalesce());
+            if left == 0 {
+                return Ok(all);
             }
         }
     }
@@ -125,6 +133,38 @@ mod tests {
                 // Each step of the deterministic runtime takes a millisecond.
                 assert!(silent <= SILENCE_MAX + Duration::from_millis(100), "{silent:?}");
                 assert!(silent + PING_EVERY >= SILENCE_MAX, "{silent:?}");
+            }
+        }
+    }
+
+    /// Bytes of a long message that a slow link brings each second.
+    const SLOW: usize = 1 << 10;
+
+    #[test]
+    fn a_long_message_over_a_slow_link_is_read_while_it_comes_and_not_after() {
+        let message: Vec<u8> = (0..200 * SLOW).map(|index| (index % 251) as u8).collect();
+        for (sent, is_read) in [(message.len(), true), (message.len() / 2, false)] {
+            let whole = message.clone();
+            let received = deterministic::Runner::default().start(|context| async move {
+                let runtime = Steady::shifted(context.child("steady"), 0);
+                let mut listener = runtime.bind(AT).await.expect("a free port");
+                let (mut out, _heard) = runtime.dial(AT).await.expect("it listens");
+                let (_, _back, mut received) = listener.accept().await.expect("it was dialled");
+                let (parts, len) = (whole[..sent].to_vec(), whole.len());
+                let sending = context.child("sending").spawn(move |context| async move {
+                    for part in parts.chunks(SLOW) {
+                        out.send(IoBuf::from(part.to_vec())).await.expect("it is read");
+                        context.sleep(Duration::from_secs(1)).await;
+                    }
+                    std::future::pending::<()>().await;
+                });
+                let received = received.recv(len).await;
+                sending.abort();
+                received.map(|bytes| bytes.coalesce().as_ref().to_vec())
+            });
+            match received {
+                Ok(bytes) => assert!(is_read && bytes == message),
+                Err(error) => assert!(!is_read && matches!(error, Error::Timeout), "{error}"),
             }
         }
     }

@@ -204,10 +204,10 @@ fn a_restored_directory_is_refused_on_real_disks() {
     running.into_iter().for_each(Authority::stop);
 }
 
-/// An old copy of `storage/` beside the newest secrets: the record of proposals is whole, and the journal of votes is
-/// not. The votes that the others heard show it.
-#[test]
-fn an_old_journal_of_votes_is_refused_by_the_votes_alone() {
+/// Starts an authority several times with an old copy of `storage/` beside the newest secrets: the record of
+/// proposals is whole, and the journal of votes is not. Each start is refused by the votes that the others heard.
+/// Before a start with `true` its operator asks for a new state.
+fn an_old_journal_is_refused(starts: &[bool]) {
     let home = tempfile::tempdir().expect("a directory");
     let directories = network(home.path());
     let (storage, backup) = (directories[0].join("storage"), home.path().join("backup"));
@@ -220,12 +220,30 @@ fn an_old_journal_of_votes_is_refused_by_the_votes_alone() {
     first.stop();
     fs::rename(&storage, home.path().join("lost")).expect("movable");
     fs::rename(&backup, &storage).expect("movable");
-    let RunError::SecondSigner(_, refusal) = Authority::start(&directories[0]).ended() else {
-        panic!("it ends for another reason");
-    };
-    assert_eq!(refusal.height, None, "{refusal}");
-    assert!(Some(refusal.seen) > refusal.own, "{refusal}");
+    let mut own = None;
+    for (start, asks) in starts.iter().enumerate() {
+        if *asks {
+            fs::write(directories[0].join("set-state-aside"), "").expect("writable");
+        }
+        let RunError::SecondSigner(_, refusal) = Authority::start(&directories[0]).ended() else {
+            panic!("start {start} ends for another reason");
+        };
+        assert_eq!(refusal.height, None, "{refusal}");
+        assert!(Some(refusal.seen) > refusal.own, "{refusal}");
+        assert_eq!(*own.get_or_insert(refusal.own), refusal.own, "what consensus wrote meanwhile is no vote");
+    }
     running.into_iter().for_each(Authority::stop);
+}
+
+#[test]
+fn an_old_journal_of_votes_is_refused_by_the_votes_alone() {
+    an_old_journal_is_refused(&[false, false, false, false]);
+}
+
+/// The repair keeps the journal of votes, and so the comparison with it.
+#[test]
+fn an_old_journal_of_votes_is_refused_also_where_the_state_is_fetched_anew() {
+    an_old_journal_is_refused(&[true, true, false]);
 }
 
 /// Two of four machines got their directories back as they were an hour ago: the other two are no quorum, so no term

@@ -3,6 +3,7 @@
 
 #[allow(dead_code, reason = "each test file uses its part of what they share")]
 mod common;
+mod liar;
 
 use common::{Network4, World, address, serve};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
@@ -11,6 +12,7 @@ use commonware_runtime::{
 };
 use commonware_utils::{channel::oneshot, sync::Mutex};
 use futures::future::pending;
+use liar::{LIES, Lie, liar};
 use posync_client::{
     account::Submitter,
     channel::Listen,
@@ -39,10 +41,7 @@ use posync_protocol::{
 };
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -321,6 +320,29 @@ fn a_follower_killed_while_it_takes_a_state_takes_it_at_its_next_start() {
     });
 }
 
+/// The newest header of one upstream node is no start, if the nodes have proved a newer one.
+#[test]
+fn a_follower_begins_at_the_newest_block_though_an_upstream_names_an_old_one() {
+    runner().start(|context| async move {
+        let world = world(&context).await;
+        let genesis = world.network.genesis.clone();
+        world.reach(10).await;
+        let (endpoint, asked) = liar(&world, Lie::OldNewest, 140).await;
+        world.reach(60).await;
+        for (turn, most) in [20, 5].into_iter().enumerate() {
+            let upstream = (vec![endpoint.clone()], most);
+            let follower = follow_from(&context, &genesis, (90 + turn as u64, 0), upstream).await;
+            let goal = world.handles[&1].applied() + 10;
+            reach(&context, &follower.handle, goal).await;
+            assert!(follower.handle.header(5).await.is_none(), "it ran old blocks");
+            assert!(follower.handle.header(50).await.is_none(), "it began at an old block");
+            expect_same(&follower.handle, &world.handles[&1], goal - 5..=goal).await;
+            kill(&context, follower).await;
+        }
+        assert!(asked.load(Ordering::SeqCst) > 0, "it was asked");
+    });
+}
+
 /// A node that sends a false part of the state, or none, keeps nobody from the true one.
 #[test]
 fn a_false_state_is_not_taken() {
@@ -402,100 +424,6 @@ fn an_upstream_that_is_lost_is_replaced_while_the_follower_runs() {
         assert_eq!(balance(&held, 2).await, Some(Amount::sync(1_000)));
         expect_same(&follower.handle, &world.handles[&0], 1..=40).await;
     });
-}
-
-/// The fault of an upstream node.
-#[derive(Clone, Copy, Debug)]
-enum Lie {
-    Body,
-    Header,
-    Skips,
-    Repeats,
-    Chain,
-    HangsAtBodies,
-    Hangs,
-    Pruned,
-    Drips,
-    State,
-    HangsAtState,
-}
-
-const LIES: [Lie; 9] = [
-    Lie::Body,
-    Lie::Header,
-    Lie::Skips,
-    Lie::Repeats,
-    Lie::Chain,
-    Lie::HangsAtBodies,
-    Lie::Hangs,
-    Lie::Pruned,
-    Lie::Drips,
-];
-
-fn twist(lie: Lie, answer: Answer, first: &Answer) -> Option<Answer> {
-    Some(match (lie, answer) {
-        (Lie::Body, Answer::Body(mut body)) => {
-            body.draws = Bounded::new(vec![None; 3]).expect("few");
-            Answer::Body(body)
-        }
-        (Lie::Header | Lie::Chain, Answer::Certified(mut certified)) => {
-            let mut headers = certified.headers.into_inner();
-            let last = headers.last_mut().expect("at least one");
-            let byte = if matches!(lie, Lie::Chain) { &mut last.chain[0] } else { &mut last.state_root[0] };
-            *byte ^= 1;
-            certified.headers = Bounded::new(headers).expect("as many");
-            Answer::Certified(certified)
-        }
-        (Lie::Skips, Answer::Certified(mut certified)) => {
-            certified.headers = Bounded::new(certified.headers[1..].to_vec()).expect("fewer");
-            Answer::Certified(certified)
-        }
-        (Lie::Repeats, Answer::Certified(_)) => first.clone(),
-        (Lie::State, Answer::State(part)) => {
-            let mut part = part.into_inner();
-            *part.last_mut().expect("it holds operations") ^= 1;
-            Answer::State(Bounded::new(part).expect("as many"))
-        }
-        (Lie::HangsAtBodies, Answer::Body(_)) | (Lie::HangsAtState, Answer::State(_)) | (Lie::Hangs, _) => {
-            return None;
-        }
-        (Lie::Pruned, _) => Answer::Unavailable(Unavailable::Pruned),
-        (_, honest) => honest,
-    })
-}
-
-/// Starts a node that asks an honest one and falsifies the answers; counts what it is asked.
-async fn liar(world: &World, lie: Lie, port: u16) -> (Endpoint, Arc<AtomicUsize>) {
-    let honest = authority(&world.network, 0);
-    let network = world.context.child("network");
-    let own = key(66);
-    let dialing = world.context.child("behind");
-    let client = rpc::Client::<rpc::Node>::dial(dialing, &network, &own, honest.account, honest.address);
-    let client = client.await.expect("connects");
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = asked.clone();
-    let clock = Arc::new(world.context.child("drips"));
-    let server = Server::<rpc::Node, _>::new(move |call: Incoming<rpc::Node>, ask| {
-        let (client, clock) = (client.clone(), clock.clone());
-        counted.fetch_add(1, Ordering::SeqCst);
-        async move {
-            let mut first = None;
-            let mut behind = client.open(ask).await.expect("the honest node lives");
-            while let Some(answer) = behind.recv().await {
-                if matches!((lie, &answer), (Lie::Drips, Answer::Certified(_))) {
-                    clock.sleep(Duration::from_secs(3)).await;
-                }
-                match twist(lie, answer.clone(), first.get_or_insert(answer)) {
-                    Some(answer) => drop(call.send(&answer).await),
-                    None => pending().await,
-                }
-            }
-        }
-    });
-    let address = SocketAddr::from(([10, 9, 9, 9], port));
-    let listen = Listen::new(own, rpc::Node::NAMESPACE, address);
-    server.listen(world.context.child("liar"), &network, listen).await.expect("listens");
-    (Endpoint { account: account(66), address: address.into() }, asked)
 }
 
 /// With such a node alone, nothing false is applied; with an honest one beside it, the chain is followed.

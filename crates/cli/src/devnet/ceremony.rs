@@ -103,14 +103,14 @@ fn start(own: &Path) -> Outcome<Child> {
     command.spawn().map_err(|error| Failure::file(&program, "start", error))
 }
 
-/// Waits until every process has ended well.
+/// Waits until every process has ended well. At a failure, all that have not ended are left in `running`.
 fn wait(running: &mut Vec<(&PathBuf, Child)>) -> Outcome {
     while !running.is_empty() {
-        let mut left = Vec::new();
-        for (own, mut child) in running.drain(..) {
+        let mut index = 0;
+        while let Some((own, child)) = running.get_mut(index) {
             match child.try_wait() {
-                Ok(None) => left.push((own, child)),
-                Ok(Some(status)) if status.success() => (),
+                Ok(None) => index += 1,
+                Ok(Some(status)) if status.success() => drop(running.swap_remove(index)),
                 ended => {
                     let screen = own.join(SCREEN_FILE);
                     let why = fs::read_to_string(&screen).unwrap_or_else(|error| error.to_string());
@@ -121,8 +121,31 @@ fn wait(running: &mut Vec<(&PathBuf, Child)>) -> Outcome {
                 }
             }
         }
-        *running = left;
         thread::park_timeout(LOOK_EVERY);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_fails_leaves_no_other_one_running() {
+        let own = PathBuf::from("nowhere");
+        let start = |program: &str| {
+            let mut command = Command::new(program);
+            // It reads until its input ends.
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts")
+        };
+        let mut running = vec![(&own, start("cat")), (&own, start("false")), (&own, start("cat"))];
+        let waiting = [running[0].1.id(), running[2].1.id()];
+        assert!(wait(&mut running).is_err(), "one of them failed");
+        let left: Vec<u32> = running.iter().map(|(_, child)| child.id()).collect();
+        assert!(waiting.iter().all(|id| left.contains(id)), "who started them ends them: {left:?}");
+        for (_, child) in &mut running {
+            let _ = child.kill();
+            child.wait().expect("it ends");
+        }
+    }
 }

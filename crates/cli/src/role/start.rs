@@ -79,8 +79,9 @@ pub(crate) struct Start {
     #[arg(long)]
     take_this_volume: bool,
     /// For each authority with restored copies, if more than a third of them were restored at once: the height of
-    /// the last final block, on which all operators agreed by voice. It votes at once. A block above that height
-    /// that someone has seen as final is replaced then, and the network has two histories
+    /// the last final block, on which all operators agreed by voice. It votes once the others show for some seconds
+    /// that the network stands still there. A block above that height that someone has seen as final is replaced
+    /// then, and the network has two histories
     #[arg(long, value_name = "HEIGHT", conflicts_with = "i_stopped_the_other")]
     we_agreed_on: Option<u64>,
 }
@@ -133,6 +134,10 @@ impl Start {
             let next = "leave the flag out";
             let why = "--register-again calls a provider back that left";
             return Err(Failure::new(Exit::Usage, format!("this is {who}"), why, next));
+        }
+        if (self.i_stopped_the_other || self.we_agreed_on.is_some()) && settings.role != Role::Authority {
+            let why = "--i-stopped-the-other and --we-agreed-on are words about the key of an authority";
+            return Err(Failure::new(Exit::Usage, format!("this is {who}"), why, "leave the flag out"));
         }
         descriptors::ensure(who, MEMBER)?;
         writable(&settings.directory)?;

@@ -11,7 +11,7 @@ use super::sizes::PENDING_ACKS;
 use crate::epoch::secrets::Place;
 use commonware_runtime::{Error, Storage};
 use posync_client::watch;
-use std::num::NonZeroU64;
+use std::{collections::BTreeSet, num::NonZeroU64};
 
 /// The first term whose journal a node that has applied `height` may still need: the one before the term in
 /// which it would resume.
@@ -20,20 +20,29 @@ pub(super) const fn first_needed(height: u64, term: NonZeroU64) -> u64 {
     (sure / term.get()).saturating_sub(1)
 }
 
-/// The newest term and view to which consensus wrote at a node that has applied `height`. Each view is a file, which
-/// is written before a vote of that view is sent.
+/// The terms in whose journals a node may have votes: those around the term in which it resumes, by the applied
+/// height and by the block from which it takes a state, and those of which it has shares.
+pub(super) fn voted_in(height: u64, term: NonZeroU64, floor: Option<u64>, shares: &[u64]) -> BTreeSet<u64> {
+    let around = |first: u64, last: u64| first..=last.saturating_add(2);
+    let by_floor = floor.into_iter().flat_map(|floor| around(floor.saturating_sub(1), floor));
+    around(first_needed(height, term), height / term.get())
+        .chain(by_floor)
+        .chain(shares.iter().copied())
+        .collect()
+}
+
+/// The newest term and view to which consensus wrote, of these terms. Each view is a file, which is written before a
+/// vote of that view is sent.
 ///
 /// # Panics
 /// If the disk cannot be read.
 pub(super) async fn newest_view<E: Storage>(
     context: &E,
-    height: u64,
-    term: NonZeroU64,
+    terms: BTreeSet<u64>,
     partition: impl Fn(u64) -> String,
 ) -> Option<Place> {
-    let first = first_needed(height, term);
     let mut newest = None;
-    for term in first..=height / term.get() + 2 {
+    for term in terms {
         let names = match context.scan(&partition(term)).await {
             Ok(names) => names,
             Err(Error::PartitionMissing(_)) => continue,
@@ -81,6 +90,14 @@ pub(super) async fn run<E: Storage>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn votes_are_looked_for_where_the_node_resumes_and_where_it_has_a_share() {
+        let term = NonZeroU64::new(40).expect("not zero");
+        assert_eq!(voted_in(130, term, None, &[]).into_iter().collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+        let found = voted_in(0, term, Some(9), &[4, 5]).into_iter().collect::<Vec<_>>();
+        assert_eq!(found, [0, 1, 2, 4, 5, 8, 9, 10, 11]);
+    }
 
     #[test]
     fn a_journal_is_needed_until_the_next_term_is_final_and_acknowledged() {

@@ -188,7 +188,7 @@ where
 
     let outcomes = Outcomes::open(node.context.child("outcomes"), &node.files, node.parts.archive).await;
     let (applied_sender, applied) = watch::channel(outcomes.last().await);
-    node.begin(outcomes.last().await).await;
+    node.begin(outcomes.last().await, &plan).await;
     let seeds = Seeds::default();
     let (resolver, resolver_task) = node.state_resolver(state);
     let (stateful, mailbox) = Stateful::new(
@@ -522,18 +522,12 @@ where
 
     /// Resumes at the applied height: reads from the journals up to which view this node may have voted, before
     /// consensus writes to them.
-    async fn begin(&self, applied: u64) {
+    async fn begin(&self, applied: u64, plan: &Sync<E>) {
         self.equivocation.begin(applied);
-        // A state that was fetched says nothing about the terms of which there may be journals.
-        let journal = if self.parts.state_sync {
-            None
-        } else {
-            Some(
-                terms::newest_view(&self.context, applied, self.term, |term| self.files.consensus(term))
-                    .await,
-            )
-        };
-        self.own_key.begin(applied, journal);
+        let floor = plan.floor().map(|floor| floor.proposal.round.epoch().get());
+        let terms = terms::voted_in(applied, self.term, floor, &self.parts.secrets.shares());
+        let voted = terms::newest_view(&self.context, terms, |term| self.files.consensus(term)).await;
+        self.own_key.begin(applied, voted);
     }
 
     fn resolver<S, R>(

@@ -32,10 +32,12 @@ const PROPOSED: &str = "proposed";
 const BEGUN: &str = "begun";
 /// Name of the entry for a wait ([`Wait`]).
 const WAITS: &str = "waits";
+/// Name of the entry for the last vote of a node that lost, or has not gained, its right to sign.
+const VOTED: &str = "voted";
 /// Entries that stay when shares are set aside: each can only keep the node from signing.
-const KEPT: [&str; 3] = [PROPOSED, BEGUN, WAITS];
+const KEPT: [&str; 4] = [PROPOSED, BEGUN, WAITS, VOTED];
 
-/// Term and view of a proposal.
+/// Term and view of a proposal or a vote.
 pub type Place = [u64; 2];
 
 /// A wait for whole terms in which the node signs nothing.
@@ -111,6 +113,27 @@ impl Secrets {
         self.begin_wait(Wait { from: 0, newest: None });
     }
 
+    /// The last vote as it was kept, itself `None` if there was none; `None` while the node signs, when its journal
+    /// of votes is the record.
+    pub(crate) fn kept_vote(&self) -> Option<Option<Place>> {
+        let [kept, term, view] = self.get::<[u64; 3]>(VOTED)?;
+        (kept > 0).then(|| (kept > 1).then_some([term, view]))
+    }
+
+    /// Keeps the last vote of a node that signs nothing. It is durable before this returns.
+    pub(crate) fn keep_vote(&self, vote: Option<Place>) {
+        let [term, view] = vote.unwrap_or_default();
+        self.put(VOTED, &[1 + u64::from(vote.is_some()), term, view].encode());
+    }
+
+    /// Gives the record back to the journal of votes, before the node signs the next one.
+    pub(crate) fn release_vote(&self) {
+        if self.kept_vote().is_some() {
+            // Written over and not removed: after a crash, an older vote would make the node refuse itself.
+            self.put(VOTED, &[0_u64; 3].encode());
+        }
+    }
+
     /// Records that a node runs with these secrets, and so may sign.
     pub(crate) fn begin(&self) {
         if !self.names().iter().any(|name| name == BEGUN) {
@@ -160,11 +183,18 @@ impl Secrets {
         self.names().iter().any(|name| name.starts_with("share-"))
     }
 
+    /// The terms of which there is a share of the network key.
+    pub(crate) fn shares(&self) -> Vec<u64> {
+        self.names()
+            .iter()
+            .filter(|name| name.starts_with("share-"))
+            .filter_map(|name| epoch_of(name))
+            .collect()
+    }
+
     /// True if there is a share from a reshare, so the node has run before.
     pub(crate) fn has_later_share(&self) -> bool {
-        let later =
-            |name: &String| name.starts_with("share-") && epoch_of(name).is_some_and(|epoch| epoch > 0);
-        self.names().iter().any(later)
+        self.shares().iter().any(|term| *term > 0)
     }
 
     /// Moves shares, seeds and dealings to `aside`, so that the node signs nothing more. A table in memory

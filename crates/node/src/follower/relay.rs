@@ -100,6 +100,10 @@ impl Relay {
     pub async fn submit(&self, caller: Caller, bytes: &[u8]) -> Result<Hash, Refused> {
         let operation = ingress::decode(bytes)?;
         let id = operation.id();
+        // One that is under way costs no second check of its signatures.
+        if self.under_way.lock().contains_key(&id) {
+            return Err(Refused::Full);
+        }
         if !(self.verify)(&operation, &self.chain) {
             return Err(Code::BadSignature.into());
         }

@@ -96,7 +96,8 @@ impl Origin {
     async fn newest(&self, begun: Option<Round>) -> Result<Option<Floor>, Error> {
         // Of two nodes, the one that is ahead is asked from here on.
         let ahead = self.connection.compare().await?;
-        let run = self.connection.follow(0).next_run().await?;
+        // Not from the node's own newest: the run begins at the compared height, so an old header is no answer.
+        let run = self.connection.follow(ahead).next_run().await?;
         let header: Header = run.headers.last().expect("a run has a header").clone();
         if begun.is_none() && self.replayed_max.is_none_or(|most| header.height <= most) {
             return Ok(None);

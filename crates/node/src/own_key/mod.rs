@@ -12,7 +12,9 @@
 //!                                                 ├─ above, but the operator stopped the other, or the
 //!                                                 │  record is lost ───────► listens, then signs in the next term
 //!                                                 └─ above, but the operators of all machines agreed on the
-//!                                                    last final height ────► signs, proposes in the next term
+//!                                                    last final height
+//!                                                     ├─ it stays that ───► signs, proposes in the next term
+//!                                                     └─ it is passed ────► listens, then signs in the next term
 //!   signs or waits ──a newer proposal or vote of this key is seen──────────► refused, the node ends
 //! ```
 //!
@@ -22,7 +24,9 @@
 //! it is this node's own.
 //!
 //! The running term is over before a node without a record signs: in the next one nothing is signed yet, and a
-//! process that would sign there shows itself by its votes meanwhile.
+//! process that would sign there shows itself by its proposals meanwhile. Its votes show it only at a peer that is
+//! connected to it: a peer holds one connection of a key. So the node listens for several blocks of each member; a
+//! process of a seat without weight never proposes, and may stay unseen.
 //!
 //! Invariants
 //! 1. A silent node sends no vote and signs no proposal. Certificates, blocks and reshares go on, so it follows
@@ -31,6 +35,8 @@
 //!    for.
 //! 3. The memory is bounded: one header, one vote and one clock for each authority of the genesis and the term.
 //! 4. A vote is noted before it leaves, so a healthy node never meets its own vote as another's.
+//! 5. The last vote of a node that signs nothing is kept beside the secrets: what consensus writes to the journal of
+//!    votes meanwhile is not this node's.
 
 pub mod actor;
 mod state;
@@ -74,10 +80,10 @@ impl OwnKey {
         Self { state: Arc::new(Mutex::new(state)), standing: watch::Sender::new(Standing::Silent) }
     }
 
-    /// Takes the applied height at the start, and the newest view in the journals of votes; `None` instead of the
-    /// latter if they may be lost. Called before consensus runs.
-    pub(crate) fn begin(&self, applied: u64, journal: Option<Option<Place>>) {
-        self.state().begin(applied, journal);
+    /// Takes the applied height at the start, and the newest view in the journals of votes. Called before consensus
+    /// runs.
+    pub(crate) fn begin(&self, applied: u64, voted: Option<Place>) {
+        self.state().begin(applied, voted);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -8,7 +8,10 @@ use crate::{
 };
 use commonware_utils::{Faults as _, N3f1, ordered::Set};
 use posync_protocol::{Account, Hash, block::Header};
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 /// The node's right to sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,9 +114,16 @@ pub(super) struct Answered {
     pub(super) time_ms: u64,
 }
 
-/// Blocks for which a node that has lost its record listens for another process at least, before it signs in
-/// the next term.
-pub(super) const LISTENED_MIN: u64 = 16;
+/// Least number of blocks for which a node that has lost its record listens for another process, before it signs
+/// in the next term.
+const LISTENED_MIN: u64 = 16;
+/// Blocks for each member of the term for which it listens at least. The others hear one connection of a key, and
+/// the votes of another process may come over none. Its proposals reach all: of this many leaders, one of equal
+/// weight is missed once in three thousand cases.
+const LISTENED_PER_MEMBER: u64 = 8;
+/// Leader timeouts between two rounds of answers, beside one for each of a third of the members: as many leaders
+/// in a row may be away from a network that lives.
+const STILL_TIMEOUTS: u64 = 3;
 
 const fn place(header: &Header) -> Place {
     [header.term, header.view]
@@ -127,6 +137,8 @@ pub(super) struct State {
     word: Word,
     /// True if the secrets hold neither a share nor a record: this node has lost what it signed.
     is_fresh: bool,
+    /// True if there was no share at the start: shares are set aside with the journals of votes.
+    has_lost_votes: bool,
     /// True if the record of the votes is lost, or does not cover what the others hold: then the votes in
     /// each other's first answer count as this node's own.
     takes_votes_over: bool,
@@ -147,6 +159,13 @@ pub(super) struct State {
     needed: u64,
     /// Height that each authority has searched, from its first answer on.
     searched: BTreeMap<PublicKey, u64>,
+    /// The moment of the last answer, in milliseconds since 1970 here.
+    clock_ms: u64,
+    /// Milliseconds of a leader timeout.
+    leader_timeout_ms: u64,
+    /// The moment at which enough had shown nothing above the agreed height, and the authorities that did so again
+    /// long enough after it.
+    again: Option<(u64, BTreeSet<PublicKey>)>,
     /// Milliseconds by which this node's clock is ahead of that of each authority that has answered.
     ahead: BTreeMap<PublicKey, i64>,
     authorities: Vec<PublicKey>,
@@ -157,8 +176,9 @@ impl State {
         let authorities: Vec<PublicKey> =
             genesis.authorities.iter().map(|authority| authority.key.clone()).collect();
         let is_fresh = secrets.proposed().is_none() && secrets.wait().is_none() && !secrets.has_share();
+        let has_lost_votes = !secrets.has_share();
         let takes_votes_over =
-            word.other_stopped || word.agreed.is_some() || secrets.wait().is_some() || !secrets.has_share();
+            word.other_stopped || word.agreed.is_some() || secrets.wait().is_some() || has_lost_votes;
         let newest = authorities.iter().map(|key| (Account::of(key), None)).collect();
         Self {
             chain: genesis.chain(),
@@ -166,6 +186,7 @@ impl State {
             secrets,
             word,
             is_fresh,
+            has_lost_votes,
             takes_votes_over,
             standing: Standing::Silent,
             members: None,
@@ -177,19 +198,29 @@ impl State {
             seen_vote: None,
             needed: 0,
             searched: BTreeMap::new(),
+            clock_ms: 0,
+            leader_timeout_ms: genesis.parameters.leader_timeout_ms,
+            again: None,
             ahead: BTreeMap::new(),
             authorities,
         }
     }
 
-    /// Takes what storage holds at the start: the applied height, and the newest view in a journal of votes.
-    /// `None` if the journals may be lost.
-    pub(super) fn begin(&mut self, applied: u64, journal: Option<Option<Place>>) {
+    /// Takes what storage holds at the start: the applied height, and the newest view in a journal of votes. Without
+    /// a share the journals may be lost, and nothing is compared with them.
+    ///
+    /// Consensus writes the votes of others to that journal too. So the view found is kept until the node signs,
+    /// and a kept one counts instead of what a later start finds.
+    pub(super) fn begin(&mut self, applied: u64, found: Option<Place>) {
         self.needed = self.needed.max(applied);
-        match journal {
-            Some(voted) => self.voted = self.voted.max(voted),
-            None => self.takes_votes_over = true,
+        if self.has_lost_votes {
+            return;
         }
+        let kept = self.secrets.kept_vote();
+        if kept.is_none() {
+            self.secrets.keep_vote(found);
+        }
+        self.voted = self.voted.max(kept.unwrap_or(found));
     }
 
     /// The newest proposal of an authority, if one was seen since the start.
@@ -241,6 +272,11 @@ impl State {
     }
 
     fn turn(&mut self, standing: Standing) -> Option<Standing> {
+        match (&self.standing, &standing) {
+            (_, Standing::Signs) => self.secrets.release_vote(),
+            (Standing::Signs, Standing::Refused(_)) => self.secrets.keep_vote(self.voted),
+            _ => {}
+        }
         self.standing = standing.clone();
         Some(standing)
     }
@@ -259,7 +295,7 @@ impl State {
             Standing::Signs => self.secrets.proposed(),
             Standing::Waits(_) => self.known(),
         };
-        if Some(place(header)) <= known { None } else { self.refuse(header) }
+        if Some(place(header)) <= known { None } else { self.refuse(header, None) }
     }
 
     /// Takes a vote of this key that another authority holds; `is_first` in that authority's first answer.
@@ -285,9 +321,8 @@ impl State {
         self.secrets.proposed().max(waited)
     }
 
-    fn refuse(&mut self, header: &Header) -> Option<Standing> {
+    fn refuse(&mut self, header: &Header, agreed: Option<u64>) -> Option<Standing> {
         let (own, seen, height) = (self.secrets.proposed(), place(header), Some(header.height));
-        let agreed = self.word.agreed;
         self.turn(Standing::Refused(Refusal { own, seen, height, agreed }))
     }
 
@@ -331,10 +366,12 @@ impl State {
         let is_first = !self.searched.contains_key(peer);
         let searched = self.searched.entry(peer.clone()).or_default();
         *searched = answer.height.max(*searched);
-        // All that another process signed before this start is at or below the heights of the first answers.
-        if is_first {
+        // All that another process signed before this start is at or below the heights of the first answers. But
+        // a network that moves shows itself by the later ones.
+        if is_first || self.word.agreed.is_some_and(|agreed| self.needed <= agreed) {
             self.needed = self.needed.max(answer.proved.unwrap_or_default());
         }
+        self.answered_again(peer, is_member && answer.height >= self.needed, now_ms);
         let own = answer.newest.as_ref().filter(|header| header.leader == self.me && header.check().verify());
         let news = own.and_then(|header| self.saw(header));
         let news = news.or_else(|| answer.vote.and_then(|vote| self.saw_vote(vote, is_first)));
@@ -361,18 +398,35 @@ impl State {
         }
         let seen = self.newest(&self.me).cloned();
         let above = seen.clone().filter(|header| Some(place(header)) > self.known());
-        if let Some(agreed) = self.word.agreed {
-            return self.resume(agreed, above);
+        let agreed = self.word.agreed;
+        if agreed.is_some_and(|agreed| self.needed < agreed) {
+            return None;
         }
         let is_known = above.is_none();
-        let may_wait = self.word.other_stopped || self.is_fresh;
-        if let Some(header) = above.filter(|_| !may_wait) {
-            return self.refuse(&header);
+        let may_wait = self.word.other_stopped || self.is_fresh || agreed.is_some();
+        // A proposal that built on the agreed block never became final; one above it has seen it become final.
+        let is_too_high =
+            |header: &Header| agreed.is_some_and(|agreed| header.height > agreed.saturating_add(1));
+        if let Some(header) = above.as_ref().filter(|header| !may_wait || is_too_high(header)) {
+            return self.refuse(header, agreed);
         }
         if let Some(vote) = self.vote_above() {
             return self.refuse_vote(vote);
         }
-        if let Some(wait) = self.secrets.wait().filter(|_| is_known) {
+        if agreed == Some(self.needed) {
+            return self.resume(above);
+        }
+        if let Some(agreed) = agreed {
+            tracing::warn!(
+                agreed,
+                height = self.needed,
+                "the network is above the height on which its operators agreed, so it does not stand still there: \
+                 this node does not sign at once. If it does stand still, agree on its height and start again"
+            );
+        }
+        // A restored copy may hold a wait of long ago.
+        let counts = |wait: &Wait| is_known && (agreed.is_none() || wait.from > self.now());
+        if let Some(wait) = self.secrets.wait().filter(counts) {
             if self.now() >= wait.from {
                 self.secrets.end_wait(wait.from);
                 return self.turn(Standing::Signs);
@@ -395,29 +449,66 @@ impl State {
     /// The first term in which nothing can have been signed before now, and before which this node hears
     /// whether another process votes.
     fn first_safe_term(&self, seen: Option<&Header>) -> u64 {
-        let proved = self.needed.saturating_add(1) / self.term_blocks;
-        let now = seen.map_or(0, |header| header.term).max(self.now()).max(proved);
+        let now = self.newest_term(seen);
         let left = now.saturating_add(1).saturating_mul(self.term_blocks).saturating_sub(self.needed);
-        now + if left >= LISTENED_MIN { 1 } else { 2 }
+        let members = self.members.as_ref().map_or(0, |(_, members)| members.len() as u64);
+        let listened = LISTENED_MIN.max(LISTENED_PER_MEMBER.saturating_mul(members));
+        now + if left >= listened { 1 } else { 2 }
     }
 
-    /// Signs at once on the operators' word that no block above `agreed` is final anywhere. It proposes nothing
-    /// more in the running term, because it may have done so before.
-    fn resume(&mut self, agreed: u64, above: Option<Header>) -> Option<Standing> {
-        if self.needed < agreed {
+    /// The newest term in which this key can have signed: the running one, a proposal's, or that of the block after
+    /// the highest one.
+    fn newest_term(&self, seen: Option<&Header>) -> u64 {
+        let proved = self.needed.saturating_add(1) / self.term_blocks;
+        seen.map_or(0, |header| header.term).max(self.now()).max(proved)
+    }
+
+    /// Signs on the operators' word that no block above the one that was shown is final anywhere, once the network
+    /// stands still there. It proposes nothing more in the running term: it may have done so before, and the
+    /// others may have forgotten it.
+    fn resume(&mut self, above: Option<Header>) -> Option<Standing> {
+        if !self.stands_still() {
             return None;
         }
-        // A proposal that built on the agreed block never became final.
-        if let Some(header) = above.as_ref().filter(|header| header.height > agreed.saturating_add(1)) {
-            return self.refuse(header);
-        }
-        let lost = above.is_some() || self.vote_above().is_some() || self.taken_over > self.voted;
-        if lost || self.secrets.wait().is_some() || self.is_fresh {
-            self.taken_over = self.taken_over.max(self.seen_vote);
-            let term = above.map_or(0, |header| header.term).max(self.now());
-            self.secrets.end_wait(term + 1);
-        }
+        self.secrets.end_wait(self.newest_term(above.as_ref()).saturating_add(1));
         self.turn(Standing::Signs)
+    }
+
+    /// Milliseconds between two rounds of answers, within which a network that lives makes a final block.
+    fn still_ms(&self) -> u64 {
+        let members = self.members.as_ref().map_or(0, |(_, members)| members.len() as u64);
+        (STILL_TIMEOUTS + members / 3).saturating_mul(self.leader_timeout_ms)
+    }
+
+    /// Takes the moment of an answer, which counts again if enough answered long enough before.
+    fn answered_again(&mut self, peer: &PublicKey, counts: bool, now_ms: u64) {
+        self.clock_ms = now_ms;
+        let still_ms = self.still_ms();
+        if let Some((since, again)) = self.again.as_mut().filter(|_| counts) {
+            // The clock was set back: it is measured anew.
+            *since = now_ms.min(*since);
+            if now_ms - *since >= still_ms {
+                again.insert(peer.clone());
+            }
+        }
+    }
+
+    /// True once enough authorities have answered in two rounds. The first one ends when this is first asked.
+    fn stands_still(&mut self) -> bool {
+        let Some((_, needed)) = self.answers() else { return false };
+        let still_ms = self.still_ms();
+        let clock_ms = self.clock_ms;
+        let (_, again) = self.again.get_or_insert_with(|| {
+            tracing::info!(
+                still_ms,
+                "the others show the agreed height: they are asked again before this node signs"
+            );
+            (clock_ms, BTreeSet::new())
+        });
+        let members = self.members.as_ref().map(|(_, members)| members);
+        let count =
+            again.iter().filter(|peer| members.is_some_and(|all| all.position(peer).is_some())).count();
+        count >= needed
     }
 
     /// Seconds by which this node's clock is ahead of the median of the others.

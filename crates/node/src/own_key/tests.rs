@@ -1,6 +1,6 @@
 //! The right to sign, decided without a network.
 
-use super::state::{Answered, LISTENED_MIN, Standing, State, Word};
+use super::state::{Answered, Standing, State, Word};
 use crate::{
     engine::{PrivateKey, PublicKey},
     epoch::secrets::{Place, Secrets, Wait},
@@ -59,6 +59,12 @@ impl Net {
         header
     }
 
+    /// Two of the other three answer; returns the last change.
+    fn round(&self, state: &mut State, answer: &Answered, now_ms: u64) -> Option<Standing> {
+        let first = state.answered(&self.key(1), answer, now_ms);
+        state.answered(&self.key(2), answer, now_ms).or(first)
+    }
+
     /// Two of the other three answer with `header` in a term; returns the last change.
     fn ask(&self, state: &mut State, term: u64, header: Option<&Header>) -> Option<Standing> {
         assert_eq!(state.term(term, &self.members()), None, "nobody has answered");
@@ -68,6 +74,9 @@ impl Net {
         state.answered(&self.key(2), &answer, 1_000)
     }
 }
+
+/// Milliseconds after which a second round of answers shows that four authorities stand still.
+const LATER: u64 = 4_000;
 
 /// An answer with this proposal.
 fn with(header: Option<&Header>) -> Answered {
@@ -153,9 +162,8 @@ fn a_node_without_a_record_waits_for_the_next_term_across_restarts() {
 fn a_node_without_a_record_skips_a_term_that_begins_before_it_has_listened() {
     let net = Net::new();
     let term = net.genesis.parameters.term_blocks();
-    for (height, from) in
-        [(3 * term, 4), (4 * term - LISTENED_MIN, 4), (4 * term - LISTENED_MIN + 1, 5), (4 * term - 1, 5)]
-    {
+    // Eight blocks for each of four members.
+    for (height, from) in [(3 * term, 4), (4 * term - 32, 4), (4 * term - 31, 5), (4 * term - 1, 5)] {
         let mut state = net.state(&Secrets::memory(), false);
         state.term(3, &net.members());
         state.answered(&net.key(1), &at(height, None), 0);
@@ -184,7 +192,7 @@ fn an_authority_that_lags_clears_no_key() {
 
     // One that was not heard of before and proves more makes the others search again, once.
     let mut state = net.state(&secrets, false);
-    state.begin(125, Some(None));
+    state.begin(125, None);
     state.term(3, &net.members());
     assert_eq!(state.answered(&net.key(2), &at(120, None), 0), None, "this node itself is above");
     assert_eq!(state.answered(&net.key(1), &at(130, None), 0), None);
@@ -204,7 +212,7 @@ fn a_vote_above_the_journal_is_another_process_or_an_old_copy() {
         [(Some([3, 9]), [3, 9], true), (Some([3, 9]), [3, 10], false), (None, [2, 1], false)]
     {
         let mut state = net.state(&share(run_before(1, 1)), false);
-        state.begin(0, Some(journal));
+        state.begin(0, journal);
         state.term(3, &net.members());
         state.answered(&net.key(1), &at(0, Some(seen)), 0);
         let standing = state.answered(&net.key(2), &at(0, None), 0).expect("decided");
@@ -216,11 +224,45 @@ fn a_vote_above_the_journal_is_another_process_or_an_old_copy() {
     }
 }
 
+/// Consensus writes the votes of others to the journal, also at a node that is refused: its views are no record of
+/// what this node signed.
+#[test]
+fn a_refused_node_is_refused_again_whatever_consensus_wrote_meanwhile() {
+    let net = Net::new();
+    let secrets = share(run_before(1, 1));
+    let start = |found: Place, other_stopped: bool| {
+        let mut state = net.state(&secrets, other_stopped);
+        state.begin(0, Some(found));
+        state.term(3, &net.members());
+        state.answered(&net.key(1), &at(0, Some([3, 12])), 0);
+        let standing = state.answered(&net.key(2), &at(0, None), 0).expect("decided");
+        (state, standing)
+    };
+    for found in [[3, 9], [3, 12], [3, 40]] {
+        let Standing::Refused(refusal) = start(found, false).1 else {
+            panic!("{found:?} is taken for a vote")
+        };
+        assert_eq!((refusal.own, refusal.seen), (Some([3, 9]), [3, 12]));
+    }
+    let (mut state, standing) = start([3, 40], true);
+    let Standing::Waits(from) = standing else { panic!("its operator stopped the other") };
+    assert_eq!(secrets.kept_vote(), Some(Some([3, 9])), "until it signs");
+    assert_eq!(state.term(from, &net.members()), Some(Standing::Signs));
+    assert_eq!(secrets.kept_vote(), None, "its own journal is the record again");
+    assert_eq!(start([from, 2], false).1, Standing::Signs);
+
+    // A second process shows itself while this one signs: its next starts compare with its own last vote.
+    let (mut state, _) = start([from, 2], false);
+    state.votes([from, 7]);
+    assert!(matches!(state.answered(&net.key(3), &at(0, Some([from, 8])), 0), Some(Standing::Refused(_))));
+    assert_eq!(secrets.kept_vote(), Some(Some([from, 7])));
+}
+
 #[test]
 fn another_process_is_noticed_by_its_vote_and_never_the_own_vote() {
     let net = Net::new();
     let mut state = net.state(&share(run_before(1, 1)), false);
-    state.begin(0, Some(Some([3, 9])));
+    state.begin(0, Some([3, 9]));
     state.term(3, &net.members());
     state.answered(&net.key(1), &at(0, Some([3, 9])), 0);
     assert_eq!(state.answered(&net.key(2), &at(0, Some([3, 9])), 0), Some(Standing::Signs));
@@ -258,14 +300,14 @@ fn an_agreed_height_lets_old_copies_sign_unless_the_network_is_above_it() {
     for (agreed, header_height, signs) in [(100, 100, true), (100, 101, true), (100, 102, false)] {
         let secrets = share(run_before(3, 9));
         let mut state = net.state_of(&secrets, Word { other_stopped: false, agreed: Some(agreed) });
-        state.begin(90, Some(Some([3, 9])));
+        state.begin(90, Some([3, 9]));
         state.term(3, &net.members());
         let mut header = newer.clone();
         header.height = header_height;
         header.signature = sign(&net.keys[0], HEADER_NAMESPACE, &header.signed_bytes());
         let answer = Answered { newest: Some(header), ..at(agreed, Some([3, 21])) };
-        state.answered(&net.key(1), &answer, 0);
-        let standing = state.answered(&net.key(2), &answer, 0).expect("decided");
+        let first = net.round(&mut state, &answer, 0);
+        let standing = first.or_else(|| net.round(&mut state, &answer, LATER)).expect("decided");
         assert_eq!(standing == Standing::Signs, signs, "{header_height}");
         match standing {
             Standing::Refused(refusal) => {
@@ -286,13 +328,78 @@ fn an_agreed_height_that_nobody_has_is_waited_for() {
     let net = Net::new();
     let secrets = share(run_before(3, 9));
     let mut state = net.state_of(&secrets, Word { other_stopped: false, agreed: Some(110) });
-    state.begin(90, Some(Some([3, 9])));
+    state.begin(90, Some([3, 9]));
     state.term(3, &net.members());
     state.answered(&net.key(1), &at(100, Some([3, 21])), 0);
     assert_eq!(state.answered(&net.key(2), &at(100, None), 0), None);
     assert_eq!(state.missing(), Some(110));
     assert_eq!(state.answered(&net.key(3), &at(110, None), 0), None, "the others search again");
-    assert_eq!(state.answered(&net.key(2), &at(110, None), 0), Some(Standing::Signs));
+    assert_eq!(state.missing(), None);
+    assert_eq!(net.round(&mut state, &at(110, None), 0), None);
+    assert_eq!(net.round(&mut state, &at(110, None), LATER), Some(Standing::Signs));
+}
+
+/// The word is for a network that stands still. In one that lives, the node listens and waits for a term.
+#[test]
+fn an_agreed_height_is_no_word_for_a_network_that_lives() {
+    let net = Net::new();
+    let word = Word { other_stopped: false, agreed: Some(100) };
+    let begin = || {
+        let secrets = share(run_before(3, 9));
+        let mut state = net.state_of(&secrets, word);
+        state.begin(90, Some([3, 9]));
+        state.term(3, &net.members());
+        (secrets, state)
+    };
+    let (secrets, mut state) = begin();
+    let standing = net.round(&mut state, &at(140, Some([3, 21])), 0);
+    assert!(matches!(standing, Some(Standing::Waits(4..))), "{standing:?}");
+    assert!(secrets.wait().is_some(), "across restarts");
+    assert!(matches!(state.answered(&net.key(1), &at(141, Some([3, 22])), 0), Some(Standing::Refused(_))));
+
+    // A copy that was made during a wait that is over waits anew.
+    let (secrets, mut state) = begin();
+    secrets.begin_wait(Wait { from: 2, newest: None });
+    let standing = net.round(&mut state, &at(140, None), 0);
+    assert!(matches!(standing, Some(Standing::Waits(4..))), "{standing:?}");
+
+    // It moves between two answers of the same authority.
+    let (_, mut state) = begin();
+    assert_eq!(net.round(&mut state, &at(100, None), 0), None, "one round may fall between two blocks");
+    assert_eq!(net.round(&mut state, &at(100, None), LATER - 1), None, "and a soon second one too");
+    assert_eq!(state.answered(&net.key(1), &at(101, None), LATER), None);
+    let standing = state.answered(&net.key(2), &at(101, None), LATER);
+    assert!(matches!(standing, Some(Standing::Waits(_))), "{standing:?}");
+
+    // One answer is no second round.
+    let (_, mut state) = begin();
+    assert_eq!(net.round(&mut state, &at(100, None), 0), None);
+    for _ in 0..3 {
+        assert_eq!(state.answered(&net.key(1), &at(100, None), LATER), None);
+    }
+    assert_eq!(state.answered(&net.key(2), &at(100, None), LATER), Some(Standing::Signs));
+}
+
+/// The others may have forgotten what this key proposed, and this node may not know the running term yet.
+#[test]
+fn nothing_is_proposed_in_the_running_term_after_the_word_whoever_remembers_a_proposal() {
+    let net = Net::new();
+    let secrets = share(run_before(2, 9));
+    let mut state = net.state_of(&secrets, Word { other_stopped: false, agreed: Some(130) });
+    state.begin(90, Some([2, 9]));
+    state.term(2, &net.members());
+    let first = net.round(&mut state, &at(130, None), 0);
+    let standing = first.or_else(|| net.round(&mut state, &at(130, None), LATER));
+    assert_eq!(standing, Some(Standing::Signs));
+    assert!(!secrets.may_propose(3, 1_000), "block 131 is of term 3");
+    assert!(secrets.may_propose(4, 1));
+
+    // A second process is no question of the height.
+    let Some(Standing::Refused(refusal)) = state.saw(&net.header(0, 0, [4, 9])) else {
+        panic!("it goes on beside the other");
+    };
+    let text = refusal.to_string();
+    assert!(text.contains("another process signs") && !text.contains("--we-agreed-on"), "{text}");
 }
 
 #[test]
