@@ -19,7 +19,7 @@ use std::{
 /// Set in the process that may mount.
 const INSIDE: &str = "POSYNC_TEST_MAY_MOUNT";
 /// Time in which puts fill a volume, or come to it again: a gateway passes a full provider over for a minute.
-const PUTS_WITHIN: Duration = Duration::from_secs(240);
+const PUTS_WITHIN: Duration = Duration::from_secs(600);
 /// Time for an alert and its end: a member looks every 30 s.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Bytes of each small volume. A provider leaves 16 MiB of such a one alone.
