@@ -129,7 +129,7 @@ pub fn take(directory: &Path, volume: &Path, account: &Account) -> Result<(), Vo
 
 /// The content of a mark or a record.
 enum Mark {
-    /// Nothing is there.
+    /// Nothing is there yet.
     None,
     /// It names an account.
     Of(Account),
