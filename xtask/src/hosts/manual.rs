@@ -28,10 +28,8 @@ pub(super) const SEND: &str = "posync send sync1... SUM --net D";
 pub(super) const NET_SHOW: &str = "posync net show --net D";
 /// Joins as a provider.
 pub(super) const JOIN_PROVIDER: &str = "posync join provider --net posync1... --dir /srv/posync --set operator=NAME --set region=eu-north --set advertise=storage.example.org:4100 --set \"capacity=500 GiB\"";
-/// Makes an owner's key.
-pub(super) const KEY: &str = "(umask 077; openssl rand -hex 32 > me.key)";
-/// Shows an owner's account.
-pub(super) const OWN_ACCOUNT: &str = "posync account --net network.toml --key me.key";
+/// Makes an owner's key, and shows its account.
+pub(super) const KEY: &str = "posync key new me.key";
 /// Joins as a gateway.
 pub(super) const JOIN_GATEWAY: &str =
     "posync join gateway --net network.toml --dir /srv/gateway --set owner=sync1...";
@@ -44,7 +42,7 @@ pub(super) const BACKUP: &str = "posync gateway backup FILE --net D";
 pub(super) const RESTORE: &str = "posync gateway restore FILE --net D";
 
 #[cfg(test)]
-const ALL: [&str; 18] = [
+const ALL: [&str; 17] = [
     INIT_AUTHORITY,
     DRAFT,
     SHOW,
@@ -58,7 +56,6 @@ const ALL: [&str; 18] = [
     NET_SHOW,
     JOIN_PROVIDER,
     KEY,
-    OWN_ACCOUNT,
     JOIN_GATEWAY,
     PUT,
     BACKUP,

@@ -276,8 +276,7 @@ pub(super) fn gateway(story: &mut Story, name: &str, owner: &str, more: &[&str])
     }
     for user in more.iter().chain([&owner]) {
         story.world.mail("a0", "D/network.toml", user, "network.toml")?;
-        story.world.run(user, manual::KEY)?;
-        let account = field(&story.json(user, manual::OWN_ACCOUNT)?, "account")?.to_owned();
+        let account = field(&story.json(user, manual::KEY)?, "account")?.to_owned();
         story.accounts.insert(format!("user {user}"), account);
     }
     let owner = story.account(&format!("user {owner}"))?;

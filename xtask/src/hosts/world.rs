@@ -39,7 +39,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Lines of a machine's screen that a failure shows.
 const LINES_SHOWN: usize = 12;
 /// Programs that the machines are made of, and that the manual's commands use.
-const TOOLS: [(&str, &str); 3] = [("ip", "-Version"), ("setpriv", "--version"), ("openssl", "version")];
+const TOOLS: [(&str, &str); 2] = [("ip", "-Version"), ("setpriv", "--version")];
 
 /// The switch that a machine is connected to.
 #[derive(Clone, Copy, PartialEq, Eq)]
