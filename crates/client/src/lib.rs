@@ -13,6 +13,7 @@ pub mod format_mark;
 pub mod known;
 pub mod light;
 pub mod rpc;
+mod two_slots;
 pub mod volume;
 pub mod watch;
 pub mod watermark;

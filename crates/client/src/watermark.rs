@@ -1,4 +1,4 @@
-//! How far a file was durable when that was acknowledged: the length that a later start must find.
+//! Notes the durable length of a file before it is acknowledged: a later start must find as much.
 //!
 //! ```text
 //!   write --> sync --> note the length (no sync) --> acknowledge
@@ -11,9 +11,9 @@
 //! the notes of the last moments with it; then an older length holds, and damage above that looks like a torn end. Only
 //! a second sync before each acknowledgement would show that too.
 
-use bytes::Bytes;
+use crate::two_slots::TwoSlots;
 use commonware_cryptography::Crc32;
-use commonware_runtime::{Blob, Error, ReadOptions, Storage, WriteOptions};
+use commonware_runtime::{Blob, Error, Storage};
 
 /// Bytes of a slot: turn, file, length, checksum.
 const SLOT: usize = 8 + 8 + 8 + 4;
@@ -22,9 +22,9 @@ const NAME: &[u8] = b"length";
 /// A file by its number, and the bytes of it that were durable.
 pub type Mark = (u64, u64);
 
-/// The notes of one journal or store, in two slots that are written in turn.
+/// The notes of one journal or store.
 pub struct Watermark<B> {
-    blob: B,
+    slots: TwoSlots<B>,
     turn: u64,
 }
 
@@ -53,23 +53,16 @@ impl<B: Blob> Watermark<B> {
         context: &E,
         partition: &str,
     ) -> Result<(Self, Option<Mark>), Error> {
-        let (blob, size) = context.open(partition, NAME).await?;
-        let length = usize::try_from(size).unwrap_or(usize::MAX).min(2 * SLOT);
-        let bytes = if length == 0 {
-            Bytes::new()
-        } else {
-            blob.read_at(0, length, ReadOptions::default()).await?.coalesce().freeze().into()
-        };
-        let newest = bytes.chunks(SLOT).filter_map(decode).max();
+        let (slots, contents) = TwoSlots::open(context, partition, NAME, SLOT).await?;
+        let newest = contents.iter().filter_map(|slot| decode(slot)).max();
         let turn = newest.map_or(0, |(turn, _)| turn);
-        Ok((Self { blob, turn }, newest.map(|(_, mark)| mark)))
+        Ok((Self { slots, turn }, newest.map(|(_, mark)| mark)))
     }
 
     /// Notes a length that is durable. A failure costs only this protection: the older note stays.
     pub async fn note(&mut self, mark: Mark) {
         let turn = self.turn.saturating_add(1);
-        let place = turn % 2 * SLOT as u64;
-        match self.blob.write_at(place, encode(turn, mark), WriteOptions::default()).await {
+        match self.slots.write(turn, encode(turn, mark)).await {
             Ok(()) => self.turn = turn,
             Err(error) => tracing::debug!(%error, "a durable length is not noted"),
         }
@@ -81,9 +74,7 @@ impl<B: Blob> Watermark<B> {
     /// The disk failed.
     pub async fn reset(&mut self, mark: Mark) -> Result<(), Error> {
         let turn = self.turn.saturating_add(1);
-        let place = turn % 2 * SLOT as u64;
-        self.blob.write_at(place, encode(turn, mark), WriteOptions::default()).await?;
-        self.blob.sync().await?;
+        self.slots.write_durably(turn, encode(turn, mark)).await?;
         self.turn = turn;
         Ok(())
     }
@@ -129,7 +120,7 @@ mod tests {
             drop(notes);
             let (notes, newest) = open().await;
             assert_eq!(newest, Some((0, 5)), "the newest, not the largest");
-            notes.blob.write_at(SLOT as u64, vec![0xff; 4], WriteOptions::default()).await.expect("writable");
+            notes.slots.write(notes.turn, vec![0xff; 4]).await.expect("writable");
             drop(notes);
             assert_eq!(open().await.1, Some((1, 20)));
         });
