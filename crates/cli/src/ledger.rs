@@ -9,9 +9,9 @@ use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Supervisor as _, tokio::Context};
 use posync_client::{
     account::{Final, Submitter, beside},
-    connection::{Connection, Endpoint, Error, Follow, Heard, LEARNED_MAX},
+    connection::{self, Connection, Error, Follow, Heard, LEARNED_MAX},
     known::Listed,
-    light::{self, Subject, SyncProof},
+    light::{Subject, SyncProof},
 };
 use posync_protocol::{
     Account, Amount, Body, Key, Record,
@@ -110,11 +110,6 @@ impl Ledger {
         posync_client::known::listed(&self.connection, most).await.map_err(failed)
     }
 
-    /// By how many milliseconds the clock of each known node is ahead of this machine's, if it says.
-    pub(crate) async fn clocks(&self) -> Vec<(Endpoint, Option<i64>)> {
-        self.connection.clocks().await
-    }
-
     /// Learns the nodes in the ledger's list, so that [`Self::survey`] asks them too.
     pub(crate) async fn learn(&self) -> Outcome {
         let listed = self.listed(LEARNED_MAX).await?.into_iter().map(|node| node.endpoint);
@@ -135,8 +130,7 @@ impl Ledger {
         let mut records = Vec::with_capacity(keys.len());
         for keys in keys.chunks(READ_KEYS_MAX) {
             for slot in self.connection.read_many(keys).await.map_err(failed)?.value {
-                let record = slot.as_ref().map(R::from_slot).transpose();
-                records.push(record.map_err(|_| failed(light::Error::Malformed("a record").into()))?);
+                records.push(connection::decode(slot).map_err(failed)?);
             }
         }
         Ok(records)

@@ -47,15 +47,11 @@ impl Pulse {
         let (height, time_ms) = newest.map_or((0, None), |header| (header.height, Some(header.time_ms)));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let now = u64::try_from(now).unwrap_or(u64::MAX);
-        let clocks = ledger.clocks().await;
         let nodes = heard.len();
-        let authorities = seated(ledger, net, heard).await.into_iter().map(|heard| {
-            let ahead_ms = clocks.iter().find(|(endpoint, _)| *endpoint == heard.endpoint);
-            Authority {
-                name: net.name(&Service::of(heard.endpoint.clone())),
-                newest: heard.newest.map(|header| header.height),
-                ahead_ms: ahead_ms.and_then(|(_, ahead)| *ahead),
-            }
+        let authorities = seated(ledger, net, heard).await.into_iter().map(|heard| Authority {
+            name: net.name(&Service::of(heard.endpoint)),
+            newest: heard.newest.map(|header| header.height),
+            ahead_ms: heard.ahead_ms,
         });
         let late_ms = (ledger.parameters().block_ms * LATE_BLOCKS).max(LATE_MS_MIN);
         let age_ms = time_ms.map(|time_ms| now.saturating_sub(time_ms));

@@ -12,10 +12,10 @@
 
 use crate::{
     address::Address,
-    connection::{Connection, Endpoint, Error, LEARNED_MAX},
-    light,
+    connection::{Connection, Endpoint, Error, LEARNED_MAX, decode as decode_record},
+    two_slots::TwoSlots,
 };
-use commonware_runtime::{Blob, Clock, Error as StorageError, ReadOptions, Spawner, Storage, WriteOptions};
+use commonware_runtime::{Blob, Clock, Error as StorageError, Spawner, Storage};
 use posync_protocol::{
     Account, Hash, Key, Record,
     limits::{ADDRESS_BYTES_MAX, NODES_MAX, READ_KEYS_MAX, SEATS_MAX},
@@ -30,8 +30,6 @@ const SOON: Duration = Duration::from_secs(20);
 /// Bytes of a slot: chain, number of the writing, number of nodes, checksum, and the nodes.
 const SLOT: usize = HEAD + LEARNED_MAX * (32 + 1 + ADDRESS_BYTES_MAX);
 const HEAD: usize = 32 + 8 + 1 + 8;
-/// Offsets of the slots.
-const PLACES: [u64; 2] = [0, SLOT as u64];
 const NAME: &[u8] = b"nodes";
 
 /// A node in the ledger's list.
@@ -100,10 +98,7 @@ async fn gather(
 }
 
 async fn records<R: Record>(connection: &Connection, keys: &[Key]) -> Result<Vec<Option<R>>, Error> {
-    let slots = connection.read_many(keys).await?.value;
-    let decode = |slot: Option<posync_protocol::Slot>| slot.map(|slot| R::from_slot(&slot)).transpose();
-    let all: Result<_, _> = slots.into_iter().map(decode).collect();
-    all.map_err(|_| light::Error::Malformed("the record").into())
+    connection.read_many(keys).await?.value.into_iter().map(decode_record).collect()
 }
 
 const fn ip(address: &Address) -> Option<IpAddr> {
@@ -180,9 +175,9 @@ async fn learn<B: Blob>(connections: &[Connection], listed: &[Endpoint], store: 
     }
 }
 
-/// The learned nodes on disk, in two slots that are written in turn.
+/// The learned nodes on disk.
 struct Store<B> {
-    blob: B,
+    slots: TwoSlots<B>,
     chain: Hash,
     number: u64,
 }
@@ -193,27 +188,17 @@ impl<B: Blob> Store<B> {
     where
         E: Storage<Blob = B>,
     {
-        let (blob, size) = context.open(partition, NAME).await?;
-        let whole = 2 * SLOT as u64;
-        if size < whole {
-            blob.resize(whole).await?;
-            return Ok((Self { blob, chain, number: 0 }, Vec::new()));
-        }
-        let bytes = blob.read_at(0, 2 * SLOT, ReadOptions::default()).await?.coalesce();
-        let bytes: &[u8] = bytes.as_ref();
-        let newest =
-            bytes.chunks(SLOT).filter_map(|slot| decode(&chain, slot)).max_by_key(|(number, _)| *number);
-        let (number, nodes) = newest.unwrap_or_default();
-        Ok((Self { blob, chain, number }, nodes))
+        let (slots, contents) = TwoSlots::open(context, partition, NAME, SLOT).await?;
+        let intact = contents.iter().filter_map(|slot| decode(&chain, slot));
+        let (number, nodes) = intact.max_by_key(|(number, _)| *number).unwrap_or_default();
+        Ok((Self { slots, chain, number }, nodes))
     }
 
     async fn put(&mut self, nodes: &[Endpoint]) -> Result<(), StorageError> {
         self.number += 1;
         let mut slot = encode(&self.chain, self.number, nodes);
         slot.resize(SLOT, 0);
-        let place = PLACES[usize::from(self.number.is_multiple_of(2))];
-        self.blob.write_at(place, slot, WriteOptions::default()).await?;
-        self.blob.sync().await
+        self.slots.write_durably(self.number, slot).await
     }
 }
 

@@ -15,11 +15,10 @@ use posync_client::{
     Backoff,
     account::Submitter,
     address::Address,
-    connection::{Connection, Error},
-    light,
+    connection::{Connection, Error, decode},
 };
 use posync_protocol::{
-    Account, Amount, Body, Bounded, Record, Slot,
+    Account, Amount, Body, Bounded,
     limits::{ADDRESS_BYTES_MAX, NODES_MAX, Parameters, READ_KEYS_MAX, REGION_BYTES_MAX},
     node::deposit_needed,
     operation::AnnounceNode,
@@ -196,9 +195,4 @@ async fn room(connection: &Connection, most: Amount) -> Result<(u32, Amount, Opt
         Some((place, _, account)) if needed <= most => Ok((place, needed, Some(account))),
         _ => Err(Unlisted::Room { needed }),
     }
-}
-
-fn decode<R: Record>(slot: Option<Slot>) -> Result<Option<R>, Error> {
-    let record = slot.map(|slot| R::from_slot(&slot)).transpose();
-    record.map_err(|_| light::Error::Malformed("the record").into())
 }

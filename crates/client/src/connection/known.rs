@@ -1,7 +1,6 @@
 //! The nodes that a connection learns, and how far each is.
 
 use super::{At, COMPARE, Connection, Endpoint, unexpected};
-use futures::future::join_all;
 use posync_protocol::wire::node::{Answer, Ask, Nothing};
 use std::time::UNIX_EPOCH;
 
@@ -42,25 +41,12 @@ impl Connection {
         self.0.pool.prefer_near(avoid, draw);
     }
 
-    /// Asks every node at the same time for its clock. Returns for each by how many milliseconds it is ahead of
-    /// this machine's, to half a round trip; `None` if it does not say.
-    pub async fn clocks(&self) -> Vec<(Endpoint, Option<i64>)> {
-        join_all(
-            self.nodes()
-                .into_iter()
-                .enumerate()
-                .map(|(place, endpoint)| async move { (endpoint, self.clock(place).await) }),
-        )
-        .await
-    }
-
-    async fn clock(&self, place: usize) -> Option<i64> {
+    /// By how many milliseconds the clock of a node is ahead of this machine's; `None` if it does not say.
+    pub(super) async fn clock(&self, place: usize) -> Option<i64> {
         let judge = |answer| match answer {
             Answer::Clock(time_ms) => Ok(time_ms),
             other => unexpected(&other),
         };
-        // The connection is open before the time that counts.
-        self.newest_at(place).await.ok()?;
         let before = self.now_ms();
         let asked = self.0.pool.once(place, COMPARE, &Ask::Clock(Nothing {}), &judge).await;
         let (theirs, after) = (asked.ok()?.1, self.now_ms());

@@ -109,6 +109,17 @@ pub struct Heard {
     pub endpoint: Endpoint,
     /// Newest certified header that it proves, or why there is none.
     pub newest: Result<Header, String>,
+    /// Milliseconds by which its clock is ahead of this machine's, to half a round trip, if it says.
+    pub ahead_ms: Option<i64>,
+}
+
+/// Decodes a slot of a proved state.
+///
+/// # Errors
+/// [`light::Error::Malformed`] if the slot holds another kind of record.
+pub fn decode<R: Record>(slot: Option<Slot>) -> Result<Option<R>, Error> {
+    let record = slot.map(|slot| R::from_slot(&slot)).transpose();
+    record.map_err(|_| light::Error::Malformed("the record").into())
 }
 
 struct Inner {
@@ -222,8 +233,10 @@ impl Connection {
         let places = 0..self.0.pool.len();
         join_all(places.map(|place| async move {
             let newest = self.newest_at(place).await;
+            // The connection is open before the time that counts.
+            let ahead_ms = if newest.is_ok() { self.clock(place).await } else { None };
             let newest = newest.map(|(_, header)| header).map_err(|failed| failed.error.to_string());
-            Heard { endpoint: self.0.pool.endpoint(place).expect("it is in the list"), newest }
+            Heard { endpoint: self.0.pool.endpoint(place).expect("it is in the list"), newest, ahead_ms }
         }))
         .await
     }
@@ -336,10 +349,7 @@ impl Connection {
     /// [`Error`].
     pub async fn read<R: Record>(&self, key: Key) -> Result<Proved<Option<R>>, Error> {
         let Proved { header, value } = self.read_many(&[key]).await?;
-        let slot = value.into_iter().next().flatten();
-        let record = slot.map(|slot| R::from_slot(&slot)).transpose();
-        let value = record.map_err(|_| light::Error::Malformed("the record"))?;
-        Ok(Proved { header, value })
+        Ok(Proved { header, value: decode(value.into_iter().next().flatten())? })
     }
 
     /// Reads proven records of one state, in the order of `keys`, at most [`READ_KEYS_MAX`].

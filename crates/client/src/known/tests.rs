@@ -63,9 +63,7 @@ fn a_torn_write_leaves_the_nodes_that_were_learned_before() {
         drop(store);
         let (store, kept) = Store::open(&context, "known", CHAIN).await.expect("opens");
         assert_eq!((store.number, kept), (2, nodes(0..4)));
-        let place = PLACES[usize::from(store.number.is_multiple_of(2))];
-        store.blob.write_at(place, vec![0; 60], WriteOptions::default()).await.expect("torn");
-        store.blob.sync().await.expect("torn");
+        store.slots.write_durably(store.number, vec![0; 60]).await.expect("torn");
         drop(store);
         let (store, kept) = Store::open(&context, "known", CHAIN).await.expect("opens");
         assert_eq!((store.number, kept), (1, nodes(0..2)));
