@@ -230,9 +230,7 @@ impl Leaving {
         while held.len() < count as usize
             && let Some(found) = parts.next().await
         {
-            for (slot, agreement) in found? {
-                held.push(self.described(slot, agreement).await?);
-            }
+            held.extend(self.described(found?).await?);
         }
         Ok(held)
     }
@@ -246,14 +244,20 @@ impl Leaving {
         Ok(found.collect())
     }
 
-    async fn described(&self, slot: u32, agreement: Agreement) -> Outcome<Held> {
-        let data: Option<DataSet> = self.ledger.read(DataSet::key(&self.account, slot)).await?;
-        let usage: Option<Usage> = self.ledger.read(Usage::key(&self.account, slot)).await?;
-        let leaves = data.as_ref().map_or(0, |data| data.current.leaves);
-        let is_empty = data.is_none_or(|data| data.current.leaves == 0 && data.next.is_none());
-        let (bytes, closing) =
-            (leaves.saturating_mul(LEAF_BYTES), usage.and_then(|usage| usage.closing_epoch));
-        Ok(Held { slot, agreement, bytes, is_empty, closing })
+    /// Adds to agreements their data sets and their ends.
+    async fn described(&self, found: Vec<(u32, Agreement)>) -> Outcome<Vec<Held>> {
+        let keys = found.iter().map(|(slot, _)| DataSet::key(&self.account, *slot)).collect();
+        let data = self.ledger.read_all::<DataSet>(keys).await?;
+        let keys = found.iter().map(|(slot, _)| Usage::key(&self.account, *slot)).collect();
+        let usages = self.ledger.read_all::<Usage>(keys).await?;
+        let held = found.into_iter().zip(data).zip(usages).map(|(((slot, agreement), data), usage)| {
+            let leaves = data.as_ref().map_or(0, |data| data.current.leaves);
+            let is_empty = data.is_none_or(|data| data.current.leaves == 0 && data.next.is_none());
+            let (bytes, closing) =
+                (leaves.saturating_mul(LEAF_BYTES), usage.and_then(|usage| usage.closing_epoch));
+            Held { slot, agreement, bytes, is_empty, closing }
+        });
+        Ok(held.collect())
     }
 
     fn describe(&self, state: &State) -> (Value, String) {

@@ -274,7 +274,7 @@ impl Agreements {
             let needed = self.needed.lock().clone();
             let wants = (&self.policy, self.shared.demand(self.policy.providers));
             let all = wanted(&views, &needed, &rows, wants, &posted, &self.parameters);
-            short = unpaid(&views, &needed, &rows, wants, &posted, &self.parameters);
+            short = unpaid(all.len(), &views, &needed, &rows, wants, &posted, &self.parameters);
             for (account, opens) in all.into_iter().filter(|(account, _)| !opening.contains(account)) {
                 let held = views.get(&account).map_or(0, |view: &View| view.provider.slots);
                 self.begin(Job::Open(account), |agreements, busy| async move {

@@ -461,9 +461,10 @@ pub fn wanted(
     chosen.filter(|(_, opens)| !opens.is_empty()).collect()
 }
 
-/// The number of providers with which [`wanted`] would open an agreement if the account could pay for it, and does
-/// not.
+/// The number of providers with which [`wanted`] would open an agreement if the account could pay for it, beyond
+/// the `paid` ones.
 pub(crate) fn unpaid(
+    paid: usize,
     views: &BTreeMap<Account, View>,
     needed: &BTreeSet<Account>,
     usages: &[AgreementUsage],
@@ -471,8 +472,8 @@ pub(crate) fn unpaid(
     posted: &Posted,
     p: &Parameters,
 ) -> usize {
-    let count = |balance| wanted(views, needed, usages, wants, &Posted { balance, ..*posted }, p).len();
-    count(Amount::MAX).saturating_sub(count(posted.balance))
+    let rich = Posted { balance: Amount::MAX, ..*posted };
+    wanted(views, needed, usages, wants, &rich, p).len().saturating_sub(paid)
 }
 
 #[cfg(test)]

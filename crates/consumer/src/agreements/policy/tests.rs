@@ -193,13 +193,14 @@ fn providers_with_which_the_account_cannot_pay_for_an_agreement_are_counted() {
     let policy = Policy::of(&P);
     let views: BTreeMap<_, _> = (0..14).map(|i| (account(i), view())).collect();
     let count = |balance| {
-        let posted = Posted { balance, ..posted() };
-        unpaid(&views, &BTreeSet::new(), &[], (&policy, 0), &posted, &P)
+        let (posted, none) = (Posted { balance, ..posted() }, BTreeSet::new());
+        let paid = wanted(&views, &none, &[], (&policy, 0), &posted, &P).len();
+        unpaid(paid, &views, &none, &[], (&policy, 0), &posted, &P)
     };
     assert_eq!((count(posted().balance), count(Amount::ZERO)), (0, 10));
     let fresh: Vec<_> = (0..10).map(|i| usage_of(i, i.into(), 1 << 13, 0)).collect();
     let none = Posted { balance: Amount::ZERO, ..posted() };
-    assert_eq!(unpaid(&views, &BTreeSet::new(), &fresh, (&policy, 0), &none, &P), 0, "none is needed");
+    assert_eq!(unpaid(0, &views, &BTreeSet::new(), &fresh, (&policy, 0), &none, &P), 0, "none is needed");
 }
 
 fn change(f: impl FnOnce(&mut View)) -> View {
