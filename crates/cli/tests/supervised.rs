@@ -3,11 +3,10 @@
 
 mod common;
 
-use common::{Net, POSYNC, end, eventually, file, grains, runs, signal};
+use common::{Net, POSYNC, end, eventually, file, grains, run_role, runs, signal};
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
-    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -60,13 +59,6 @@ fn a_second_gateway_on_one_directory_is_refused(net: &Net) {
     let (code, said) = run_role(&net.directory.join("gateway"));
     assert_eq!(code, Some(5), "{said}");
     assert!(said.contains("a gateway runs in") && said.contains("already"), "{said}");
-}
-
-/// Runs one member by hand, with an input that ends at once, until it ends; its exit code and its log.
-fn run_role(directory: &Path) -> (Option<i32>, String) {
-    let output = Command::new(POSYNC).args(["start", "--dir"]).arg(directory).stdin(Stdio::null()).output();
-    let output = output.expect("the program starts");
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[test]

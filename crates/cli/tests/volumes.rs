@@ -2,19 +2,8 @@
 
 mod common;
 
-use common::{Net, POSYNC, file};
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Stdio},
-};
-
-/// Runs one member by hand until it ends; its exit code and its log.
-fn run_role(directory: &Path) -> (Option<i32>, String) {
-    let output = Command::new(POSYNC).args(["start", "--dir"]).arg(directory).stdin(Stdio::null()).output();
-    let output = output.expect("the program starts");
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-}
+use common::{Net, POSYNC, file, run_role};
+use std::{fs, process::Command};
 
 #[test]
 fn a_member_without_its_volume_ends_writes_nothing_and_goes_on_when_it_is_mounted() {

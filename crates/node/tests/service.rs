@@ -509,16 +509,7 @@ async fn with_providers(context: &deterministic::Context) -> World {
 
 /// An answer to a challenge of the block at `height`.
 fn storage_proof(height: u64) -> StorageProof {
-    StorageProof {
-        height,
-        anchor: [0; 32],
-        index: 0,
-        answers: Bounded::default(),
-        reasked: Bounded::default(),
-        vouchers: Bounded::default(),
-        apply: Bounded::default(),
-        endings: Bounded::default(),
-    }
+    StorageProof { height, ..StorageProof::default() }
 }
 
 /// Submits at authority 0, as the holder of the key `caller`.

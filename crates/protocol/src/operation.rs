@@ -415,6 +415,7 @@ encoded! {
 encoded! {
     #[json]
     /// A storage proof: the answer to a challenge. Free, keyed by (provider, height), idempotent (RD-8).
+    #[derive(Default)]
     StorageProof {
         /// Height of the block that drew the challenge.
         height: u64,

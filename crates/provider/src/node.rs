@@ -222,23 +222,12 @@ impl Ledger for Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use posync_protocol::{Bounded, operation::StorageProof};
+    use posync_protocol::operation::StorageProof;
 
     #[test]
     fn a_storage_proof_that_is_sent_again_is_the_same_operation_until_it_expires() {
         let key = PrivateKey::from_seed(7);
-        let proof = |height| {
-            Body::StorageProof(StorageProof {
-                height,
-                anchor: [0; 32],
-                index: 0,
-                answers: Bounded::default(),
-                reasked: Bounded::default(),
-                vouchers: Bounded::default(),
-                apply: Bounded::default(),
-                endings: Bounded::default(),
-            })
-        };
+        let proof = |height| Body::StorageProof(StorageProof { height, ..StorageProof::default() });
         let mut signed = Signed::default();
         let mut send = |body: Body, height: u64| {
             let sign = |body| Operation::signed(&key, &[1; 32], 0, Amount::ZERO, height + 8, body);

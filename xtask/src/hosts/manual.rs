@@ -3,64 +3,52 @@
 //! A step takes a command from here and puts its own names in the places of the example's, so a command that
 //! works here works for a reader. A test compares each with the document.
 
-/// Makes an authority's directory, with its card.
-pub(super) const INIT_AUTHORITY: &str = "posync init authority --dir D --set advertise=node.example.org:4000 --set service_advertise=node.example.org:4001";
-/// Collects the cards into a draft.
-pub(super) const DRAFT: &str = "posync ceremony draft --parameters production --cards cards/*.json --each-authority 1000000 > draft.json";
-/// Shows the draft and its id.
-pub(super) const SHOW: &str = "posync ceremony show draft.json";
-/// Takes part in the ceremony.
-pub(super) const CEREMONY: &str = "posync ceremony --dir D draft.json";
-/// Runs the role of a directory.
-pub(super) const START: &str = "posync start --dir D";
-/// Shows the network's state.
-pub(super) const STATUS: &str = "posync status --net D";
-/// Makes the directory of a node without a seat.
-pub(super) const INIT_NODE: &str =
-    "posync init node --dir D --net network.toml --set service_advertise=node.example.org:4001";
-/// Makes a provider's directory.
-pub(super) const INIT_PROVIDER: &str = "posync init provider --dir D --net network.toml --set operator=ann --set region=eu-north --set advertise=p.example.org:4100";
-/// Shows the account of a directory.
-pub(super) const ACCOUNT: &str = "posync account --net D";
-/// Pays from an authority's account.
-pub(super) const SEND: &str = "posync send sync1... SUM --net D";
-/// Prints the line of the network file.
-pub(super) const NET_SHOW: &str = "posync net show --net D";
-/// Joins as a provider.
-pub(super) const JOIN_PROVIDER: &str = "posync join provider --net posync1... --dir /srv/posync --set operator=NAME --set region=eu-north --set advertise=storage.example.org:4100 --set \"capacity=500 GiB\"";
-/// Makes an owner's key, and shows its account.
-pub(super) const KEY: &str = "posync key new me.key";
-/// Joins as a gateway.
-pub(super) const JOIN_GATEWAY: &str =
-    "posync join gateway --net network.toml --dir /srv/gateway --set owner=sync1...";
-/// Stores a file at a gateway.
-pub(super) const PUT: &str =
-    "posync put report.pdf --net network.toml --key me.key --gateway sync1...@127.0.0.1:4100";
-/// Saves a gateway's catalogue.
-pub(super) const BACKUP: &str = "posync gateway backup FILE --net D";
-/// Brings a catalogue back.
-pub(super) const RESTORE: &str = "posync gateway restore FILE --net D";
+/// Declares the commands, and the list of all of them that the test compares with the document.
+macro_rules! commands {
+    ($($(#[doc = $doc:literal])* $name:ident = $command:literal;)*) => {
+        $($(#[doc = $doc])* pub(super) const $name: &str = $command;)*
 
-#[cfg(test)]
-const ALL: [&str; 17] = [
-    INIT_AUTHORITY,
-    DRAFT,
-    SHOW,
-    CEREMONY,
-    START,
-    STATUS,
-    INIT_NODE,
-    INIT_PROVIDER,
-    ACCOUNT,
-    SEND,
-    NET_SHOW,
-    JOIN_PROVIDER,
-    KEY,
-    JOIN_GATEWAY,
-    PUT,
-    BACKUP,
-    RESTORE,
-];
+        #[cfg(test)]
+        const ALL: &[&str] = &[$($name),*];
+    };
+}
+
+commands! {
+    /// Makes an authority's directory, with its card.
+    INIT_AUTHORITY = "posync init authority --dir D --set advertise=node.example.org:4000 --set service_advertise=node.example.org:4001";
+    /// Collects the cards into a draft.
+    DRAFT = "posync ceremony draft --parameters production --cards cards/*.json --each-authority 1000000 > draft.json";
+    /// Shows the draft and its id.
+    SHOW = "posync ceremony show draft.json";
+    /// Takes part in the ceremony.
+    CEREMONY = "posync ceremony --dir D draft.json";
+    /// Runs the role of a directory.
+    START = "posync start --dir D";
+    /// Shows the network's state.
+    STATUS = "posync status --net D";
+    /// Makes the directory of a node without a seat.
+    INIT_NODE = "posync init node --dir D --net network.toml --set service_advertise=node.example.org:4001";
+    /// Makes a provider's directory.
+    INIT_PROVIDER = "posync init provider --dir D --net network.toml --set operator=ann --set region=eu-north --set advertise=p.example.org:4100";
+    /// Shows the account of a directory.
+    ACCOUNT = "posync account --net D";
+    /// Pays from an authority's account.
+    SEND = "posync send sync1... SUM --net D";
+    /// Prints the line of the network file.
+    NET_SHOW = "posync net show --net D";
+    /// Joins as a provider.
+    JOIN_PROVIDER = "posync join provider --net posync1... --dir /srv/posync --set operator=NAME --set region=eu-north --set advertise=storage.example.org:4100 --set \"capacity=500 GiB\"";
+    /// Makes an owner's key, and shows its account.
+    KEY = "posync key new me.key";
+    /// Joins as a gateway.
+    JOIN_GATEWAY = "posync join gateway --net network.toml --dir /srv/gateway --set owner=sync1...";
+    /// Stores a file at a gateway.
+    PUT = "posync put report.pdf --net network.toml --key me.key --gateway sync1...@127.0.0.1:4100";
+    /// Saves a gateway's catalogue.
+    BACKUP = "posync gateway backup FILE --net D";
+    /// Brings a catalogue back.
+    RESTORE = "posync gateway restore FILE --net D";
+}
 
 /// A command with the example's names replaced, each of which must stand in it.
 pub(super) fn with(command: &str, names: &[(&str, &str)]) -> String {

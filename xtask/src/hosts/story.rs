@@ -300,6 +300,22 @@ fn at_gateway(story: &Story, gateway: &str, at: &str, command: &str) -> Result<S
     Ok(put(story, gateway, at)?.replace("put report.pdf", command))
 }
 
+/// Repeats a user's command until it ends with 0; returns the time that this took.
+fn until_done(
+    story: &mut Story,
+    awaited: &str,
+    (user, command): (&str, &str),
+    gateway: &str,
+) -> Result<Duration, String> {
+    let (since, mut last) = (Instant::now(), String::new());
+    let done = story.world.until(awaited, PATIENCE, &[gateway], |world| {
+        let (code, _, why) = world.ask(user, command)?;
+        last = why;
+        Ok((code == 0).then_some(()))
+    });
+    done.map(|()| since.elapsed()).map_err(|error| format!("{error}\nthe last answer: {last}"))
+}
+
 /// Stores `report.pdf` with these bytes, trying until the gateway has agreements with enough providers.
 pub(super) fn store(
     story: &mut Story,
@@ -309,14 +325,8 @@ pub(super) fn store(
     seed: u64,
 ) -> Result<Duration, String> {
     story.world.write(user, "report.pdf", &noise(seed))?;
-    let (command, since) = (put(story, gateway, at)?, Instant::now());
-    let mut last = String::new();
-    let stored = story.world.until("the file is stored", PATIENCE, &[gateway], |world| {
-        let (code, _, why) = world.ask(user, &command)?;
-        last = why;
-        Ok((code == 0).then_some(()))
-    });
-    stored.map(|()| since.elapsed()).map_err(|error| format!("{error}\nthe last answer: {last}"))
+    let command = put(story, gateway, at)?;
+    until_done(story, "the file is stored", (user, &command), gateway)
 }
 
 /// Reads `report.pdf` back and compares every byte, trying until it works.
@@ -328,17 +338,11 @@ pub(super) fn fetch(
     seed: u64,
 ) -> Result<Duration, String> {
     let command = at_gateway(story, gateway, at, "get report.pdf copy.pdf")?;
-    let (since, mut last) = (Instant::now(), String::new());
-    let read = story.world.until("the file is read", PATIENCE, &[gateway], |world| {
-        let (code, _, why) = world.ask(user, &command)?;
-        last = why;
-        Ok((code == 0).then_some(()))
-    });
-    read.map_err(|error| format!("{error}\nthe last answer: {last}"))?;
+    let took = until_done(story, "the file is read", (user, &command), gateway)?;
     let copy = story.world.home(user).join("copy.pdf");
     let bytes = fs::read(&copy).map_err(|error| format!("{}: {error}", copy.display()))?;
     fs::remove_file(&copy).map_err(|error| format!("{}: {error}", copy.display()))?;
-    if bytes == noise(seed) { Ok(since.elapsed()) } else { Err(format!("{user} got other bytes")) }
+    if bytes == noise(seed) { Ok(took) } else { Err(format!("{user} got other bytes")) }
 }
 
 /// An owner stores a file and reads it back.

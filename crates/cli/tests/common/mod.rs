@@ -24,6 +24,13 @@ pub(crate) fn posync(arguments: &[&str]) -> Output {
     command.stdin(Stdio::null()).output().expect("the program starts")
 }
 
+/// Runs one member by hand, with an input that ends at once, until it ends; its exit code and its log.
+pub(crate) fn run_role(directory: &Path) -> (Option<i32>, String) {
+    let output = Command::new(POSYNC).args(["start", "--dir"]).arg(directory).stdin(Stdio::null()).output();
+    let output = output.expect("the program starts");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
 /// A port on loopback that nobody listens on.
 pub(crate) fn port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port()

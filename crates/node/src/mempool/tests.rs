@@ -60,13 +60,8 @@ fn storage_proof(provider: u64, height: u64) -> Operation {
     };
     let body = Body::StorageProof(StorageProof {
         height,
-        anchor: [0; 32],
-        index: 0,
         answers: Bounded::new(vec![Answer::Proved(read); 4]).expect("four reads"),
-        reasked: Bounded::default(),
-        vouchers: Bounded::default(),
-        apply: Bounded::default(),
-        endings: Bounded::default(),
+        ..StorageProof::default()
     });
     operation(provider, 0, 0, body)
 }

@@ -31,13 +31,10 @@ fn garbage(stage: &Stage, provider: Account, index: u32, slots: u32) -> Option<O
     let ended = |place: u32| Answer::Ended(EndedRead { place: (1 << 30) - 2 - place * 99_999_998 });
     let storage_proof = StorageProof {
         height: challenge.height,
-        anchor: [0; 32],
         index,
         answers: Bounded::new((0..4).map(ended).collect()).expect("four"),
-        reasked: Bounded::default(),
-        vouchers: Bounded::default(),
         apply: Bounded::new(apply).expect("64"),
-        endings: Bounded::default(),
+        ..StorageProof::default()
     };
     Some(Operation {
         signer: provider,
