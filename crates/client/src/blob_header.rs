@@ -27,7 +27,7 @@ const HEADER: usize = 4096;
 const COVERED: usize = 8;
 /// Most bytes in which a damaged header differs from a whole one. A page that differs in more is another's content.
 const DAMAGED_BYTES: usize = 16;
-/// How the name of a kept page ends.
+/// Ending of a kept page's name.
 const KEPT: &str = "header-damaged";
 
 /// The header of every file that a member's storage holds: layout 1, version 0.

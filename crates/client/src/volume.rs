@@ -115,12 +115,12 @@ fn takes_no_file(error: &io::Error) -> bool {
 /// # Errors
 /// `Foreign`, `File`.
 pub fn take(directory: &Path, volume: &Path, account: &Account) -> Result<(), VolumeError> {
-    if let Mark::Of(theirs) = read(&volume.join(MARK))?
+    let path = volume.join(MARK);
+    if let Mark::Of(theirs) = read(&path)?
         && theirs != *account
     {
         return Err(VolumeError::Foreign(volume.into(), theirs));
     }
-    let path = volume.join(MARK);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(VolumeError::File(path, error)),
         _ => write(directory, volume, account),

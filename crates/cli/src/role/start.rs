@@ -90,9 +90,9 @@ pub(crate) struct Start {
 pub(super) const SERVICE_ENDED: &str = "one of its services ended; the lines above say why";
 /// Time between two attempts to find a node.
 const ASK_EVERY: Duration = Duration::from_millis(500);
-/// How the names of a gateway's partitions begin.
+/// Beginning of the names of a gateway's partitions.
 pub(crate) const GATEWAY: &str = "gateway";
-/// How the names of a provider's partitions begin.
+/// Beginning of the names of a provider's partitions.
 pub(crate) const PROVIDER: &str = "provider";
 
 impl Start {

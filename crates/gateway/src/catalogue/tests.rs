@@ -404,7 +404,7 @@ fn newest(directory: &std::path::Path) -> std::path::PathBuf {
 #[test]
 fn a_bit_flipped_in_the_last_commits_of_a_killed_process_is_told_and_costs_no_other_rows() {
     const FILES: u8 = 12;
-    let mut told = 0;
+    let mut reported = 0;
     for back in (1..2_000).step_by(151) {
         let home = tempfile::tempdir().expect("a directory");
         on_disk(home.path(), async |context| fill_with(&context, FILES).await);
@@ -415,17 +415,20 @@ fn a_bit_flipped_in_the_last_commits_of_a_killed_process_is_told_and_costs_no_ot
         let end = bytes[..end - 12].iter().rposition(|byte| *byte != 0).expect("rows");
         bytes[end + 1 - back] ^= 4;
         std::fs::write(&path, bytes).expect("writable");
-        told += on_disk(home.path(), async |context| {
+        reported += on_disk(home.path(), async |context| {
             let started = start(context.child("damaged"), "test", [7; 32]).await;
             let (catalogue, loaded, _handle) = started.unwrap_or_else(|error| panic!("{back}: {error}"));
             let all = catalogue.list(vec![]).await.expect("runs").len();
             let faults = catalogue.faults().await.expect("runs").len();
             let is_whole = (all, faults) == (FILES.into(), 1);
-            assert!(is_whole || loaded.aside == ["pages"], "{back}: {all} files, {faults} faults, not told");
+            assert!(
+                is_whole || loaded.aside == ["pages"],
+                "{back}: {all} files, {faults} faults, not reported"
+            );
             u64::from(!loaded.aside.is_empty())
         });
     }
-    assert!(told > 5, "{told} hit rows");
+    assert!(reported > 5, "{reported} hit rows");
 }
 
 #[test]
