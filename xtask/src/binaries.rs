@@ -85,12 +85,19 @@ fn build() -> Option<Vec<Binary>> {
 
 /// The test binaries that cargo's messages name, one message a line.
 fn binaries(messages: &str) -> Vec<Binary> {
-    let tests = messages.lines().filter(|line| line.contains(r#""test":true}"#));
     let binary = |line: &str| {
         let package = PathBuf::from(text(line, "manifest_path")?);
         Some(Binary { program: text(line, "executable")?.into(), package: package.parent()?.into() })
     };
-    tests.filter(|line| line.contains(r#""reason":"compiler-artifact""#)).filter_map(binary).collect()
+    messages.lines().filter(|line| is_test(line)).filter_map(binary).collect()
+}
+
+/// True for an artifact with the harness of tests. A target that could be tested is not one: the programs that
+/// integration tests start have `"test":true` in `target`, and false in `profile`.
+fn is_test(line: &str) -> bool {
+    let profile = line.split_once(r#""profile":{"#).and_then(|(_, rest)| rest.split_once('}'));
+    line.contains(r#""reason":"compiler-artifact""#)
+        && profile.is_some_and(|(profile, _)| profile.contains(r#""test":true"#))
 }
 
 /// The text of a field, if it is a text. Paths of this project need no escapes.
@@ -144,7 +151,7 @@ mod tests {
     fn only_test_binaries_are_taken_from_cargos_messages() {
         let artifact = |target: &str, test: &str, executable: &str| {
             format!(
-                r#"{{"reason":"compiler-artifact","manifest_path":"/p/crates/{target}/Cargo.toml","profile":{{"opt_level":"0","test":{test}}},"executable":{executable}}}"#
+                r#"{{"reason":"compiler-artifact","manifest_path":"/p/crates/{target}/Cargo.toml","target":{{"kind":["bin"],"test":true}},"profile":{{"opt_level":"0","test":{test}}},"features":[],"executable":{executable}}}"#
             )
         };
         let messages = [

@@ -127,7 +127,9 @@ fn a_network_whose_gateway_is_broken_or_without_money_starts_and_goes_on() {
 
     fs::write(&role, was).expect("writable");
     fs::remove_dir_all(net.directory.join("gateway/storage")).expect("it had a catalogue");
-    fs::remove_file(net.directory.join("gateway/volume")).expect("it had noted where");
+    for noted in [".volume-mark", "parameters"] {
+        fs::remove_file(net.directory.join("gateway").join(noted)).expect("it had started before");
+    }
     let start = Instant::now();
     net.up();
     assert!(start.elapsed() < Duration::from_secs(400), "it is announced within a bound");
