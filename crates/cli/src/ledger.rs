@@ -9,7 +9,7 @@ use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Supervisor as _, tokio::Context};
 use posync_client::{
     account::{Final, Submitter, beside},
-    connection::{self, Connection, Error, Follow, Heard, LEARNED_MAX},
+    connection::{self, Connection, Error, Follow, Heard},
     known::Listed,
     light::{Subject, SyncProof},
 };
@@ -58,12 +58,12 @@ impl Ledger {
         let parameters = net.parameters(context, key).await?;
         let (client, over) = (context.child("ledger"), context.child("network"));
         let connection = Connection::new(client, over, key.clone(), net.file.endpoints(), net.light.clone());
-        connection.learn(&net.known);
+        connection.recall(&net.known);
         connection.raise_floor(net.file.checkpoint.height);
         // One node alone could show an old state: two are compared, and reads stay near that height.
         connection.compare().await.map_err(failed)?;
         if let Some(directory) = &net.directory {
-            known::renew(directory, &connection).await;
+            known::renew(directory, &connection, &net.known).await;
         }
         Ok(Self { connection, parameters })
     }
@@ -105,16 +105,16 @@ impl Ledger {
         self.connection.survey().await
     }
 
-    /// The nodes in the ledger's list, at most `most`.
-    pub(crate) async fn listed(&self, most: usize) -> Outcome<Vec<Listed>> {
-        posync_client::known::listed(&self.connection, most).await.map_err(failed)
+    /// The nodes in the ledger's list.
+    pub(crate) async fn listed(&self) -> Outcome<Vec<Listed>> {
+        posync_client::known::listed(&self.connection).await.map_err(failed)
     }
 
-    /// Learns the nodes in the ledger's list, so that [`Self::survey`] asks them too.
-    pub(crate) async fn learn(&self) -> Outcome {
-        let listed = self.listed(LEARNED_MAX).await?.into_iter().map(|node| node.endpoint);
-        self.connection.learn(&listed.collect::<Vec<_>>());
-        Ok(())
+    /// Learns the nodes in the ledger's list, so that [`Self::survey`] asks them too, and returns the list.
+    pub(crate) async fn learn(&self) -> Outcome<Vec<Listed>> {
+        let listed = self.listed().await?;
+        self.connection.learn(&listed.iter().map(Listed::learned).collect::<Vec<_>>());
+        Ok(listed)
     }
 
     /// Accounts of all registered providers, in the order of their indices.

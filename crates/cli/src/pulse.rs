@@ -5,7 +5,11 @@ use crate::{
     net::{Net, file::Service},
 };
 use posync_client::connection::Heard;
-use posync_protocol::record::Seat;
+use posync_protocol::{
+    Account,
+    limits::SEATS_MAX,
+    record::{SeatAt, System},
+};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,8 +24,8 @@ const SKEW_MS_MAX: i64 = 2_000;
 /// An authority and its answer to a question asked just now.
 struct Authority {
     name: String,
-    /// The newest height that it proves, or the reason why it proves none.
-    newest: Result<u64, String>,
+    /// The newest height that it proves, or the reason why it proves none; `None` if no address of it is known here.
+    newest: Option<Result<u64, String>>,
     /// Milliseconds by which its clock is ahead of this machine's, if it says.
     ahead_ms: Option<i64>,
 }
@@ -48,11 +52,19 @@ impl Pulse {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let now = u64::try_from(now).unwrap_or(u64::MAX);
         let nodes = heard.len();
-        let authorities = seated(ledger, net, heard).await.into_iter().map(|heard| Authority {
-            name: net.name(&Service::of(heard.endpoint)),
-            newest: heard.newest.map(|header| header.height),
-            ahead_ms: heard.ahead_ms,
-        });
+        let authority = |(account, heard): (Account, Option<Heard>)| {
+            let Some(heard) = heard else {
+                let name = net.members.iter().find(|member| member.account == account.to_string());
+                let name = name.map_or_else(|| account.to_string(), |member| member.name.clone());
+                return Authority { name, newest: None, ahead_ms: None };
+            };
+            Authority {
+                name: net.name(&Service::of(heard.endpoint)),
+                newest: Some(heard.newest.map(|header| header.height)),
+                ahead_ms: heard.ahead_ms,
+            }
+        };
+        let authorities = seated(ledger, net, heard).await.into_iter().map(authority);
         let late_ms = (ledger.parameters().block_ms * LATE_BLOCKS).max(LATE_MS_MIN);
         let age_ms = time_ms.map(|time_ms| now.saturating_sub(time_ms));
         Self { height, age_ms, late_ms, authorities: authorities.collect(), nodes }
@@ -68,7 +80,13 @@ impl Pulse {
     /// Number of authorities that answer and keep up.
     fn answering(&self) -> usize {
         let keeps_up = |height: &u64| height + BEHIND_BLOCKS_MAX >= self.height;
-        self.authorities.iter().filter(|one| one.newest.as_ref().is_ok_and(keeps_up)).count()
+        let is_up = |one: &&Authority| one.newest.as_ref().is_some_and(|it| it.as_ref().is_ok_and(keeps_up));
+        self.authorities.iter().filter(is_up).count()
+    }
+
+    /// Number of authorities of which no address is known here.
+    fn unknown(&self) -> usize {
+        self.authorities.iter().filter(|one| one.newest.is_none()).count()
     }
 
     /// Number of authorities that must agree on a block: all but a third, which may be faulty.
@@ -77,8 +95,11 @@ impl Pulse {
         all - all.saturating_sub(1) / 3
     }
 
+    /// True if enough authorities answer. Those not known here may be up: then new blocks show it.
     fn has_quorum(&self) -> bool {
-        self.answering() >= self.needed()
+        let answering = self.answering();
+        let may_have = answering + self.unknown() >= self.needed();
+        answering >= self.needed() || (may_have && !self.is_late())
     }
 
     /// True if the newest block is older than it should be, or none is proved.
@@ -99,12 +120,14 @@ impl Pulse {
             .authorities
             .iter()
             .map(|one| {
-                json!({ "name": one.name, "answers": one.newest.is_ok(), "height": one.newest.as_ref().ok(),
-                    "clock_ahead_ms": one.ahead_ms, "why": one.newest.as_ref().err() })
+                let newest = one.newest.as_ref();
+                json!({ "name": one.name, "known_here": newest.is_some(),
+                    "answers": newest.is_some_and(Result::is_ok), "height": newest.and_then(|it| it.as_ref().ok()),
+                    "clock_ahead_ms": one.ahead_ms, "why": newest.and_then(|it| it.as_ref().err()) })
             })
             .collect();
         json!({ "state": self.state(self.is_late(), self.has_quorum()), "quorum": self.has_quorum(),
-            "answering": self.answering(), "needed": self.needed(),
+            "answering": self.answering(), "needed": self.needed(), "not_known_here": self.unknown(),
             "nodes_known": self.nodes, "clock_behind_ms": self.ahead_ms(),
             "seconds_since_block": self.age_ms.map(|age| age / 1_000), "authorities": authorities })
     }
@@ -126,9 +149,12 @@ impl Pulse {
             ),
             _ => format!("{answering} of {all} authorities answer, {age}"),
         };
-        let silent = self.authorities.iter().filter_map(|one| {
-            let why = one.newest.as_ref().err()?;
-            Some(format!("\n          {} does not answer: {why}", one.name))
+        let silent = self.authorities.iter().filter_map(|one| match &one.newest {
+            None => {
+                Some(format!("\n          {} is not known here: the ledger lists no address of it", one.name))
+            }
+            Some(Err(why)) => Some(format!("\n          {} does not answer: {why}", one.name)),
+            Some(Ok(_)) => None,
         });
         text + &silent.collect::<String>() + &self.clocks()
     }
@@ -161,9 +187,9 @@ impl Pulse {
     }
 }
 
-/// The answers of those that have a seat, each account once; of the nodes of the network file if the ledger does not
-/// say who has one.
-async fn seated(ledger: &Ledger, net: &Net, heard: Vec<Heard>) -> Vec<Heard> {
+/// The accounts that have a seat, each with its answer if it is known here; the nodes of the network file if the ledger
+/// does not say who has one.
+async fn seated(ledger: &Ledger, net: &Net, heard: Vec<Heard>) -> Vec<(Account, Option<Heard>)> {
     let mut once: Vec<Heard> = Vec::new();
     for one in heard {
         match once.iter_mut().find(|other| other.endpoint.account == one.endpoint.account) {
@@ -172,13 +198,19 @@ async fn seated(ledger: &Ledger, net: &Net, heard: Vec<Heard>) -> Vec<Heard> {
             None => once.push(one),
         }
     }
-    let keys = once.iter().map(|heard| Seat::key(&heard.endpoint.account)).collect();
-    let seats = ledger.read_all::<Seat>(keys).await.unwrap_or_default();
-    if seats.iter().all(Option::is_none) {
+    let system = ledger.read::<System>(System::key()).await.ok().flatten().unwrap_or_default();
+    let keys = (0..system.seats.min(SEATS_MAX)).map(SeatAt::key).collect();
+    let seats = ledger.read_all::<SeatAt>(keys).await.unwrap_or_default();
+    let seats: Vec<Account> = seats.into_iter().flatten().map(|seat| seat.account).collect();
+    if seats.is_empty() {
         once.truncate(net.file.nodes.len());
-        return once;
+        return once.into_iter().map(|heard| (heard.endpoint.account, Some(heard))).collect();
     }
-    once.into_iter().zip(seats).filter_map(|(heard, seat)| seat.map(|_| heard)).collect()
+    let mut heard = |account: Account| {
+        let place = once.iter().position(|heard| heard.endpoint.account == account)?;
+        Some(once.swap_remove(place))
+    };
+    seats.into_iter().map(|account| (account, heard(account))).collect()
 }
 
 #[cfg(test)]
@@ -188,7 +220,7 @@ mod tests {
     fn pulse(newest: &[Option<u64>], age_ms: u64) -> Pulse {
         let authority = |(place, newest): (usize, &Option<u64>)| Authority {
             name: format!("authority-{place}"),
-            newest: newest.ok_or_else(|| "it hangs".to_owned()),
+            newest: Some(newest.ok_or_else(|| "it hangs".to_owned())),
             ahead_ms: None,
         };
         let authorities = newest.iter().enumerate().map(authority).collect();
@@ -216,6 +248,29 @@ mod tests {
             assert_eq!(text.contains("NO QUORUM"), state == "no quorum", "{text}");
             assert_eq!(text.contains("it hangs"), newest.contains(&gone), "{text}");
             assert!(text.contains(&format!("{} s old", age_ms / 1_000)), "{text}");
+        }
+    }
+
+    #[test]
+    fn all_seats_count_for_the_quorum_and_those_not_known_here_are_neither_up_nor_down() {
+        let with_unknown = |newest: &[Option<u64>], unknown: usize, age_ms| {
+            let mut pulse = pulse(newest, age_ms);
+            let authority = |_| Authority { name: "sync1unknown".into(), newest: None, ahead_ms: None };
+            pulse.authorities.extend((0..unknown).map(authority));
+            pulse
+        };
+        let (up, gone) = (Some(100), None);
+        for (newest, unknown, age_ms, state) in [
+            (vec![up], 6, 200, "running"),
+            (vec![up], 6, 90_000, "no quorum"),
+            (vec![up, gone, gone, gone], 3, 200, "no quorum"),
+            (vec![up; 5], 2, 90_000, "no blocks"),
+        ] {
+            let pulse = with_unknown(&newest, unknown, age_ms);
+            let (json, text) = (pulse.to_json(), pulse.to_text());
+            assert_eq!((&json["state"], pulse.needed()), (&state.into(), 5), "{newest:?} {unknown}: {text}");
+            assert_eq!(json["not_known_here"], unknown);
+            assert!(text.contains("sync1unknown is not known here"), "{text}");
         }
     }
 

@@ -8,7 +8,7 @@ use commonware_utils::Hostname;
 use futures::future::{Either, select};
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     pin::pin,
     str::FromStr,
     sync::Arc,
@@ -51,6 +51,75 @@ pub enum Unresolved {
     /// The name service did not answer in time.
     #[error("the name service did not answer about {0} in time; check this machine's name service")]
     Late(Arc<str>),
+}
+
+/// How far an IP address leads, from the widest to none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// The internet routes it to one machine.
+    Internet,
+    /// It belongs to a private network, to documentation or to a tunnel.
+    Private,
+    /// It is this machine's own.
+    Here,
+    /// It is no machine's address, or that of a link.
+    Nowhere,
+}
+
+/// The scope of an address; an IPv4 address in IPv6 form counts as what it is.
+pub fn scope(ip: IpAddr) -> Scope {
+    let ip = ip.to_canonical();
+    let is_link = match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.octets()[0] == 0 || ip.octets()[0] >= 240,
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    match ip {
+        _ if is_public(ip) => Scope::Internet,
+        _ if ip.is_loopback() => Scope::Here,
+        _ if is_link || ip.is_unspecified() || ip.is_multicast() => Scope::Nowhere,
+        _ => Scope::Private,
+    }
+}
+
+/// The addresses that count as one machine: an IPv4 address, or the /64 network of an IPv6 address.
+pub fn group(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        ip => ip,
+    }
+}
+
+/// True for an address that the internet routes to one machine.
+pub fn is_public(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let [first, second, third, _] = ip.octets();
+            let is_shared = first == 100 && second & 0xc0 == 64;
+            let is_assigned = first == 192 && second == 0 && third == 0;
+            let is_test = first == 198 && second & 0xfe == 18;
+            !(ip.is_private()
+                || ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_documentation()
+                || first == 0
+                || first >= 224
+                || is_shared
+                || is_assigned
+                || is_test)
+        }
+        // Global unicast addresses are 2000::/3; of them, documentation (2001:db8::/32, 3fff::/20) and tunnels of
+        // IPv4 lead elsewhere.
+        IpAddr::V6(ip) => {
+            let [first, second, ..] = ip.segments();
+            first & 0xe000 == 0x2000
+                && first != 0x2002
+                && !(first == 0x2001 && (second == 0 || second == 0xdb8))
+                && !(first == 0x3fff && second < 0x1000)
+        }
+    }
 }
 
 impl Address {

@@ -14,6 +14,7 @@ use commonware_macros::select;
 use commonware_runtime::{Error as RuntimeError, Network, Resolver};
 use commonware_utils::sync::Mutex;
 use posync_client::{
+    address::{group, is_public},
     channel::{self, Error},
     rpc::{self, Service as _},
 };
@@ -23,54 +24,13 @@ use posync_protocol::{
 };
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 /// Most attempts at once, of all callers.
 const DIALS_MAX: usize = 8;
-
-/// The addresses that count as one caller: an IPv4 address, or the /64 network of an IPv6 address.
-pub(crate) fn group(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        ip => ip,
-    }
-}
-
-/// True for an address that the internet routes to one machine.
-fn is_public(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let [first, second, third, _] = ip.octets();
-            let is_shared = first == 100 && second & 0xc0 == 64;
-            let is_assigned = first == 192 && second == 0 && third == 0;
-            let is_test = first == 198 && second & 0xfe == 18;
-            !(ip.is_private()
-                || ip.is_loopback()
-                || ip.is_link_local()
-                || ip.is_documentation()
-                || first == 0
-                || first >= 224
-                || is_shared
-                || is_assigned
-                || is_test)
-        }
-        // Global unicast addresses are 2000::/3; of them, documentation (2001:db8::/32, 3fff::/20) and tunnels of
-        // IPv4 lead elsewhere.
-        IpAddr::V6(ip) => {
-            let [first, second, ..] = ip.segments();
-            first & 0xe000 == 0x2000
-                && first != 0x2002
-                && !(first == 0x2001 && (second == 0 || second == 0xdb8))
-                && !(first == 0x3fff && second < 0x1000)
-        }
-    }
-}
 
 /// The attempts that run now, by caller.
 #[derive(Clone)]

@@ -116,7 +116,7 @@ async fn until_listed(
     fits: impl Fn(&[Listed]) -> bool,
 ) -> Vec<Listed> {
     loop {
-        let listed = known::listed(connection, 512).await.expect("the nodes answer");
+        let listed = known::listed(connection).await.expect("the nodes answer");
         if fits(&listed) {
             return listed;
         }
@@ -218,7 +218,7 @@ fn a_node_without_a_seat_is_listed_for_a_deposit_and_one_without_money_serves_un
         // Each of the others has tried several times by now.
         let now = height(&client).await;
         world.reach(now + 200).await;
-        assert_eq!(known::listed(&client, 512).await.expect("answers").len(), 1);
+        assert_eq!(known::listed(&client).await.expect("answers").len(), 1);
         let careful =
             client.read::<AccountState>(AccountState::key(&account(51))).await.expect("answers").value;
         assert_eq!(careful.map(|state| (state.nonce, state.balance)), Some((0, Amount::sync(1_000))));

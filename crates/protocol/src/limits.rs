@@ -86,7 +86,8 @@ pub const OPERATOR_BYTES: usize = 32;
 pub const ADDRESS_BYTES_MAX: usize = 120;
 /// Most addresses of a provider.
 pub const ADDRESSES_MAX: usize = 2;
-/// Places in the list of nodes without a seat: a client reads all of them in four proven reads.
+/// Places in the list of nodes without a seat: a client reads all of them at each reading, in four proven reads, and
+/// the nodes that stand there in as many.
 pub const NODES_MAX: u32 = 256;
 /// Least deposit of a node without a seat: a tenth of the lowest bond of a provider. The whole list costs
 /// 25,600 SYNC to fill.

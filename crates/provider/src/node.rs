@@ -11,7 +11,7 @@ use commonware_runtime::{Clock, Spawner};
 use commonware_utils::sync::Mutex;
 use posync_client::{
     account::Submitter,
-    connection::{Connection, Endpoint, Error},
+    connection::{Connection, Error},
     watch,
 };
 use posync_protocol::{Account, Amount, Body, Key, Operation, limits::Parameters, wire::node::Unavailable};
@@ -26,60 +26,8 @@ use std::{
 /// Pause after the nodes were out of reach.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Nodes that must prove the absence of a record.
+/// Nodes that must prove the absence of a record: trusted ones while one of them answers.
 const CONFIRMERS: usize = 2;
-
-/// Opens a connection to one node alone.
-type Alone = dyn Fn(Endpoint) -> Connection + Send + Sync;
-
-/// Asks nodes one by one, over separate connections that end with the question.
-#[derive(Clone)]
-pub struct Confirmers {
-    endpoints: Arc<dyn Fn() -> Vec<Endpoint> + Send + Sync>,
-    alone: Arc<Alone>,
-    /// Index of the node to begin with; it advances with each question.
-    next: Arc<AtomicUsize>,
-}
-
-impl Confirmers {
-    /// Uses the nodes that `endpoints` returns at each question, each account once.
-    pub fn new(
-        endpoints: impl Fn() -> Vec<Endpoint> + Send + Sync + 'static,
-        alone: impl Fn(Endpoint) -> Connection + Send + Sync + 'static,
-    ) -> Self {
-        Self { endpoints: Arc::new(endpoints), alone: Arc::new(alone), next: Arc::default() }
-    }
-
-    fn once(&self) -> Vec<Endpoint> {
-        let mut once: Vec<Endpoint> = vec![];
-        for endpoint in (self.endpoints)() {
-            if once.iter().all(|known| known.account != endpoint.account) {
-                once.push(endpoint);
-            }
-        }
-        once
-    }
-
-    async fn prove(&self, keys: &[Key], least: u64) -> Result<Vec<Proven>, LedgerError> {
-        let endpoints = self.once();
-        let (nodes, first) = (endpoints.len(), self.next.fetch_add(1, Ordering::Relaxed));
-        let mut proofs = vec![];
-        let mut last = LedgerError::Unreachable("no node is configured".into());
-        for place in (0..nodes).map(|place| (first + place) % nodes) {
-            match (self.alone)(endpoints[place].clone()).read_many(keys).await {
-                Ok(proved) if proved.header.height >= least => {
-                    proofs.push((proved.header.height, proved.value));
-                }
-                Ok(_) => last = LedgerError::Unreachable("a node is behind".into()),
-                Err(error) => last = error.into(),
-            }
-            if proofs.len() == CONFIRMERS.min(nodes) {
-                return Ok(proofs);
-            }
-        }
-        Err(last)
-    }
-}
 
 /// A light connection, the sender of this provider's operations, and the newest certified height.
 #[derive(Clone)]
@@ -89,7 +37,6 @@ pub struct Node {
     key: PrivateKey,
     parameters: Parameters,
     height: watch::Receiver<u64>,
-    confirmers: Confirmers,
     /// Index of the second node that receives the next operation.
     turn: Arc<AtomicUsize>,
     signed: Arc<Mutex<Signed>>,
@@ -128,7 +75,6 @@ impl Node {
     pub fn start<E: Spawner + Clock>(
         context: E,
         connection: Connection,
-        confirmers: Confirmers,
         key: PrivateKey,
         view: View,
     ) -> Self {
@@ -137,7 +83,7 @@ impl Node {
         context.spawn(move |context| async move { follow(&context, &followed, &view, &tell).await });
         let submitter = Submitter::new(connection.clone(), key.clone(), parameters);
         let (turn, signed) = (Arc::default(), Arc::default());
-        Self { connection, submitter, key, parameters, height, confirmers, turn, signed }
+        Self { connection, submitter, key, parameters, height, turn, signed }
     }
 }
 
@@ -177,7 +123,8 @@ impl Ledger for Node {
     }
 
     async fn confirmers(&self, keys: Vec<Key>, least: u64) -> Result<Vec<Proven>, LedgerError> {
-        self.confirmers.prove(&keys, least).await
+        let proofs = self.connection.read_from_several(&keys, least, CONFIRMERS).await?;
+        Ok(proofs.into_iter().map(|proved| (proved.header.height, proved.value)).collect())
     }
 
     async fn above(&self, height: u64) -> Result<u64, LedgerError> {

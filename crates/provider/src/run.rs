@@ -12,7 +12,7 @@
 use crate::{
     config::{Config, ConfigError},
     data_sets::{DataSets, DataSetsError, Held},
-    node::{Confirmers, Node},
+    node::Node,
     packs::{Store, StoreError},
     probe::Prober,
     reconciler::{Ends, Finds, Journals, Patience, Reconciler, ReconcilerError, answer_questions},
@@ -191,20 +191,12 @@ where
     N: Network,
 {
     let light = Light::new(config.chain, config.network_key);
-    let (asking, sockets, key, believed) =
-        (context.child("confirmer"), network.clone(), config.key.clone(), light.clone());
-    let alone = move |endpoint| {
-        let (context, key) = (asking.child("alone"), key.clone());
-        Connection::new(context, sockets.clone(), key, vec![endpoint], believed.clone())
-    };
     let (dialing, key) = (context.child("connection"), config.key.clone());
     let connection = Connection::new(dialing, network.clone(), key, config.nodes.clone(), light);
     floor::keep(context.child("floor"), &connection, &format!("{}-floor", config.partition)).await;
     let learned = format!("{}-known", config.partition);
     known::keep(context.child("known"), vec![connection.clone()], &learned, None).await;
-    let all = connection.clone();
-    let confirmers = Confirmers::new(move || all.nodes(), alone);
-    Node::start(context.child("follower"), connection, confirmers, config.key.clone(), view)
+    Node::start(context.child("follower"), connection, config.key.clone(), view)
 }
 
 fn held<B: commonware_runtime::Blob>(store: &Store<B>) -> Held {

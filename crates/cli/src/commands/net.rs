@@ -7,7 +7,7 @@ use crate::{
     output::{Output, table},
     session, target,
 };
-use posync_client::connection::{Endpoint, Heard, LEARNED_MAX};
+use posync_client::connection::{Endpoint, Heard};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -26,11 +26,15 @@ enum Command {
         #[arg(long)]
         ask: bool,
     },
-    /// Write the network file with the newest certified block as its checkpoint, and the nodes that the ledger
-    /// lists
+    /// Write the network file with the newest certified block as its checkpoint, the new addresses of its nodes,
+    /// and the authorities that the ledger lists
     Export {
         /// The file to write
         file: PathBuf,
+        /// Add the listed nodes of anyone too, if they prove a block now; whoever uses the file trusts them as the
+        /// others
+        #[arg(long)]
+        all: bool,
     },
 }
 
@@ -45,12 +49,17 @@ impl NetCommand {
                 ledger.learn().await?;
                 show(&net, &ledger.survey().await, output)
             }),
-            Command::Export { file } => session::run(async |context| {
+            Command::Export { file, all } => session::run(async |context| {
                 let ledger = Ledger::open(&context, &net).await?;
                 let height = ledger.certified_height().await?;
                 let header = ledger.header(height).await?;
                 let mut newer = net.file.clone();
-                newer.add(ledger.listed(LEARNED_MAX).await?);
+                let listed = ledger.learn().await?;
+                let heard = if all { ledger.survey().await } else { Vec::new() };
+                let proves = |node: &Endpoint| {
+                    heard.iter().any(|heard| heard.endpoint == *node && heard.newest.is_ok())
+                };
+                newer.add(listed, |node| node.has_seat || proves(&node.endpoint));
                 newer.checkpoint = Checkpoint { height, block: header.digest() };
                 target::replace(&file, newer.to_toml().as_bytes())?;
                 let value = json!({ "file": file, "height": height, "nodes": newer.nodes.len(),

@@ -120,13 +120,15 @@ impl NetworkFile {
         self.nodes.iter().map(endpoint).collect()
     }
 
-    /// Adds the nodes of the ledger's list, up to the bound; a node that has moved gets its new address.
-    pub(crate) fn add(&mut self, listed: Vec<Listed>) {
-        for Listed { endpoint, archive, .. } in listed {
-            let service = Service { archive, ..Service::of(endpoint) };
+    /// Takes over the ledger's list: a node of the file that has moved gets its new address, and nodes that `fits`
+    /// accepts are added, up to the bound.
+    pub(crate) fn add(&mut self, listed: Vec<Listed>, fits: impl Fn(&Listed) -> bool) {
+        for node in listed {
+            let may_be_new = fits(&node) && self.nodes.len() < NODES_MAX;
+            let service = Service { archive: node.archive, ..Service::of(node.endpoint) };
             match self.nodes.iter().position(|node| node.account == service.account) {
                 Some(place) => self.nodes[place] = service,
-                None if self.nodes.len() < NODES_MAX => self.nodes.push(service),
+                None if may_be_new => self.nodes.push(service),
                 None => (),
             }
         }
@@ -423,6 +425,33 @@ pub(crate) mod tests {
         found.nodes.sort_by_key(|node| node.account.0);
         assert_eq!(found, file);
         assert_eq!(NetworkFile::parse(&line.to_uppercase()).expect("as a QR code has it").chain, file.chain);
+    }
+
+    #[test]
+    fn a_new_file_names_no_stranger_but_where_its_own_nodes_have_moved() {
+        let listed = |number: u8, address: &str, has_seat| Listed {
+            endpoint: Endpoint {
+                account: Account([number; 32]),
+                address: address.parse().expect("an address"),
+            },
+            archive: false,
+            region: String::new(),
+            has_seat,
+        };
+        let all = vec![
+            listed(0, "moved.example.org:1", false),
+            listed(50, "stranger.example.org:1", false),
+            listed(51, "seat.example.org:1", true),
+        ];
+        let mut file = network(4);
+        file.add(all, |node| node.has_seat);
+        let names =
+            |file: &NetworkFile| -> Vec<u8> { file.nodes.iter().map(|node| node.account.0[0]).collect() };
+        assert_eq!(names(&file), [0, 1, 2, 3, 51]);
+        assert_eq!(file.nodes[0].address.to_string(), "moved.example.org:1");
+        let many = (60..200).map(|number| listed(number, "seat.example.org:1", true)).collect();
+        file.add(many, |node| node.has_seat);
+        assert_eq!(file.nodes.len(), NODES_MAX);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! The nodes that commands learned from the ledger, in a file of the directory that `--net` names.
 //!
-//! Invariant: the file is a help and no more. Without it, or if it is damaged or cannot be written, a command asks
+//! Invariant: the file names nodes that have answered, and is a help and no more. Without it, or if it is damaged or cannot be written, a command asks
 //! the nodes of the network file alone.
 
 use super::file::NetworkFile;
 use crate::target;
 use posync_client::{
-    connection::{Connection, Endpoint, LEARNED_MAX},
-    known,
+    connection::{Connection, Learned},
+    known::{self, Listed},
 };
 use std::{
     fs::{self, File},
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const BYTES_MAX: u64 = 64 << 10;
 
 /// The nodes that an earlier command learned.
-pub(super) fn read(directory: &Path, file: &NetworkFile) -> Vec<Endpoint> {
+pub(super) fn read(directory: &Path, file: &NetworkFile) -> Vec<Learned> {
     let mut bytes = Vec::new();
     let opened = File::open(directory.join(FILE));
     if opened.and_then(|file| file.take(BYTES_MAX).read_to_end(&mut bytes)).is_err() {
@@ -35,19 +35,25 @@ pub(super) fn read(directory: &Path, file: &NetworkFile) -> Vec<Endpoint> {
     known::decode(&file.chain, &bytes).map(|(_, nodes)| nodes).unwrap_or_default()
 }
 
-/// Reads the ledger's list if the file is old, and keeps it there.
-pub(crate) async fn renew(directory: &Path, connection: &Connection) {
+/// Reads the ledger's list if the file is old, and keeps those of its nodes that have answered this or an earlier
+/// command; `kept` are the earlier ones.
+pub(crate) async fn renew(directory: &Path, connection: &Connection, kept: &[Learned]) {
     let path = directory.join(FILE);
     let age = fs::metadata(&path).and_then(|about| about.modified()).ok().and_then(|at| at.elapsed().ok());
     if age.is_some_and(|age| age < FRESH) {
         return;
     }
-    let Ok(Ok(listed)) = tokio::time::timeout(PATIENCE, known::listed(connection, LEARNED_MAX)).await else {
+    let Ok(Ok(listed)) = tokio::time::timeout(PATIENCE, known::listed(connection)).await else {
         return;
     };
-    let listed: Vec<Endpoint> = listed.into_iter().map(|node| node.endpoint).collect();
+    let listed: Vec<Learned> = listed.iter().map(Listed::learned).collect();
     connection.learn(&listed);
-    let nodes = connection.learned();
+    let _ = tokio::time::timeout(PATIENCE, connection.sound_out()).await;
+    let mut nodes = connection.learned_and_heard();
+    for old in kept {
+        let still = listed.iter().find(|node| node.endpoint == old.endpoint);
+        nodes.extend(still.filter(|still| nodes.iter().all(|node| node.endpoint != still.endpoint)).cloned());
+    }
     // A directory that another user owns is read only.
     let _ = target::replace(&path, &known::encode(&connection.light().chain(), 0, &nodes));
 }

@@ -24,8 +24,9 @@ use commonware_cryptography::ed25519::PrivateKey;
 use commonware_math::algebra::Random as _;
 use commonware_runtime::{Supervisor as _, tokio::Context};
 use file::{FILE, NetworkFile, Service};
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use posync_client::{
-    connection::Endpoint,
+    connection::{Learned, Reach},
     light::Light,
     rpc::{self, Client},
 };
@@ -39,12 +40,15 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io::Read as _,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-/// Time that a node has to describe its network; after that the next one is asked.
+/// Time that a node has to describe its network; after that the next ones are asked.
 const ANSWER: Duration = Duration::from_secs(3);
+/// Nodes that are asked at the same time once the first has failed.
+const AT_ONCE: usize = 8;
 
 /// The options that name a network.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +78,7 @@ pub(crate) struct Net {
     /// The directory that was named, if it was one.
     pub(crate) directory: Option<PathBuf>,
     /// Nodes that earlier commands learned from the ledger; none without a directory.
-    pub(crate) known: Vec<Endpoint>,
+    pub(crate) known: Vec<Learned>,
     /// Members with names and processes; none outside a devnet's directory.
     pub(crate) members: Vec<Member>,
     key: Option<PathBuf>,
@@ -186,30 +190,73 @@ impl Net {
         network::resolve(&self.members, text)
     }
 
-    /// The parameters of the network's rules, from the first node that has those of the network file.
+    /// The parameters of the network's rules, from the first node that has those of the network file: one of its own
+    /// nodes or, only if all of them fail, a learned one. A learned node of another network counts for nothing.
     ///
     /// # Errors
-    /// [`Failure`] that gives the reason of each node.
+    /// [`Failure`] that gives the reason of each node of the network file.
     pub(crate) async fn parameters(&self, context: &Context, key: &PrivateKey) -> Outcome<Parameters> {
         let mut reasons = Vec::new();
-        let learned = self.known.iter().map(|node| Service::of(node.clone()));
-        let nodes: Vec<Service> = self.file.nodes.iter().cloned().chain(learned).collect();
+        let reach = Reach::of(&self.file.endpoints());
+        let mut given: Vec<&Service> = self.file.nodes.iter().collect();
         // Every command begins elsewhere, so that no node has all the work.
         let first = usize::from(keys::account(&PrivateKey::random(commonware_utils::sys_rng())).0[0]);
-        for node in (0..nodes.len()).map(|i| &nodes[(first + i) % nodes.len()]) {
-            match tokio::time::timeout(ANSWER, info(context, node, key)).await {
-                Ok(Ok(info)) => match self.judge(&info) {
-                    Ok(()) => return Ok(info.parameters),
-                    Err(why) => reasons.push((true, format!("{} {why}", self.name(node)))),
-                },
-                Ok(Err(why)) => reasons.push((false, format!("{}: {why}", self.name(node)))),
-                Err(_) => {
-                    let seconds = ANSWER.as_secs();
-                    reasons.push((false, format!("{} does not answer within {seconds} s", self.name(node))));
-                }
+        let count = given.len().max(1);
+        given.rotate_left(first % count);
+        let widen = |ip| {
+            reach.widen(ip);
+            true
+        };
+        let (one, rest) = given.split_at(given.len().min(1));
+        for nodes in std::iter::once(one).chain(rest.chunks(AT_ONCE)) {
+            match self.first_of(context, nodes, key, widen).await {
+                Ok(parameters) => return Ok(parameters),
+                Err(why) => reasons.extend(why),
+            }
+        }
+        let (seats, strangers): (Vec<_>, Vec<_>) = self.known.iter().partition(|node| node.has_seat);
+        let learned = seats.into_iter().chain(strangers);
+        let learned: Vec<Service> = learned.map(|node| Service::of(node.endpoint.clone())).collect();
+        let learned: Vec<&Service> = learned.iter().collect();
+        for nodes in learned.chunks(AT_ONCE) {
+            if let Ok(parameters) = self.first_of(context, nodes, key, |ip| reach.allows(ip)).await {
+                return Ok(parameters);
             }
         }
         Err(unreached(&reasons))
+    }
+
+    /// Asks these nodes at the same time, and returns the first good answer.
+    ///
+    /// # Errors
+    /// Why each has failed, and true if it serves another network.
+    async fn first_of(
+        &self,
+        context: &Context,
+        nodes: &[&Service],
+        key: &PrivateKey,
+        may_dial: impl Fn(IpAddr) -> bool + Copy + Send,
+    ) -> Result<Parameters, Vec<(bool, String)>> {
+        let ask = async |node: &Service| {
+            let name = self.name(node);
+            match tokio::time::timeout(ANSWER, info(context, node, key, may_dial)).await {
+                Ok(Ok(info)) => match self.judge(&info) {
+                    Ok(()) => Ok(info.parameters),
+                    Err(why) => Err((true, format!("{name} {why}"))),
+                },
+                Ok(Err(why)) => Err((false, format!("{name}: {why}"))),
+                Err(_) => Err((false, format!("{name} does not answer within {} s", ANSWER.as_secs()))),
+            }
+        };
+        let mut asked: FuturesUnordered<_> = nodes.iter().map(|node| ask(node)).collect();
+        let mut reasons = Vec::new();
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok(parameters) => return Ok(parameters),
+                Err(why) => reasons.push(why),
+            }
+        }
+        Err(reasons)
     }
 
     /// The difference between a node's network and this one.
@@ -231,9 +278,14 @@ impl Net {
     }
 }
 
-async fn info(context: &Context, node: &Service, key: &PrivateKey) -> Result<Info, String> {
-    let (asking, address) = (context.child("info"), node.address.clone());
-    let client = Client::<rpc::Node>::dial(asking, context, key, node.account, address).await;
+async fn info(
+    context: &Context,
+    node: &Service,
+    key: &PrivateKey,
+    may_dial: impl Fn(IpAddr) -> bool + Send,
+) -> Result<Info, String> {
+    let (asking, peer) = (context.child("info"), (node.account, node.address.clone()));
+    let client = Client::<rpc::Node>::dial_where(asking, context, key, peer, may_dial).await;
     let client = client.map_err(|error| error.to_string())?;
     match client.call(Ask::Info(Nothing {})).await {
         Ok(Answer::Info(info)) => Ok(info),
@@ -310,4 +362,78 @@ pub(crate) fn of_role(settings: &settings::Settings) -> Outcome<Net> {
         ));
     }
     Net::of(read(&path)?, Some(settings.directory.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session;
+    use commonware_cryptography::Signer as _;
+    use posync_client::{
+        channel::Listen,
+        connection::Endpoint,
+        rpc::{Incoming, Server, Service as _},
+    };
+    use std::{
+        net::{Ipv4Addr, SocketAddr, TcpListener},
+        time::Instant,
+    };
+
+    /// Serves a description of the network at a free port.
+    async fn node(context: &Context, seed: u64, info: Info) -> Endpoint {
+        let key = PrivateKey::from_seed(seed);
+        let server = Server::<rpc::Node, _>::new(move |call: Incoming<rpc::Node>, _| {
+            let info = info.clone();
+            async move { drop(call.finish(&Answer::Info(info)).await) }
+        });
+        let account = Account::of(&key.public_key());
+        let listen = Listen::new(key, rpc::Node::NAMESPACE, (Ipv4Addr::LOCALHOST, 0).into());
+        let listening = server.listen(context.child("node"), context, listen).await.expect("a free port");
+        Endpoint { account, address: listening.address.into() }
+    }
+
+    #[test]
+    fn silent_learned_nodes_cost_a_command_one_wait_and_those_of_another_network_none() {
+        session::run(async |context| {
+            let account = |seed| Account::of(&PrivateKey::from_seed(seed).public_key());
+            let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into();
+            // Nobody listens there any more.
+            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+                .expect("free")
+                .local_addr()
+                .expect("bound")
+                .port();
+            let gone = Service { account: account(1), address: local(port), archive: false };
+            let parameters = sha256(&Parameters::LOCAL.encode());
+            let file = NetworkFile { nodes: vec![gone], parameters, ..file::tests::network(1) };
+            let mut net = Net::of(file, None)?;
+            let ours = Info {
+                chain: net.file.chain,
+                network_key: net.file.network_key,
+                parameters: Parameters::LOCAL,
+                height: 1,
+            };
+            let other = node(&context, 2, Info { chain: [9; 32], ..ours.clone() }).await;
+            let learned = |endpoint| Learned { endpoint, has_seat: false };
+            net.known = vec![learned(other)];
+            let key = PrivateKey::from_seed(9);
+            let failed = net.parameters(&context, &key).await.expect_err("no node of the network");
+            let said = failed.in_one_line();
+            assert!(said.contains("no node of the network answers"), "{said}");
+            assert!(!said.contains("another chain"), "{said}");
+            // Their sockets accept, and nobody says anything.
+            let silent: Vec<TcpListener> =
+                (0..6).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("free")).collect();
+            for (place, listener) in silent.iter().enumerate() {
+                let address = local(listener.local_addr().expect("bound").port());
+                net.known.push(learned(Endpoint { account: account(20 + place as u64), address }));
+            }
+            net.known.push(learned(node(&context, 3, ours).await));
+            let began = Instant::now();
+            net.parameters(&context, &key).await?;
+            assert!(began.elapsed() < 2 * ANSWER, "{:?}", began.elapsed());
+            Ok(())
+        })
+        .expect("a learned node answers");
+    }
 }

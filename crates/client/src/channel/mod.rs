@@ -56,7 +56,11 @@ use posync_protocol::{
     limits::{CALL_BYTES_MAX, CONNECTIONS_MAX, FRAME_BYTES_MAX, HANDSHAKE_MS_MAX, HANDSHAKE_SKEW_MS_MAX},
 };
 use rand_core::CryptoRng;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Bytes of messages that the connections of one listener hold before their handlers take them.
 pub const READ_BYTES_MAX: usize = 2 * CALL_BYTES_MAX;
@@ -91,6 +95,12 @@ pub enum Error {
     /// The host name has no address.
     #[error(transparent)]
     Name(#[from] Unresolved),
+    /// No address of a listed host may be dialled.
+    #[error(
+        "{0} leads to this machine or into a private network; such an address of the ledger's list is not dialled, \
+         unless a node of the network file is there too"
+    )]
+    Hidden(Address),
     /// The account is not a valid key.
     #[error("{0} is not a valid key; check the account")]
     Key(Account),
@@ -244,8 +254,27 @@ where
     E: Clock + CryptoRng + Resolver,
     N: Network,
 {
+    dial_where(context, network, key, namespace, (peer, address.into()), |_| true).await
+}
+
+/// As [`dial`], at those addresses of the host alone that `may_dial` accepts.
+///
+/// # Errors
+/// As [`dial`]; [`Error::Hidden`] if no address is accepted.
+pub async fn dial_where<E, N>(
+    context: E,
+    network: &N,
+    key: &PrivateKey,
+    namespace: &[u8],
+    (peer, address): (Account, Address),
+    may_dial: impl Fn(IpAddr) -> bool + Send,
+) -> Result<Channel<N>, Error>
+where
+    E: Clock + CryptoRng + Resolver,
+    N: Network,
+{
     let public = peer.public_key().ok_or(Error::Key(peer))?;
-    let (address, sink, stream) = reach(&context, network, &address.into()).await?;
+    let (address, sink, stream) = reach(&context, network, &address, may_dial).await?;
     let stream = Metered { stream, gate: None };
     let (sender, receiver) = upgrade(key)
         .dial(context, namespace, FRAME, public, stream, sink)
@@ -254,18 +283,24 @@ where
     Ok((Sender(sender), Receiver { inner: receiver, gate: None }))
 }
 
-/// Connects to the first address of the host that accepts.
+/// Connects to the first address of the host that accepts, of those that may be dialled.
 async fn reach<E, N>(
     context: &E,
     network: &N,
     address: &Address,
+    may_dial: impl Fn(IpAddr) -> bool + Send,
 ) -> Result<(SocketAddr, SinkOf<N>, StreamOf<N>), Error>
 where
     E: Clock + Resolver,
     N: Network,
 {
     let mut last = commonware_runtime::Error::ConnectionFailed;
-    for candidate in address.resolve(context).await? {
+    let mut candidates = address.resolve(context).await?;
+    candidates.retain(|candidate| may_dial(candidate.ip()));
+    if candidates.is_empty() {
+        return Err(Error::Hidden(address.clone()));
+    }
+    for candidate in candidates {
         match network.dial(candidate).await {
             Ok((sink, stream)) => return Ok((candidate, sink, stream)),
             Err(error) => last = error,

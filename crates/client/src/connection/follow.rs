@@ -5,7 +5,7 @@
 //! the whole run is refused and the node is left; another node is asked for the same headers.
 
 use super::{
-    Connection, Error,
+    Connection, Course, Error, STILL,
     pool::{At, Failed},
     unexpected,
 };
@@ -18,10 +18,14 @@ use futures::FutureExt as _;
 use posync_protocol::{
     Bounded,
     block::{BlockBody, Header},
-    limits::{ASK_ATTEMPTS, HEADERS_MAX},
+    limits::HEADERS_MAX,
     wire::node::{Answer, Ask, Certified, FINALIZATION_BYTES_MAX},
 };
-use std::{collections::VecDeque, pin::pin, time::Duration};
+use std::{
+    collections::VecDeque,
+    pin::pin,
+    time::{Duration, SystemTime},
+};
 
 /// Time without an answer after which another node is asked for newer blocks.
 const QUIET: Duration = Duration::from_secs(4);
@@ -39,6 +43,10 @@ pub struct Follow {
     /// The certificate of `last`.
     certificate: Bounded<u8, FINALIZATION_BYTES_MAX>,
     from: u64,
+    /// When the followed node was compared last, and the time of the last header then.
+    compared: Option<(SystemTime, u64)>,
+    /// True if the node let the reader wait for its last answer.
+    waited: bool,
 }
 
 /// Headers that follow each other, and the encoded certificate of the last: all of them are verified.
@@ -54,24 +62,21 @@ impl Follow {
     pub(super) fn new(connection: Connection, from: u64) -> Self {
         let (call, behind, last) = (None, None, None);
         let (ready, certificate) = Default::default();
-        Self { connection, call, behind, ready, last, certificate, from }
+        Self { connection, call, behind, ready, last, certificate, from, compared: None, waited: false }
     }
 
     /// The next header. The future may be dropped and the call repeated.
     ///
     /// # Errors
     /// [`Error::Unavailable`] with `Pruned` when the nodes have pruned it: follow from 0 then; or
-    /// [`Error::Unreachable`] after [`ASK_ATTEMPTS`] attempts. Another call continues where this one stopped.
+    /// [`Error::Unreachable`] after as many attempts as any request has. Another call continues where this one stopped.
     pub async fn next(&mut self) -> Result<Header, Error> {
-        let mut attempt = 0;
+        let mut course = Course::default();
         while self.ready.is_empty() {
+            self.leave_if_behind().await;
             if let Err(failed) = self.fill().await {
                 (self.call, self.behind) = (None, None);
-                let error = self.connection.after(failed, attempt).await?;
-                attempt += 1;
-                if attempt == ASK_ATTEMPTS {
-                    return Err(error);
-                }
+                self.connection.after(failed, &mut course).await?;
             }
         }
         Ok(self.ready.pop_front().expect("just filled"))
@@ -87,12 +92,23 @@ impl Follow {
         Ok(Run { headers, certificate: self.certificate.clone() })
     }
 
-    /// Leaves the followed node if another one proves blocks well above the last header from here: for a
-    /// reader that had to wait for it. A node that sends old blocks slowly is never quiet.
-    pub async fn leave_if_behind(&mut self) {
+    /// Leaves the followed node if a trusted one answers again and it is a stranger, or if another one is well ahead
+    /// of it. A node that sends old blocks slowly is never quiet: it is compared after each [`STILL`] in which it let
+    /// the reader wait, sent old blocks, and did not catch up.
+    async fn leave_if_behind(&mut self) {
         let (Some((at, _)), Some(last)) = (self.call.as_ref(), self.last.as_ref()) else { return };
-        let (at, height) = (*at, last.height);
-        if self.connection.is_left_behind(at, height).await {
+        let (at, height, time_ms, now) = (*at, last.height, last.time_ms, self.connection.now());
+        let (since, from_ms) = *self.compared.get_or_insert((now, time_ms));
+        let passed = now.duration_since(since).unwrap_or(STILL);
+        let is_due = passed >= STILL;
+        if is_due {
+            self.compared = Some((now, time_ms));
+        }
+        let gained = Duration::from_millis(time_ms.saturating_sub(from_ms));
+        let is_slow = self.waited && self.connection.is_old(time_ms) && gained <= passed;
+        if self.connection.is_home_again(at).await {
+            (self.call, self.behind) = (None, None);
+        } else if is_due && is_slow && self.connection.is_left_behind(at, height).await {
             (self.call, self.behind) = (None, None);
             self.connection.leave(at);
         }
@@ -111,7 +127,16 @@ impl Follow {
         let at = *at;
         let answer = match self.behind.take() {
             Some(answer) => Ok(Some(answer)),
-            None => heard(&self.connection, at, call, wanted).await,
+            None => match call.recv().now_or_never() {
+                Some(answer) => {
+                    self.waited = false;
+                    Ok(answer)
+                }
+                None => {
+                    self.waited = true;
+                    heard(&self.connection, at, call, wanted).await
+                }
+            },
         };
         answer.and_then(|answer| self.take(answer)).map_err(|error| Failed { at, error })
     }

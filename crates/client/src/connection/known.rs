@@ -1,9 +1,17 @@
 //! The nodes that a connection learns, and how far each is.
 
-use super::{At, COMPARE, Connection, Endpoint, unexpected};
-use posync_protocol::wire::node::{Answer, Ask, Nothing};
+use super::{ANSWER, At, COMPARE, Connection, Endpoint, Error, Learned, Proved, unexpected};
+use crate::address::Address;
+use futures::future::join_all;
+use posync_protocol::{
+    Bounded, Key, Slot,
+    limits::READ_KEYS_MAX,
+    wire::node::{Answer, Ask, Nothing},
+};
 use std::time::UNIX_EPOCH;
 
+/// Nodes that are asked at the same time when the first ones do not answer.
+const AT_ONCE: usize = 8;
 /// Nodes whose round trip is measured at once; each costs a handshake.
 const MEASURED_AT_ONCE: usize = 8;
 
@@ -14,8 +22,13 @@ impl Connection {
     }
 
     /// The learned nodes alone.
-    pub fn learned(&self) -> Vec<Endpoint> {
+    pub fn learned(&self) -> Vec<Learned> {
         self.0.pool.learned()
+    }
+
+    /// The learned nodes of which an answer was accepted.
+    pub fn learned_and_heard(&self) -> Vec<Learned> {
+        self.0.pool.learned_and_heard()
     }
 
     /// The node that is asked now.
@@ -23,10 +36,86 @@ impl Connection {
         self.0.pool.endpoint(self.0.pool.current())
     }
 
-    /// Adds nodes that were not known, and returns their number. No answer of theirs is believed without
-    /// proof, as of any node.
-    pub fn learn(&self, listed: &[Endpoint]) -> usize {
+    /// Takes over the ledger's whole list: which learned nodes have a seat, and nodes that were not known. Returns the
+    /// number of new ones. No answer of theirs is believed without proof, as of any node.
+    pub fn learn(&self, listed: &[Learned]) -> usize {
         self.0.pool.learn(listed)
+    }
+
+    /// Adds nodes that were learned in an earlier run, as far as there is room, and returns their number.
+    pub fn recall(&self, kept: &[Learned]) -> usize {
+        self.0.pool.recall(kept)
+    }
+
+    /// Asks some learned nodes that have not answered yet for their newest block, so that it is known which answer:
+    /// those with a seat before others.
+    pub async fn sound_out(&self) {
+        let mut places = self.0.pool.unheard();
+        let count = places.len();
+        places.rotate_left(self.random() as usize % count.max(1));
+        places.sort_by_key(|place| !self.0.pool.is_trusted(*place));
+        places.truncate(AT_ONCE);
+        join_all(places.into_iter().map(|place| async move {
+            let _ = self.newest_at(place).await;
+            self.0.pool.close(place);
+        }))
+        .await;
+    }
+
+    /// True unless the address of a listed node is never dialled from here.
+    pub(crate) fn may_dial(&self, address: &Address) -> bool {
+        self.0.reach.may_allow(address)
+    }
+
+    /// Reads records from `count` nodes, each by itself, at `least` or above: from trusted nodes, all of them if they are fewer,
+    /// or from strangers while no trusted node answers.
+    ///
+    /// # Errors
+    /// [`Error`] if fewer nodes prove them.
+    pub async fn read_from_several(
+        &self,
+        keys: &[Key],
+        least: u64,
+        count: usize,
+    ) -> Result<Vec<Proved<Vec<Option<Slot>>>>, Error> {
+        let (trusted, strangers) = self.0.pool.classes();
+        let mut last = Error::NoEndpoint;
+        for mut places in [trusted, strangers] {
+            let (all, mut proofs, mut has_answer) = (places.len(), vec![], false);
+            places.rotate_left(self.random() as usize % all.max(1));
+            while !places.is_empty() && proofs.len() < count.min(all) {
+                let is_first = places.len() == all;
+                let next = if is_first { count } else { AT_ONCE }.min(places.len());
+                let asked = places.drain(..next).map(|place| self.read_alone(place, keys));
+                for answer in join_all(asked).await {
+                    has_answer |= matches!(answer, Ok(_) | Err(Error::Behind { .. }));
+                    match answer {
+                        Ok(proved) if proved.header.height >= least => proofs.push(proved),
+                        Ok(proved) => last = Error::Behind { height: proved.header.height, floor: least },
+                        Err(error) => last = error,
+                    }
+                }
+            }
+            if all > 0 && proofs.len() >= count.min(all) {
+                proofs.truncate(count);
+                return Ok(proofs);
+            }
+            if has_answer {
+                break;
+            }
+        }
+        Err(last)
+    }
+
+    /// Reads records from the node at `place` alone.
+    async fn read_alone(&self, place: usize, keys: &[Key]) -> Result<Proved<Vec<Option<Slot>>>, Error> {
+        let asked = Bounded::<Key, READ_KEYS_MAX>::new(keys.to_vec());
+        let ask = Ask::Read(asked.ok_or(Error::TooLarge("a read names at most 64 records"))?);
+        let read = self.0.pool.once(place, ANSWER, &ask, &|answer| self.judge_read(keys, answer)).await;
+        self.0.pool.close(place);
+        let (_, (_, read)) = read.map_err(|failed| failed.error)?;
+        let header = read.certified.headers.first().expect("a verified answer has one").clone();
+        Ok(Proved { header, value: read.records.iter().map(|record| record.slot).collect() })
     }
 
     /// Measures the round trip to some of the nodes where it is not known, and leaves a far node for a near one

@@ -1,4 +1,4 @@
-//! A connection to the node service of a network: several nodes, one of them at a time, none trusted.
+//! A connection to the node service of a network: several nodes, one of them at a time, none believed without proof.
 //!
 //! ```text
 //!   caller ──► Connection ──ask──► node A ──✕ lost, late, or not believed
@@ -9,24 +9,34 @@
 //! 1. Everything returned as proved was verified by [`Light`]. [`Connection::info`] and events are a
 //!    node's word, as their comments say.
 //! 2. A node that is lost, late or gives an answer that does not verify is left for the next one. A
-//!    refusal is checked with a second node. A request is sent at most [`ASK_ATTEMPTS`] times.
+//!    refusal is checked with a second node. A request fails at most [`ASK_ATTEMPTS`] times.
 //! 3. A proven read is at most [`STALE_BLOCKS_MAX`] blocks behind the newest header seen here or kept
 //!    from an earlier run ([`Connection::raise_floor`]).
-//! 4. A node without a new block for [`STILL`] is compared with a second one, and left if that is ahead.
+//! 4. A node without a new block for [`STILL`], or with blocks that are old for that long, is compared with a second
+//!    one, and left if that is ahead.
+//! 5. That a block is not there is believed when every trusted node that answers has said so.
+//! 6. A stranger is asked only while no trusted node answers ([`pool`]); the trusted ones are then tried again and
+//!    again, and the first that answers takes over.
 //!
 //! A connection may be cloned and used from many tasks; clones share it.
 
 mod error;
 mod follow;
+mod home;
 mod known;
 mod pool;
+mod reach;
+#[cfg(test)]
+mod stranger_tests;
 #[cfg(test)]
 mod tests;
 
 pub use error::Error;
 pub use follow::{Follow, FollowBodies, Run};
+use home::Home;
 pub use pool::LEARNED_MAX;
 use pool::{At, Failed, Pool};
+pub use reach::Reach;
 
 use crate::{
     Backoff,
@@ -56,7 +66,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// Longest pause between two attempts.
@@ -70,8 +80,10 @@ const APART_BLOCKS_MAX: u64 = 4;
 const COMPARE: Duration = Duration::from_secs(2);
 /// Extra time that the slower of two nodes gets.
 const GRACE: Duration = Duration::from_millis(500);
-/// Most nodes that are asked for what one of them cannot show.
-const ASKED_MAX: u32 = 6;
+/// Most strangers that are asked for what one of them cannot show.
+const ASKED_MAX: usize = 6;
+/// Nodes that must refuse an operation.
+const REFUSED_MAX: usize = 2;
 /// Time that a node has to answer a request.
 const ANSWER: Duration = Duration::from_millis(ANSWER_MS_MAX);
 
@@ -82,6 +94,15 @@ pub struct Endpoint {
     pub account: Account,
     /// Address of its node service.
     pub address: Address,
+}
+
+/// A node that was learned from the ledger's list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// Its account and address.
+    pub endpoint: Endpoint,
+    /// True if it had a seat when the list was read: then it is trusted as a given one.
+    pub has_seat: bool,
 }
 
 /// A proved value, and the certified header that it was proved against.
@@ -128,8 +149,21 @@ struct Inner {
     now: Box<dyn Fn() -> SystemTime + Send + Sync>,
     light: Light,
     height: AtomicU64,
-    /// When the height rose, or was last compared with another node's.
+    /// When the height rose.
     moved: Mutex<Option<SystemTime>>,
+    /// When the height of the node that is asked was last compared with another node's.
+    compared: Mutex<Option<SystemTime>>,
+    reach: Reach,
+    home: Mutex<Home>,
+    /// The node with which the rotation of second copies begins.
+    turn: usize,
+}
+
+/// The course of one request: its failures, and the nodes that answered that they have not what is asked for.
+#[derive(Default)]
+pub(crate) struct Course {
+    failures: u32,
+    tried: Vec<usize>,
 }
 
 /// A connection to the nodes of a network.
@@ -145,13 +179,22 @@ impl Connection {
     {
         let random = Mutex::new(context.child("random"));
         let random = move || random.lock().next_u64();
-        let start = random() as usize;
+        let (start, turn) = (random() as usize, random() as usize);
+        let reach = Reach::of(&endpoints);
+        let dialled = reach.clone();
         let (dialing, network) = (Arc::new(context), Arc::new(network));
         let (sleeping, clock) = (dialing.clone(), dialing.clone());
-        let dial = move |endpoint: Endpoint| {
+        let dial = move |endpoint: Endpoint, is_given: bool| {
             let (context, network, key) = (dialing.child("node"), network.clone(), key.clone());
-            async move { Client::dial(context, &*network, &key, endpoint.account, endpoint.address).await }
-                .boxed()
+            let reach = dialled.clone();
+            let may_dial = move |ip| {
+                if is_given {
+                    reach.widen(ip);
+                }
+                is_given || reach.allows(ip)
+            };
+            let peer = (endpoint.account, endpoint.address);
+            async move { Client::dial_where(context, &*network, &key, peer, may_dial).await }.boxed()
         };
         let sleep = move |pause| sleeping.sleep(pause).boxed();
         Self(Arc::new(Inner {
@@ -161,6 +204,10 @@ impl Connection {
             light,
             height: AtomicU64::new(0),
             moved: Mutex::new(None),
+            compared: Mutex::new(None),
+            reach,
+            home: Mutex::default(),
+            turn,
         }))
     }
 
@@ -197,6 +244,7 @@ impl Connection {
     /// # Errors
     /// [`Error`], if neither node answers.
     pub async fn compare(&self) -> Result<u64, Error> {
+        self.come_home().await;
         let first = self.0.pool.current();
         let Some(second) = self.0.pool.beside(first) else {
             return Ok(self.read::<System>(System::key()).await?.header.height);
@@ -300,22 +348,36 @@ impl Connection {
         self.ask(ask, |answer| accepted(id, answer)).await
     }
 
-    /// Sends an operation to one node other than the current one, in rotation, if there is another.
+    /// Sends an operation to one node other than the current one, in rotation, if there is another: a trusted one, or
+    /// a stranger while no trusted one answers.
     ///
     /// # Errors
     /// As [`Self::submit`].
     pub async fn submit_elsewhere(&self, turn: usize, operation: &Operation) -> Result<(), Error> {
-        let others = self.0.pool.len().saturating_sub(1).max(1);
-        self.submit_at(1 + turn % others, operation).await
+        let others = self.0.pool.others();
+        self.submit_in_turn(&others, turn, operation).await
     }
 
-    /// Sends an operation to one node: the `turn`-th after the current one.
+    /// Sends an operation to one node, in rotation over the current one and the others, as
+    /// [`Self::submit_elsewhere`].
     ///
     /// # Errors
     /// As [`Self::submit`].
     pub(crate) async fn submit_at(&self, turn: usize, operation: &Operation) -> Result<(), Error> {
+        let mut all = self.0.pool.others();
+        all.push(self.0.pool.current());
+        self.submit_in_turn(&all, turn, operation).await
+    }
+
+    async fn submit_in_turn(
+        &self,
+        places: &[usize],
+        turn: usize,
+        operation: &Operation,
+    ) -> Result<(), Error> {
         let ask = Ask::submit(operation).ok_or(Error::Refused(Code::TooLarge))?;
-        let place = (self.0.pool.current() + turn) % self.0.pool.len().max(1);
+        let turn = self.0.turn.wrapping_add(turn) % places.len().max(1);
+        let place = places.get(turn).copied().unwrap_or(self.0.pool.current());
         let id = operation.id();
         let given = self.0.pool.once(place, COMPARE, &ask, &|answer| accepted(id, answer)).await;
         given.map(drop).map_err(|failed| failed.error)
@@ -430,14 +492,13 @@ impl Connection {
     /// As [`Self::header`].
     pub async fn outcome(&self, height: u64) -> Result<Proved<Outcome>, Error> {
         let header = self.header(height).await?;
-        let mut last = Error::NoEndpoint;
-        for attempt in 0..ASK_ATTEMPTS {
+        let mut course = Course::default();
+        loop {
             match self.outcome_once(&header).await {
                 Ok(value) => return Ok(Proved { header, value }),
-                Err(failed) => last = self.after(failed, attempt).await?,
+                Err(failed) => self.after(failed, &mut course).await?,
             }
         }
-        Err(last)
     }
 
     async fn outcome_once(&self, header: &Header) -> Result<Outcome, Failed> {
@@ -475,24 +536,10 @@ impl Connection {
     async fn proven(&self, keys: &[Key]) -> Result<Read, Error> {
         let asked = Bounded::<Key, READ_KEYS_MAX>::new(keys.to_vec());
         let ask = Ask::Read(asked.ok_or(Error::TooLarge("a read names at most 64 records"))?);
-        let judge = |answer| match answer {
-            Answer::Read(read) => {
-                self.0.light.read(keys, &read)?;
-                let (first, last) = (read.certified.headers.first(), read.certified.headers.last());
-                let (first, last) = first.zip(last).expect("a verified answer has one");
-                let floor = self.floor();
-                if first.height + STALE_BLOCKS_MAX < floor {
-                    return Err(Error::Behind { height: first.height, floor });
-                }
-                let height = last.height;
-                self.saw(height);
-                Ok((height, read))
-            }
-            other => unexpected(&other),
-        };
+        let judge = |answer| self.judge_read(keys, answer);
         for _ in 0..self.0.pool.len() {
-            let (at, (height, read)) = self.ask_at(&ask, &judge).await?;
-            if !self.stands_still(at, height).await {
+            let (at, (last, read)) = self.ask_at(&ask, &judge).await?;
+            if !self.stands_still(at, &last).await {
                 return Ok(read);
             }
             self.0.pool.leave(at);
@@ -500,26 +547,60 @@ impl Connection {
         Ok(self.ask_at(&ask, &judge).await?.1.1)
     }
 
-    /// True if a node that shows `height` makes no progress while another one does.
-    async fn stands_still(&self, at: At, height: u64) -> bool {
-        let now = (self.0.now)();
+    /// The newest header in a proven answer that is not far below what was proved before, and the answer.
+    fn judge_read(&self, keys: &[Key], answer: Answer) -> Result<(Header, Read), Error> {
+        let Answer::Read(read) = answer else { return unexpected(&answer) };
+        self.0.light.read(keys, &read)?;
+        let (first, last) = (read.certified.headers.first(), read.certified.headers.last());
+        let (first, last) = first.zip(last).expect("a verified answer has one");
+        let floor = self.floor();
+        if first.height + STALE_BLOCKS_MAX < floor {
+            return Err(Error::Behind { height: first.height, floor });
+        }
+        let last = last.clone();
+        self.saw(last.height);
+        Ok((last, read))
+    }
+
+    /// True if a node whose newest header is `last` makes no progress, or is late, while another one is ahead.
+    async fn stands_still(&self, at: At, last: &Header) -> bool {
+        let now = self.now();
+        let passed = |since: &mut Option<SystemTime>| {
+            now.duration_since(*since.get_or_insert(now)).unwrap_or(STILL) >= STILL
+        };
+        let is_slow = passed(&mut self.0.moved.lock()) || self.is_old(last.time_ms);
         let is_due = {
-            let mut moved = self.0.moved.lock();
-            let since = *moved.get_or_insert(now);
-            let is_due = now.duration_since(since).map_or(true, |still| still >= STILL);
+            let mut compared = self.0.compared.lock();
+            let is_due = passed(&mut compared) && is_slow;
             if is_due {
-                *moved = Some(now);
+                *compared = Some(now);
             }
             is_due
         };
-        is_due && self.is_left_behind(at, height).await
+        is_due && self.is_left_behind(at, last.height).await
     }
 
-    /// True if a node other than the one at `at` proves a block well above `height`.
+    /// True if a block of that time is no new one by this machine's clock, or that clock is off.
+    pub(super) fn is_old(&self, time_ms: u64) -> bool {
+        let now = self.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        now.abs_diff(Duration::from_millis(time_ms)) >= STILL
+    }
+
+    pub(super) fn now(&self) -> SystemTime {
+        (self.0.now)()
+    }
+
+    /// True if a node other than the one at `at` proves a block well above `height`. If that one fails, another is
+    /// asked the next time.
     pub(super) async fn is_left_behind(&self, at: At, height: u64) -> bool {
         let Some(other) = self.0.pool.beside(at.place) else { return false };
-        let ahead = self.newest_at(other).await;
-        ahead.is_ok_and(|(_, header)| height + APART_BLOCKS_MAX < header.height)
+        match self.newest_at(other).await {
+            Ok((_, header)) => height + APART_BLOCKS_MAX < header.height,
+            Err(failed) => {
+                self.0.pool.leave(failed.at);
+                false
+            }
+        }
     }
 
     /// Leaves a node for the next best one.
@@ -545,56 +626,51 @@ impl Connection {
         ask: &Ask,
         judge: &(impl Fn(Answer) -> Result<T, Error> + Sync),
     ) -> Result<(At, T), Error> {
-        let mut last = Error::NoEndpoint;
-        for attempt in 0..ASK_ATTEMPTS {
+        let mut course = Course::default();
+        loop {
+            self.come_home().await;
             match self.0.pool.ask(ANSWER, ask, judge).await {
                 Ok(answered) => return Ok(answered),
-                Err(failed) => last = self.after(failed, attempt).await?,
+                Err(failed) => self.after(failed, &mut course).await?,
             }
         }
-        Err(last)
     }
 
     /// Opens a call that has several answers.
     pub(crate) async fn open(&self, ask: Ask) -> Result<(At, Call<rpc::Node>), Failed> {
+        self.come_home().await;
         let (at, client) = self.0.pool.connected().await?;
         let call = client.open(ask).await.map_err(|error| Error::Unreachable(error.to_string()));
         call.map(|call| (at, call)).map_err(|error| Failed { at, error })
     }
 
-    /// Decides after a failed attempt: gives up with the error, or leaves the node and pauses.
+    /// Decides after a failed attempt: gives up with the error, or chooses the next node and pauses.
     ///
     /// # Errors
     /// The same error, when another attempt cannot help.
-    pub(crate) async fn after(&self, failed: Failed, attempt: u32) -> Result<Error, Error> {
-        let nodes = self.0.pool.len() as u32;
+    pub(crate) async fn after(&self, failed: Failed, course: &mut Course) -> Result<(), Error> {
         let Failed { at, error } = failed;
-        let give_up = match error {
-            Error::Unreachable(_) | Error::NotBelieved(_) | Error::Behind { .. } => false,
-            Error::Unavailable(Unavailable::Moved | Unavailable::Busy) if attempt.is_multiple_of(2) => {
-                return self.pause(error, attempt).await;
-            }
-            Error::Unavailable(Unavailable::Moved | Unavailable::Busy) => false,
+        let is_odd = course.failures.is_multiple_of(2);
+        match error {
+            Error::Unavailable(Unavailable::Moved | Unavailable::Busy) if is_odd => (),
+            Error::Unreachable(_)
+            | Error::NotBelieved(_)
+            | Error::Behind { .. }
+            | Error::Unavailable(Unavailable::Moved | Unavailable::Busy) => self.0.pool.leave(at),
             // This is one node's word; another may keep more blocks, or be ahead.
-            Error::Unavailable(_) => attempt + 1 >= nodes.min(ASKED_MAX),
+            Error::Unavailable(_) => return self.ask_others(at, error, course, usize::MAX).await,
             // Nodes may disagree about nonces for a moment: another node's answer would mislead.
-            Error::Refused(Code::NonceOld | Code::NonceGap) => true,
-            Error::Refused(_) => attempt + 1 >= nodes.min(2),
-            _ => true,
-        };
-        if give_up {
+            Error::Refused(Code::NonceOld | Code::NonceGap) => return Err(error),
+            Error::Refused(_) => return self.ask_others(at, error, course, REFUSED_MAX).await,
+            _ => return Err(error),
+        }
+        course.failures += 1;
+        if course.failures >= ASK_ATTEMPTS {
             return Err(error);
         }
-        self.0.pool.leave(at);
-        self.pause(error, attempt).await
-    }
-
-    async fn pause(&self, error: Error, attempt: u32) -> Result<Error, Error> {
-        if attempt + 1 < ASK_ATTEMPTS {
-            let pause = Backoff::new(Duration::from_millis(ASK_PAUSE_MS), PAUSE_MAX).nth(attempt as usize);
-            self.sleep(pause.unwrap_or(PAUSE_MAX)).await;
-        }
-        Ok(error)
+        let pause = Backoff::new(Duration::from_millis(ASK_PAUSE_MS), PAUSE_MAX);
+        self.sleep(pause.take(course.failures as usize).last().unwrap_or(PAUSE_MAX)).await;
+        Ok(())
     }
 
     /// Waits for `work` for as long as a node may take to answer.

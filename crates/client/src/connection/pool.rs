@@ -1,4 +1,5 @@
-//! Chooses the node that is asked: one at a time, and a second when the first is slow. None is trusted.
+//! Chooses the node that is asked: one at a time, and a second when the first is slow. None is believed without
+//! proof.
 //!
 //! ```text
 //!   ask ──► current ──(silent for HEDGE)──► the next best beside it ──► the first good answer counts
@@ -11,32 +12,41 @@
 //! 2. Dialling one node delays no request to another.
 //! 3. Nodes with fewer failures in a row are asked first; an accepted answer resets the count. Among equals,
 //!    near ones come first, each list in its own order, so that callers spread.
-//! 4. The nodes given at the start stay for ever; at most [`LEARNED_MAX`] are learned later.
+//! 4. The nodes given at the start stay for ever; at most [`LEARNED_MAX`] are learned later. A learned node that
+//!    answers is never replaced by a stranger.
+//! 5. Trusted nodes are the given ones and those with a seat. All others are strangers: one is chosen, as
+//!    the first or as a second opinion, only while every trusted node has failed last.
 
-use super::{Endpoint, Error};
-use crate::rpc::{self, Client};
+use super::{Endpoint, Error, Learned};
+use crate::{
+    address::{self, Address, Scope},
+    rpc::{self, Client},
+};
 use commonware_macros::select;
 use commonware_utils::sync::Mutex as Lock;
 use futures::future::{BoxFuture, Either, select as either};
-use posync_protocol::wire::node::{Answer, Ask};
+use posync_protocol::wire::node::{Answer, Ask, Unavailable};
 use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 use tokio::sync::Mutex;
 
+/// Opens a connection to a node; the flag is true for one that was given at the start.
 pub(super) type Dial =
-    dyn Fn(Endpoint) -> BoxFuture<'static, Result<Client<rpc::Node>, rpc::Error>> + Send + Sync;
+    dyn Fn(Endpoint, bool) -> BoxFuture<'static, Result<Client<rpc::Node>, rpc::Error>> + Send + Sync;
 pub(super) type Sleep = dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync;
 
 /// Time without an answer after which a second node is asked as well.
 const HEDGE: Duration = Duration::from_secs(1);
 /// Most nodes that are learned from the ledger, beside those given at the start.
 pub const LEARNED_MAX: usize = 64;
+/// Most strangers that are learned at one host, outside a private network.
+const SAME_HOST_MAX: usize = 2;
 /// Round trip of a node that was not measured.
 const UNMEASURED: u64 = u64::MAX;
 /// Milliseconds by which a node may be slower than twice the nearest one and still count as near.
@@ -65,6 +75,16 @@ pub(crate) struct Failed {
     pub(super) error: Error,
 }
 
+impl Failed {
+    /// True if the node did not do its part. That it has not what is asked for, or refuses it, is an answer.
+    const fn is_fault(&self) -> bool {
+        !matches!(
+            self.error,
+            Error::Refused(_) | Error::Unavailable(Unavailable::Pruned | Unavailable::NotYet)
+        )
+    }
+}
+
 struct Open {
     generation: u64,
     client: Client<rpc::Node>,
@@ -73,6 +93,10 @@ struct Open {
 struct Node {
     endpoint: Endpoint,
     open: Mutex<Option<Open>>,
+    /// True for a given node, and for one that had a seat when the list was read last.
+    is_trusted: AtomicBool,
+    /// True once an answer was accepted.
+    has_answered: AtomicBool,
     /// Failures since the last accepted answer.
     strikes: AtomicU32,
     /// Round trip of the last measured question, in milliseconds.
@@ -80,9 +104,19 @@ struct Node {
 }
 
 impl Node {
-    fn new(endpoint: Endpoint) -> Arc<Self> {
+    fn new(endpoint: Endpoint, is_trusted: bool) -> Arc<Self> {
         let (strikes, trip_ms) = (AtomicU32::new(0), AtomicU64::new(UNMEASURED));
-        Arc::new(Self { endpoint, open: Mutex::new(None), strikes, trip_ms })
+        let (is_trusted, has_answered) = (AtomicBool::new(is_trusted), AtomicBool::new(false));
+        Arc::new(Self { endpoint, open: Mutex::new(None), is_trusted, has_answered, strikes, trip_ms })
+    }
+
+    fn is_trusted(&self) -> bool {
+        self.is_trusted.load(Ordering::Relaxed)
+    }
+
+    /// True if it has answered, and not failed since.
+    fn is_well(&self) -> bool {
+        self.has_answered.load(Ordering::Relaxed) && self.strikes() == 0
     }
 
     fn strikes(&self) -> u32 {
@@ -94,10 +128,32 @@ impl Node {
     }
 }
 
-/// The longest round trip that counts as near, by the best node that answers.
+/// True if a trusted node did not fail last: then strangers are not asked.
+fn has_trusted(nodes: &[Arc<Node>]) -> bool {
+    nodes.iter().any(|node| node.is_trusted() && node.strikes() == 0)
+}
+
+/// The places of the nodes that may be asked: the trusted ones while one of them answers, otherwise all.
+fn askable(nodes: &[Arc<Node>]) -> impl Iterator<Item = usize> + Clone + use<'_> {
+    let trusted_only = has_trusted(nodes);
+    (0..nodes.len()).filter(move |place| !trusted_only || nodes[*place].is_trusted())
+}
+
+/// The longest round trip that counts as near, by the best node that answers and may be asked.
 fn near_ms(nodes: &[Arc<Node>]) -> u64 {
-    let answering = nodes.iter().filter(|node| node.strikes() == 0);
+    let answering = askable(nodes).map(|place| &nodes[place]).filter(|node| node.strikes() == 0);
     answering.filter_map(|node| node.trip_ms()).min().map_or(UNMEASURED, |best| 2 * best + NEAR_MS)
+}
+
+/// The host of an address that anyone may name; `None` in a private network, where nodes share machines.
+fn host(address: &Address) -> Option<String> {
+    match address {
+        Address::Ip(at) if address::scope(at.ip()) == Scope::Internet => {
+            Some(address::group(at.ip()).to_string())
+        }
+        Address::Ip(_) => None,
+        Address::Name(name, _) => Some(name.to_string()),
+    }
 }
 
 /// The nodes, and which of them is asked.
@@ -112,11 +168,11 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Starts with the endpoint at `start`, modulo their number.
+    /// Trusts these endpoints, and starts with the one at `start`, modulo their number.
     pub(super) fn new(endpoints: Vec<Endpoint>, start: usize, dial: Box<Dial>, sleep: Box<Sleep>) -> Self {
         let given = endpoints.len();
         let current = AtomicUsize::new(start % given.max(1));
-        let nodes = Lock::new(endpoints.into_iter().map(Node::new).collect());
+        let nodes = Lock::new(endpoints.into_iter().map(|endpoint| Node::new(endpoint, true)).collect());
         Self { nodes, given, current, generations: AtomicU64::new(0), dial, sleep }
     }
 
@@ -138,40 +194,93 @@ impl Pool {
     }
 
     /// The learned nodes alone.
-    pub(super) fn learned(&self) -> Vec<Endpoint> {
-        self.nodes.lock()[self.given..].iter().map(|node| node.endpoint.clone()).collect()
+    pub(super) fn learned(&self) -> Vec<Learned> {
+        self.learned_if(|_| true)
     }
 
-    /// Adds the nodes that are not there yet, and returns their number. Beyond [`LEARNED_MAX`] a node takes the
-    /// place of the learned one with the most failures, if that is not in the list any more.
-    pub(super) fn learn(&self, listed: &[Endpoint]) -> usize {
+    /// The learned nodes that have answered.
+    pub(super) fn learned_and_heard(&self) -> Vec<Learned> {
+        self.learned_if(|node| node.has_answered.load(Ordering::Relaxed))
+    }
+
+    /// The learned nodes that have not answered.
+    pub(super) fn unheard(&self) -> Vec<usize> {
+        let nodes = self.nodes.lock();
+        let is_unheard = |place: &usize| !nodes[*place].has_answered.load(Ordering::Relaxed);
+        (self.given..nodes.len()).filter(is_unheard).collect()
+    }
+
+    fn learned_if(&self, fits: impl Fn(&Node) -> bool) -> Vec<Learned> {
+        let nodes = self.nodes.lock();
+        let learned =
+            |node: &Arc<Node>| Learned { endpoint: node.endpoint.clone(), has_seat: node.is_trusted() };
+        nodes[self.given..].iter().filter(|node| fits(node)).map(learned).collect()
+    }
+
+    /// Adds nodes that were known in an earlier run, as far as there is room, and returns their number.
+    pub(super) fn recall(&self, kept: &[Learned]) -> usize {
         let mut nodes = self.nodes.lock();
-        let mut added = 0;
-        for endpoint in listed {
-            if nodes.iter().any(|node| node.endpoint == *endpoint) {
-                continue;
-            }
-            if nodes.len() < self.given + LEARNED_MAX {
-                nodes.push(Node::new(endpoint.clone()));
-                added += 1;
-                continue;
-            }
-            let current = self.current();
-            let gone = |place: &usize| *place != current && !listed.contains(&nodes[*place].endpoint);
-            let worst = (self.given..nodes.len()).filter(gone).max_by_key(|place| nodes[*place].strikes());
-            if let Some(place) = worst {
-                nodes[place] = Node::new(endpoint.clone());
-                added += 1;
+        let before = nodes.len();
+        for node in kept {
+            let is_known = nodes.iter().any(|known| known.endpoint == node.endpoint);
+            if !is_known && nodes.len() < self.given + LEARNED_MAX {
+                nodes.push(Node::new(node.endpoint.clone(), node.has_seat));
             }
         }
-        added
+        nodes.len() - before
     }
 
-    /// The nodes whose round trip is not known, without those that failed last.
+    /// Takes over the whole list of the ledger: who has a seat, and the nodes that are not there yet. Returns the
+    /// number of those added.
+    pub(super) fn learn(&self, listed: &[Learned]) -> usize {
+        let mut nodes = self.nodes.lock();
+        for node in &nodes[self.given..] {
+            let has_seat = listed.iter().any(|listed| listed.has_seat && listed.endpoint == node.endpoint);
+            node.is_trusted.store(has_seat, Ordering::Relaxed);
+        }
+        let (seats, strangers): (Vec<_>, Vec<_>) = listed.iter().partition(|node| node.has_seat);
+        let new = seats.into_iter().chain(strangers);
+        new.filter(|new| self.place(&mut nodes, new, listed)).count()
+    }
+
+    /// Adds a node. Beyond [`LEARNED_MAX`] it takes the place of another one: a stranger that of a node that is not
+    /// well and not listed any more, one with a seat that of any stranger. Returns false if it is known or there is no
+    /// such place.
+    fn place(&self, nodes: &mut Vec<Arc<Node>>, new: &Learned, listed: &[Learned]) -> bool {
+        let learned = &nodes[self.given..];
+        if nodes.iter().any(|node| node.endpoint == new.endpoint) {
+            return false;
+        }
+        let host = host(&new.endpoint.address).filter(|_| !new.has_seat);
+        let at_host = |node: &&Arc<Node>| host.is_some() && self::host(&node.endpoint.address) == host;
+        if learned.iter().filter(at_host).count() >= SAME_HOST_MAX {
+            return false;
+        }
+        let node = Node::new(new.endpoint.clone(), new.has_seat);
+        if learned.len() < LEARNED_MAX {
+            nodes.push(node);
+            return true;
+        }
+        let is_gone = |node: &Node| listed.iter().all(|listed| listed.endpoint != node.endpoint);
+        let current = self.current();
+        let gives_way = |place: &usize| {
+            let old = &nodes[*place];
+            *place != current && !old.is_trusted() && (new.has_seat || (!old.is_well() && is_gone(old)))
+        };
+        // A node that is listed and well is the last to go.
+        let worst = (self.given..nodes.len())
+            .filter(gives_way)
+            .max_by_key(|place| (!nodes[*place].is_well(), is_gone(&nodes[*place]), nodes[*place].strikes()));
+        let Some(place) = worst else { return false };
+        nodes[place] = node;
+        true
+    }
+
+    /// The nodes whose round trip is not known, of those that may be asked and did not fail last.
     pub(super) fn unmeasured(&self) -> Vec<usize> {
         let nodes = self.nodes.lock();
         let wanted = |place: &usize| nodes[*place].strikes() == 0 && nodes[*place].trip_ms().is_none();
-        (0..nodes.len()).filter(wanted).collect()
+        askable(&nodes).filter(wanted).collect()
     }
 
     pub(super) fn measured(&self, place: usize, trip: Duration) {
@@ -181,7 +290,7 @@ impl Pool {
         }
     }
 
-    /// Leaves the current node without blame if it is far, for a near one that is not in `avoid`; `draw`
+    /// Leaves the current node without blame if it is far, for a near trusted one that is not in `avoid`; `draw`
     /// chooses among several.
     pub(super) fn prefer_near(&self, avoid: &[Endpoint], draw: u64) {
         let nodes = self.nodes.lock();
@@ -192,7 +301,8 @@ impl Pool {
         }
         let fits = |place: &usize| {
             let node = &nodes[*place];
-            node.strikes() == 0
+            node.is_trusted()
+                && node.strikes() == 0
                 && node.trip_ms().is_some_and(|trip| trip <= near)
                 && !avoid.contains(&node.endpoint)
         };
@@ -225,15 +335,75 @@ impl Pool {
         (self.sleep)(duration)
     }
 
-    /// The best node other than the one at `place`: fewest strikes, near, then the next in the list.
+    /// The best node other than the one at `place`: fewest strikes, trusted, near, then the next in the list. Never a
+    /// stranger while a trusted node answers, be it the one at `place`.
     pub(super) fn beside(&self, place: usize) -> Option<usize> {
         let nodes = self.nodes.lock();
         let (count, near) = (nodes.len(), near_ms(&nodes));
-        let others = (1..count).map(|step| (place + step) % count);
+        let others = askable(&nodes).filter(|other| *other != place);
         others.min_by_key(|other| {
             let node = &nodes[*other];
-            (node.strikes(), node.trip_ms().is_some_and(|trip| trip > near))
+            let is_far = node.trip_ms().is_some_and(|trip| trip > near);
+            (node.strikes(), !node.is_trusted(), is_far, (other + count - place) % count)
         })
+    }
+
+    /// The nodes other than the current one that may be asked, in their order after it: those that did not fail last,
+    /// or all if there are none.
+    pub(super) fn others(&self) -> Vec<usize> {
+        let nodes = self.nodes.lock();
+        let (count, current) = (nodes.len(), self.current());
+        let fits = |place: &usize| *place != current && nodes[*place].strikes() == 0;
+        let mut others: Vec<usize> = askable(&nodes).filter(fits).collect();
+        if others.is_empty() {
+            others = askable(&nodes).filter(|place| *place != current).collect();
+        }
+        others.sort_by_key(|place| (place + count - current) % count);
+        others
+    }
+
+    /// Two lists of places, each account once: the trusted nodes, and the strangers.
+    pub(super) fn classes(&self) -> (Vec<usize>, Vec<usize>) {
+        let nodes = self.nodes.lock();
+        let account = |place: usize| nodes[place].endpoint.account;
+        let is_first = |place: &usize| (0..*place).all(|before| account(before) != account(*place));
+        (0..nodes.len()).filter(is_first).partition(|place| nodes[*place].is_trusted())
+    }
+
+    /// The trusted nodes that failed last.
+    pub(super) fn silent_trusted(&self) -> Vec<usize> {
+        let nodes = self.nodes.lock();
+        (0..nodes.len()).filter(|place| nodes[*place].is_trusted() && nodes[*place].strikes() > 0).collect()
+    }
+
+    /// True for a trusted node.
+    pub(super) fn is_trusted(&self, place: usize) -> bool {
+        self.node(place).is_some_and(|node| node.is_trusted())
+    }
+
+    /// True while a stranger is asked though there are trusted nodes.
+    pub(super) fn is_away(&self) -> bool {
+        let nodes = self.nodes.lock();
+        let is_stranger = nodes.get(self.current()).is_some_and(|node| !node.is_trusted());
+        is_stranger && nodes.iter().any(|node| node.is_trusted())
+    }
+
+    /// The next trusted node that did not fail last and is not in `tried`.
+    pub(super) fn next_trusted(&self, tried: &[usize]) -> Option<usize> {
+        let nodes = self.nodes.lock();
+        let (count, current) = (nodes.len(), self.current());
+        let fits = |place: &usize| {
+            nodes[*place].is_trusted() && nodes[*place].strikes() == 0 && !tried.contains(place)
+        };
+        (0..count).map(|step| (current + step) % count).find(fits)
+    }
+
+    /// The next node that did not fail last and is not in `tried`.
+    pub(super) fn next_stranger(&self, tried: &[usize]) -> Option<usize> {
+        let nodes = self.nodes.lock();
+        let (count, current) = (nodes.len(), self.current());
+        let fits = |place: &usize| nodes[*place].strikes() == 0 && !tried.contains(place);
+        (0..count).map(|step| (current + step) % count).find(fits)
     }
 
     /// Returns an open connection to the node at `place`, dialling if necessary.
@@ -245,7 +415,7 @@ impl Pool {
         if let Some(open) = held.as_ref().filter(|open| !open.client.is_gone()) {
             return Ok((At { place, generation: open.generation }, open.client.clone()));
         }
-        let client = (self.dial)(node.endpoint.clone()).await;
+        let client = (self.dial)(node.endpoint.clone(), place < self.given).await;
         let client = client.map_err(|error| failed(Error::Unreachable(error.to_string())))?;
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         *held = Some(Open { generation, client: client.clone() });
@@ -267,10 +437,18 @@ impl Pool {
         }
     }
 
+    /// Leaves a node that did not do its part.
+    fn blame(&self, failed: &Failed) {
+        if failed.is_fault() {
+            self.leave(failed.at);
+        }
+    }
+
     /// Resets the node's strikes, as its answer was accepted.
     fn clear(&self, at: At) {
         if let Some(node) = self.node(at.place) {
             node.strikes.store(0, Ordering::Relaxed);
+            node.has_answered.store(true, Ordering::Relaxed);
         }
     }
 
@@ -336,11 +514,11 @@ impl Pool {
                 Ok(done)
             }
             Either::Left((Err(failed), _)) => {
-                self.leave(failed.at);
+                self.blame(&failed);
                 second.await
             }
             Either::Right((Err(failed), _)) => {
-                self.leave(failed.at);
+                self.blame(&failed);
                 asked.await
             }
         }

@@ -228,6 +228,34 @@ fn a_long_run_comes_in_parts_and_none_is_lost() {
     });
 }
 
+#[test]
+fn a_given_node_is_not_left_for_a_near_stranger_and_none_is_its_second_opinion() {
+    let (pool, endpoints) = measured(&[Some(200), Some(300)]);
+    let learned = |place: u8, has_seat| {
+        let address = SocketAddr::from(([10, 0, 1, place], 100)).into();
+        Learned { endpoint: Endpoint { account: Account([place; 32]), address }, has_seat }
+    };
+    pool.learn(&[learned(8, false), learned(9, true)]);
+    pool.measured(2, Duration::from_millis(10));
+    pool.measured(3, Duration::from_millis(1));
+    assert_eq!(pool.learned()[0], learned(9, true), "the ones with a seat are learned first");
+    pool.prefer_near(&[learned(9, true).endpoint], 0);
+    assert_eq!(pool.current(), 0, "the stranger is the only other near node");
+    assert!((0..4).all(|place| pool.beside(place) != Some(3)));
+    assert_eq!(pool.others(), [1, 2]);
+    pool.prefer_near(&endpoints, 0);
+    assert_eq!(pool.current(), 2, "one with a seat is trusted");
+    pool.leave(At::nowhere(2));
+    pool.leave(At::nowhere(0));
+    assert_eq!(
+        (pool.current(), pool.beside(1)),
+        (1, Some(2)),
+        "the last trusted node has no stranger beside it"
+    );
+    pool.leave(At::nowhere(1));
+    assert_eq!(pool.current(), 3, "no trusted node answers");
+}
+
 /// A pool of nodes whose round trips in milliseconds are known, as far as they are given.
 fn measured(trips: &[Option<u64>]) -> (Pool, Vec<Endpoint>) {
     let endpoint = |place: usize| Endpoint {
@@ -235,7 +263,7 @@ fn measured(trips: &[Option<u64>]) -> (Pool, Vec<Endpoint>) {
         address: SocketAddr::from(([10, 0, 0, place as u8], 100)).into(),
     };
     let endpoints: Vec<Endpoint> = (0..trips.len()).map(endpoint).collect();
-    let dial = |_| pending().boxed();
+    let dial = |_, _| pending().boxed();
     let pool = Pool::new(endpoints.clone(), 0, Box::new(dial), Box::new(|_| pending().boxed()));
     for (place, trip) in trips.iter().enumerate() {
         if let Some(trip) = trip {

@@ -29,7 +29,7 @@ use posync_protocol::{
     record::{AccountState, Audit, Books, Settlement},
 };
 
-type Database =
+pub(crate) type Database =
     fixed::Db<Family, deterministic::Context, sha256::Digest, Slot, Sha256, EightCap, 32, Sequential>;
 
 pub(crate) const CHAIN: Hash = [7; 32];
@@ -97,7 +97,7 @@ fn books() -> Books {
 }
 
 /// A store with the accounts 0..600, written in several batches, some of them twice.
-async fn store(context: &deterministic::Context) -> Database {
+pub(crate) async fn store(context: &deterministic::Context) -> Database {
     let cache = CacheRef::new(NZU16!(4096), NZUsize!(64));
     let config = FixedConfig {
         merkle_config: MerkleConfig {
@@ -172,7 +172,7 @@ fn certified(committee: &Committee, state_root: Hash, length: u64) -> Certified 
     Certified { headers: Bounded::new(headers).expect("few"), finalization }
 }
 
-async fn proven(database: &Database, key: Key) -> ProvenRecord {
+pub(crate) async fn proven(database: &Database, key: Key) -> ProvenRecord {
     let key: sha256::Digest = key.0.into();
     let slot = database.get(&key).await.expect("reads");
     let proof: Bytes = match slot {

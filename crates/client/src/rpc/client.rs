@@ -16,6 +16,7 @@ use commonware_utils::sync::Mutex;
 use posync_protocol::{Account, limits::CALLS_MAX};
 use rand_core::CryptoRng;
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -75,8 +76,27 @@ impl<S: Service> Client<S> {
         E: Spawner + Clock + CryptoRng + Resolver,
         N: Network,
     {
+        Self::dial_where(context, network, key, (peer, address.into()), |_| true).await
+    }
+
+    /// As [`Self::dial`], at those addresses of the host alone that `may_dial` accepts.
+    ///
+    /// # Errors
+    /// As [`channel::dial_where`].
+    pub async fn dial_where<E, N>(
+        context: E,
+        network: &N,
+        key: &PrivateKey,
+        peer: (Account, Address),
+        may_dial: impl Fn(IpAddr) -> bool + Send,
+    ) -> Result<Self, Error>
+    where
+        E: Spawner + Clock + CryptoRng + Resolver,
+        N: Network,
+    {
         let dialing = context.child("dial");
-        let (sender, receiver) = channel::dial(dialing, network, key, S::NAMESPACE, peer, address).await?;
+        let dialled = channel::dial_where(dialing, network, key, S::NAMESPACE, peer, may_dial).await;
+        let (sender, receiver) = dialled?;
         Ok(Self::over(context, sender, receiver))
     }
 

@@ -8,7 +8,6 @@
 //! 3. An operation is on its way once: nodes that have each other as upstream do not pass it in a circle.
 
 use crate::{
-    dial_back::group,
     engine::Runtime,
     ingress::{self, Part},
     mempool::state::Refused,
@@ -16,7 +15,10 @@ use crate::{
 use commonware_macros::select;
 use commonware_utils::sync::Mutex;
 use futures::{FutureExt as _, future::BoxFuture};
-use posync_client::connection::{Connection, Error};
+use posync_client::{
+    address::group,
+    connection::{Connection, Error},
+};
 use posync_protocol::{Account, Code, Hash, Operation, limits::RECEIPT_WAIT_MS};
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 

@@ -25,15 +25,10 @@ use posync_client::{
     light,
 };
 use posync_protocol::{block::Header, limits::HEADERS_MAX, wire::node::Unavailable};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Bodies that are fetched at the same time.
 const BODIES_AT_ONCE: usize = 8;
-/// Time for which a run may keep this waiting before its node is compared with another one; a node that has
-/// newer blocks sends them at once.
-const WAITED: Duration = Duration::from_millis(100);
-/// Time between two such comparisons.
-const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// Pauses after a failure of all upstream nodes.
 const PAUSE: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
 const _: () = assert!(BODIES_AT_ONCE <= HEADERS_MAX);
@@ -60,8 +55,7 @@ pub async fn run<E: Runtime>(
     handle: Handle,
     mut store: Store,
 ) -> Result<(), Forked> {
-    let compared = context.current();
-    let mut upstream = Upstream { context, connection, compared };
+    let mut upstream = Upstream { context, connection };
     let mut applied = handle.heights();
     let mut sent = handle.applied().max(store.begins());
     let mut parent = digest_at::<E>(&handle, sent).await;
@@ -97,24 +91,16 @@ async fn digest_at<E: Runtime>(handle: &Handle, height: u64) -> Option<[u8; 32]>
 struct Upstream<E> {
     context: E,
     connection: Connection,
-    /// Time of the last comparison of the followed node with another one.
-    compared: SystemTime,
 }
 
 impl<E: Runtime> Upstream<E> {
     /// The next run; waits for as long as the upstream nodes give none.
     async fn next_run(&mut self, follow: &mut Follow, wanted: u64) -> Run {
         let mut trouble = Trouble::new("certified headers", wanted);
-        let (began, since) =
-            (self.context.current(), |then| self.context.current().duration_since(then).unwrap_or_default());
         loop {
             match follow.next_run().await {
                 Ok(run) => {
                     trouble.over();
-                    if since(began) >= WAITED && since(self.compared) >= COMPARE_EVERY {
-                        follow.leave_if_behind().await;
-                        self.compared = self.context.current();
-                    }
                     return run;
                 }
                 Err(error) => self.context.sleep(trouble.log(&error)).await,
