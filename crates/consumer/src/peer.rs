@@ -319,6 +319,8 @@ impl Peer {
             State::Pausing(why) if !over => return Err(self.unreachable(why)),
             _ => {}
         }
+        // A caller may give up while it dials. The end of the pause is used up: without this, nobody would dial again.
+        *state = State::Idle;
         match self.dial().await {
             Ok(client) => {
                 *state = State::Open(client.clone());

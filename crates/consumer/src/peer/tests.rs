@@ -10,7 +10,7 @@ use posync_client::{
     rpc::{Incoming, Server, Service as _},
 };
 use posync_protocol::{limits::CALLS_MAX, wire::provider::Put};
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::atomic::AtomicU64};
 
 #[test]
 fn who_is_late_again_is_asked_last_for_longer_and_an_answer_forgives() {
@@ -103,6 +103,49 @@ fn offer(peer: &Arc<Peer>) -> impl Future<Output = Result<(), Error>> + Send + u
     let (peer, parcel) = (peer.clone(), Parcel::new(vec![5; 70_000]).expect("small"));
     let agreement = AgreementId { provider: peer.account, slot: 0, opened: 1 };
     async move { peer.put(agreement, [3; 32], &parcel).await }
+}
+
+#[test]
+fn a_caller_that_gives_up_while_it_dials_leaves_a_link_that_dials_again() {
+    deterministic::Runner::timed(Duration::from_secs(600)).start(|context| async move {
+        let dials = Arc::new(AtomicU64::new(0));
+        let counted = dials.clone();
+        let dialer: Dialer<Provider> = Arc::new(move |_, _| {
+            let dial = counted.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async move {
+                if dial == 1 {
+                    std::future::pending::<()>().await;
+                }
+                Err(format!("dial {dial} failed"))
+            })
+        });
+        let heights = Heights {
+            height: Arc::default(),
+            epoch_blocks: 40,
+            round_blocks: 8,
+            block: Duration::from_millis(250),
+            patience_blocks: 160,
+        };
+        let peer = Peer::new(
+            Account::of(&PrivateKey::from_seed(1).public_key()),
+            dialer,
+            Environment::new(&context),
+            heights,
+        );
+        peer.set_address(SocketAddr::from(([127, 0, 0, 1], 9)));
+        for dial in 0..4 {
+            let given_up = peer.environment.within(Duration::from_secs(1), peer.client()).await;
+            match (dial, given_up) {
+                (1, None) => {}
+                (_, Some(Err(error))) => {
+                    assert!(error.to_string().contains(&format!("dial {dial}")), "{error}")
+                }
+                (_, other) => panic!("dial {dial}: {}", other.is_some()),
+            }
+            context.sleep(DIAL_PAUSE + Duration::from_secs(1)).await;
+        }
+        assert_eq!(dials.load(Ordering::Relaxed), 4);
+    });
 }
 
 #[test]
