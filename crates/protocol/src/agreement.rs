@@ -113,7 +113,7 @@ pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> 
         height: context.height,
     };
     check_offer(&agreement, body, &seen, parameters)?;
-    if provider.phi == 0 {
+    if provider.slot_weight == 0 {
         // The provider was owed nothing since it last settled: the interval starts here.
         provider.settled_round = context.round();
     }

@@ -1,7 +1,7 @@
 //! Draws: the beacon chooses the providers to ask, and the chunks. No party sends a challenge.
 //!
 //! ```text
-//!   seed of the parent --+-- draw n even: x = H(seed, n) mod phi of all  -> fee tree  -> provider
+//!   seed of the parent --+-- draw n even: x = H(seed, n) mod the fee weight of all  -> fee tree  -> provider
 //!                        +-- draw n odd : the next in the turn line      -> provider
 //!   challenge (height, seed) stays in the provider's record until it is answered or expires
 //!   i0 = H(seed, provider, 0) mod W -> place, leaf -> chunk -> i1 = H(seed, provider, 0, chunk) ..

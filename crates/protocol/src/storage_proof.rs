@@ -88,7 +88,7 @@ pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &StorageP
     }
     let challenge = open_challenge(context, &audit, body)?;
     check_anchor(working, body)?;
-    let judged = judge(working, signer, &challenge, provider.phi, body)?;
+    let judged = judge(working, signer, &challenge, provider.slot_weight, body)?;
     audit.missing = ask_again(working, signer, &challenge, &audit, body)?;
     remember(&mut audit, &judged);
     let reads: Vec<bool> = judged.iter().map(|read| read.passed).collect();
@@ -159,11 +159,11 @@ fn judge(
     working: &mut Working<'_>,
     account: &Account,
     challenge: &Challenge,
-    phi: u128,
+    slot_weight: u128,
     body: &StorageProof,
 ) -> Result<Vec<Judged>, Halt> {
     let (first, last) = live(working.context, challenge.height);
-    let live = Live::new(phi, (first, last), |place| below(working, account, place))?;
+    let live = Live::new(slot_weight, (first, last), |place| below(working, account, place))?;
     let mut reads = Reads::new(challenge, account, live);
     let mut judged = Vec::new();
     for answer in body.answers.iter() {

@@ -298,7 +298,7 @@ fn deleting_the_data_ends_the_asking() {
     assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
     assert_eq!(keeper.data_set(&stage.world, 0).current.leaves, 0);
     assert!(keeper.audit(&stage.world).missing.is_empty());
-    assert_eq!(keeper.provider(&stage.world).phi, 0);
+    assert_eq!(keeper.provider(&stage.world).slot_weight, 0);
 }
 
 #[test]

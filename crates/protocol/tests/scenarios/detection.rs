@@ -171,7 +171,7 @@ fn draws_are_as_many_and_as_cheap_among_a_million() {
                     parent: [1; 32],
                     seed: Some(seed(height, providers.into())),
                 };
-                let system = System { providers, phi: 1 << 90, ..System::default() };
+                let system = System { providers, fee_weight: 1 << 90, ..System::default() };
                 let mut resolver = Resolver::new(&context, &system);
                 let (mut rounds, mut read) = (0, 0);
                 while let Some(keys) = resolver.needs() {

@@ -100,7 +100,7 @@ fn emptied_while_suspended() -> (Stage, Keeper) {
     assert_eq!(submit(&mut stage, "b", expiry), Ok(Code::Done));
     let removal = Body::Settle(keeper.settle(&stage.world, &[0]));
     assert_eq!(submit(&mut stage, "b", removal), Ok(Code::Done));
-    assert_eq!((keeper.provider(&stage.world).phi, keeper.provider(&stage.world).slots), (0, 0));
+    assert_eq!((keeper.provider(&stage.world).slot_weight, keeper.provider(&stage.world).slots), (0, 0));
     let measured = stage.world.epoch() + 3;
     stage.play(&format!("epoch {measured}\n a open p end={} => ProviderSuspended", measured + 500));
     (stage, keeper)

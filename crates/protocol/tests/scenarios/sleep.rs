@@ -225,7 +225,7 @@ fn who_proved_nothing_wakes_by_proof_alone() {
     };
     stage.world.draws = false;
     let asleep = keeper.provider(&stage.world);
-    assert!(!is_awake(&asleep) && asleep.weighed == 0 && stage.world.system().phi == 0);
+    assert!(!is_awake(&asleep) && asleep.weighed == 0 && stage.world.system().fee_weight == 0);
     assert_eq!(wake(&mut stage, &keeper), Err(Code::SettledAlready));
     stage.world.draws = true;
     until_drawn(&mut stage, &keeper);

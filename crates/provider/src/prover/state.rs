@@ -70,9 +70,9 @@ impl Case {
     pub fn prover(&self) -> Result<Prover, NoStorageProof> {
         let (challenge, shares) = (self.challenge()?, self.shares());
         let known = shares.iter().map(|share| u128::from(share.rate) * u128::from(share.leaves)).sum();
-        let phi = self.provider.phi;
-        if known != phi {
-            return Err(NoStorageProof::Incomplete { known, phi });
+        let slot_weight = self.provider.slot_weight;
+        if known != slot_weight {
+            return Err(NoStorageProof::Incomplete { known, slot_weight });
         }
         Ok(Prover::new(&challenge, &self.account, &self.parameters, shares))
     }
