@@ -104,8 +104,8 @@ pub const SETTLEMENT_RING: u64 = 512;
 pub const PROBE_PEERS: usize = 8;
 /// Fewest counts for a measurement: with fewer, the lower median of eight is zero.
 pub const PROBE_QUORUM: usize = 5;
-/// Length in milliseconds of the slot in which all providers are measured at the same time.
-pub const PROBE_SLOT_MS: u64 = 2_000;
+/// Length in milliseconds of the window in which all providers are measured at the same time.
+pub const PROBE_WINDOW_MS: u64 = 2_000;
 /// Bytes of one message that a measured provider sends.
 pub const PROBE_BYTES: usize = 64 << 10;
 /// Number of epochs for which a measurement counts as egress offered to the market (CP-6).

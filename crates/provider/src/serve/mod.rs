@@ -4,7 +4,7 @@
 //!   Put  --> terms proved? name right? quota? --> store (durable) --> Stored
 //!   Sign --> data sets: root computed, consumer's signature, shards there, durable --> Signed
 //!   Get  --> shard read whole and hashed --> slice, credit, slice, credit ... <-- Pay
-//!   Probe, Filler ... --> bytes that arrive within the slot --> Counted (signed)
+//!   Probe, Filler ... --> bytes that arrive within the window --> Counted (signed)
 //!   Pay  --> the ledger's check --> voucher store (durable) --> credit
 //! ```
 //!
