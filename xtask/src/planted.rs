@@ -36,7 +36,7 @@ const fn bug(name: &'static str, file: &'static str, test: &'static str) -> Bug 
 
 /// All bugs, grouped by crate, so that a crate's dependencies are built once.
 const BUGS: [Bug; 20] = [
-    bug("forged-slice", "protocol/src/chunk.rs", "every_part_verifies_and_no_other"),
+    bug("forged-slice", "protocol/src/shard.rs", "every_part_verifies_and_no_other"),
     bug("unsigned", "client/src/light/mod.rs", "answers_that_differ_are_refused"),
     bug("any-window", "client/src/rpc/shared.rs", "peers_that_break_the_rules_are_cut_off"),
     bug(

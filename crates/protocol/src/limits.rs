@@ -19,8 +19,8 @@ pub const PROVIDERS_MAX: u32 = 1 << 20;
 pub const SHARD_BYTES_MAX: u64 = 4 << 20;
 /// Most levels of the sum path in one data set, which limits it to 2^20 shards.
 pub const SUM_LEVELS_MAX: usize = 20;
-/// Most levels of the path from a 1 KiB chunk to the hash of a 4 MiB shard.
-pub const CHUNK_LEVELS_MAX: usize = 12;
+/// Most levels of the path from a 1 KiB leaf to the hash of a 4 MiB shard.
+pub const LEAF_LEVELS_MAX: usize = 12;
 /// Dependent reads of one challenge.
 pub const READS: usize = 4;
 /// Most missing reads that a provider's record remembers.
@@ -238,7 +238,7 @@ const _: () = assert!(AUTHORITIES_MAX >= SEATS_MIN && AUTHORITIES_MAX <= SEATS_M
 const _: () = assert!(PROBE_QUORUM == PROBE_PEERS - (PROBE_PEERS - 1) / 2);
 const _: () = assert!(FREE_LANE_BYTES / OPERATION_BYTES_MAX >= 2 * DRAWS_MAX);
 const _: () = assert!(index(SEATS_MAX) * 3 < KEYS_MAX / 4);
-const _: () = assert!(SHARD_BYTES_MAX / LEAF_BYTES == 1 << CHUNK_LEVELS_MAX);
+const _: () = assert!(SHARD_BYTES_MAX / LEAF_BYTES == 1 << LEAF_LEVELS_MAX);
 const _: () = assert!(count(FRAME_BYTES_MAX) > SHARD_BYTES_MAX);
 const _: () = assert!(MEMPOOL_FREE_BYTES >= FREE_LANE_BYTES && MEMPOOL_SETTLE_BYTES < MEMPOOL_FREE_BYTES);
 const _: () = assert!(

@@ -253,8 +253,9 @@ encoded! {
         slot: u32,
         /// Name of the shard: its plain BLAKE3 hash.
         shard: Hash,
-        /// Number of the chunk within the shard.
-        chunk: u32,
+        /// Number of the leaf within the shard.
+        #[json("chunk")]
+        leaf: u32,
         /// Number of challenges that will still ask for it.
         asks_left: u8,
     }

@@ -2,10 +2,11 @@
 
 use super::{NO_LEAF, reduce};
 use crate::{
-    Account, Bounded, Hash, chunk, fenwick,
+    Account, Bounded, Hash, fenwick,
     limits::{Parameters, READS},
     operation::Answer,
     record::Challenge,
+    shard,
     tree::{ShardRead, SumTree},
 };
 use alloc::vec::Vec;
@@ -76,7 +77,7 @@ impl Reads {
     /// The read after this one, given the `answer` to this one; `None` after the fourth.
     pub fn next(self, answer: &Answer) -> Option<Self> {
         let leaf = match answer {
-            Answer::Proved(read) => chunk::name(&read.chunk),
+            Answer::Proved(read) => shard::name(&read.leaf),
             Answer::Missing(_) | Answer::Ended(_) => NO_LEAF,
         };
         let number = self.number + 1;
@@ -125,7 +126,7 @@ pub struct Question {
     pub slot: u32,
     /// The place of the slot in the tree, which the answer names.
     pub place: u32,
-    /// The leaf of its data set in force: [`SumTree::find`] gives shard and chunk.
+    /// The leaf of its data set in force: [`SumTree::find`] gives the shard and the leaf's number in it.
     pub leaf: u64,
     /// True if the agreement had ended when the challenge was drawn and was not cleared before its end came
     /// round again: the answer is `Ended`, nothing else (RD-9).
@@ -191,11 +192,11 @@ impl Prover {
 }
 
 impl SumTree {
-    /// The shard and chunk that a question of this data set asks for, with the path to the root.
+    /// The shard and leaf that a question of this data set asks for, with the path to the root.
     pub fn read(&self, leaf: u64) -> Option<ShardRead> {
-        let (position, chunk) = self.find(leaf)?;
+        let (position, leaf) = self.find(leaf)?;
         let (shard, length) = *self.shards().get(position)?;
-        Some(ShardRead { shard, length, chunk, position: self.path(position)? })
+        Some(ShardRead { shard, length, leaf, position: self.path(position)? })
     }
 }
 

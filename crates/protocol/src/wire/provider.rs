@@ -3,7 +3,7 @@
 use crate::number::bound;
 use crate::{
     AgreementId, Bounded, Hash, Signature,
-    limits::{CHUNK_LEVELS_MAX, PROBE_BYTES, SHARD_BYTES_MAX, SLICE_BYTES},
+    limits::{LEAF_LEVELS_MAX, PROBE_BYTES, SHARD_BYTES_MAX, SLICE_BYTES},
     operation::{DataSetClaim, ProbeCount, RefusedPlacement, Voucher},
     wire::node::Nothing,
 };
@@ -149,7 +149,7 @@ encoded! {
         /// Bytes of the slice: 64 KiB, fewer at the end of the shard.
         data: Bounded<u8, { bound(SLICE_BYTES) }>,
         /// Sibling chaining values, slice side first.
-        path: Bounded<Hash, CHUNK_LEVELS_MAX>,
+        path: Bounded<Hash, LEAF_LEVELS_MAX>,
         /// True if the range ends with this slice.
         last: bool,
     }

@@ -15,14 +15,14 @@ use std::collections::BTreeSet;
 /// Rounds within which a provider that dropped a tenth of its data fails a read (documented).
 const DETECTED_ROUNDS: u64 = 41;
 
-/// An answer that is valid as far as the next read is concerned; any bytes stand for the chunk.
+/// An answer that is valid as far as the next read is concerned; any bytes stand for the leaf.
 fn held(place: u32, leaf: u64) -> Answer {
     Answer::Proved(ProvedRead {
         place,
         shard: [0; 32],
         length: 0,
         position: SumPath { lefts: 0, siblings: Bounded::new(vec![]).expect("none") },
-        chunk: Bounded::new(leaf.to_be_bytes().to_vec()).expect("eight bytes"),
+        leaf: Bounded::new(leaf.to_be_bytes().to_vec()).expect("eight bytes"),
         path: Bounded::new(vec![]).expect("none"),
     })
 }

@@ -145,8 +145,8 @@ fn an_ended_slot_is_not_read_and_keeps_its_place_until_anyone_frees_it() {
     stage.play("b open p slot=1 quota=1000 end=3");
     let second = keeper.change(&stage.world, 1, &[], &[bytes(7, 900_000)]);
     assert_eq!(submit(&mut stage, "b", Body::SetDataSet(second)), Ok(Code::Done));
-    for chunk in 0..900 {
-        keeper.lost.insert((posync_protocol::chunk::name(&bytes(7, 900_000)), chunk));
+    for leaf in 0..900 {
+        keeper.lost.insert((posync_protocol::shard::name(&bytes(7, 900_000)), leaf));
     }
     for epoch in ["epoch 3", "epoch 4"] {
         stage.play(epoch);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Audit record has a challenge --> proven reads: own records, data sets in force
-//!     --> four dependent reads: question -> tree -> shard -> chunk, or "missing"
+//!     --> four dependent reads: question -> tree -> shard -> leaf, or "missing"
 //!     --> reads asked again --> vouchers, `next` to apply, endings to cross --> Storage proof
 //! ```
 //!

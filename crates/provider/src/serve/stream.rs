@@ -8,8 +8,9 @@ use commonware_runtime::{Blob, Clock};
 use futures::FutureExt as _;
 use posync_client::rpc::{Incoming, Provider};
 use posync_protocol::{
-    Account, AgreementId, Bounded, Hash, chunk,
+    Account, AgreementId, Bounded, Hash,
     limits::SLICE_BYTES,
+    shard,
     wire::provider::{Answer, Ask, Get, Refusal, Refused, Slice},
 };
 use std::{ops::Range, time::Duration};
@@ -28,7 +29,7 @@ impl Source {
     fn slice(&self, offset: u64, end: u64) -> Option<Slice> {
         let shard_bytes = self.data.len() as u64;
         let next = (offset + SLICE_BYTES).min(shard_bytes);
-        let path = Bounded::new(chunk::prove_slice(shard_bytes, offset, &self.outboard)?)?;
+        let path = Bounded::new(shard::prove_slice(shard_bytes, offset, &self.outboard)?)?;
         let range = usize::try_from(offset).ok()?..usize::try_from(next).ok()?;
         let data = Bounded::new(self.data.get(range)?.to_vec())?;
         Some(Slice { shard_bytes, offset, data, path, last: next >= end })
@@ -84,7 +85,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
             StoreError::Unknown => unknown(),
             _ => no(Refusal::Damaged, "the shard is damaged on this provider's disk; read another"),
         })?;
-        let source = Source { outboard: chunk::outboard(&data), data };
+        let source = Source { outboard: shard::outboard(&data), data };
         let mut offset = range.start;
         let mut download = Download::begin(&self.parts.vouchers, self.uptime(), &terms);
         loop {
