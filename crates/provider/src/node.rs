@@ -1,9 +1,9 @@
 //! The ledger as a provider sees it: over a light connection to the network's nodes.
 
 use crate::{
+    condition::Condition,
     ledger::{Ledger, LedgerError, Proven},
     reconciler::EMPTY_BLOCKS,
-    trouble::Trouble,
     view::View,
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
@@ -147,11 +147,11 @@ async fn follow<E: Clock>(context: &E, connection: &Connection, view: &View, tel
     let block = Duration::from_millis(view.parameters.block_ms);
     // The last of these blocks may be a little late.
     let pause = block * u32::try_from(EMPTY_BLOCKS).unwrap_or(1) + block / 4;
-    let (mut chain, mut trouble) = (connection.follow(0), Trouble::new("the ledger cannot be followed"));
+    let (mut chain, mut condition) = (connection.follow(0), Condition::new("the ledger cannot be followed"));
     loop {
         match chain.next_run().await {
             Ok(run) => {
-                trouble.ended();
+                condition.ended();
                 if let Some(newest) = run.headers.last() {
                     tell.send_replace(newest.height);
                 }
@@ -163,7 +163,7 @@ async fn follow<E: Clock>(context: &E, connection: &Connection, view: &View, tel
                 if matches!(error, Error::Unavailable(Unavailable::Pruned)) {
                     chain = connection.follow(0);
                 }
-                trouble.holds(&error);
+                condition.holds(&error);
                 context.sleep(PAUSE).await;
             }
         }

@@ -29,6 +29,7 @@ pub use finds::Finds;
 pub use read::answer_questions;
 
 use crate::{
+    condition::Condition,
     ledger::{Ledger, LedgerError, decode},
     left::Left,
     packs::StoreError,
@@ -37,7 +38,6 @@ use crate::{
     report::{Disk, Reporter},
     serve::Handler,
     terms::Terms,
-    trouble::Trouble,
     vouchers::State,
 };
 use beside::{Beside, Told};
@@ -117,9 +117,9 @@ pub struct Reconciler<E: Spawner + Context, B, L> {
     registration: RegisterProvider,
     patience: Patience,
     report: Reporter,
-    trouble: Trouble,
+    condition: Condition,
     /// The condition that a challenge cannot be answered.
-    unanswered: Trouble,
+    unanswered: Condition,
     told: Told,
     /// The newest height at which the provider's own records were proved.
     own_at: u64,
@@ -201,8 +201,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             registration,
             patience,
             report,
-            trouble: Trouble::new("the ledger did not take what is due"),
-            unanswered: Trouble::new("a challenge cannot be answered"),
+            condition: Condition::new("the ledger did not take what is due"),
+            unanswered: Condition::new("a challenge cannot be answered"),
             told: Told::default(),
             own_at: 0,
             is_registered: false,
@@ -253,17 +253,17 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
                 Err(error) => Err(error.into()),
             };
             match step {
-                Ok(()) => drop(self.trouble.ended()),
+                Ok(()) => drop(self.condition.ended()),
                 // An earlier copy of the answer was still in flight.
                 Err(ReconcilerError::Ledger(LedgerError::Refused(Code::NotDrawn))) => {
                     tracing::debug!(height, "the challenge is answered already");
                 }
                 Err(ReconcilerError::Ledger(error)) => {
-                    self.trouble.holds(&error);
+                    self.condition.holds(&error);
                     self.context.sleep(Duration::from_millis(250)).await;
                 }
                 Err(full) if full.is_full() => {
-                    self.trouble.holds(&full);
+                    self.condition.holds(&full);
                     self.context.sleep(Duration::from_millis(250)).await;
                 }
                 Err(fatal) => return Err(fatal),

@@ -2,8 +2,8 @@
 
 use super::{Plan, Window};
 use crate::{
+    condition::Condition,
     ledger::{Ledger, LedgerError, decode},
-    trouble::Trouble,
     view::View,
 };
 use commonware_cryptography::ed25519::PrivateKey;
@@ -42,7 +42,7 @@ pub struct Prober<E, N, L> {
     ledger: L,
     /// Maximum bytes that it sends in an epoch.
     most: u64,
-    trouble: Mutex<Trouble>,
+    condition: Mutex<Condition>,
 }
 
 impl<E: Spawner + Clock + CryptoRng + Resolver, N: Network, L: Ledger> Prober<E, N, L> {
@@ -56,8 +56,8 @@ impl<E: Spawner + Clock + CryptoRng + Resolver, N: Network, L: Ledger> Prober<E,
         rate: u64,
     ) -> Self {
         let most = view.parameters.bytes_per_epoch(rate);
-        let trouble = Mutex::new(Trouble::new("egress cannot be measured in an epoch"));
-        Self { context, network, key, view, ledger, most, trouble }
+        let condition = Mutex::new(Condition::new("egress cannot be measured in an epoch"));
+        Self { context, network, key, view, ledger, most, condition }
     }
 
     /// Runs for as long as the provider does.
@@ -117,11 +117,11 @@ impl<E: Spawner + Clock + CryptoRng + Resolver, N: Network, L: Ledger> Prober<E,
         let epoch = window.probe.epoch;
         match self.try_measure(window).await {
             Ok(Some(counts)) => {
-                self.trouble.lock().ended();
+                self.condition.lock().ended();
                 tracing::debug!(epoch, counts, "egress measured");
             }
             Ok(None) => {}
-            Err(error) => drop(self.trouble.lock().holds(&error)),
+            Err(error) => drop(self.condition.lock().holds(&error)),
         }
     }
 

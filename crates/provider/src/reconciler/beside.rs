@@ -3,8 +3,8 @@
 
 use super::Reconciler;
 use crate::{
+    condition::Condition,
     ledger::{Ledger, LedgerError},
-    trouble::Trouble,
 };
 use commonware_runtime::{Blob, Handle, Spawner};
 use commonware_storage::Context;
@@ -14,15 +14,15 @@ use std::{collections::BTreeMap, sync::Arc};
 
 /// Conditions of failed sends; each is logged when it begins and when it ends.
 #[derive(Clone, Default)]
-pub(super) struct Told(Arc<Mutex<BTreeMap<&'static str, Trouble>>>);
+pub(super) struct Told(Arc<Mutex<BTreeMap<&'static str, Condition>>>);
 
 impl Told {
     fn tell(&self, failed: &'static str, done: Result<(), LedgerError>) {
         let mut all = self.0.lock();
-        let trouble = all.entry(failed).or_insert_with(|| Trouble::new(failed));
+        let condition = all.entry(failed).or_insert_with(|| Condition::new(failed));
         match done {
-            Ok(()) => trouble.ended(),
-            Err(error) => trouble.holds(&error),
+            Ok(()) => condition.ended(),
+            Err(error) => condition.holds(&error),
         };
     }
 }

@@ -2,9 +2,9 @@
 
 use super::state::State;
 use crate::{
+    condition::Condition,
     credit::Credit,
     journal::{self, Journal},
-    trouble::Trouble,
 };
 use commonware_runtime::{Handle, Spawner};
 use commonware_storage::Context;
@@ -139,14 +139,14 @@ struct Writer<E: Context> {
 
 impl<E: Context> Writer<E> {
     async fn run(mut self, context: E, mut commands: mpsc::Receiver<Command>) -> Result<(), VouchersError> {
-        let mut trouble = Trouble::new("the volume takes no vouchers; who pays is asked to try again");
+        let mut condition = Condition::new("the volume takes no vouchers; who pays is asked to try again");
         loop {
             match self.work(&context, &mut commands).await {
-                Ok(true) => drop(trouble.ended()),
+                Ok(true) => drop(condition.ended()),
                 Ok(false) => return Ok(()),
                 // No caller was answered that these are kept; the journal resumes at its last durable record.
                 Err(error) if journal::is_full(&error) => {
-                    trouble.holds(&error);
+                    condition.holds(&error);
                     self.reopen(&context).await?;
                 }
                 Err(error) => return Err(error.into()),
@@ -201,7 +201,7 @@ impl<E: Context> Writer<E> {
 
     /// Reads the journal again after a failed write: the durable state is the known state.
     async fn reopen(&mut self, context: &E) -> Result<(), VouchersError> {
-        let mut trouble = Trouble::new("the voucher store's journal cannot be opened");
+        let mut condition = Condition::new("the voucher store's journal cannot be opened");
         loop {
             let context_of = context.child("again");
             let open = Journal::open(context_of, &self.partition, apply, snapshot, hurt);
@@ -215,7 +215,7 @@ impl<E: Context> Writer<E> {
                     self.is_behind = state.vouchers().any(|kept| durable.compare(&kept.voucher) != Ok(false));
                     return Ok(());
                 }
-                Err(error) if journal::is_full(&error) => drop(trouble.holds(&error)),
+                Err(error) if journal::is_full(&error) => drop(condition.holds(&error)),
                 Err(error) => return Err(error.into()),
             }
             context.sleep(RETRY).await;
