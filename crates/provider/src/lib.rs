@@ -18,6 +18,7 @@
 //! 2. Everything else follows from the ledger's proven records, so a restart resumes at any point.
 //! 3. A failed disk ends the process ([`run`]); a damaged shard is reported, never served.
 
+pub mod alerts;
 mod condition;
 pub mod config;
 pub mod credit;
@@ -35,7 +36,6 @@ pub mod probe;
 pub mod prover;
 pub mod reconciler;
 pub mod redeem;
-pub mod report;
 mod run;
 pub mod scrub;
 pub mod serve;

@@ -29,13 +29,13 @@ pub use finds::Finds;
 pub use read::answer_questions;
 
 use crate::{
+    alerts::{Disk, Reporter},
     condition::Condition,
     ledger::{Ledger, LedgerError, decode},
     left::Left,
     packs::StoreError,
     prover::{Case, NoStorageProof, Reader},
     redeem,
-    report::{Disk, Reporter},
     serve::Handler,
     terms::Terms,
     vouchers::State,

@@ -94,7 +94,7 @@ fn start(world: &World, port: u16) -> Handle<()> {
         scrub_rate: SCRUB_RATE,
         loose: LOOSE,
         grace: GRACE_LOCAL,
-        report: posync_provider::report::Reporter::default(),
+        report: posync_provider::alerts::Reporter::default(),
         left: posync_provider::left::Left::default(),
     };
     let network = world.context.child("network");

@@ -44,10 +44,10 @@ use posync_protocol::{
     Amount, PerClass, amount::SYNC, block::sha256, limits::Parameters, provider::bond_needed,
 };
 use posync_provider::{
+    alerts::Reporter,
     config::{self, LOOSE, PACK_BYTES},
     left::Left,
     reconciler::ReconcilerError,
-    report::Reporter,
 };
 use std::{
     fs,

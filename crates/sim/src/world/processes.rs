@@ -219,7 +219,7 @@ impl<'a> World<'a> {
             scrub_rate: SCRUB_RATE,
             loose: LOOSE,
             grace: GRACE_LOCAL,
-            report: posync_provider::report::Reporter::default(),
+            report: posync_provider::alerts::Reporter::default(),
             left: posync_provider::left::Left::default(),
         };
         let network = self.network(process);
