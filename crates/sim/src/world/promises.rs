@@ -28,7 +28,7 @@ impl World<'_> {
     async fn end_faults(&mut self) {
         self.loiterers.drain(..).for_each(|task| task.abort());
         *self.context.storage_fault_config().write() = FaultConfig::default();
-        self.lasting.fronts.iter().for_each(|front| front.say(Lie::Nothing, None));
+        self.lasting.relays.iter().for_each(|relay| relay.say(Lie::Nothing, None));
         self.lasting.disks.values().for_each(|disk| disk.fill(false));
         let plan = &self.lasting.plan;
         let all: Vec<Process> = (0..plan.authorities)
