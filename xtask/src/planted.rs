@@ -44,7 +44,11 @@ const BUGS: [Bug; 20] = [
         "client/src/channel/places.rs",
         "one_key_holds_no_more_than_its_share_and_its_idle_ones_give_way",
     ),
-    bug("one-word", "provider/src/reconciler/gone.rs", "an_absence_that_only_one_node_proves_ends_nothing"),
+    bug(
+        "one-word",
+        "provider/src/reconciler/give_up.rs",
+        "an_absence_that_only_one_node_proves_ends_nothing",
+    ),
     bug(
         "unsynced-shard",
         "provider/src/packs/store.rs",

@@ -14,18 +14,18 @@
 //! Every decision follows from the ledger's records and this provider's own durable state, so it
 //! resumes correctly after a restart at any point.
 
-mod beside;
 mod ends;
-mod find;
-mod finds;
-mod gone;
+mod found;
+mod give_up;
 mod leave;
-mod loose;
 mod read;
+mod search;
+mod sending;
 mod submit;
+mod unsigned;
 
 pub use ends::Ends;
-pub use finds::Finds;
+pub use found::Finds;
 pub use read::answer_questions;
 
 use crate::{
@@ -40,7 +40,6 @@ use crate::{
     terms::Terms,
     vouchers::State,
 };
-use beside::{Beside, Told};
 use commonware_runtime::{Blob, Spawner};
 use commonware_storage::Context;
 use leave::Leaver;
@@ -55,6 +54,7 @@ use posync_protocol::{
     reputation::check_grows,
 };
 use read::{read_slots, slot_keys, terms_of};
+use sending::{Sending, Told};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -142,12 +142,12 @@ pub struct Reconciler<E: Spawner + Context, B, L> {
     announced: Option<Endpoint>,
     /// The epoch in which the capacity or the address was declared last.
     declared: Option<u64>,
-    declaring: Beside,
-    freeing: Beside,
-    redeeming: Beside,
+    declaring: Sending,
+    freeing: Sending,
+    redeeming: Sending,
     claim_submitter: submit::ClaimSubmitter,
-    finder: find::Finder<E>,
-    ender: gone::Ender<E>,
+    finder: search::Finder<E>,
+    ender: give_up::Ender<E>,
     costs: Costs,
     leaver: Leaver,
 }
@@ -216,12 +216,12 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             freed_at: None,
             announced: None,
             declared: None,
-            declaring: Beside::new(),
-            freeing: Beside::new(),
-            redeeming: Beside::new(),
+            declaring: Sending::new(),
+            freeing: Sending::new(),
+            redeeming: Sending::new(),
             claim_submitter: submit::ClaimSubmitter::new(),
-            finder: find::Finder::new(finds),
-            ender: gone::Ender::new(ends, patience.grace_blocks.max(1)),
+            finder: search::Finder::new(finds),
+            ender: give_up::Ender::new(ends, patience.grace_blocks.max(1)),
             costs: Costs { index: 0, base_fee: 0, pay: 0 },
             leaver: Leaver::new(left),
         }

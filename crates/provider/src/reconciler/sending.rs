@@ -28,9 +28,9 @@ impl Told {
 }
 
 /// An operation that is being sent, or none.
-pub(super) struct Beside(Option<Handle<()>>);
+pub(super) struct Sending(Option<Handle<()>>);
 
-impl Beside {
+impl Sending {
     pub(super) const fn new() -> Self {
         Self(None)
     }
@@ -46,22 +46,22 @@ impl Beside {
 
 impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// Sends a paid operation once; logs `failed` if that fails.
-    pub(super) fn pay_beside(&self, body: Body, failed: &'static str) -> Beside {
+    pub(super) fn pay_beside(&self, body: Body, failed: &'static str) -> Sending {
         let (ledger, told) = (self.ledger.clone(), self.told.clone());
         let task = self.context.child("pay").spawn(move |_| async move {
             let done = ledger.pay(body).await;
             told.tell(failed, done);
         });
-        Beside(Some(task))
+        Sending(Some(task))
     }
 
     /// Sends a free operation once; logs `failed` if that fails.
-    pub(super) fn send_beside(&self, body: Body, failed: &'static str) -> Beside {
+    pub(super) fn send_beside(&self, body: Body, failed: &'static str) -> Sending {
         let (ledger, told) = (self.ledger.clone(), self.told.clone());
         let task = self.context.child("send").spawn(move |_| async move {
             let done = ledger.send(body).await;
             told.tell(failed, done);
         });
-        Beside(Some(task))
+        Sending(Some(task))
     }
 }

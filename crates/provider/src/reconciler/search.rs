@@ -11,8 +11,8 @@
 
 use super::{
     Case, Finds, REFRESH_MAX, Reconciler, ReconcilerError, SLOTS_READ,
-    finds::{BLOCKS_A_TICK, Proof, Reach},
-    gone::window_end,
+    found::{BLOCKS_A_TICK, Proof, Reach},
+    give_up::window_end,
     read_slots,
 };
 use crate::{

@@ -265,7 +265,7 @@ fn a_restart_in_the_middle_goes_on_where_it_was() {
         assert_eq!(bench.found(), [early, late]);
         let after = bench.asked();
         let (last, first) = (*before.last().expect("some"), after[0]);
-        assert!(first > last - finds::BLOCKS_A_TICK, "{last} {first}: but for what was under way");
+        assert!(first > last - found::BLOCKS_A_TICK, "{last} {first}: but for what was under way");
         assert!(after.windows(2).all(|pair| pair[0] + 1 == pair[1]), "each once: {after:?}");
         bench = bench.restart(&context, Reporter::default()).await;
         bench.watch_blocks(&context, 12).await;
