@@ -151,9 +151,9 @@ impl Watch {
         let began = began.map(|(_, alert)| (State::Raised, alert.clone()));
         let ended = self.0.iter().filter(|(kind, _)| !now.contains_key(kind));
         let ended = ended.map(|(_, alert)| (State::Cleared, alert.clone()));
-        let told = began.chain(ended).collect();
+        let news = began.chain(ended).collect();
         self.0 = now;
-        told
+        news
     }
 }
 

@@ -132,9 +132,9 @@ impl Node {
         key: PrivateKey,
         view: View,
     ) -> Self {
-        let (tell, height) = watch::channel(0);
+        let (heights, height) = watch::channel(0);
         let (followed, parameters) = (connection.clone(), view.parameters);
-        context.spawn(move |context| async move { follow(&context, &followed, &view, &tell).await });
+        context.spawn(move |context| async move { follow(&context, &followed, &view, &heights).await });
         let submitter = Submitter::new(connection.clone(), key.clone(), parameters);
         let (turn, signed) = (Arc::default(), Arc::default());
         Self { connection, submitter, key, parameters, height, confirmers, turn, signed }
@@ -143,7 +143,7 @@ impl Node {
 
 /// Publishes the newest height; a gap in the nodes' blocks is skipped. While nothing is due, the headers of
 /// several blocks are read together: one certificate proves them all.
-async fn follow<E: Clock>(context: &E, connection: &Connection, view: &View, tell: &watch::Sender<u64>) {
+async fn follow<E: Clock>(context: &E, connection: &Connection, view: &View, heights: &watch::Sender<u64>) {
     let block = Duration::from_millis(view.parameters.block_ms);
     // The last of these blocks may be a little late.
     let pause = block * u32::try_from(EMPTY_BLOCKS).unwrap_or(1) + block / 4;
@@ -153,7 +153,7 @@ async fn follow<E: Clock>(context: &E, connection: &Connection, view: &View, tel
             Ok(run) => {
                 condition.ended();
                 if let Some(newest) = run.headers.last() {
-                    tell.send_replace(newest.height);
+                    heights.send_replace(newest.height);
                 }
                 if view.is_calm(EMPTY_BLOCKS + 2) {
                     context.sleep(pause).await;

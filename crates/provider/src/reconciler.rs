@@ -54,7 +54,7 @@ use posync_protocol::{
     reputation::check_grows,
 };
 use read::{read_slots, slot_keys, terms_of};
-use sending::{Sending, Told};
+use sending::{FailedSends, Sending};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -120,7 +120,7 @@ pub struct Reconciler<E: Spawner + Context, B, L> {
     condition: Condition,
     /// The condition that a challenge cannot be answered.
     unanswered: Condition,
-    told: Told,
+    failed_sends: FailedSends,
     /// The newest height at which the provider's own records were proved.
     own_at: u64,
     is_registered: bool,
@@ -203,7 +203,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             report,
             condition: Condition::new("the ledger did not take what is due"),
             unanswered: Condition::new("a challenge cannot be answered"),
-            told: Told::default(),
+            failed_sends: FailedSends::default(),
             own_at: 0,
             is_registered: false,
             is_unasked: false,

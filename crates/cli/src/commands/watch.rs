@@ -54,7 +54,7 @@ impl Watch {
                     for (state, alert) in watches.entry(*account).or_default().step(now) {
                         let signal = Signal::new(account.to_string(), Some(height), state, alert);
                         output.answer(&signal, || line(&signal))?;
-                        alerts.tell(signal);
+                        alerts.send(signal);
                     }
                 }
             }

@@ -182,7 +182,7 @@ impl Tour<'_> {
     /// Waits until both are found, the damaged one failed a draw, and their shards are rebuilt elsewhere.
     async fn repaired(&mut self, victims: [&Victim; 2]) -> Outcome<Vec<Fault>> {
         let awaited = "both faults found, the damaged provider failed a draw, every lost shard rebuilt";
-        let mut told = BTreeSet::new();
+        let mut reported = BTreeSet::new();
         let Self { running, ledger, gateway, watch, start } = self;
         until(awaited, REPAIRED_WITHIN, LOOK_AT_LOGS, async || {
             running.check()?;
@@ -195,7 +195,7 @@ impl Tour<'_> {
                 seen.push(progress(victim, drawn, found));
                 let needs_draw = victim.kind == Damage::Corrupted && drawn.is_none();
                 if let Some(found) = found
-                    && told.insert(victim.name.clone())
+                    && reported.insert(victim.name.clone())
                 {
                     let seconds = start.elapsed().as_secs_f64();
                     eprintln!("[{seconds:>5.1} s] {}: found by {}", victim.name, found_by(found.found_by));

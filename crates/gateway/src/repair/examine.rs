@@ -114,7 +114,7 @@ pub(super) async fn late(shared: Arc<Shared>, provider: Account) {
         match look(&shared, &provider, || left(&shared, &provider) > 0).await {
             Shown::Serves | Shown::Ours | Shown::Unread => return,
             Shown::Lost(agreement, lost) => {
-                return tell(&shared, &agreement, vec![lost], FoundBy::Draw).await;
+                return report(&shared, &agreement, vec![lost], FoundBy::Draw).await;
             }
             Shown::Silent => shared.common.environment.sleep(SILENCE_PAUSE).await,
         }
@@ -131,7 +131,7 @@ pub(super) async fn suspected(shared: Arc<Shared>, provider: Account) {
         Shown::Unread => return,
         Shown::Serves => return shared.notice_surely(Notice::Answers(provider)).await,
         Shown::Ours => return shared.suspects.spare(&provider),
-        Shown::Lost(agreement, lost) => return tell(&shared, &agreement, vec![lost], FoundBy::Draw).await,
+        Shown::Lost(agreement, lost) => return report(&shared, &agreement, vec![lost], FoundBy::Draw).await,
         Shown::Silent => {}
     }
     let silent = shared.suspects.silent_for(&provider).unwrap_or_default();
@@ -200,7 +200,7 @@ pub(super) async fn failed(shared: Arc<Shared>, provider: Account) {
         shared.trust(&provider, true);
     }
     for (agreement, sequences) in lost.into_values() {
-        tell(&shared, &agreement, sequences, FoundBy::Draw).await;
+        report(&shared, &agreement, sequences, FoundBy::Draw).await;
     }
     if silent {
         late(shared, provider).await;
@@ -222,7 +222,7 @@ fn slice(shared: &Shared, name: posync_protocol::Hash, length: u64) -> Part {
     Part { name, length, offset, bytes: SLICE_BYTES.min(length - offset) }
 }
 
-async fn tell(shared: &Shared, agreement: &OwnAgreement, sequences: Vec<u64>, found_by: FoundBy) {
+async fn report(shared: &Shared, agreement: &OwnAgreement, sequences: Vec<u64>, found_by: FoundBy) {
     if !sequences.is_empty() {
         shared.notice_surely(Notice::Lost { agreement: agreement.number, sequences, found_by }).await;
     }

@@ -186,13 +186,13 @@ async fn lie(call: &rpc::Incoming<rpc::Provider>) {
 
 /// The samples of all providers in the first epoch; `names` holds the shards that each is asked for.
 async fn sampled(context: &Context, world: &World, names: BTreeMap<Account, Known>) -> Vec<Sample> {
-    let (tell, mut told) = mpsc::channel(64);
+    let (samples, mut taken) = mpsc::channel(64);
     let sampler = Sampler {
         shared: world.shared.consumer.clone(),
         ledger: unconnected(context, CHAIN),
         parameters: Parameters::LOCAL,
         secret: MASTER,
-        tell: Some(tell),
+        samples: Some(samples),
         names: names.into(),
     };
     let environment = &world.shared.common.environment;
@@ -202,7 +202,7 @@ async fn sampled(context: &Context, world: &World, names: BTreeMap<Account, Know
         world.shared.height.store(height, Ordering::Relaxed);
     }
     let mut samples = Vec::new();
-    while let Ok(sample) = told.try_recv() {
+    while let Ok(sample) = taken.try_recv() {
         samples.push(sample);
     }
     samples

@@ -111,7 +111,7 @@ impl EquivocationWatcher {
 
     /// Logs new evidence, and wakes the task that sends sightings.
     fn settle(&self, found: impl IntoIterator<Item = Found>) {
-        found.into_iter().for_each(|found| tell(&found.evidence));
+        found.into_iter().for_each(|found| log(&found.evidence));
         if self.state().has_news() {
             self.changed.send_replace(());
         }
@@ -119,7 +119,7 @@ impl EquivocationWatcher {
 }
 
 /// Logs a fault: the offender, the place, and the name of the evidence on the ledger.
-fn tell(evidence: &Evidence) {
+fn log(evidence: &Evidence) {
     let (seat, name) = (evidence.offender(), Digest::from(sha256(&evidence.encode())));
     match evidence {
         Evidence::Proposals(pair) => {

@@ -68,7 +68,7 @@ type TermView = (u64, u64);
 #[derive(Clone, Debug)]
 struct Held {
     header: Header,
-    is_told: bool,
+    is_sent: bool,
 }
 
 /// The signatures seen of one seat.
@@ -209,7 +209,7 @@ impl State {
         self.found.keys().map(|(_, seat)| *seat).collect()
     }
 
-    fn see(&mut self, header: &Header, is_told: bool) -> Option<Found> {
+    fn see(&mut self, header: &Header, is_sent: bool) -> Option<Found> {
         let place = (header.term, header.view);
         if header.chain != self.chain || !self.tip.watches(place) {
             return None;
@@ -217,7 +217,7 @@ impl State {
         let signed = self.seats.get_mut(&header.leader)?;
         let Some(held) = signed.headers.get_mut(&place) else {
             if header.check().verify() {
-                signed.headers.insert(place, Held { header: header.clone(), is_told });
+                signed.headers.insert(place, Held { header: header.clone(), is_sent });
                 if signed.headers.len() > HEADERS_MAX {
                     signed.headers.pop_first();
                 }
@@ -225,7 +225,7 @@ impl State {
             return None;
         };
         if held.header.signed_bytes() == header.signed_bytes() {
-            held.is_told |= is_told;
+            held.is_sent |= is_sent;
             return None;
         }
         let headers = Bounded::new(vec![held.header.clone(), header.clone()])?;
@@ -234,7 +234,7 @@ impl State {
         if self.found.contains_key(&fault) || !header.check().verify() {
             return None;
         }
-        held.is_told = true;
+        held.is_sent = true;
         self.find(evidence)
     }
 
@@ -242,11 +242,11 @@ impl State {
         let fault = (evidence.epoch(&self.parameters), evidence.offender());
         let found = Found { evidence: evidence.clone(), height: self.tip.height, is_over: false };
         self.found.insert(fault, found.clone());
-        self.tell(Sighting::Evidence(evidence));
+        self.queue(Sighting::Evidence(evidence));
         Some(found)
     }
 
-    fn tell(&mut self, sighting: Sighting) {
+    fn queue(&mut self, sighting: Sighting) {
         if self.outbox.len() == OUTBOX_MAX {
             self.outbox.pop_front();
         }
@@ -261,12 +261,12 @@ impl State {
         for signed in self.seats.values_mut() {
             signed.headers.retain(|place, _| tip.watches(*place));
             signed.commits.retain(|of, _| of.abs_diff(epoch) <= 1);
-            for held in signed.headers.range_mut(..place).map(|(_, held)| held).filter(|held| !held.is_told) {
-                held.is_told = true;
+            for held in signed.headers.range_mut(..place).map(|(_, held)| held).filter(|held| !held.is_sent) {
+                held.is_sent = true;
                 passed.push(Sighting::Header(held.header.clone()));
             }
         }
-        passed.into_iter().for_each(|sighting| self.tell(sighting));
+        passed.into_iter().for_each(|sighting| self.queue(sighting));
         self.found.retain(|(of, _), _| of.saturating_add(EVIDENCE_EPOCHS_MAX) >= epoch);
     }
 }

@@ -14,10 +14,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 /// Conditions of failed sends; each is logged when it begins and when it ends.
 #[derive(Clone, Default)]
-pub(super) struct Told(Arc<Mutex<BTreeMap<&'static str, Condition>>>);
+pub(super) struct FailedSends(Arc<Mutex<BTreeMap<&'static str, Condition>>>);
 
-impl Told {
-    fn tell(&self, failed: &'static str, done: Result<(), LedgerError>) {
+impl FailedSends {
+    fn note(&self, failed: &'static str, done: Result<(), LedgerError>) {
         let mut all = self.0.lock();
         let condition = all.entry(failed).or_insert_with(|| Condition::new(failed));
         match done {
@@ -47,20 +47,20 @@ impl Sending {
 impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// Sends a paid operation once; logs `failed` if that fails.
     pub(super) fn pay_beside(&self, body: Body, failed: &'static str) -> Sending {
-        let (ledger, told) = (self.ledger.clone(), self.told.clone());
+        let (ledger, failures) = (self.ledger.clone(), self.failed_sends.clone());
         let task = self.context.child("pay").spawn(move |_| async move {
             let done = ledger.pay(body).await;
-            told.tell(failed, done);
+            failures.note(failed, done);
         });
         Sending(Some(task))
     }
 
     /// Sends a free operation once; logs `failed` if that fails.
     pub(super) fn send_beside(&self, body: Body, failed: &'static str) -> Sending {
-        let (ledger, told) = (self.ledger.clone(), self.told.clone());
+        let (ledger, failures) = (self.ledger.clone(), self.failed_sends.clone());
         let task = self.context.child("send").spawn(move |_| async move {
             let done = ledger.send(body).await;
-            told.tell(failed, done);
+            failures.note(failed, done);
         });
         Sending(Some(task))
     }

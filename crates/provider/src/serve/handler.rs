@@ -3,7 +3,7 @@
 use super::{
     LOAD_MAX, TERMS_WAIT_MS, answer, no, no_code,
     queue::{Demand, Place, Queue},
-    tell,
+    trace,
     waits::{PUT_KIB, REQUESTS, Waits},
 };
 use crate::{
@@ -90,7 +90,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
         let waiting = self.load.fetch_add(1, Ordering::Relaxed);
         let _load = Load(&self.load);
         let peer = call.peer();
-        tell(&peer, &ask);
+        trace(&peer, &ask);
         let result = if waiting >= LOAD_MAX {
             Answer::Refused(no(
                 Refusal::Busy,

@@ -39,7 +39,7 @@ pub const PAY_WAIT_MS: u64 = 10_000;
 pub const TERMS_WAIT_MS: u64 = 8_000;
 
 /// Traces every request with all fields by which a provider could distinguish consumers.
-fn tell(peer: &Account, ask: &Ask) {
+fn trace(peer: &Account, ask: &Ask) {
     match ask {
         Ask::Put(put) => {
             tracing::trace!(%peer, kind = "put", slot = put.agreement.slot, bytes = put.data.len(), "asked");

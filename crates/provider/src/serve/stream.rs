@@ -1,6 +1,6 @@
 //! A download: slices out, vouchers in, with at most the credit window between them.
 
-use super::{Handler, PAY_WAIT_MS, no, tell};
+use super::{Handler, PAY_WAIT_MS, no, trace};
 use crate::{credit::Credit, packs::StoreError, terms::Terms, uptime::Uptime, vouchers::Vouchers};
 use bytes::Bytes;
 use commonware_macros::select;
@@ -150,7 +150,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
 
     /// Handles a message of the caller during a stream; only vouchers are valid.
     async fn take(&self, peer: Account, message: Option<Ask>) -> Result<(), Refused> {
-        message.iter().for_each(|message| tell(&peer, message));
+        message.iter().for_each(|message| trace(&peer, message));
         match message {
             Some(Ask::Pay(voucher)) => self.pay(peer, &voucher).await,
             Some(_) => Err(no(Refusal::Shape, "only vouchers belong into a running download")),
@@ -166,7 +166,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
                 message = call.recv() => message,
                 () = self.parts.clock.sleep_until(until) => None,
             };
-            message.iter().for_each(|message| tell(&call.peer(), message));
+            message.iter().for_each(|message| trace(&call.peer(), message));
             match message {
                 Some(Ask::Pay(voucher)) => self.pay(call.peer(), &voucher).await?,
                 _ => return Ok(()),

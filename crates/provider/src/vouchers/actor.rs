@@ -77,9 +77,9 @@ impl Vouchers {
         }
         let state = Arc::new(Mutex::new(state));
         let (mailbox, commands) = mpsc::channel(MAILBOX);
-        let (tell, changed) = watch::channel(());
+        let (changes, changed) = watch::channel(());
         let writer =
-            Writer { journal, state: state.clone(), partition: partition.into(), tell, is_behind: false };
+            Writer { journal, state: state.clone(), partition: partition.into(), changes, is_behind: false };
         let task = context.child("vouchers_writer").spawn(move |context| writer.run(context, commands));
         Ok((Self { state, mailbox, changed }, task))
     }
@@ -132,7 +132,7 @@ struct Writer<E: Context> {
     journal: Journal<E, Record>,
     state: Arc<Mutex<State>>,
     partition: String,
-    tell: watch::Sender<()>,
+    changes: watch::Sender<()>,
     /// True if the journal lacks a part of the state.
     is_behind: bool,
 }
@@ -188,7 +188,7 @@ impl<E: Context> Writer<E> {
             group.iter().for_each(|command| apply(&mut state, command.record.clone()));
             state.len() as u64
         };
-        self.tell.send_replace(());
+        self.changes.send_replace(());
         for command in group {
             let _ = command.done.send(());
         }
