@@ -8,7 +8,7 @@
 
 #![expect(clippy::disallowed_types, reason = "a thread waits on a condition, without the engine's crates")]
 
-use crate::{Alert, Kind, Signal, State, Watch, trust};
+use crate::{Alert, Kind, RaisedAlerts, Signal, State, trust};
 use std::{
     fmt,
     sync::{
@@ -128,7 +128,7 @@ impl Alerts {
     }
 
     /// Sends a signal for each alert of `node` that began or ended, given the alerts that hold now.
-    pub fn watch(&self, watch: &mut Watch, node: &str, height: Option<u64>, now: Vec<Alert>) {
+    pub fn watch(&self, watch: &mut RaisedAlerts, node: &str, height: Option<u64>, now: Vec<Alert>) {
         for (state, alert) in watch.step(now) {
             self.send(Signal::new(node.to_owned(), height, state, alert));
         }

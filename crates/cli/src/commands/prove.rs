@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Prove {
     #[command(subcommand)]
-    record: Record,
+    record: RecordName,
     /// Where to write the proof
     #[arg(long, global = true, default_value = "proof.sync", value_name = "FILE")]
     out: PathBuf,
@@ -30,7 +30,7 @@ pub(crate) struct Prove {
 
 /// The record to prove. An account is `sync1...` or the name of a member, such as provider-3.
 #[derive(Debug, clap::Subcommand)]
-enum Record {
+enum RecordName {
     /// Nonce and balance of an account
     Account {
         /// The account: sync1..., or the name of a member such as provider-3
@@ -99,7 +99,7 @@ impl Prove {
         session::run(async |context| {
             let ledger = Ledger::open(&context, &net).await?;
             let bytes = match &self.record {
-                Record::Payout { provider, epoch } => {
+                RecordName::Payout { provider, epoch } => {
                     let account = net.resolve(provider)?;
                     export_payout(&ledger, &net, &account, *epoch, &self.out).await?
                 }
@@ -116,7 +116,7 @@ impl Prove {
     }
 }
 
-impl Record {
+impl RecordName {
     fn subject(&self, net: &Net) -> Outcome<Subject> {
         Ok(match self {
             Self::Account { account } => Subject::of_account::<AccountState>(&net.resolve(account)?),

@@ -42,7 +42,7 @@ impl Watch {
         session::run(async |context| {
             let ledger = Ledger::open(&context, &net).await?;
             let accounts = self.accounts(&net, &ledger).await?;
-            let mut watches: BTreeMap<Account, posync_alert::Watch> = BTreeMap::new();
+            let mut watches: BTreeMap<Account, posync_alert::RaisedAlerts> = BTreeMap::new();
             let mut blocks = ledger.follow();
             loop {
                 let header = blocks.next().await.map_err(crate::ledger::failed)?;

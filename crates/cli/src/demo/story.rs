@@ -4,7 +4,7 @@ use super::{
     damage::damage,
     payouts::{self, Payout},
     report::{Damage, Fault, File, Proof, Provider, Report, count, percentiles},
-    watch::Watch,
+    watch::BlockWatch,
 };
 use crate::{
     commands::{prove, recompute},
@@ -65,7 +65,7 @@ pub(crate) struct Tour<'a> {
     running: &'a mut Running,
     ledger: Ledger,
     gateway: Gateway,
-    watch: Watch,
+    watch: BlockWatch,
     start: Instant,
 }
 
@@ -75,7 +75,7 @@ pub(crate) async fn run(context: &Context, running: &mut Running, source: &Sourc
     let height = ready::wait(context, running).await?;
     let ledger = Ledger::connect(context, &running.net, &running.user_key()?).await?;
     let gateway = Gateway::dial(context, &running.net, &running.user_key()?).await?;
-    let watch = Watch::start(context, &running.net, &running.user_key()?).await?;
+    let watch = BlockWatch::start(context, &running.net, &running.user_key()?).await?;
     let mut tour = Tour { running, ledger, gateway, watch, start };
     let count = tour.running.network.nodes.len();
     tour.say(&format!("{count} processes run, block {height} is final, every provider is registered"));
@@ -365,7 +365,7 @@ async fn uses(ledger: &Ledger, rows: &[AgreementRow]) -> Outcome<Vec<Usage>> {
 }
 
 /// Round of the first draw that the victim failed after it was broken.
-fn failed_draw(watch: &Watch, ledger: &Ledger, victim: &Victim) -> Option<u64> {
+fn failed_draw(watch: &BlockWatch, ledger: &Ledger, victim: &Victim) -> Option<u64> {
     let rounds = watch.tally.failures.iter().filter(|failure| failure.provider == victim.account);
     rounds.map(|failure| ledger.parameters().round(failure.height)).find(|round| *round >= victim.round)
 }

@@ -9,7 +9,7 @@ use crate::{
     agreement::{OwnAgreement, Part},
     catalogue::row::Added,
     coding::SHARDS,
-    repair::suspects::Place,
+    repair::suspects::HolderState,
     shared::Shared,
 };
 use posync_protocol::{Account, limits::SLICE_BYTES};
@@ -157,14 +157,14 @@ pub(super) async fn suspected(shared: Arc<Shared>, provider: Account) {
 }
 
 /// The state of each position of a segment.
-pub(super) fn places(shared: &Shared, row: &crate::catalogue::row::SegmentRow) -> [Place; SHARDS] {
+pub(super) fn places(shared: &Shared, row: &crate::catalogue::row::SegmentRow) -> [HolderState; SHARDS] {
     std::array::from_fn(|position| {
-        let Some(holding) = row.holder(position) else { return Place::Open };
+        let Some(holding) = row.holder(position) else { return HolderState::Open };
         // This gateway cannot use the agreement, so it cannot ask its provider under it.
         let Some(agreement) = shared.agreement(holding.agreement) else {
-            return Place::Silent(Duration::MAX);
+            return HolderState::Silent(Duration::MAX);
         };
-        shared.suspects.silent_for(&agreement.provider()).map_or(Place::Live, Place::Silent)
+        shared.suspects.silent_for(&agreement.provider()).map_or(HolderState::Live, HolderState::Silent)
     })
 }
 

@@ -12,7 +12,7 @@ use posync_client::rpc;
 use posync_consumer::{
     agreements::policy::Quota,
     sample::{
-        self, Found, Sample, Sampler,
+        self, Sample, SampleResult, Sampler,
         names::{Known, Named},
         state::moments,
     },
@@ -234,21 +234,23 @@ fn samples_tell_who_serves_and_fault_nobody_for_what_it_no_longer_owes() {
         let names = holders.iter().map(|(_, account, shard)| (*account, known(*shard))).collect();
         let samples = sampled(&context, &world, names).await;
         for (index, provider) in world.providers.iter().enumerate() {
-            let of: Vec<Found> =
+            let of: Vec<SampleResult> =
                 samples.iter().filter(|s| s.provider == provider.account).map(|s| s.found).collect();
             let due = moments(&MASTER, 0, &provider.account, &Parameters::LOCAL);
             let due = due.iter().filter(|at| **at > 0).count();
             let agreement = &world.shared.agreements_with(&provider.account)[0];
             let paid = agreement.egress().await;
             if index == liar {
-                assert_eq!((of, paid), (vec![Found::Wrong; due], 0));
+                assert_eq!((of, paid), (vec![SampleResult::Wrong; due], 0));
             } else if index == sleeper {
-                assert_eq!((of, paid), (vec![Found::PeerHealth; due], 0));
+                assert_eq!((of, paid), (vec![SampleResult::PeerHealth; due], 0));
             } else if index == freed || !holders.iter().any(|holder| holder.1 == provider.account) {
                 assert_eq!((of, paid), (vec![], 0), "nothing is known that it owes");
             } else {
                 assert_eq!((of.len(), paid), (due, due as u64 * SLICE_BYTES));
-                assert!(of.iter().all(|found| matches!(found, Found::Bytes { bytes: SLICE_BYTES, .. })));
+                assert!(
+                    of.iter().all(|found| matches!(found, SampleResult::Bytes { bytes: SLICE_BYTES, .. }))
+                );
                 assert_eq!(
                     provider.handler.parts().vouchers.with(|vouchers| vouchers.paid(&agreement.id)),
                     paid
@@ -276,7 +278,7 @@ fn who_holds_small_shards_alone_is_sampled_too() {
         let samples = sampled(&context, &world, names).await;
         assert!(samples.len() >= 8, "{samples:?}");
         for sample in &samples {
-            let Found::Bytes { bytes, first, whole } = sample.found else { panic!("{sample:?}") };
+            let SampleResult::Bytes { bytes, first, whole } = sample.found else { panic!("{sample:?}") };
             assert_eq!(bytes, 7 * length, "seven times the only one");
             assert!(first < whole, "{sample:?}");
         }

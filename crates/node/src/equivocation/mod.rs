@@ -31,7 +31,7 @@ use posync_protocol::{
     block::{Header, sha256},
     operation::{AuditCommit, Evidence},
 };
-use state::{Fault, Found, Sighting, State};
+use state::{Contradiction, Fault, Sighting, State};
 use std::{fmt, sync::Arc};
 
 /// A handle on the record of signatures; clones share it.
@@ -101,7 +101,7 @@ impl EquivocationWatcher {
         }
     }
 
-    fn open(&self) -> Vec<(Fault, Found)> {
+    fn open(&self) -> Vec<(Fault, Contradiction)> {
         self.state().open()
     }
 
@@ -110,7 +110,7 @@ impl EquivocationWatcher {
     }
 
     /// Logs new evidence, and wakes the task that sends sightings.
-    fn settle(&self, found: impl IntoIterator<Item = Found>) {
+    fn settle(&self, found: impl IntoIterator<Item = Contradiction>) {
         found.into_iter().for_each(|found| log(&found.evidence));
         if self.state().has_news() {
             self.changed.send_replace(());

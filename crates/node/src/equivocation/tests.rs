@@ -1,6 +1,6 @@
 //! Tables for the memory: which signatures are evidence, which are sent, which are dropped.
 
-use super::state::{AHEAD_MAX, Found, HEADERS_MAX, OUTBOX_MAX, Sighting, State, TERMS_KEPT};
+use super::state::{AHEAD_MAX, Contradiction, HEADERS_MAX, OUTBOX_MAX, Sighting, State, TERMS_KEPT};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use posync_protocol::{
     Account, Amount, Body, Hash, Operation,
@@ -58,7 +58,7 @@ fn header(seed: u64, (term, view): (u64, u64), time_ms: u64) -> Header {
 }
 
 /// The verdict of a verifying node on the operation that submits it.
-fn holds(found: &Found) -> bool {
+fn holds(found: &Contradiction) -> bool {
     let body = Body::Evidence(found.evidence.clone());
     let operation = Operation::signed(&key(7), &CHAIN, 0, Amount::sync(1), 20, body);
     let context = BlockContext {
@@ -308,5 +308,5 @@ fn commitments_in_blocks_count_too() {
     };
     assert!(state.block(&header(2, (0, 1), 0), &[operation(1)]).is_empty());
     let found = state.block(&header(2, (0, 2), 0), &[operation(2)]);
-    assert!(matches!(found[..], [Found { evidence: Evidence::Commitments(_), .. }]));
+    assert!(matches!(found[..], [Contradiction { evidence: Evidence::Commitments(_), .. }]));
 }

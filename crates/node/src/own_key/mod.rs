@@ -48,7 +48,7 @@ pub use state::{Refusal, SigningRight, Word};
 
 use crate::{
     engine::PublicKey,
-    epoch::secrets::{Place, Secrets},
+    epoch::secrets::{Secrets, SignedAt},
     genesis::Genesis,
 };
 use commonware_utils::{
@@ -82,7 +82,7 @@ impl OwnKey {
 
     /// Takes the applied height at the start, and the newest view in the journals of votes. Called before consensus
     /// runs.
-    pub(crate) fn begin(&self, applied: u64, voted: Option<Place>) {
+    pub(crate) fn begin(&self, applied: u64, voted: Option<SignedAt>) {
         self.state().begin(applied, voted);
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     engine::{AUTHORITIES_MAX, PublicKey},
-    epoch::secrets::{Place, Secrets, Wait},
+    epoch::secrets::{Secrets, SignedAt, Wait},
     genesis::Genesis,
     own_key::votes::VOTE_BYTES_MAX,
 };
@@ -46,9 +46,9 @@ impl SigningRight {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Refusal {
     /// Term and view of the last signature of that kind that this directory records.
-    pub own: Option<Place>,
+    pub own: Option<SignedAt>,
     /// Term and view of the newest signature of this key that the others hold.
-    pub seen: Place,
+    pub seen: SignedAt,
     /// Height of that signature if it is a proposal; `None` for a vote.
     pub height: Option<u64>,
     /// Height that the operators agreed on, if it is below what the network holds.
@@ -109,7 +109,7 @@ pub(super) struct Answered {
     /// Newest proposal of this key that it holds; its signature is checked here.
     pub(super) newest: Option<Header>,
     /// Newest vote of this key that it holds, verified.
-    pub(super) vote: Option<Place>,
+    pub(super) vote: Option<SignedAt>,
     /// Milliseconds since 1970 on its clock.
     pub(super) time_ms: u64,
 }
@@ -125,7 +125,7 @@ const LISTENED_PER_MEMBER: u64 = 8;
 /// in a row may be away from a network that lives.
 const STILL_TIMEOUTS: u64 = 3;
 
-const fn place(header: &Header) -> Place {
+const fn place(header: &Header) -> SignedAt {
     [header.term, header.view]
 }
 
@@ -148,13 +148,13 @@ pub(super) struct State {
     /// The newest proposal of each authority.
     newest: BTreeMap<Account, Option<Header>>,
     /// The newest vote that each authority's connection brought, in its bytes.
-    heard: BTreeMap<Account, (Place, Vec<u8>)>,
+    heard: BTreeMap<Account, (SignedAt, Vec<u8>)>,
     /// The newest vote of this node: in its journal at the start, or sent since.
-    voted: Option<Place>,
+    voted: Option<SignedAt>,
     /// The newest vote of this key that is accounted for without a record.
-    taken_over: Option<Place>,
+    taken_over: Option<SignedAt>,
     /// The newest vote of this key that the others hold.
-    seen_vote: Option<Place>,
+    seen_vote: Option<SignedAt>,
     /// Height that another must have searched, so that its answer counts.
     needed: u64,
     /// Height that each authority has searched, from its first answer on.
@@ -211,7 +211,7 @@ impl State {
     ///
     /// Consensus writes the votes of others to that journal too. So the view found is kept until the node signs,
     /// and a kept one counts instead of what a later start finds.
-    pub(super) fn begin(&mut self, applied: u64, found: Option<Place>) {
+    pub(super) fn begin(&mut self, applied: u64, found: Option<SignedAt>) {
         self.needed = self.needed.max(applied);
         if self.has_lost_votes {
             return;
@@ -239,7 +239,7 @@ impl State {
     }
 
     /// Keeps a vote that an authority's connection brought, if it is its newest.
-    pub(super) fn heard(&mut self, authority: Account, place: Place, vote: &[u8]) {
+    pub(super) fn heard(&mut self, authority: Account, place: SignedAt, vote: &[u8]) {
         let is_newer = self.heard.get(&authority).is_none_or(|(known, _)| *known < place);
         if is_newer && vote.len() <= VOTE_BYTES_MAX && self.may_search(&authority) {
             self.heard.insert(authority, (place, vote.to_vec()));
@@ -247,7 +247,7 @@ impl State {
     }
 
     /// Notes a vote that this node is about to send.
-    pub(super) fn votes(&mut self, place: Place) {
+    pub(super) fn votes(&mut self, place: SignedAt) {
         self.voted = self.voted.max(Some(place));
     }
 
@@ -299,7 +299,7 @@ impl State {
     }
 
     /// Takes a vote of this key that another authority holds; `is_first` in that authority's first answer.
-    fn saw_vote(&mut self, vote: Place, is_first: bool) -> Option<SigningRight> {
+    fn saw_vote(&mut self, vote: SignedAt, is_first: bool) -> Option<SigningRight> {
         if is_first && self.takes_votes_over {
             self.taken_over = self.taken_over.max(Some(vote));
         }
@@ -313,12 +313,12 @@ impl State {
     }
 
     /// The newest vote of this key that the others hold, if this node has no account of it.
-    fn vote_above(&self) -> Option<Place> {
+    fn vote_above(&self) -> Option<SignedAt> {
         self.seen_vote.filter(|vote| Some(*vote) > self.voted.max(self.taken_over))
     }
 
     /// The newest proposal of this node's key that is accounted for: recorded here, or known when a wait began.
-    fn known(&self) -> Option<Place> {
+    fn known(&self) -> Option<SignedAt> {
         let waited = self.secrets.wait().and_then(|wait| wait.newest);
         self.secrets.proposed().max(waited)
     }
@@ -328,7 +328,7 @@ impl State {
         self.turn(SigningRight::Refused(Refusal { own, seen, height, agreed }))
     }
 
-    fn refuse_vote(&mut self, seen: Place) -> Option<SigningRight> {
+    fn refuse_vote(&mut self, seen: SignedAt) -> Option<SigningRight> {
         let own = self.voted;
         self.turn(SigningRight::Refused(Refusal { own, seen, height: None, agreed: None }))
     }

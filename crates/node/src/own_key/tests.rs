@@ -3,7 +3,7 @@
 use super::state::{Answered, SigningRight, State, Word};
 use crate::{
     engine::{PrivateKey, PublicKey},
-    epoch::secrets::{Place, Secrets, Wait},
+    epoch::secrets::{Secrets, SignedAt, Wait},
     genesis::{Genesis, deal},
 };
 use commonware_cryptography::{
@@ -51,7 +51,7 @@ impl Net {
     }
 
     /// A proposal that authority `leader` signed with the key of authority `signer`.
-    fn header(&self, leader: usize, signer: usize, [term, view]: Place) -> Header {
+    fn header(&self, leader: usize, signer: usize, [term, view]: SignedAt) -> Header {
         let mut header = self.genesis.block::<deterministic::Context>().header().clone();
         (header.term, header.view, header.height) = (term, view, 100);
         header.leader = Account::of(&self.keys[leader].public_key());
@@ -84,7 +84,7 @@ fn with(header: Option<&Header>) -> Answered {
 }
 
 /// An answer of a node that has applied `height` and proves it, with this vote.
-fn at(height: u64, vote: Option<Place>) -> Answered {
+fn at(height: u64, vote: Option<SignedAt>) -> Answered {
     Answered { height, proved: Some(height), vote, ..Answered::default() }
 }
 
@@ -230,7 +230,7 @@ fn a_vote_above_the_journal_is_another_process_or_an_old_copy() {
 fn a_refused_node_is_refused_again_whatever_consensus_wrote_meanwhile() {
     let net = Net::new();
     let secrets = share(run_before(1, 1));
-    let start = |found: Place, other_stopped: bool| {
+    let start = |found: SignedAt, other_stopped: bool| {
         let mut state = net.state(&secrets, other_stopped);
         state.begin(0, Some(found));
         state.term(3, &net.members());

@@ -90,13 +90,13 @@ tagged! {
     }
 }
 
-type Answer = Result<Signature, No>;
+type Signing = Result<Signature, No>;
 
 /// Returns the length of a shard that the agreement holds durably; called when a signature is decided.
 pub type Held = Arc<dyn Fn(&AgreementId, &Hash) -> Option<u32> + Send + Sync>;
 
 enum Command {
-    Sign { terms: Box<Terms>, ask: Box<Sign>, height: u64, done: oneshot::Sender<Answer> },
+    Sign { terms: Box<Terms>, ask: Box<Sign>, height: u64, done: oneshot::Sender<Signing> },
     Observe { agreement: AgreementId, data: DataSet, done: oneshot::Sender<Vec<Hash>> },
     Note { agreement: AgreementId, data: DataSet, done: oneshot::Sender<()> },
     End { agreement: AgreementId, done: oneshot::Sender<Vec<Hash>> },
@@ -141,7 +141,7 @@ impl DataSets {
     ///
     /// # Errors
     /// `Closed`, `NoSpace`; the inner result says what the consumer has to change.
-    pub async fn sign(&self, terms: Terms, ask: Sign, height: u64) -> Result<Answer, DataSetsError> {
+    pub async fn sign(&self, terms: Terms, ask: Sign, height: u64) -> Result<Signing, DataSetsError> {
         let (terms, ask) = (Box::new(terms), Box::new(ask));
         self.ask(|done| Command::Sign { terms, ask, height, done }).await
     }

@@ -2,7 +2,7 @@
 
 use super::{
     LOAD_MAX, TERMS_WAIT_MS, answer, no, no_code,
-    queue::{Demand, Place, Queue},
+    queue::{Demand, Queue, Turn},
     trace,
     waits::{PUT_KIB, REQUESTS, Waits},
 };
@@ -146,7 +146,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
     }
 
     /// Waits for the consumer's turn at disk and uplink.
-    pub(super) async fn turn(&self, consumer: Account, demand: Demand) -> Result<Place<'_>, Refused> {
+    pub(super) async fn turn(&self, consumer: Account, demand: Demand) -> Result<Turn<'_>, Refused> {
         let weight = self.parts.view.weight(&consumer);
         let turn = self.queue.turn(consumer, weight, demand).await;
         turn.map_err(|full| no(Refusal::Busy, full.to_string()))
