@@ -120,7 +120,7 @@ class Provider:
         self.settled_round = 0
         self.challenge = None  # round of the draw
 
-    def phi(self):
+    def slot_weight(self):
         return sum(slot.weight() for slot in self.slots.values())
 
 
@@ -215,7 +215,7 @@ class Books:
         kind, fields, signer = operation["kind"], operation["fields"], operation["signer"]
         if kind == "Open":
             provider = self.providers[fields["provider"]]
-            if provider.phi() == 0:
+            if provider.slot_weight() == 0:
                 provider.settled_round = block["round"]
             provider.slots[fields["slot"]] = Slot(block["height"], fields, list(self.posted))
         elif kind == "TopUp":
@@ -240,7 +240,7 @@ class Books:
         id = claim["agreement"]
         provider = self.providers[id["provider"]]
         slot = provider.slots[id["slot"]]
-        if provider.challenge is None and provider.phi() == 0:
+        if provider.challenge is None and provider.slot_weight() == 0:
             provider.settled_round = block["round"]
         if provider.challenge is None and provider.settled_round == block["round"]:
             slot.leaves, slot.next = claim["leaves"], None

@@ -36,7 +36,7 @@ const fn bug(name: &'static str, file: &'static str, test: &'static str) -> Bug 
 
 /// All bugs, grouped by crate, so that a crate's dependencies are built once.
 const BUGS: [Bug; 20] = [
-    bug("forged-slice", "protocol/src/chunk.rs", "every_part_verifies_and_no_other"),
+    bug("forged-slice", "protocol/src/shard.rs", "every_part_verifies_and_no_other"),
     bug("unsigned", "client/src/light/mod.rs", "answers_that_differ_are_refused"),
     bug("any-window", "client/src/rpc/shared.rs", "peers_that_break_the_rules_are_cut_off"),
     bug(
@@ -44,7 +44,11 @@ const BUGS: [Bug; 20] = [
         "client/src/channel/places.rs",
         "one_key_holds_no_more_than_its_share_and_its_idle_ones_give_way",
     ),
-    bug("one-word", "provider/src/reconciler/gone.rs", "an_absence_that_only_one_node_proves_ends_nothing"),
+    bug(
+        "one-word",
+        "provider/src/reconciler/give_up.rs",
+        "an_absence_that_only_one_node_proves_ends_nothing",
+    ),
     bug(
         "unsynced-shard",
         "provider/src/packs/store.rs",

@@ -8,7 +8,7 @@
 
 #![expect(clippy::disallowed_types, reason = "a thread waits on a condition, without the engine's crates")]
 
-use crate::{Alert, Kind, Signal, State, Watch, trust};
+use crate::{Alert, Kind, RaisedAlerts, Signal, State, trust};
 use std::{
     fmt,
     sync::{
@@ -117,9 +117,9 @@ impl Alerts {
         }
         let (queue, signals) = sync_channel(QUEUE);
         let waiting = Arc::new(Waiting::default());
-        let (url, told) = (url.to_owned(), waiting.clone());
+        let (url, delivery) = (url.to_owned(), waiting.clone());
         let thread = thread::Builder::new().name("alerts".into());
-        let started = thread.spawn(move || deliver(&url, roots, &signals, &told, pause));
+        let started = thread.spawn(move || deliver(&url, roots, &signals, &delivery, pause));
         if let Err(error) = started {
             tracing::error!(%error, "no thread for alerts could start: alerts go to the log only");
             return Ok(Self::quiet());
@@ -128,14 +128,14 @@ impl Alerts {
     }
 
     /// Sends a signal for each alert of `node` that began or ended, given the alerts that hold now.
-    pub fn watch(&self, watch: &mut Watch, node: &str, height: Option<u64>, now: Vec<Alert>) {
+    pub fn watch(&self, watch: &mut RaisedAlerts, node: &str, height: Option<u64>, now: Vec<Alert>) {
         for (state, alert) in watch.step(now) {
-            self.tell(Signal::new(node.to_owned(), height, state, alert));
+            self.send(Signal::new(node.to_owned(), height, state, alert));
         }
     }
 
     /// Sends a signal: to the log at once, to the hook as soon as its thread is free.
-    pub fn tell(&self, signal: Signal) {
+    pub fn send(&self, signal: Signal) {
         let Signal { alert, state, height, what, next, due, .. } = &signal;
         match state {
             State::Raised => {
@@ -156,7 +156,7 @@ impl Alerts {
         let next = "it earns and decides nothing until it runs again: mend the cause and start it";
         let (what, next) = (format!("it went offline: {why}"), next.into());
         let alert = Alert { kind: Kind::Offline, what, next, due: None };
-        self.tell(Signal::new(node.to_owned(), height, State::Raised, alert));
+        self.send(Signal::new(node.to_owned(), height, State::Raised, alert));
         if !self.flush(LAST_WORDS) {
             tracing::warn!("the webhook did not get the alert that this node went offline");
         }
@@ -239,7 +239,7 @@ mod tests {
     fn an_alert_is_posted_as_json() {
         let (url, got) = listen(vec![]);
         let alerts = Alerts::to(Some(&url)).expect("an address");
-        alerts.tell(signal("reads fail"));
+        alerts.send(signal("reads fail"));
         let posted = got.recv_timeout(LONG).expect("it arrives");
         assert_eq!(posted.line, "POST /hook/secret HTTP/1.1");
         assert_eq!(posted.json, serde_json::to_value(signal("reads fail")).expect("plain data"));
@@ -252,7 +252,7 @@ mod tests {
         let (url, got) = listen(vec![500, 429, 503, 200, 404, 200]);
         let alerts = Alerts::paced(&url, RootCerts::WebPki, SOON).expect("an address");
         for what in ["one", "two", "three"] {
-            alerts.tell(signal(what));
+            alerts.send(signal(what));
         }
         assert!(alerts.flush(LONG));
         let texts: Vec<String> =
@@ -265,15 +265,15 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
         let alerts = Alerts::to(Some(&url)).expect("an address");
-        let (told, all) = mpsc::channel();
-        let teller = alerts.clone();
+        let (sent, all) = mpsc::channel();
+        let sender = alerts.clone();
         thread::spawn(move || {
             for number in 0..10 * QUEUE {
-                teller.tell(signal(&number.to_string()));
+                sender.send(signal(&number.to_string()));
             }
-            told.send(()).expect("it is awaited");
+            sent.send(()).expect("it is awaited");
         });
-        all.recv_timeout(ATTEMPT / 2).expect("telling takes no time");
+        all.recv_timeout(ATTEMPT / 2).expect("sending takes no time");
         assert!(!alerts.flush(Duration::from_millis(1)), "the hook has answered nothing");
         let waiting = alerts.hook.as_ref().map(|hook| *hook.waiting.count());
         assert!(waiting.is_some_and(|count| count <= QUEUE + 1), "{waiting:?}");
@@ -283,7 +283,7 @@ mod tests {
     fn nobody_listens_and_it_is_given_up() {
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it was bound");
         let alerts = Alerts::paced(&format!("http://{free}/"), RootCerts::WebPki, SOON).expect("an address");
-        alerts.tell(signal("to nobody"));
+        alerts.send(signal("to nobody"));
         assert!(alerts.flush(LONG), "eight attempts, then the next");
     }
 

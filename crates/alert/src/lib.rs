@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   proven records, free space --conditions--> alerts that hold now
-//!        --Watch--> raised, cleared --Alerts--> log (an event of target `posync::alert`)
+//!        --RaisedAlerts--> raised, cleared --Alerts--> log (an event of target `posync::alert`)
 //!                                          \--> queue of 64 --thread--> POST JSON to a webhook
 //! ```
 //!
@@ -141,9 +141,9 @@ impl Signal {
 
 /// Remembers which alerts hold, so that each is sent once when it begins and once when it ends.
 #[derive(Clone, Debug, Default)]
-pub struct Watch(BTreeMap<Kind, Alert>);
+pub struct RaisedAlerts(BTreeMap<Kind, Alert>);
 
-impl Watch {
+impl RaisedAlerts {
     /// Takes the alerts that hold now; returns those that began and those that ended since the last call.
     pub fn step(&mut self, now: Vec<Alert>) -> Vec<(State, Alert)> {
         let now: BTreeMap<Kind, Alert> = now.into_iter().map(|alert| (alert.kind, alert)).collect();
@@ -151,9 +151,9 @@ impl Watch {
         let began = began.map(|(_, alert)| (State::Raised, alert.clone()));
         let ended = self.0.iter().filter(|(kind, _)| !now.contains_key(kind));
         let ended = ended.map(|(_, alert)| (State::Cleared, alert.clone()));
-        let told = began.chain(ended).collect();
+        let news = began.chain(ended).collect();
         self.0 = now;
-        told
+        news
     }
 }
 
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn an_alert_is_told_once_when_it_begins_and_once_when_it_ends() {
-        let mut watch = Watch::default();
+        let mut watch = RaisedAlerts::default();
         let (one, two) = (alert(Kind::ReadsFail, "3 of 4"), alert(Kind::LowSpace, "1 MB"));
         assert_eq!(watch.step(vec![one.clone()]), [(State::Raised, one.clone())]);
         let changed = alert(Kind::ReadsFail, "2 of 4");

@@ -138,7 +138,7 @@ mod tests {
         let (url, got, _hands) = listen_tls(&authority, "localhost");
         let pem = authority.pem();
         let alerts = Alerts::trusting(Some(&url), Some(pem.as_bytes())).expect("an address");
-        alerts.tell(signal());
+        alerts.send(signal());
         let posted = got.recv_timeout(LONG).expect("it arrives");
         assert_eq!(posted.line, "POST /hook/secret HTTP/1.1");
         assert_eq!(posted.json["what"], "some");
@@ -154,9 +154,9 @@ mod tests {
             let (url, got, hands) = listen_tls(&mine, name);
             let roots = roots(pem.as_ref().map(String::as_bytes)).expect("certificates");
             let alerts = Alerts::paced(&url, roots, SOON).expect("an address");
-            alerts.tell(signal());
+            alerts.send(signal());
             assert!(alerts.flush(LONG), "given up");
-            alerts.tell(signal());
+            alerts.send(signal());
             assert!(alerts.flush(LONG), "the thread lives");
             let hands: Vec<bool> = hands.try_iter().collect();
             assert!(hands.len() <= 16 && !hands.contains(&true), "{name}: {hands:?}");

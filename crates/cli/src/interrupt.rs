@@ -91,8 +91,8 @@ impl Signals {
             let _entered = runtime.enter();
             Asked::listen()?
         };
-        let tell = Arc::new(watch::Sender::new(None));
-        let told = tell.clone();
+        let signals = Arc::new(watch::Sender::new(None));
+        let sender = signals.clone();
         thread::spawn(move || {
             runtime.block_on(async {
                 let (by, _) = asked.next().await;
@@ -100,18 +100,18 @@ impl Signals {
                     Interrupt::User => Exit::Interrupted,
                     Interrupt::System => Exit::Terminated,
                 };
-                told.send_replace(Some(by));
+                sender.send_replace(Some(by));
                 tokio::time::sleep(END_WITHIN).await;
                 process::exit(exit as i32);
             });
         });
-        Ok(Self(tell))
+        Ok(Self(signals))
     }
 
     /// Waits for the first signal.
     pub(crate) async fn wait(&self) -> Interrupt {
-        let mut told = self.0.subscribe();
-        let by = told.wait_for(Option::is_some).await.map(|by| *by);
+        let mut signal = self.0.subscribe();
+        let by = signal.wait_for(Option::is_some).await.map(|by| *by);
         // The sender lives in `self`, so the awaited value is there.
         by.ok().flatten().unwrap_or(Interrupt::System)
     }

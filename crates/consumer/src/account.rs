@@ -128,14 +128,14 @@ impl<C: Contents> Consumer<C> {
 
 /// Starts the upkeep of agreements and the sampling of their providers. A sender gets every sample; `drain`
 /// moves the shards of agreements that end.
-pub fn start(agreements: &Arc<Agreements>, tell: Option<mpsc::Sender<Sample>>, drain: Option<Drain>) {
+pub fn start(agreements: &Arc<Agreements>, samples: Option<mpsc::Sender<Sample>>, drain: Option<Drain>) {
     let shared = &agreements.shared;
     let sampler = Sampler {
         shared: shared.clone(),
         ledger: agreements.ledger.clone(),
         parameters: agreements.parameters,
         secret: shared.common.master,
-        tell,
+        samples,
         names: Default::default(),
     };
     shared.common.environment.spawn(agreements::start(agreements.clone(), drain));

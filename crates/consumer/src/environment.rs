@@ -15,7 +15,7 @@ use std::{
 };
 
 /// The first socket address of a service, if it has one now.
-type Found = Pin<Box<dyn Future<Output = Option<SocketAddr>> + Send>>;
+type Resolved = Pin<Box<dyn Future<Output = Option<SocketAddr>> + Send>>;
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A cloneable handle to the runtime, without type parameters.
@@ -25,7 +25,7 @@ pub struct Environment {
     spawn: Arc<dyn Fn(Task) -> Handle<()> + Send + Sync>,
     random: Arc<dyn Fn() -> [u8; 32] + Send + Sync>,
     now: Arc<dyn Fn() -> SystemTime + Send + Sync>,
-    resolve: Arc<dyn Fn(Address) -> Found + Send + Sync>,
+    resolve: Arc<dyn Fn(Address) -> Resolved + Send + Sync>,
 }
 
 impl Environment {

@@ -52,7 +52,7 @@ pub fn candidate(node: usize, score: u64, track: Track) -> Candidate {
 
 /// Counts of seat changes over a run.
 #[derive(Clone, Copy, Debug)]
-pub struct Record {
+pub struct SeatChanges {
     /// Seats given without votes.
     pub automatic: u64,
     /// Seats given by votes.
@@ -74,7 +74,7 @@ pub struct Seats {
     tracks: Vec<Track>,
     terms: u64,
     /// Counts of the changes so far.
-    pub record: Record,
+    pub record: SeatChanges,
 }
 
 impl Seats {
@@ -84,7 +84,7 @@ impl Seats {
             seats: (0..seats).map(|node| seated(node, 0)).collect(),
             tracks: Vec::new(),
             terms: 0,
-            record: Record { automatic: 0, voted: 0, taken: 0, most: 0, broken: 0, leaders: usize::MAX },
+            record: SeatChanges { automatic: 0, voted: 0, taken: 0, most: 0, broken: 0, leaders: usize::MAX },
         }
     }
 
@@ -169,7 +169,7 @@ impl Seats {
 }
 
 /// Runs 20 seats among `members` for `epochs` epochs with qualities within `noise` of `centre`.
-pub fn noisy(seed: u64, members: usize, epochs: u64, centre: u64, noise: u64) -> Record {
+pub fn noisy(seed: u64, members: usize, epochs: u64, centre: u64, noise: u64) -> SeatChanges {
     let mut chance = Chance::new(seed, "seats");
     let mut seats = Seats::new(20);
     let mut scores = vec![centre; members];
@@ -204,13 +204,13 @@ pub fn rows(seed: u64) -> Vec<Row> {
     let row = |name: &str, region: &str, figure: u64, unit, bound| {
         Row::new(Topic::Score, name, region, figure.into(), unit, bound)
     };
-    let changes = |record: Record| record.automatic + record.voted + record.taken;
+    let changes = |record: SeatChanges| record.automatic + record.voted + record.taken;
     let quiet = noisy(seed, 100, 1_000, ONE / 10 * 7, ONE / 20);
     let moving = noisy(seed, 100, 1_000, ONE / 10 * 9, ONE / 20);
     let (noise, times) =
         ("100 members, 20 seats, 1,000 epochs", "4 seats, 300 members that fail, 1,000 epochs");
     let seats = good_and_bad_times(seed, 300, 1_000);
-    let Record { automatic, voted, taken, most, broken, leaders } = seats.record;
+    let SeatChanges { automatic, voted, taken, most, broken, leaders } = seats.record;
     let entered = moving.automatic + moving.voted;
     vec![
         row("noise of 0.05 around 0.7", noise, changes(quiet), "seat changes", Bound::Exactly(0)),

@@ -171,7 +171,7 @@ where
     let listen = Listen::new(config.key, <Gateway as rpc::Service>::NAMESPACE, address);
     let listening = server.listen(context.child("listen"), &network, listen).await?;
     tracing::info!(address = %listening.address, account = %own, owner = %config.owner, users = config.users.len(), "the gateway serves");
-    environment.spawn(tell_ready(environment.clone(), height));
+    environment.spawn(log_ready(environment.clone(), height));
     select! {
         _ = &mut stopped => Ok(()),
         ended = disk => match ended {
@@ -185,7 +185,7 @@ where
 }
 
 /// Logs the first certified height: from then on the gateway knows its agreements' state.
-async fn tell_ready(environment: Environment, height: Arc<AtomicU64>) {
+async fn log_ready(environment: Environment, height: Arc<AtomicU64>) {
     while height.load(Ordering::Relaxed) == 0 {
         environment.sleep(READY_LOOK).await;
     }

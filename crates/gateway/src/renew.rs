@@ -37,22 +37,22 @@ const SHIFT_TIMEOUT: Duration = Duration::from_secs(120);
 const DOUBLINGS: u32 = 12;
 
 /// An entry: its agreement, and its sequence number.
-type Place = (u32, u64);
+type ShardAt = (u32, u64);
 
 #[derive(Default)]
 struct Moves {
     /// Number of this look.
     look: u64,
-    under_way: BTreeSet<Place>,
+    under_way: BTreeSet<ShardAt>,
     /// Entries that were read and did not move: how often, and the look at which they may be read again.
-    paused: BTreeMap<Place, (u32, u64)>,
+    paused: BTreeMap<ShardAt, (u32, u64)>,
 }
 
 /// Entries that are moving, or wait before they are read again.
 #[derive(Clone, Default)]
 struct Moving(Arc<Mutex<Moves>>);
 
-struct Moved(Moving, Place);
+struct Moved(Moving, ShardAt);
 
 impl Moving {
     /// Begins a look. Forgets the pauses of agreements that no longer drain.
@@ -62,7 +62,7 @@ impl Moving {
         all.paused.retain(|(agreement, _), _| draining.contains(agreement));
     }
 
-    fn take(&self, entry: Place) -> Option<Moved> {
+    fn take(&self, entry: ShardAt) -> Option<Moved> {
         let mut all = self.0.lock();
         let pauses = all.paused.get(&entry).is_some_and(|(_, until)| all.look < *until);
         (!pauses && all.under_way.insert(entry)).then(|| Moved(self.clone(), entry))

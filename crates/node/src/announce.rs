@@ -33,14 +33,14 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_sec
 
 /// The entry of a node, as its operator set it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct ListEntry {
     address: Bounded<u8, ADDRESS_BYTES_MAX>,
     archive: bool,
     region: Bounded<u8, REGION_BYTES_MAX>,
     deposit: Amount,
 }
 
-impl Entry {
+impl ListEntry {
     /// An entry under `address`; a node without a seat locks at most `deposit` for its place.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ pub async fn keep<E: Clock>(
     connection: Connection,
     key: PrivateKey,
     parameters: Parameters,
-    entry: Option<Entry>,
+    entry: Option<ListEntry>,
 ) {
     let submitter = Submitter::new(connection.clone(), key, parameters);
     let pauses = || Backoff::new(PAUSES.0, PAUSES.1);
@@ -121,7 +121,7 @@ pub async fn keep<E: Clock>(
 async fn step(
     connection: &Connection,
     submitter: &Submitter,
-    entry: Option<&Entry>,
+    entry: Option<&ListEntry>,
 ) -> Result<bool, Unlisted> {
     let account = submitter.account();
     let keys = [Node::key(&account), Seat::key(&account), AccountState::key(&account)];
@@ -143,7 +143,7 @@ async fn step(
             if balance < deposit_add || balance == Amount::ZERO {
                 return Err(Unlisted::Money { account, balance, needed: deposit_add });
             }
-            let Entry { address, archive, region, .. } = entry.clone();
+            let ListEntry { address, archive, region, .. } = entry.clone();
             AnnounceNode { address: Some(address), archive, region, place, deposit_add, displaces }
         }
     };

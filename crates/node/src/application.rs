@@ -365,7 +365,7 @@ enum Refused {
 }
 
 /// Logs a proposal that the rules refuse, and drops it: it is this node's fault, or damage.
-fn tell<T>(result: Result<T, Refused>) -> Option<T> {
+fn log_refused<T>(result: Result<T, Refused>) -> Option<T> {
     result.inspect_err(|refused| tracing::error!(%refused, "this node cannot propose")).ok()
 }
 
@@ -409,7 +409,7 @@ async fn seal<E: Runtime>(mut batch: Batch<E>, records: &Records, outcome: Outco
 }
 
 /// Logs the result of a reshare: a failed one, or one that published shares, needs an operator's attention.
-fn tell_reshare(block: &Block) {
+fn log_reshare(block: &Block) {
     let Some(Payload::EpochInfo(info)) = block.payload() else {
         return;
     };
@@ -494,7 +494,7 @@ impl<E: Runtime> Stateful<E> for Application<E> {
         let mut header = self.header(&context, &parent, now_ms)?;
         let block_context = self.context(&header);
         let batch = self.open(batches, header.height);
-        let plan = tell(self.plan(&batch, &block_context).await)?;
+        let plan = log_refused(self.plan(&batch, &block_context).await)?;
         self.0.setup.operations.refused(&plan.refused);
         let executed = seal::<E>(batch, &plan.records, plan.outcome).await;
         let payload = input.upstream.payload;
@@ -564,7 +564,7 @@ impl<E: Runtime> Stateful<E> for Application<E> {
 
     async fn finalized(&mut self, _: (E, Context), block: &Block, (): (), _: Reader<Database<E>>) {
         let height = block.height().get();
-        tell_reshare(block);
+        log_reshare(block);
         self.0.setup.operations.finalized(height, &block.body().operations);
         self.0.setup.equivocation.block(block.header(), &block.body().operations);
         self.0.setup.own_key.saw(block.header());

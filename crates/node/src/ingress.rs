@@ -57,12 +57,12 @@ pub fn check(operation: &Operation, next: &BlockContext, base_fee: u64) -> Resul
 /// The error of `work`, or `BadShape` if it panics.
 pub fn guarded<T>(operation: &Operation, work: impl FnOnce() -> Result<T, Code>) -> Result<T, Code> {
     guard::guarded(work).unwrap_or_else(|cause| {
-        tell_panic(operation, &cause);
+        log_panic(operation, &cause);
         Err(Code::BadShape)
     })
 }
 
-fn tell_panic(operation: &Operation, cause: &str) {
+fn log_panic(operation: &Operation, cause: &str) {
     let id = guard::hex(&operation.id());
     tracing::error!(operation = id, cause, "the rules panicked on a new operation: it is rejected");
 }
@@ -153,7 +153,7 @@ pub fn verify_guarded<'a>(
     all.unwrap_or_else(|_| {
         let mut alone = |operation| {
             guard::guarded(|| verify(&mut rng, chain, [operation], part)).unwrap_or_else(|cause| {
-                tell_panic(operation, &cause);
+                log_panic(operation, &cause);
                 vec![false]
             })
         };

@@ -330,7 +330,7 @@ async fn watch_clock(context: tokio::Context, anchor: Anchor, handle: Handle, ow
         if applied > height || !handle.taking().is_on() {
             (height, since) = (applied, Instant::now());
         }
-        news.into_iter().flatten().for_each(News::tell);
+        news.into_iter().flatten().for_each(News::log);
         handle.set_clock(watch.clock());
         // Time in which the machine was suspended does not count as silence of the others.
         if is_lost(step, since.elapsed()) {

@@ -359,7 +359,7 @@ fn turned(kept: &mut Option<i64>, now: i64) -> Option<bool> {
 
 impl News {
     /// Logs the change for the operator.
-    pub(crate) fn tell(self) {
+    pub(crate) fn log(self) {
         match self {
             Self::Stepped(seconds) => tracing::error!(
                 seconds,
@@ -399,8 +399,8 @@ mod tests {
     fn a_step_is_told_once_when_it_begins_and_once_when_it_ends() {
         let mut watch = ClockWatch::default();
         let steps = [0, 2, -20, -20, -21, -6, -2, 0, 3_600, 3_600, 0];
-        let told: Vec<_> = steps.into_iter().filter_map(|step| watch.step(step)).collect();
-        assert_eq!(told, [News::Stepped(-20), News::Steady, News::Stepped(3_600), News::Steady]);
+        let news: Vec<_> = steps.into_iter().filter_map(|step| watch.step(step)).collect();
+        assert_eq!(news, [News::Stepped(-20), News::Steady, News::Stepped(3_600), News::Steady]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use posync_client::{
     light::Light,
 };
 use posync_node::{
-    announce::{self, Entry},
+    announce::{self, ListEntry},
     follower::{self, Settings},
     genesis::Genesis,
 };
@@ -98,7 +98,7 @@ fn announce(
     deposit: Amount,
 ) -> Task<()> {
     let connection = connect(context, &world.network.genesis, authorities(world));
-    let entry = Entry::new(&endpoint.address, false, "north", deposit).expect("it is short");
+    let entry = ListEntry::new(&endpoint.address, false, "north", deposit).expect("it is short");
     context.child("announce").spawn(move |context| async move {
         announce::keep(context, connection, key, Parameters::LOCAL, Some(entry)).await;
     })

@@ -6,9 +6,10 @@
 use commonware_cryptography::{Signer as _, Verifier as _, ed25519};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use posync_protocol::{
-    Hash, chunk,
+    Hash,
     limits::{LEAF_BYTES, READS},
     operation::SumPath,
+    shard,
     tree::SumTree,
 };
 use std::hint::black_box;
@@ -20,7 +21,7 @@ const NAMESPACE: &[u8] = b"posync/bench";
 
 struct Read {
     index: u64,
-    chunk: Vec<u8>,
+    leaf: Vec<u8>,
     path: Vec<Hash>,
     position: SumPath,
 }
@@ -36,9 +37,9 @@ impl Fixture {
     fn new() -> Self {
         let mut shard = vec![0; SHARD_BYTES];
         blake3::Hasher::new().update(b"bench").finalize_xof().fill(&mut shard);
-        let (name, outboard) = (chunk::name(&shard), chunk::outboard(&shard));
+        let (name, outboard) = (shard::name(&shard), shard::outboard(&shard));
         let shards: Vec<(Hash, u64)> = (0..SHARDS as u64)
-            .map(|place| if place == 7 { name } else { chunk::name(&place.to_be_bytes()) })
+            .map(|place| if place == 7 { name } else { shard::name(&place.to_be_bytes()) })
             .map(|name| (name, SHARD_BYTES as u64))
             .collect();
         let tree = SumTree::new(&shards).expect("a data set holds 2^20 shards");
@@ -49,11 +50,11 @@ impl Fixture {
     fn prove(&self) -> Vec<Read> {
         let read = |number: u64| {
             let index = number * 211 % (SHARD_BYTES as u64 / LEAF_BYTES);
-            let start = (index * LEAF_BYTES / chunk::GROUP_BYTES * chunk::GROUP_BYTES) as usize;
-            let group = &self.shard[start..start + chunk::GROUP_BYTES as usize];
-            let (chunk, path) = chunk::prove_chunk(SHARD_BYTES as u64, index, group, &self.outboard)
-                .expect("the group holds the chunk");
-            Read { index, chunk, path, position: self.tree.path(7).expect("it is there") }
+            let start = (index * LEAF_BYTES / shard::GROUP_BYTES * shard::GROUP_BYTES) as usize;
+            let group = &self.shard[start..start + shard::GROUP_BYTES as usize];
+            let (leaf, path) = shard::prove_leaf(SHARD_BYTES as u64, index, group, &self.outboard)
+                .expect("the group holds the leaf");
+            Read { index, leaf, path, position: self.tree.path(7).expect("it is there") }
         };
         (1..=READS as u64).map(read).collect()
     }
@@ -62,7 +63,7 @@ impl Fixture {
         reads.iter().all(|read| {
             let place = read.position.place(&self.name, SHARD_BYTES as u64);
             place.is_some_and(|place| place.root == self.tree.root())
-                && chunk::verify_chunk(&self.name, SHARD_BYTES as u64, read.index, &read.chunk, &read.path)
+                && shard::verify_leaf(&self.name, SHARD_BYTES as u64, read.index, &read.leaf, &read.path)
         })
     }
 }
@@ -86,7 +87,7 @@ fn shard(criterion: &mut Criterion) {
     let fixture = Fixture::new();
     let mut group = criterion.benchmark_group("shard of 1 MiB");
     group.throughput(Throughput::Bytes(SHARD_BYTES as u64));
-    group.bench_function("outboard of 16 KiB groups", |b| b.iter(|| chunk::outboard(&fixture.shard)));
+    group.bench_function("outboard of 16 KiB groups", |b| b.iter(|| shard::outboard(&fixture.shard)));
     group.bench_function("limit: plain BLAKE3", |b| b.iter(|| blake3::hash(&fixture.shard)));
     group.finish();
 }

@@ -113,7 +113,7 @@ pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> 
         height: context.height,
     };
     check_offer(&agreement, body, &seen, parameters)?;
-    if provider.phi == 0 {
+    if provider.slot_weight == 0 {
         // The provider was owed nothing since it last settled: the interval starts here.
         provider.settled_round = context.round();
     }
@@ -128,7 +128,7 @@ pub(crate) fn open(working: &mut Working<'_>, signer: &Account, body: &Open) -> 
     admit(working, body, &agreement, provider, needed)?;
     working.put(Agreement::key(&body.provider, body.slot), &agreement)?;
     working.put(Usage::key(&body.provider, body.slot), &usage)?;
-    tell(working, &agreement, body.provider, body.slot, AgreementChange::Opened);
+    emit(working, &agreement, body.provider, body.slot, AgreementChange::Opened);
     Ok(())
 }
 
@@ -295,7 +295,7 @@ pub(crate) fn remove(working: &mut Working<'_>, account: &Account, slot: u32) ->
     working.delete(Agreement::key(account, slot))?;
     working.delete(Usage::key(account, slot))?;
     working.delete(DataSet::key(account, slot))?;
-    tell(working, &agreement, *account, slot, AgreementChange::Deleted);
+    emit(working, &agreement, *account, slot, AgreementChange::Deleted);
     Ok(())
 }
 
@@ -368,7 +368,7 @@ pub(crate) fn close_alone(
     }
     usage.closing_epoch = Some(closing);
     working.put(Usage::key(&account, slot), &usage)?;
-    tell(working, &agreement, account, slot, AgreementChange::Closing);
+    emit(working, &agreement, account, slot, AgreementChange::Closing);
     Ok(())
 }
 
@@ -401,7 +401,7 @@ pub(crate) fn rotate(working: &mut Working<'_>, signer: &Account, body: &RotateK
     Ok(working.put(Usage::key(&account, slot), &usage)?)
 }
 
-fn tell(
+fn emit(
     working: &mut Working<'_>,
     agreement: &Agreement,
     provider: Account,

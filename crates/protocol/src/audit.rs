@@ -1,10 +1,10 @@
-//! Draws: the beacon chooses the providers to ask, and the chunks. No party sends a challenge.
+//! Draws: the beacon chooses the providers to ask, and the leaves. No party sends a challenge.
 //!
 //! ```text
-//!   seed of the parent --+-- draw n even: x = H(seed, n) mod phi of all  -> fee tree  -> provider
+//!   seed of the parent --+-- draw n even: x = H(seed, n) mod the fee weight of all  -> fee tree  -> provider
 //!                        +-- draw n odd : the next in the turn line      -> provider
 //!   challenge (height, seed) stays in the provider's record until it is answered or expires
-//!   i0 = H(seed, provider, 0) mod W -> place, leaf -> chunk -> i1 = H(seed, provider, 0, chunk) ..
+//!   i0 = H(seed, provider, 0) mod W -> place, leaf -> its bytes -> i1 = H(seed, provider, 0, bytes) ..
 //! ```
 //!
 //! W is the weight of the agreements that live in the epoch of the draw: one range of the provider's slot
@@ -21,7 +21,7 @@
 //! 2. A draw is lost (nothing accumulates) without a seed, while no provider is paid, on a vacant index, and
 //!    when it finds that a newcomer no longer is one. It is lost on a provider with an open challenge, also a
 //!    stale one, which it closes; that provider is then not drawn again in the same block (DR-5).
-//! 3. Only a provider that has one chunk can know which chunk is read next (RD-1).
+//! 3. Only a provider that has one leaf can know which leaf is read next (RD-1).
 //! 4. The weight of a provider in the fee tree is what it is paid for, or zero while it is asleep (DR-3,
 //!    DR-6).
 
@@ -120,5 +120,5 @@ pub(crate) fn expire(
     }
 }
 
-/// The hash that stands for the chunk of a missing read.
+/// The hash that stands for the leaf of a missing read.
 pub const NO_LEAF: Hash = [0; 32];

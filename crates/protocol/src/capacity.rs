@@ -1,7 +1,7 @@
 //! Measured capacity: the rate at which a provider can send, as counted by the receivers.
 //!
 //! ```text
-//!   first round of e            the slot of e (the same for all)              slot over .. end of e + 1
+//!   first round of e            the window of e (the same for all)            window over .. end of e + 1
 //!   seed, providers fixed  -->  provider --bytes--> eight drawn peers     -->  Measure: their signed counts
 //!                                        <--count--                            --> ring of three, median
 //! ```
@@ -23,7 +23,7 @@ use crate::{
     agreement::Seen,
     audit::reduce,
     ledger::{BlockContext, Event, Touched, Working},
-    limits::{MEASURED_FRESH_EPOCHS, PROBE_PEERS, PROBE_QUORUM, PROBE_SLOT_MS, Parameters},
+    limits::{MEASURED_FRESH_EPOCHS, PROBE_PEERS, PROBE_QUORUM, PROBE_WINDOW_MS, Parameters},
     operation::{Measure, ProbeCount},
     provider::sellable,
     record::{Agreement, MEASURED, Measured, Offer, PROBE_RING, Probe, Provider, ProviderAt, Reputation},
@@ -31,9 +31,9 @@ use crate::{
 use core::ops::Range;
 
 impl Parameters {
-    /// Blocks of the slot in which all providers are measured: two seconds.
+    /// Blocks of the window in which all providers are measured: two seconds.
     pub const fn probe_blocks(&self) -> u64 {
-        let blocks = PROBE_SLOT_MS.div_ceil(if self.block_ms == 0 { 1 } else { self.block_ms });
+        let blocks = PROBE_WINDOW_MS.div_ceil(if self.block_ms == 0 { 1 } else { self.block_ms });
         if blocks < self.epoch_blocks() { blocks } else { 1 }
     }
 
@@ -53,14 +53,14 @@ impl Parameters {
 }
 
 impl Probe {
-    /// The key of the slot record of `epoch`, in a ring.
+    /// The key of the window record of `epoch`, in a ring.
     pub fn of(epoch: u64) -> Key {
         Self::key(epoch % PROBE_RING)
     }
 
-    /// Heights in which all providers are measured: a slot within the epoch after its second round, at a
+    /// Heights in which all providers are measured: a window within the epoch after its second round, at a
     /// place that the seed decides (CP-1).
-    pub fn slot(&self, parameters: &Parameters) -> Range<u64> {
+    pub fn window(&self, parameters: &Parameters) -> Range<u64> {
         let first = self.epoch.saturating_mul(parameters.epoch_blocks());
         let early = parameters.round_blocks.saturating_mul(2);
         let length = parameters.probe_blocks();
@@ -106,7 +106,7 @@ impl Measured {
     }
 }
 
-/// A provider's rate, scaled from the slot to an epoch: eight times the lower median of the bytes that its
+/// A provider's rate, scaled from the window to an epoch: eight times the lower median of the bytes that its
 /// eight peers counted. A peer that did not sign counts as zero (CP-3).
 ///
 /// Guarantees: at most eight times the fourth lowest of the eight counts, scaled; independent of the size of
@@ -203,7 +203,7 @@ pub fn offered_egress(offer: &Offer, measured: Option<&Measured>, epoch: u64) ->
     fresh.and_then(Measured::median).map_or(0, |most| offer.capacity[Class::Egress].min(most))
 }
 
-/// Names the record of the epoch's slot in the blocks that may fix it.
+/// Names the record of the epoch's window in the blocks that may fix it.
 pub(crate) fn touches_seed(context: &BlockContext, touched: &mut Touched) {
     let offset = context.height % context.parameters.epoch_blocks();
     if context.seed.is_some() && offset < context.parameters.round_blocks {
@@ -211,7 +211,7 @@ pub(crate) fn touches_seed(context: &BlockContext, touched: &mut Touched) {
     }
 }
 
-/// Fixes the slot and the peers of an epoch in its first block that carries a seed. Without such a block in
+/// Fixes the window and the peers of an epoch in its first block that carries a seed. Without such a block in
 /// the first round no provider is measured (CP-1).
 pub(crate) fn fix_seed(working: &mut Working<'_>) -> Result<(), Broken> {
     let (context, providers) = (working.context, working.system.providers);
@@ -252,7 +252,7 @@ pub(crate) fn measure(working: &mut Working<'_>, signer: &Account, body: &Measur
     let probe = probe.filter(|probe| probe.epoch == body.epoch && probe.providers >= 2);
     let probe = probe.ok_or(Code::MeasureUndrawn)?;
     let is_late = context.epoch() > body.epoch.saturating_add(1);
-    if is_late || context.height < probe.slot(parameters).end {
+    if is_late || context.height < probe.window(parameters).end {
         return Err(Code::MeasureUntimely.into());
     }
     let mut measured: Measured = working.get(Measured::key(signer))?.unwrap_or_default();
@@ -294,14 +294,14 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_lies_within_its_epoch_and_moves_with_the_seed() {
+    fn a_window_lies_within_its_epoch_and_moves_with_the_seed() {
         let (first, end) = (5 * P.epoch_blocks(), 6 * P.epoch_blocks());
         let starts: alloc::collections::BTreeSet<u64> = (0..=255)
             .map(|seed| {
-                let slot = probe(seed, 9).slot(&P);
-                assert!(slot.start >= first + 2 * P.round_blocks && slot.end <= end);
-                assert_eq!(slot.end - slot.start, 8, "two seconds of 250 ms");
-                slot.start
+                let window = probe(seed, 9).window(&P);
+                assert!(window.start >= first + 2 * P.round_blocks && window.end <= end);
+                assert_eq!(window.end - window.start, 8, "two seconds of 250 ms");
+                window.start
             })
             .collect();
         assert_eq!(starts.len() as u64, P.epoch_blocks() - 2 * P.round_blocks - 8 + 1, "every place");

@@ -1,7 +1,7 @@
 //! Versioned data sets: the shards that a provider holds under an agreement, signed by both parties.
 //!
 //! ```text
-//!   SetDataSet --+-- settled point --> current (weights move: phi, paid, weighed, trees, ending)
+//!   SetDataSet --+-- settled point --> current (weights move: slot_weight, paid, weighed, trees, ending)
 //!                +-- otherwise ------> next --storage proof / Settle at a settled point--> current
 //! ```
 //!
@@ -147,7 +147,7 @@ pub(crate) fn is_settled(working: &mut Working<'_>, account: &Account) -> Result
     if audit.challenge.is_some() {
         return Ok(false);
     }
-    if provider.phi == 0 {
+    if provider.slot_weight == 0 {
         provider.settled_round = round;
         working.put(Provider::key(account), &provider)?;
         working.put(Endings::key(account), &Endings::new(epoch))?;
@@ -195,8 +195,8 @@ pub(crate) fn take_effect(
     Ok(working.put(key, &DataSet { current: version, next: None })?)
 }
 
-/// Removes the leaves of the agreement at `slot` from every sum, as if it shrank to nothing: trees, `phi`,
-/// `paid`, `paid_base`, `weighed`, the ending record. It also drops `next`. The agreement was charged before,
+/// Removes the leaves of the agreement at `slot` from every sum, as if it shrank to nothing: trees,
+/// `slot_weight`, `paid`, `paid_base`, `weighed`, the ending record. It also drops `next`. The agreement was charged before,
 /// and no challenge is open. The caller deletes the record. Away from a settled point the provider loses the
 /// pay of the rounds since it last settled.
 pub(crate) fn clear(working: &mut Working<'_>, account: &Account, slot: u32) -> Result<(), Halt> {
@@ -221,7 +221,7 @@ fn forget_missing(working: &mut Working<'_>, account: &Account, slot: u32) -> Re
     Ok(())
 }
 
-/// Moves a slot's weight from `before` to `after` leaves in every sum that counts it: `phi`, `paid`,
+/// Moves a slot's weight from `before` to `after` leaves in every sum that counts it: `slot_weight`, `paid`,
 /// `paid_base`, `leaves`, the ending record, the slot tree and the fee tree (DS-4).
 fn weigh(
     working: &mut Working<'_>,
@@ -237,7 +237,7 @@ fn weigh(
     let agreement: Agreement = working.kept(Agreement::key(account, slot))?;
     let mut provider: Provider = working.kept(Provider::key(account))?;
     let paid = WeightStep::of_rate(agreement.prices[Class::Storage].price, before, after);
-    provider.phi = paid.of(provider.phi, "Provider.phi")?;
+    provider.slot_weight = paid.of(provider.slot_weight, "Provider.slot_weight")?;
     working.put(Provider::key(account), &provider)?;
     if after > 0 {
         let key = Endings::key(account);

@@ -9,8 +9,8 @@
 //!    (LE-5).
 //! 2. Providers: index, account and records agree; vacant indices form one list.
 //! 3. Agreements: slots, sold capacity, pool and endings equal the sums over the agreements.
-//! 4. Draw weights: `phi`, `paid`, `paid_base`, `weighed` and every Fenwick node equal the recomputed ones,
-//!    each slot at its place.
+//! 4. Draw weights: `fee_weight`, `slot_weight`, `paid`, `paid_base`, `weighed` and every Fenwick node equal
+//!    the recomputed ones, each slot at its place.
 //! 5. The books: rows add up to their epoch, pools cover payments, ratios are at most one.
 //! 6. Seats: index and account agree, the bonds add up to their sum.
 //! 7. Nodes: each has a seat or one place with its deposit.
@@ -81,7 +81,7 @@ struct Reached {
     data_sets: u64,
     endings: u64,
     slot_nodes: u64,
-    phi: u128,
+    fee_weight: u128,
     fee_nodes: BTreeMap<u32, u128>,
     /// Accounts of the providers, in the order of their indices.
     accounts: Vec<Account>,
@@ -191,7 +191,7 @@ fn walk(state: &State, system: &System) -> Result<Reached, Broken> {
         state.need::<Reputation>(Reputation::key(&account), "Reputation of a provider")?;
         reached.providers += 1;
         reached.accounts.push(account);
-        reached.phi += provider.weighed;
+        reached.fee_weight += provider.weighed;
         add(&mut reached.fee_nodes, index, PROVIDERS_MAX, provider.weighed);
         walk_slots(state, &account, &provider, &mut reached)?;
     }
@@ -224,7 +224,7 @@ struct Sums {
     sold: u64,
     leaves: u64,
     reserves: u128,
-    phi: u128,
+    slot_weight: u128,
     paid: u128,
     paid_base: u128,
     endings: BTreeMap<u64, Ending>,
@@ -279,7 +279,7 @@ fn count_agreement(
     let owed = owed(agreement, &usage, &data_set, &ending, provider);
     sums.reserves += usage.storage_reserve.saturating_sub(owed).grains();
     check_lock(agreement, &usage)?;
-    sums.phi += weight;
+    sums.slot_weight += weight;
     add(&mut sums.nodes, place(agreement.end_epoch, slot), PLACES_MAX, weight);
     let ending = sums.endings.entry(agreement.end_epoch).or_default();
     ending.agreements += 1;
@@ -316,7 +316,7 @@ fn check_provider(state: &State, account: &Account, provider: &Provider, sums: &
         equal("sold to nobody", provider.slots == 0 && *sold > 0, false)?;
     }
     at_most("storage reserves within the pool", sums.reserves, provider.pool.grains())?;
-    equal("Provider.phi", provider.phi, sums.phi)?;
+    equal("Provider.slot_weight", provider.slot_weight, sums.slot_weight)?;
     equal("Provider.leaves", provider.leaves, sums.leaves)?;
     equal("Provider.paid", provider.paid, sums.paid)?;
     equal("Provider.paid_base", provider.paid_base, sums.paid_base)?;
@@ -341,7 +341,7 @@ fn check_provider(state: &State, account: &Account, provider: &Provider, sums: &
 }
 
 fn check_reached(state: &State, system: &System, reached: &Reached) -> Result<(), Broken> {
-    equal("System.phi", system.phi, reached.phi)?;
+    equal("System.fee_weight", system.fee_weight, reached.fee_weight)?;
     equal("System.agreements", system.agreements, reached.agreements)?;
     equal("indices are taken or vacant", system.providers, reached.providers + reached.vacant)?;
     for (node, sum) in &reached.fee_nodes {

@@ -19,8 +19,8 @@ pub const PROVIDERS_MAX: u32 = 1 << 20;
 pub const SHARD_BYTES_MAX: u64 = 4 << 20;
 /// Most levels of the sum path in one data set, which limits it to 2^20 shards.
 pub const SUM_LEVELS_MAX: usize = 20;
-/// Most levels of the path from a 1 KiB chunk to the hash of a 4 MiB shard.
-pub const CHUNK_LEVELS_MAX: usize = 12;
+/// Most levels of the path from a 1 KiB leaf to the hash of a 4 MiB shard.
+pub const LEAF_LEVELS_MAX: usize = 12;
 /// Dependent reads of one challenge.
 pub const READS: usize = 4;
 /// Most missing reads that a provider's record remembers.
@@ -105,8 +105,8 @@ pub const SETTLEMENT_RING: u64 = 512;
 pub const PROBE_PEERS: usize = 8;
 /// Fewest counts for a measurement: with fewer, the lower median of eight is zero.
 pub const PROBE_QUORUM: usize = 5;
-/// Length in milliseconds of the slot in which all providers are measured at the same time.
-pub const PROBE_SLOT_MS: u64 = 2_000;
+/// Length in milliseconds of the window in which all providers are measured at the same time.
+pub const PROBE_WINDOW_MS: u64 = 2_000;
 /// Bytes of one message that a measured provider sends.
 pub const PROBE_BYTES: usize = 64 << 10;
 /// Number of epochs for which a measurement counts as egress offered to the market (CP-6).
@@ -239,7 +239,7 @@ const _: () = assert!(AUTHORITIES_MAX >= SEATS_MIN && AUTHORITIES_MAX <= SEATS_M
 const _: () = assert!(PROBE_QUORUM == PROBE_PEERS - (PROBE_PEERS - 1) / 2);
 const _: () = assert!(FREE_LANE_BYTES / OPERATION_BYTES_MAX >= 2 * DRAWS_MAX);
 const _: () = assert!(index(SEATS_MAX) * 3 < KEYS_MAX / 4);
-const _: () = assert!(SHARD_BYTES_MAX / LEAF_BYTES == 1 << CHUNK_LEVELS_MAX);
+const _: () = assert!(SHARD_BYTES_MAX / LEAF_BYTES == 1 << LEAF_LEVELS_MAX);
 const _: () = assert!(count(FRAME_BYTES_MAX) > SHARD_BYTES_MAX);
 const _: () = assert!(MEMPOOL_FREE_BYTES >= FREE_LANE_BYTES && MEMPOOL_SETTLE_BYTES < MEMPOOL_FREE_BYTES);
 const _: () = assert!(

@@ -27,7 +27,7 @@ use crate::{
     capacity, data_set,
     fenwick::slot_at,
     limits::{
-        ADDRESSES_MAX, CHUNK_LEVELS_MAX, ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATOR_BYTES, PROBE_PEERS,
+        ADDRESSES_MAX, ENDINGS_MAX, LEAF_BYTES, LEAF_LEVELS_MAX, MISSING_MAX, OPERATOR_BYTES, PROBE_PEERS,
         READS, REDEEM_VOUCHERS_MAX, REGION_BYTES_MAX, SETTLE_SLOTS_MAX, STORAGE_PROOF_VOUCHERS_MAX,
         SUM_LEVELS_MAX,
     },
@@ -252,7 +252,7 @@ encoded! {
 
 encoded! {
     #[json]
-    /// A drawn chunk with its proof up to the signed root of the data set (RD-2).
+    /// A drawn leaf with its proof up to the signed root of the data set (RD-2).
     ProvedRead {
         /// Place in the slot tree that holds the drawn index. It names the agreement's slot and, modulo
         /// the ring, its end epoch.
@@ -265,12 +265,12 @@ encoded! {
         /// Path from the shard to the data set's root.
         #[json(skip)]
         position: SumPath,
-        /// Content of the chunk, at most 1 KiB.
+        /// Content of the leaf, at most 1 KiB.
         #[json(skip)]
-        chunk: Bounded<u8, { bound(LEAF_BYTES) }>,
-        /// Sibling chaining values from the chunk to the shard's hash.
+        leaf: Bounded<u8, { bound(LEAF_BYTES) }>,
+        /// Sibling chaining values from the leaf to the shard's hash.
         #[json(skip)]
-        path: Bounded<Hash, CHUNK_LEVELS_MAX>,
+        path: Bounded<Hash, LEAF_LEVELS_MAX>,
     }
 }
 
@@ -308,10 +308,10 @@ tagged! {
     #[json]
     /// The answer to one of a challenge's four dependent reads (RD-1).
     Answer {
-        /// The chunk, with its proof.
+        /// The leaf, with its proof.
         #[json("read" = "proved")]
         0 => Proved(ProvedRead),
-        /// The provider lacks the chunk.
+        /// The provider lacks the leaf.
         #[json("read" = "missing")]
         1 => Missing(MissingRead),
         /// The agreement of the drawn slot has ended.
@@ -340,10 +340,10 @@ tagged! {
     #[json]
     /// The answer to a read that is asked again (RD-7).
     Reasked {
-        /// The chunk is back, with its proof.
+        /// The leaf is back, with its proof.
         #[json("read" = "proved")]
         0 => Proved(FoundRead),
-        /// The chunk is still missing, or its agreement has ended.
+        /// The leaf is still missing, or its agreement has ended.
         #[json("read" = "missing")]
         1 => Missing(StillMissing),
     }
@@ -351,7 +351,7 @@ tagged! {
 
 encoded! {
     #[json]
-    /// A chunk that was declared missing and has been found. Its place was proved when it was declared,
+    /// A leaf that was declared missing and has been found. Its place was proved when it was declared,
     /// so the path to the shard's name suffices (RD-7).
     FoundRead {
         /// Slot of the agreement.
@@ -360,12 +360,12 @@ encoded! {
         shard: Hash,
         /// Exact length of the shard, in bytes.
         length: u64,
-        /// Content of the chunk, at most 1 KiB.
+        /// Content of the leaf, at most 1 KiB.
         #[json(skip)]
-        chunk: Bounded<u8, { bound(LEAF_BYTES) }>,
-        /// Sibling chaining values from the chunk to the shard's hash.
+        leaf: Bounded<u8, { bound(LEAF_BYTES) }>,
+        /// Sibling chaining values from the leaf to the shard's hash.
         #[json(skip)]
-        path: Bounded<Hash, CHUNK_LEVELS_MAX>,
+        path: Bounded<Hash, LEAF_LEVELS_MAX>,
     }
 }
 

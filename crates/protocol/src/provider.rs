@@ -260,7 +260,7 @@ fn leave(
     if reputation.registered != registered {
         return Err(Code::BadShape.into());
     }
-    if provider.slots != 0 || provider.phi != 0 {
+    if provider.slots != 0 || provider.slot_weight != 0 {
         return Err(Code::HasAgreements.into());
     }
     let (epoch, parameters) = (working.context.epoch(), &working.context.parameters);

@@ -158,8 +158,9 @@ record! {
         reserve: Amount,
         /// Money drawn from the reserve for the subsidy and not yet paid out.
         carry: Amount,
-        /// Sum of the weights of all providers in the fee tree.
-        phi: u128,
+        /// Sum of the weights of all providers in the fee tree: phi of a draw by fee (DR-3).
+        #[json("phi")]
+        fee_weight: u128,
         /// Position in the turn line of the next draw in turn.
         turn: u64,
         /// Number of authorities' seats: every seat's index is below this.
@@ -206,8 +207,9 @@ record! {
         slots: u32,
         /// Leaves in force, without those of agreements whose end was crossed.
         leaves: u64,
-        /// Total of its slot tree: sum of rate x leaves, with ended slots until they are cleared.
-        phi: u128,
+        /// Total of its slot tree, phi in RD-12: sum of rate x leaves, with ended slots until they are cleared.
+        #[json("phi")]
+        slot_weight: u128,
         /// Sum of rate x leaves over live agreements.
         paid: u128,
         /// The same sum at min(price, slow price).
@@ -251,8 +253,9 @@ encoded! {
         slot: u32,
         /// Name of the shard: its plain BLAKE3 hash.
         shard: Hash,
-        /// Number of the chunk within the shard.
-        chunk: u32,
+        /// Number of the leaf within the shard.
+        #[json("chunk")]
+        leaf: u32,
         /// Number of challenges that will still ask for it.
         asks_left: u8,
     }

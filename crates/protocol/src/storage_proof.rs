@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   anchor ok -> read 0 .. 3: prefix(place) <= i < prefix(place + 1)
-//!                             shard --sum path--> root in force, chunk --path--> shard's name
+//!                             shard --sum path--> root in force, leaf --path--> shard's name
 //!             -> reads asked again -> histories -> settle the interval -> `next` -> vouchers
 //! ```
 //!
@@ -25,14 +25,14 @@ use crate::{
     agreement::{redeem, touches_redeem},
     amount::{UNIT, mul_div},
     audit::{self, Live, Reads, Timing},
-    chunk, data_set, faults, fenwick,
+    data_set, faults, fenwick,
     ledger::{BlockContext, Event, Touched, Working},
     limits::{MISSING_MAX, REASKS, RESTITUTION_BURN},
     operation::{Answer, FoundRead, MissingRead, ProvedRead, Reasked, StorageProof, SumPath},
     record::{
         Agreement, Audit, Challenge, DataSet, Missing, Provider, Reputation, RoundInfo, SlotTree, Usage,
     },
-    settlement,
+    settlement, shard,
 };
 use alloc::{collections::BTreeSet, vec::Vec};
 
@@ -88,7 +88,7 @@ pub(crate) fn apply(working: &mut Working<'_>, signer: &Account, body: &StorageP
     }
     let challenge = open_challenge(context, &audit, body)?;
     check_anchor(working, body)?;
-    let judged = judge(working, signer, &challenge, provider.phi, body)?;
+    let judged = judge(working, signer, &challenge, provider.slot_weight, body)?;
     audit.missing = ask_again(working, signer, &challenge, &audit, body)?;
     remember(&mut audit, &judged);
     let reads: Vec<bool> = judged.iter().map(|read| read.passed).collect();
@@ -159,11 +159,11 @@ fn judge(
     working: &mut Working<'_>,
     account: &Account,
     challenge: &Challenge,
-    phi: u128,
+    slot_weight: u128,
     body: &StorageProof,
 ) -> Result<Vec<Judged>, Halt> {
     let (first, last) = live(working.context, challenge.height);
-    let live = Live::new(phi, (first, last), |place| below(working, account, place))?;
+    let live = Live::new(slot_weight, (first, last), |place| below(working, account, place))?;
     let mut reads = Reads::new(challenge, account, live);
     let mut judged = Vec::new();
     for answer in body.answers.iter() {
@@ -197,23 +197,23 @@ fn judge_one(
     match answer {
         Answer::Ended(_) if has_ended => Ok(Judged { passed: false, missing: None }),
         Answer::Proved(read) if !has_ended => {
-            let chunk = chunk_of(&data_set, leaf, &read.shard, read.length, &read.position)?;
-            check_chunk(read, chunk)?;
+            let within = leaf_in_shard(&data_set, leaf, &read.shard, read.length, &read.position)?;
+            check_leaf(read, within)?;
             Ok(Judged { passed: true, missing: None })
         }
         Answer::Missing(read) if !has_ended => {
             let MissingRead { shard, length, position, .. } = read;
-            let chunk = chunk_of(&data_set, leaf, shard, *length, position)?;
-            let chunk = u32::try_from(chunk).map_err(|_| Code::ReadPath)?;
-            let missing = Missing { slot, shard: *shard, chunk, asks_left: REASKS };
+            let within = leaf_in_shard(&data_set, leaf, shard, *length, position)?;
+            let within = u32::try_from(within).map_err(|_| Code::ReadPath)?;
+            let missing = Missing { slot, shard: *shard, leaf: within, asks_left: REASKS };
             Ok(Judged { passed: false, missing: Some(missing) })
         }
         _ => Err(Code::ReadPath.into()),
     }
 }
 
-/// The chunk of the shard that is leaf `leaf` of the data set in force, if the path proves it (RD-2).
-fn chunk_of(
+/// The number within its shard of leaf `leaf` of the data set in force, if the path proves it (RD-2).
+fn leaf_in_shard(
     data_set: &DataSet,
     leaf: u64,
     shard: &crate::Hash,
@@ -224,11 +224,11 @@ fn chunk_of(
     if (place.root, place.total) != (data_set.current.root, data_set.current.leaves) {
         return Err(Code::ReadPath);
     }
-    leaf.checked_sub(place.start).filter(|chunk| *chunk < place.leaves).ok_or(Code::ReadPath)
+    leaf.checked_sub(place.start).filter(|within| *within < place.leaves).ok_or(Code::ReadPath)
 }
 
-fn check_chunk(read: &ProvedRead, chunk: u64) -> Result<(), Code> {
-    let proved = chunk::verify_chunk(&read.shard, read.length, chunk, &read.chunk, &read.path);
+fn check_leaf(read: &ProvedRead, within: u64) -> Result<(), Code> {
+    let proved = shard::verify_leaf(&read.shard, read.length, within, &read.leaf, &read.path);
     if proved { Ok(()) } else { Err(Code::ReadLeaf) }
 }
 
@@ -281,8 +281,8 @@ fn check_found(missing: &Missing, read: &FoundRead) -> Result<(), Code> {
     if (read.slot, read.shard) != (missing.slot, missing.shard) {
         return Err(Code::ReaskedWrong);
     }
-    let FoundRead { shard, length, chunk, path, .. } = read;
-    let proved = chunk::verify_chunk(shard, *length, u64::from(missing.chunk), chunk, path);
+    let FoundRead { shard, length, leaf, path, .. } = read;
+    let proved = shard::verify_leaf(shard, *length, u64::from(missing.leaf), leaf, path);
     if proved { Ok(()) } else { Err(Code::ReadLeaf) }
 }
 
@@ -324,7 +324,7 @@ fn remember(audit: &mut Audit, judged: &[Judged]) {
     let mut kept = core::mem::take(&mut audit.missing).into_inner();
     for missing in judged.iter().filter_map(|read| read.missing) {
         let known = |other: &Missing| {
-            (other.slot, other.shard, other.chunk) == (missing.slot, missing.shard, missing.chunk)
+            (other.slot, other.shard, other.leaf) == (missing.slot, missing.shard, missing.leaf)
         };
         if kept.len() < MISSING_MAX && !kept.iter().any(known) {
             kept.push(missing);

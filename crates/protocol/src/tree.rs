@@ -1,7 +1,7 @@
 //! The Merkle-sum tree of a data set: it proves to the signed root which shard holds a leaf number.
 //!
 //! A data set of any size takes 32 bytes on the ledger. A draw names a leaf number; the sums on the path fix
-//! its shard and chunk, so the two sides cannot disagree about places.
+//! its shard and leaf, so the two sides cannot disagree about places.
 //!
 //! ```text
 //!   node = H(0x01, h_left, n_left, h_right, n_right)          sums are leaves (1 KiB chunks)
@@ -17,9 +17,10 @@
 
 use crate::number::index;
 use crate::{
-    Bounded, Hash, chunk,
+    Bounded, Hash,
     limits::{SHARD_BYTES_MAX, SUM_LEVELS_MAX},
     operation::SumPath,
+    shard,
 };
 use alloc::vec::Vec;
 
@@ -35,7 +36,7 @@ type Node = (Hash, u64);
 fn leaf(shard: &Hash, length: u64) -> Node {
     let mut hasher = blake3::Hasher::new();
     hasher.update(TAG).update(&[0]).update(shard).update(&length.to_be_bytes());
-    (*hasher.finalize().as_bytes(), chunk::chunks(length))
+    (*hasher.finalize().as_bytes(), shard::leaves(length))
 }
 
 fn parent(left: &Node, right: &Node) -> Option<Node> {
@@ -79,15 +80,15 @@ impl SumPath {
     }
 }
 
-/// A chunk of a shard, with the shard's path to the root.
+/// A leaf of a shard, with the shard's path to the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardRead {
     /// Name of the shard: its BLAKE3 hash.
     pub shard: Hash,
     /// Length of the shard in bytes.
     pub length: u64,
-    /// Number of the chunk within the shard.
-    pub chunk: u64,
+    /// Number of the leaf within the shard.
+    pub leaf: u64,
     /// Path from the shard to the root.
     pub position: SumPath,
 }
@@ -208,7 +209,7 @@ impl SumTree {
         Some(SumPath { lefts, siblings: Bounded::new(siblings)? })
     }
 
-    /// The position of the shard that holds leaf `number`, and the chunk within that shard.
+    /// The position of the shard that holds leaf `number`, and the number of that leaf within the shard.
     pub fn find(&self, number: u64) -> Option<(usize, u64)> {
         (number < self.leaves()).then_some(())?;
         let (mut at, mut rest) = (0, number);
@@ -240,11 +241,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn shard(number: u64) -> (Hash, u64) {
-        (chunk::name(&number.to_be_bytes()), number * 977 % 5000)
+        (shard::name(&number.to_be_bytes()), number * 977 % 5000)
     }
 
     fn shards() -> impl Strategy<Value = Vec<(Hash, u64)>> {
-        prop::collection::vec((any::<u64>().prop_map(|n| chunk::name(&n.to_be_bytes())), 0u64..9000), 0..40)
+        prop::collection::vec((any::<u64>().prop_map(|n| shard::name(&n.to_be_bytes())), 0u64..9000), 0..40)
     }
 
     #[test]
@@ -279,7 +280,7 @@ mod tests {
             for (position, (shard, length)) in shards.iter().enumerate() {
                 let path = tree.path(position).unwrap();
                 let place = path.place(shard, *length).unwrap();
-                let leaves = chunk::chunks(*length);
+                let leaves = shard::leaves(*length);
                 prop_assert_eq!(place, ShardPlace { start: number, leaves, total: tree.leaves(), root: tree.root() });
                 prop_assert_eq!(tree.find(number), Some((position, 0)));
                 prop_assert_eq!(tree.find(number + leaves - 1), Some((position, leaves - 1)));

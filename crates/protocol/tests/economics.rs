@@ -120,10 +120,10 @@ proptest! {
 
     #[test]
     fn classes_share_a_whole_pool(pool in 0..1u128 << 80, rows in prop::collection::vec((0..1u128 << 80, 0..=ONE), 1..4)) {
-        let (fees, phi): (Vec<u128>, Vec<u64>) = rows.into_iter().unzip();
-        let (parts, prior) = pool::class_split(pool, &fees, &phi, ONE / 5);
+        let (fees, prior_shares): (Vec<u128>, Vec<u64>) = rows.into_iter().unzip();
+        let (parts, prior) = pool::class_split(pool, &fees, &prior_shares, ONE / 5);
         prop_assert_eq!(prior, if pool == 0 { 1 } else { pool * 10 });
-        let weighs = fees.iter().any(|fee| *fee > 0) || phi.iter().any(|phi| *phi > 0);
+        let weighs = fees.iter().any(|fee| *fee > 0) || prior_shares.iter().any(|share| *share > 0);
         prop_assert_eq!(parts.iter().sum::<u128>(), if weighs { pool } else { 0 });
     }
 

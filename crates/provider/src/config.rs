@@ -1,9 +1,9 @@
 //! Configuration of a provider, given at its start.
 
 use crate::{
+    alerts::Reporter,
     left::Left,
     packs::{PACK_BYTES_MIN, StoreConfig, Volume},
-    report::Reporter,
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use posync_client::{connection::Endpoint, directory_lock::hold_member, light::NetworkKey};

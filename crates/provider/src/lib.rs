@@ -18,6 +18,8 @@
 //! 2. Everything else follows from the ledger's proven records, so a restart resumes at any point.
 //! 3. A failed disk ends the process ([`run`]); a damaged shard is reported, never served.
 
+pub mod alerts;
+mod condition;
 pub mod config;
 pub mod credit;
 pub mod data_sets;
@@ -34,13 +36,11 @@ pub mod probe;
 pub mod prover;
 pub mod reconciler;
 pub mod redeem;
-pub mod report;
 mod run;
 pub mod scrub;
 pub mod serve;
 pub mod spending;
 pub mod terms;
-mod trouble;
 pub mod uptime;
 pub mod view;
 pub mod vouchers;

@@ -1,9 +1,9 @@
 //! The ledger as a provider sees it: over a light connection to the network's nodes.
 
 use crate::{
+    condition::Condition,
     ledger::{Ledger, LedgerError, Proven},
     reconciler::EMPTY_BLOCKS,
-    trouble::Trouble,
     view::View,
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
@@ -78,9 +78,9 @@ impl Node {
         key: PrivateKey,
         view: View,
     ) -> Self {
-        let (tell, height) = watch::channel(0);
+        let (heights, height) = watch::channel(0);
         let (followed, parameters) = (connection.clone(), view.parameters);
-        context.spawn(move |context| async move { follow(&context, &followed, &view, &tell).await });
+        context.spawn(move |context| async move { follow(&context, &followed, &view, &heights).await });
         let submitter = Submitter::new(connection.clone(), key.clone(), parameters);
         let (turn, signed) = (Arc::default(), Arc::default());
         Self { connection, submitter, key, parameters, height, turn, signed }
@@ -89,17 +89,17 @@ impl Node {
 
 /// Publishes the newest height; a gap in the nodes' blocks is skipped. While nothing is due, the headers of
 /// several blocks are read together: one certificate proves them all.
-async fn follow<E: Clock>(context: &E, connection: &Connection, view: &View, tell: &watch::Sender<u64>) {
+async fn follow<E: Clock>(context: &E, connection: &Connection, view: &View, heights: &watch::Sender<u64>) {
     let block = Duration::from_millis(view.parameters.block_ms);
     // The last of these blocks may be a little late.
     let pause = block * u32::try_from(EMPTY_BLOCKS).unwrap_or(1) + block / 4;
-    let (mut chain, mut trouble) = (connection.follow(0), Trouble::new("the ledger cannot be followed"));
+    let (mut chain, mut condition) = (connection.follow(0), Condition::new("the ledger cannot be followed"));
     loop {
         match chain.next_run().await {
             Ok(run) => {
-                trouble.ended();
+                condition.ended();
                 if let Some(newest) = run.headers.last() {
-                    tell.send_replace(newest.height);
+                    heights.send_replace(newest.height);
                 }
                 if view.is_calm(EMPTY_BLOCKS + 2) {
                     context.sleep(pause).await;
@@ -109,7 +109,7 @@ async fn follow<E: Clock>(context: &E, connection: &Connection, view: &View, tel
                 if matches!(error, Error::Unavailable(Unavailable::Pruned)) {
                     chain = connection.follow(0);
                 }
-                trouble.holds(&error);
+                condition.holds(&error);
                 context.sleep(PAUSE).await;
             }
         }

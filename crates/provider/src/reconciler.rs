@@ -14,33 +14,32 @@
 //! Every decision follows from the ledger's records and this provider's own durable state, so it
 //! resumes correctly after a restart at any point.
 
-mod beside;
 mod ends;
-mod find;
-mod finds;
-mod gone;
+mod found;
+mod give_up;
 mod leave;
-mod loose;
 mod read;
+mod search;
+mod sending;
 mod submit;
+mod unsigned;
 
 pub use ends::Ends;
-pub use finds::Finds;
+pub use found::Finds;
 pub use read::answer_questions;
 
 use crate::{
+    alerts::{Disk, Reporter},
+    condition::Condition,
     ledger::{Ledger, LedgerError, decode},
     left::Left,
     packs::StoreError,
     prover::{Case, NoStorageProof, Reader},
     redeem,
-    report::{Disk, Reporter},
     serve::Handler,
     terms::Terms,
-    trouble::Trouble,
     vouchers::State,
 };
-use beside::{Beside, Told};
 use commonware_runtime::{Blob, Spawner};
 use commonware_storage::Context;
 use leave::Leaver;
@@ -55,6 +54,7 @@ use posync_protocol::{
     reputation::check_grows,
 };
 use read::{read_slots, slot_keys, terms_of};
+use sending::{FailedSends, Sending};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -117,10 +117,10 @@ pub struct Reconciler<E: Spawner + Context, B, L> {
     registration: RegisterProvider,
     patience: Patience,
     report: Reporter,
-    trouble: Trouble,
+    condition: Condition,
     /// The condition that a challenge cannot be answered.
-    unanswered: Trouble,
-    told: Told,
+    unanswered: Condition,
+    failed_sends: FailedSends,
     /// The newest height at which the provider's own records were proved.
     own_at: u64,
     is_registered: bool,
@@ -142,12 +142,12 @@ pub struct Reconciler<E: Spawner + Context, B, L> {
     announced: Option<Endpoint>,
     /// The epoch in which the capacity or the address was declared last.
     declared: Option<u64>,
-    declaring: Beside,
-    freeing: Beside,
-    redeeming: Beside,
+    declaring: Sending,
+    freeing: Sending,
+    redeeming: Sending,
     claim_submitter: submit::ClaimSubmitter,
-    finder: find::Finder<E>,
-    ender: gone::Ender<E>,
+    finder: search::Finder<E>,
+    ender: give_up::Ender<E>,
     costs: Costs,
     leaver: Leaver,
 }
@@ -201,9 +201,9 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             registration,
             patience,
             report,
-            trouble: Trouble::new("the ledger did not take what is due"),
-            unanswered: Trouble::new("a challenge cannot be answered"),
-            told: Told::default(),
+            condition: Condition::new("the ledger did not take what is due"),
+            unanswered: Condition::new("a challenge cannot be answered"),
+            failed_sends: FailedSends::default(),
             own_at: 0,
             is_registered: false,
             is_unasked: false,
@@ -216,12 +216,12 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             freed_at: None,
             announced: None,
             declared: None,
-            declaring: Beside::new(),
-            freeing: Beside::new(),
-            redeeming: Beside::new(),
+            declaring: Sending::new(),
+            freeing: Sending::new(),
+            redeeming: Sending::new(),
             claim_submitter: submit::ClaimSubmitter::new(),
-            finder: find::Finder::new(finds),
-            ender: gone::Ender::new(ends, patience.grace_blocks.max(1)),
+            finder: search::Finder::new(finds),
+            ender: give_up::Ender::new(ends, patience.grace_blocks.max(1)),
             costs: Costs { index: 0, base_fee: 0, pay: 0 },
             leaver: Leaver::new(left),
         }
@@ -253,17 +253,17 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
                 Err(error) => Err(error.into()),
             };
             match step {
-                Ok(()) => drop(self.trouble.ended()),
+                Ok(()) => drop(self.condition.ended()),
                 // An earlier copy of the answer was still in flight.
                 Err(ReconcilerError::Ledger(LedgerError::Refused(Code::NotDrawn))) => {
                     tracing::debug!(height, "the challenge is answered already");
                 }
                 Err(ReconcilerError::Ledger(error)) => {
-                    self.trouble.holds(&error);
+                    self.condition.holds(&error);
                     self.context.sleep(Duration::from_millis(250)).await;
                 }
                 Err(full) if full.is_full() => {
-                    self.trouble.holds(&full);
+                    self.condition.holds(&full);
                     self.context.sleep(Duration::from_millis(250)).await;
                 }
                 Err(fatal) => return Err(fatal),

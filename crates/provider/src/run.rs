@@ -117,7 +117,7 @@ where
     let mut scrub_task =
         context.child("scrub").spawn(move |_| async move { scrub::run(&handler, every, rate).await });
     tracing::info!(%account, address = %listening.address, "the provider is up");
-    tell_when_ready(&context, seen.heights());
+    log_when_ready(&context, seen.heights());
     started(listening.address);
     let mut stopped = context.stopped();
     let ended = select! {
@@ -154,7 +154,7 @@ fn open<E: Spawner + Clock, B: commonware_runtime::Blob>(
 }
 
 /// Logs the first certified height: from then on the provider knows what it owes.
-fn tell_when_ready<E: Spawner>(context: &E, mut heights: watch::Receiver<u64>) {
+fn log_when_ready<E: Spawner>(context: &E, mut heights: watch::Receiver<u64>) {
     context.child("ready").spawn(move |_| async move {
         if let Ok(height) = heights.wait_for(|height| *height > 0).await {
             tracing::info!(height = *height, "ready: the provider follows the chain");

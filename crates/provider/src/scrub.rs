@@ -33,16 +33,16 @@ pub async fn run<E: Clock, B: Blob>(
     every: Duration,
     least_rate: u64,
 ) -> Result<(), Unreadable> {
-    let mut told = 0;
+    let mut logged = 0;
     loop {
         handler.parts().clock.sleep(every).await;
         let bad = pass(handler, least_rate).await?;
-        if bad > told {
+        if bad > logged {
             tracing::warn!(bad, "the scrub found shards that are damaged or missing; they are in the status");
-        } else if bad == 0 && told > 0 {
+        } else if bad == 0 && logged > 0 {
             tracing::info!("over: the scrub finds every shard whole");
         }
-        told = bad;
+        logged = bad;
     }
 }
 

@@ -8,7 +8,7 @@
 //!
 //! Every record in it was proved against a certified header; no unproven claim is kept.
 
-use crate::{probe::Slot, spending::Spending, terms::Terms};
+use crate::{probe::Window, spending::Spending, terms::Terms};
 use commonware_utils::{
     channel::{mpsc, oneshot},
     sync::Mutex,
@@ -58,7 +58,7 @@ pub struct View {
     pub parameters: Parameters,
     known: Arc<Mutex<BTreeMap<u32, Terms>>>,
     spend: Arc<Mutex<Spending>>,
-    slot: Arc<Mutex<Option<Slot>>>,
+    window: Arc<Mutex<Option<Window>>>,
     height: Arc<watch::Sender<u64>>,
     growth: Arc<Mutex<Result<(), Code>>>,
     unasked: Arc<AtomicBool>,
@@ -71,9 +71,9 @@ impl View {
         let (ask, questions) = mpsc::channel(QUESTIONS_MAX);
         let (height, _) = watch::channel(0);
         let height = Arc::new(height);
-        let (known, spend, slot) = (Arc::default(), Arc::default(), Arc::default());
+        let (known, spend, window) = (Arc::default(), Arc::default(), Arc::default());
         let (growth, unasked) = (Arc::new(Mutex::new(Ok(()))), Arc::default());
-        (Self { account, chain, parameters, known, spend, slot, height, growth, unasked, ask }, questions)
+        (Self { account, chain, parameters, known, spend, window, height, growth, unasked, ask }, questions)
     }
 
     /// The newest certified height.
@@ -139,14 +139,14 @@ impl View {
         }
     }
 
-    /// Notes the slot in which the egress of all providers is measured.
-    pub fn set_slot(&self, slot: Slot) {
-        *self.slot.lock() = Some(slot);
+    /// Notes the window in which the egress of all providers is measured.
+    pub fn set_window(&self, window: Window) {
+        *self.window.lock() = Some(window);
     }
 
-    /// The measuring slot that was noted last.
-    pub fn slot(&self) -> Option<Slot> {
-        self.slot.lock().clone()
+    /// The measuring window that was noted last.
+    pub fn window(&self) -> Option<Window> {
+        self.window.lock().clone()
     }
 
     /// Notes whether this provider stores nothing and the ledger asks nothing of it.
@@ -155,11 +155,12 @@ impl View {
     }
 
     /// True if nothing is due at any of the next `blocks` heights, so that they may be read together: nothing is
-    /// stored and asked here, and no measuring slot is near.
+    /// stored and asked here, and no measuring window is near.
     pub fn is_calm(&self, blocks: u64) -> bool {
         let height = self.height();
-        let is_near = |slot: &Slot| height.saturating_add(blocks) >= slot.begins() && height <= slot.ends();
-        self.unasked.load(Ordering::Relaxed) && !self.slot.lock().as_ref().is_some_and(is_near)
+        let is_near =
+            |window: &Window| height.saturating_add(blocks) >= window.begins() && height <= window.ends();
+        self.unasked.load(Ordering::Relaxed) && !self.window.lock().as_ref().is_some_and(is_near)
     }
 
     /// A consumer's weight when not all requests can be served: its recent spending here.

@@ -20,10 +20,10 @@ use posync_protocol::{
     agreement::{credit_window, trust},
     amount::ONE,
     block::with_chain,
-    chunk,
     limits::{Parameters, SLICE_BYTES},
     operation::{DATA_SET_NAMESPACE, DataSetClaim, Open, SetDataSet, Voucher, sign},
     record::{Agreement, Audit, DataSet, Endpoint as EndpointRecord, Provider, Usage},
+    shard,
     tree::SumTree,
     wire::provider::{Answer, Ask, Get, Put, Sign},
 };
@@ -94,7 +94,7 @@ fn start(world: &World, port: u16) -> Handle<()> {
         scrub_rate: SCRUB_RATE,
         loose: LOOSE,
         grace: GRACE_LOCAL,
-        report: posync_provider::report::Reporter::default(),
+        report: posync_provider::alerts::Reporter::default(),
         left: posync_provider::left::Left::default(),
     };
     let network = world.context.child("network");
@@ -150,7 +150,7 @@ impl Consumer {
     async fn store(&self, client: &Client<rpc::Provider>, id: AgreementId, shards: &[Vec<u8>]) {
         let mut adds = vec![];
         for data in shards {
-            let name = chunk::name(data);
+            let name = shard::name(data);
             let ask = Put { agreement: id, shard: name, data: Bounded::new(data.clone()).expect("fits") };
             assert_eq!(client.call(Ask::Put(ask)).await.expect("answered"), Answer::Stored(name));
             adds.push((name, data.len() as u64));
@@ -195,7 +195,7 @@ impl Consumer {
             let answer = call.recv().await.expect("more");
             let Answer::Slice(slice) = answer else { panic!("{answer:?}") };
             let proved =
-                chunk::verify_slice(&shard, slice.shard_bytes, slice.offset, &slice.data, &slice.path);
+                shard::verify_slice(&shard, slice.shard_bytes, slice.offset, &slice.data, &slice.path);
             assert!(proved && slice.offset == read.len() as u64);
             read.extend_from_slice(&slice.data);
             *paid += slice.data.len() as u64;
@@ -293,7 +293,7 @@ fn it_registers_keeps_proves_sells_and_survives_being_killed() {
         consumer.store(&client, id, &shards).await;
         consumer.wait_for_reads(&context, 12).await;
         let mut paid = 0;
-        assert_eq!(consumer.get(&client, id, chunk::name(&shards[0]), &mut paid).await, shards[0]);
+        assert_eq!(consumer.get(&client, id, shard::name(&shards[0]), &mut paid).await, shards[0]);
         let used = Usage::key(&account(PROVIDER), 0);
         while consumer.read::<Usage>(used).await.is_some_and(|used| used.redeemed.egress < paid) {
             context.sleep(Duration::from_millis(100)).await;
@@ -305,7 +305,7 @@ fn it_registers_keeps_proves_sells_and_survives_being_killed() {
             running = start(&world, 4_000 + start_number);
             let client = dial(&world, CONSUMER, 4_000 + start_number).await;
             for shard in &shards {
-                assert_eq!(&consumer.get(&client, id, chunk::name(shard), &mut paid).await, shard);
+                assert_eq!(&consumer.get(&client, id, shard::name(shard), &mut paid).await, shard);
             }
             consumer.wait_for_reads(&context, 8).await;
         }
@@ -354,7 +354,7 @@ fn who_takes_a_window_and_leaves_is_disputed_once_and_who_pays_never() {
         let client = dial(&world, CONSUMER, 4_001).await;
         let (shard, small) = (data(1, 4 << 20), data(2, 1 << 20));
         consumer.store(&client, honest, &[shard.clone(), small.clone()]).await;
-        let (name, small) = (chunk::name(&shard), chunk::name(&small));
+        let (name, small) = (shard::name(&shard), shard::name(&small));
         let (mut paid, mut paid_by_cheat) = (0, 0);
         for _ in 0..2 {
             consumer.get(&client, honest, name, &mut paid).await;

@@ -93,7 +93,7 @@ pub fn campaign(
     jobs: usize,
     kinds: &[Kind],
     again: u64,
-    tell: impl Fn(&Seed) + Sync,
+    report: impl Fn(&Seed) + Sync,
 ) -> Totals {
     let (left, totals) = (Mutex::new(seeds), Mutex::new(Totals::default()));
     std::thread::scope(|scope| {
@@ -103,7 +103,7 @@ pub fn campaign(
                     let next = left.lock().next();
                     let Some(seed) = next else { return };
                     let seed = judge(seed, kinds, seed % again == 0);
-                    tell(&seed);
+                    report(&seed);
                     totals.lock().add(seed);
                 }
             });

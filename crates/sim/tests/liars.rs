@@ -78,7 +78,7 @@ fn a_forged_storage_proof_is_refused_and_says_why() {
     };
     let table = [
         ("the truth", truth.clone(), Code::Done),
-        ("another chunk's bytes", proved(0, |read| read.chunk = flip(&read.chunk)), Code::ReadLeaf),
+        ("another leaf's bytes", proved(0, |read| read.leaf = flip(&read.leaf)), Code::ReadLeaf),
         ("a forged way to the shard", proved(0, |read| read.path = flip_hash(&read.path)), Code::ReadLeaf),
         ("a shard of no data set", proved(0, |read| read.shard[0] ^= 1), Code::ReadPath),
         ("another length", proved(0, |read| read.length += 1), Code::ReadPath),

@@ -173,7 +173,7 @@ fn what_ends_is_charged_freed_and_leaves_no_money_behind() {
     }
     let system = market.ledger.system();
     let left = [system.voucher_reserves, system.storage_pools, system.deposits];
-    assert_eq!((system.agreements, system.phi, left), (0, 0, [Amount::ZERO; 3]));
+    assert_eq!((system.agreements, system.fee_weight, left), (0, 0, [Amount::ZERO; 3]));
     for member in 0..4 {
         assert!(market.pay(member) > Amount::ZERO);
     }

@@ -72,18 +72,18 @@ impl Devnet {
             let ready = async {
                 let (height, late) = ready::soon(&context, &running).await;
                 if let Some(late) = late {
-                    tell(&format!(
+                    print(&format!(
                         "not everything is ready: {late}; the network goes on, and what is late may come"
                     ));
                 }
                 if let Err(failure) = announce(&running.borrow(), height, output) {
-                    tell(&failure.in_one_line());
+                    print(&failure.in_one_line());
                 }
                 std::future::pending::<()>().await;
             };
             let supervised = async {
                 loop {
-                    running.borrow_mut().look().iter().for_each(|line| tell(line));
+                    running.borrow_mut().look().iter().for_each(|line| print(line));
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
             };
@@ -100,7 +100,7 @@ impl Devnet {
 }
 
 /// Prints a message on standard error; a closed one does not stop the network.
-fn tell(line: &str) {
+fn print(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 

@@ -37,7 +37,7 @@ enum What {
     /// Explain a provider's pay for an epoch
     Reward {
         /// The provider: `sync1...`, a member's name such as provider-3, or its operator
-        node: String,
+        provider: String,
         /// The epoch; its books must be closed
         epoch: u64,
     },
@@ -47,8 +47,8 @@ impl Explain {
     /// Prints the computation; fails if a line differs from the ledger's record.
     pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
         let net = Net::open(access)?;
-        let What::Reward { node, epoch } = self.what;
-        let account = net.resolve(&node)?;
+        let What::Reward { provider, epoch } = self.what;
+        let account = net.resolve(&provider)?;
         session::run(async |context| {
             let ledger = Ledger::open(&context, &net).await?;
             let reward = explain(&ledger, &account, epoch).await?;

@@ -39,7 +39,7 @@ use posync_protocol::{
     provider::bond_needed,
     record::{AccountState, Endpoint, Market, Offer, Provider, System},
 };
-use posync_provider::report::Reporter;
+use posync_provider::alerts::Reporter;
 use serde_json::{Value, json};
 use std::{
     path::{Path, PathBuf},

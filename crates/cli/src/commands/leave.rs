@@ -345,5 +345,5 @@ const fn may_close(held: &Held, seen: &Seen, parameters: &Parameters) -> bool {
 fn may_exit(seen: &Seen, parameters: &Parameters) -> bool {
     let Seen { provider, epoch, .. } = seen;
     let is_due = provider.leaves_at != 0 && *epoch >= bond_epoch(provider, parameters);
-    is_due && provider.slots == 0 && provider.phi == 0
+    is_due && provider.slots == 0 && provider.slot_weight == 0
 }

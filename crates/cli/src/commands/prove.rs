@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Prove {
     #[command(subcommand)]
-    record: Record,
+    record: RecordName,
     /// Where to write the proof
     #[arg(long, global = true, default_value = "proof.sync", value_name = "FILE")]
     out: PathBuf,
@@ -30,7 +30,7 @@ pub(crate) struct Prove {
 
 /// The record to prove. An account is `sync1...` or the name of a member, such as provider-3.
 #[derive(Debug, clap::Subcommand)]
-enum Record {
+enum RecordName {
     /// Nonce and balance of an account
     Account {
         /// The account: sync1..., or the name of a member such as provider-3
@@ -39,31 +39,31 @@ enum Record {
     /// A provider's offer, bond and totals
     Provider {
         /// The provider: sync1..., or the name of a member such as provider-3
-        account: String,
+        provider: String,
     },
     /// A provider's history of challenges
     Audit {
         /// The provider: sync1..., or the name of a member such as provider-3
-        account: String,
+        provider: String,
     },
     /// A provider's pay for an epoch whose books are closed, and its scores then; any past epoch
     Payout {
         /// The provider: sync1..., or the name of a member such as provider-3
-        account: String,
+        provider: String,
         /// Epoch of the pay
         epoch: u64,
     },
     /// A provider's pay so far in one of the last 512 epochs
     Settlement {
         /// The provider: sync1..., or the name of a member such as provider-3
-        account: String,
+        provider: String,
         /// Epoch of the pay
         epoch: u64,
     },
     /// A provider's scores and warnings
     Reputation {
         /// The provider: sync1..., or the name of a member such as provider-3
-        account: String,
+        provider: String,
     },
     /// An authority's seat: its bond, its pay, and whether it is jailed
     Seat {
@@ -83,7 +83,7 @@ enum Record {
     /// The terms of an agreement
     Agreement {
         /// The provider: sync1..., or the name of a member such as provider-3
-        account: String,
+        provider: String,
         /// The agreement's slot at the provider, as `posync agreements` lists it
         slot: u32,
     },
@@ -99,8 +99,8 @@ impl Prove {
         session::run(async |context| {
             let ledger = Ledger::open(&context, &net).await?;
             let bytes = match &self.record {
-                Record::Payout { account, epoch } => {
-                    let account = net.resolve(account)?;
+                RecordName::Payout { provider, epoch } => {
+                    let account = net.resolve(provider)?;
                     export_payout(&ledger, &net, &account, *epoch, &self.out).await?
                 }
                 _ => export(&ledger, &subject, &self.out).await?,
@@ -116,20 +116,20 @@ impl Prove {
     }
 }
 
-impl Record {
+impl RecordName {
     fn subject(&self, net: &Net) -> Outcome<Subject> {
         Ok(match self {
             Self::Account { account } => Subject::of_account::<AccountState>(&net.resolve(account)?),
-            Self::Provider { account } => Subject::of_account::<Provider>(&net.resolve(account)?),
-            Self::Audit { account } => Subject::of_account::<Audit>(&net.resolve(account)?),
-            Self::Settlement { account, epoch } => records::settlement(&net.resolve(account)?, *epoch),
-            Self::Reputation { account } => Subject::of_account::<Reputation>(&net.resolve(account)?),
+            Self::Provider { provider } => Subject::of_account::<Provider>(&net.resolve(provider)?),
+            Self::Audit { provider } => Subject::of_account::<Audit>(&net.resolve(provider)?),
+            Self::Settlement { provider, epoch } => records::settlement(&net.resolve(provider)?, *epoch),
+            Self::Reputation { provider } => Subject::of_account::<Reputation>(&net.resolve(provider)?),
             Self::Seat { account } => Subject::of_account::<Seat>(&net.resolve(account)?),
             Self::Node { account } => Subject::of_account::<Node>(&net.resolve(account)?),
             Self::Payout { epoch, .. } | Self::Books { epoch } => {
                 Subject::new::<Books>(&[&epoch.to_be_bytes()]).expect("8 bytes fit")
             }
-            Self::Agreement { account, slot } => Subject::agreement(&net.resolve(account)?, *slot),
+            Self::Agreement { provider, slot } => Subject::agreement(&net.resolve(provider)?, *slot),
             Self::System => Subject::new::<System>(&[]).expect("an empty id fits"),
         })
     }

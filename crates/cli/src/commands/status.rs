@@ -4,9 +4,9 @@ use crate::{
     failure::Outcome,
     gateway::Gateway,
     ledger::{Ledger, accounted},
+    liveness::Liveness,
     net::{Access, Net},
     output::{Output, table},
-    pulse::Pulse,
     session,
 };
 use posync_protocol::record::{Seat, System};
@@ -23,7 +23,7 @@ impl Status {
         let net = Net::open(access)?;
         session::run(async |context| {
             let ledger = Ledger::open(&context, &net).await?;
-            let pulse = Pulse::take(&ledger, &net).await;
+            let liveness = Liveness::take(&ledger, &net).await;
             let system: System = ledger.read(System::key()).await?.unwrap_or_default();
             let gateway = match Gateway::connect(&context, &net).await {
                 // The gateway may serve other accounts only; the network's state is public all the same.
@@ -32,7 +32,7 @@ impl Status {
             };
             let seats = read_seats(&ledger, &net).await?;
             let parameters = ledger.parameters();
-            let height = pulse.height;
+            let height = liveness.height;
             let alive = |pid| pid > 0 && Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_ok());
             let members: Vec<Value> = net
                 .members
@@ -43,11 +43,11 @@ impl Status {
                 })
                 .collect();
             let value = json!({ "network_key": net.network_key(), "chain": net.chain(), "height": height,
-                "round": parameters.round(height), "epoch": parameters.epoch(height), "consensus": pulse.to_json(),
+                "round": parameters.round(height), "epoch": parameters.epoch(height), "consensus": liveness.to_json(),
                 "system": system, "accounted": accounted(&system),
                 "gateway": gateway, "seats": seats.iter().map(seat_json).collect::<Vec<_>>(), "members": members });
             output.answer(&value, || {
-                format!("network   {}\n{}", pulse.to_text(), to_text(&value, &system, &seats))
+                format!("network   {}\n{}", liveness.to_text(), to_text(&value, &system, &seats))
             })
         })
     }

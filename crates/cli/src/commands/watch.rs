@@ -25,7 +25,7 @@ use std::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Watch {
     /// Providers to watch: sync1... or names as in `posync status` (all if none is named)
-    nodes: Vec<String>,
+    providers: Vec<String>,
     /// Also post each alert as JSON to this address
     #[arg(long, value_name = "URL")]
     alert_url: Option<String>,
@@ -42,7 +42,7 @@ impl Watch {
         session::run(async |context| {
             let ledger = Ledger::open(&context, &net).await?;
             let accounts = self.accounts(&net, &ledger).await?;
-            let mut watches: BTreeMap<Account, posync_alert::Watch> = BTreeMap::new();
+            let mut watches: BTreeMap<Account, posync_alert::RaisedAlerts> = BTreeMap::new();
             let mut blocks = ledger.follow();
             loop {
                 let header = blocks.next().await.map_err(crate::ledger::failed)?;
@@ -54,7 +54,7 @@ impl Watch {
                     for (state, alert) in watches.entry(*account).or_default().step(now) {
                         let signal = Signal::new(account.to_string(), Some(height), state, alert);
                         output.answer(&signal, || line(&signal))?;
-                        alerts.tell(signal);
+                        alerts.send(signal);
                     }
                 }
             }
@@ -62,7 +62,7 @@ impl Watch {
     }
 
     async fn accounts(&self, net: &Net, ledger: &Ledger) -> Outcome<Vec<Account>> {
-        if self.nodes.is_empty() {
+        if self.providers.is_empty() {
             // The providers of a devnet are known before they are registered.
             let members: Vec<Account> = net
                 .members(Role::Provider)
@@ -70,7 +70,7 @@ impl Watch {
                 .collect::<Outcome<_>>()?;
             return if members.is_empty() { ledger.providers().await } else { Ok(members) };
         }
-        self.nodes.iter().map(|node| net.resolve(node)).collect()
+        self.providers.iter().map(|provider| net.resolve(provider)).collect()
     }
 }
 

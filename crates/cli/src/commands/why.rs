@@ -28,17 +28,17 @@ use std::collections::BTreeMap;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Why {
     /// The provider: sync1..., a member's name as `posync status` lists it, or its operator
-    node: String,
+    provider: String,
 }
 
 impl Why {
     /// Prints the gateway's placement decision and the ledger's proven state.
     pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
         let net = Net::open(access)?;
-        let account = net.resolve(&self.node)?;
+        let account = net.resolve(&self.provider)?;
         session::run(async |context| {
             let ledger = Ledger::open(&context, &net).await?;
-            let shown = Shown::read(&ledger, &account).await?.ok_or_else(|| unknown(&self.node))?;
+            let shown = Shown::read(&ledger, &account).await?.ok_or_else(|| unknown(&self.provider))?;
             let reputation: Option<Reputation> = ledger.read(Reputation::key(&account)).await?;
             let placements = Gateway::connect(&context, &net).await?.why(account).await?;
             let (height, parameters) = (ledger.height().await?, *ledger.parameters());
@@ -53,10 +53,10 @@ impl Why {
     }
 }
 
-fn unknown(node: &str) -> Failure {
+fn unknown(provider: &str) -> Failure {
     Failure::new(
         Exit::NotFound,
-        format!("'{node}' is no provider"),
+        format!("'{provider}' is no provider"),
         "the ledger has no such registration; it never registered, or it left",
         "choose one that `posync providers` lists",
     )

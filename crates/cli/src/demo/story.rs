@@ -4,7 +4,7 @@ use super::{
     damage::damage,
     payouts::{self, Payout},
     report::{Damage, Fault, File, Proof, Provider, Report, count, percentiles},
-    watch::Watch,
+    watch::BlockWatch,
 };
 use crate::{
     commands::{prove, recompute},
@@ -65,7 +65,7 @@ pub(crate) struct Tour<'a> {
     running: &'a mut Running,
     ledger: Ledger,
     gateway: Gateway,
-    watch: Watch,
+    watch: BlockWatch,
     start: Instant,
 }
 
@@ -75,7 +75,7 @@ pub(crate) async fn run(context: &Context, running: &mut Running, source: &Sourc
     let height = ready::wait(context, running).await?;
     let ledger = Ledger::connect(context, &running.net, &running.user_key()?).await?;
     let gateway = Gateway::dial(context, &running.net, &running.user_key()?).await?;
-    let watch = Watch::start(context, &running.net, &running.user_key()?).await?;
+    let watch = BlockWatch::start(context, &running.net, &running.user_key()?).await?;
     let mut tour = Tour { running, ledger, gateway, watch, start };
     let count = tour.running.network.nodes.len();
     tour.say(&format!("{count} processes run, block {height} is final, every provider is registered"));
@@ -182,7 +182,7 @@ impl Tour<'_> {
     /// Waits until both are found, the damaged one failed a draw, and their shards are rebuilt elsewhere.
     async fn repaired(&mut self, victims: [&Victim; 2]) -> Outcome<Vec<Fault>> {
         let awaited = "both faults found, the damaged provider failed a draw, every lost shard rebuilt";
-        let mut told = BTreeSet::new();
+        let mut reported = BTreeSet::new();
         let Self { running, ledger, gateway, watch, start } = self;
         until(awaited, REPAIRED_WITHIN, LOOK_AT_LOGS, async || {
             running.check()?;
@@ -195,7 +195,7 @@ impl Tour<'_> {
                 seen.push(progress(victim, drawn, found));
                 let needs_draw = victim.kind == Damage::Corrupted && drawn.is_none();
                 if let Some(found) = found
-                    && told.insert(victim.name.clone())
+                    && reported.insert(victim.name.clone())
                 {
                     let seconds = start.elapsed().as_secs_f64();
                     eprintln!("[{seconds:>5.1} s] {}: found by {}", victim.name, found_by(found.found_by));
@@ -365,7 +365,7 @@ async fn uses(ledger: &Ledger, rows: &[AgreementRow]) -> Outcome<Vec<Usage>> {
 }
 
 /// Round of the first draw that the victim failed after it was broken.
-fn failed_draw(watch: &Watch, ledger: &Ledger, victim: &Victim) -> Option<u64> {
+fn failed_draw(watch: &BlockWatch, ledger: &Ledger, victim: &Victim) -> Option<u64> {
     let rounds = watch.tally.failures.iter().filter(|failure| failure.provider == victim.account);
     rounds.map(|failure| ledger.parameters().round(failure.height)).find(|round| *round >= victim.round)
 }

@@ -14,7 +14,7 @@ const BLOCKS_A_LOOK: u64 = 256;
 
 /// The figures of the chain so far.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(crate) struct BlockWatch {
     /// Height of the last block that was added.
     pub(crate) height: u64,
     /// Sums over the events of these blocks.
@@ -22,7 +22,7 @@ pub(crate) struct Watch {
     times: Arc<Mutex<Vec<u64>>>,
 }
 
-impl Watch {
+impl BlockWatch {
     /// Starts to time blocks, on a connection of its own that ends with the context.
     pub(crate) async fn start(context: &Context, net: &Net, key: &PrivateKey) -> Outcome<Self> {
         let watch = Self::default();

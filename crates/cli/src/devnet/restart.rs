@@ -25,7 +25,7 @@ pub(crate) struct Restarts {
 
 /// The message to report about an end: only news for the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum News {
     /// The member was well until this end.
     Begins,
     /// The pauses are as long as they get from now on.
@@ -36,18 +36,18 @@ pub(crate) enum Told {
 
 impl Restarts {
     /// Records an end at `now`; returns the pause before the next start, and what to report.
-    pub(crate) fn ended(&mut self, now: Duration) -> (Duration, Told) {
+    pub(crate) fn ended(&mut self, now: Duration) -> (Duration, News) {
         if self.ends == 0 {
             self.since = now;
         }
         let pause = Self::pause(self.ends);
-        let told = match self.ends {
-            0 => Told::Begins,
-            before if pause == PAUSE_MAX && Self::pause(before - 1) < PAUSE_MAX => Told::Lasts,
-            _ => Told::Nothing,
+        let news = match self.ends {
+            0 => News::Begins,
+            before if pause == PAUSE_MAX && Self::pause(before - 1) < PAUSE_MAX => News::Lasts,
+            _ => News::Nothing,
         };
         self.ends = self.ends.saturating_add(1);
-        (pause, told)
+        (pause, news)
     }
 
     /// Records that the member has run for `lived` at `now`. `Some` once after it became well: the number of
@@ -76,22 +76,22 @@ mod tests {
     #[test]
     fn pauses_grow_to_a_bound_and_only_what_is_new_is_told() {
         let mut restarts = Restarts::default();
-        let told: Vec<(u64, Told)> = (0..9)
+        let news: Vec<(u64, News)> = (0..9)
             .map(|i| {
-                let (pause, told) = restarts.ended(at(i));
-                (pause.as_secs(), told)
+                let (pause, news) = restarts.ended(at(i));
+                (pause.as_secs(), news)
             })
             .collect();
-        let nothing = Told::Nothing;
-        assert_eq!(told[..2], [(1, Told::Begins), (2, nothing)]);
-        assert_eq!(told[5..], [(32, nothing), (60, Told::Lasts), (60, nothing), (60, nothing)]);
+        let nothing = News::Nothing;
+        assert_eq!(news[..2], [(1, News::Begins), (2, nothing)]);
+        assert_eq!(news[5..], [(32, nothing), (60, News::Lasts), (60, nothing), (60, nothing)]);
     }
 
     #[test]
     fn an_end_after_any_number_of_ends_is_answered() {
         let mut restarts = Restarts { ends: u32::MAX - 1, since: at(0) };
-        assert_eq!(restarts.ended(at(9)), (PAUSE_MAX, Told::Nothing));
-        assert_eq!(restarts.ended(at(9)), (PAUSE_MAX, Told::Nothing));
+        assert_eq!(restarts.ended(at(9)), (PAUSE_MAX, News::Nothing));
+        assert_eq!(restarts.ended(at(9)), (PAUSE_MAX, News::Nothing));
     }
 
     #[test]
@@ -103,6 +103,6 @@ mod tests {
         assert_eq!(restarts.runs(at(29), at(133)), None, "not yet");
         assert_eq!(restarts.runs(at(30), at(134)), Some((2, at(4))));
         assert_eq!(restarts.runs(at(31), at(135)), None, "told once");
-        assert_eq!(restarts.ended(at(200)), (PAUSE_MIN, Told::Begins));
+        assert_eq!(restarts.ended(at(200)), (PAUSE_MIN, News::Begins));
     }
 }

@@ -54,7 +54,7 @@ pub(crate) struct Running {
     pub(crate) network: Network,
     processes: Processes,
     /// Messages for the user that were not fetched yet.
-    told: Vec<String>,
+    lines: Vec<String>,
     _lock: File,
 }
 
@@ -67,19 +67,19 @@ impl Running {
             fs::canonicalize(directory).map_err(|error| Failure::file(directory, "resolve", error))?;
         let network = create::open(&directory, size, &mut commonware_utils::sys_rng())?;
         let net = Net::in_directory(&directory)?;
-        let (processes, told) = Default::default();
-        let mut running = Self { directory, net, network, processes, told, _lock: lock };
+        let (processes, lines) = Default::default();
+        let mut running = Self { directory, net, network, processes, lines, _lock: lock };
         for member in &running.network.nodes {
             if let Some(url) = &size.alert_url
                 && let Err(failure) = set_alert(&member.dir, url, size.alert_ca.as_deref())
             {
-                running.told.push(format!(
+                running.lines.push(format!(
                     "{} does not get the alert hook: {}",
                     member.name,
                     failure.in_one_line()
                 ));
             }
-            running.told.extend(running.processes.start(&member.name, &member.dir));
+            running.lines.extend(running.processes.start(&member.name, &member.dir));
         }
         running.note_processes();
         running.network.write(&running.directory)?;
@@ -88,7 +88,7 @@ impl Running {
 
     /// Restarts the members that failed; returns the messages since the last call.
     pub(crate) fn look(&mut self) -> Vec<String> {
-        let mut lines = std::mem::take(&mut self.told);
+        let mut lines = std::mem::take(&mut self.lines);
         lines.extend(self.processes.look());
         if self.note_processes()
             && let Err(failure) = self.network.write(&self.directory)

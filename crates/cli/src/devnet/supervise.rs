@@ -16,7 +16,7 @@
 //! A member that ends with code 0 was asked to end (SIGTERM), and stays stopped until the network starts
 //! again. Every other end is a failure: that member alone is restarted, after a pause.
 
-use super::restart::{Restarts, Told};
+use super::restart::{News, Restarts};
 use crate::failure::{Failure, Outcome};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
@@ -186,19 +186,19 @@ impl Supervised {
     }
 
     fn ended(&mut self, why: String, began: Instant) -> Option<String> {
-        let (pause, told) = self.restarts.ended(began.elapsed());
+        let (pause, news) = self.restarts.ended(began.elapsed());
         self.state = State::Waits { until: Instant::now() + pause };
         let (name, seconds) = (&self.name, pause.as_secs());
-        let line = match told {
-            Told::Begins => Some(format!(
+        let line = match news {
+            News::Begins => Some(format!(
                 "{name} does not run ({why}); the others go on, and it is started again in {seconds} s"
             )),
-            Told::Lasts => Some(format!(
+            News::Lasts => Some(format!(
                 "{name} still does not run ({why}); it is tried every {seconds} s from now on: mend what the \
                  reason names, its log is {}",
                 self.directory.join("log").display()
             )),
-            Told::Nothing => None,
+            News::Nothing => None,
         };
         self.why = why;
         line

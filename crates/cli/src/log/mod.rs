@@ -9,7 +9,7 @@
 mod repeats;
 mod rotating;
 
-use repeats::{Repeats, Told};
+use repeats::{Repeats, WithoutRepeats};
 use rotating::{Rotating, is_stderr};
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -65,12 +65,12 @@ pub(crate) fn member(directory: &Path, to_file: bool) -> bool {
         None => BoxMakeWriter::new(io::stderr),
     };
     let repeats = Repeats::default();
-    repeats.tell_ends();
+    repeats.log_ends();
     tracing_subscriber::fmt()
         .with_env_filter(filter(MEMBER))
         .with_writer(writer)
         .with_ansi(ansi)
-        .event_format(Told(repeats))
+        .event_format(WithoutRepeats(repeats))
         .init();
     panic::set_hook(Box::new(|panicked| {
         tracing::error!(

@@ -50,7 +50,7 @@ struct Conditions(HashMap<Identifier, Condition>);
 struct Condition {
     /// Start of its first line.
     what: String,
-    told: HashSet<u64>,
+    logged: HashSet<u64>,
     hidden: u64,
     began: Instant,
     last: Instant,
@@ -69,13 +69,13 @@ impl Conditions {
     fn note(&mut self, place: Identifier, line: &Line, now: Instant) -> bool {
         let condition = self.0.entry(place).or_insert_with(|| Condition {
             what: line.text.chars().take(WHAT_MAX).collect(),
-            told: HashSet::new(),
+            logged: HashSet::new(),
             hidden: 0,
             began: now,
             last: now,
         });
         condition.last = now;
-        let is_new = condition.told.len() < APART_MAX && condition.told.insert(line.identity());
+        let is_new = condition.logged.len() < APART_MAX && condition.logged.insert(line.identity());
         condition.hidden += u64::from(!is_new);
         is_new
     }
@@ -130,7 +130,7 @@ impl Visit for Line {
 
 impl Repeats {
     /// Logs the end of every condition that is over, from a thread of its own.
-    pub(super) fn tell_ends(&self) {
+    pub(super) fn log_ends(&self) {
         let Self(conditions) = self.clone();
         thread::spawn(move || {
             loop {
@@ -146,7 +146,7 @@ impl Repeats {
 }
 
 impl Repeats {
-    fn is_told(&self, event: &Event<'_>) -> bool {
+    fn is_logged(&self, event: &Event<'_>) -> bool {
         let about = event.metadata();
         if *about.level() > Level::WARN || about.target() == ALERTS {
             return true;
@@ -159,9 +159,9 @@ impl Repeats {
 }
 
 /// The standard format, for the lines that are to be written.
-pub(super) struct Told(pub(super) Repeats);
+pub(super) struct WithoutRepeats(pub(super) Repeats);
 
-impl<S, N> FormatEvent<S, N> for Told
+impl<S, N> FormatEvent<S, N> for WithoutRepeats
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -173,7 +173,7 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         // A suppressed event is formatted as an empty line without an end: nothing is written.
-        if self.0.is_told(event) { Format::default().format_event(context, writer, event) } else { Ok(()) }
+        if self.0.is_logged(event) { Format::default().format_event(context, writer, event) } else { Ok(()) }
     }
 }
 
@@ -199,7 +199,7 @@ mod tests {
     fn written(say: impl FnOnce()) -> (Vec<String>, Vec<Over>) {
         let (lines, repeats) = (Lines::default(), Repeats::default());
         let made = lines.clone();
-        let format = tracing_subscriber::fmt().with_ansi(false).event_format(Told(repeats.clone()));
+        let format = tracing_subscriber::fmt().with_ansi(false).event_format(WithoutRepeats(repeats.clone()));
         tracing::subscriber::with_default(format.with_writer(move || made.clone()).finish(), say);
         let text = String::from_utf8(lines.0.lock().clone()).expect("text");
         let mut conditions = repeats.0.lock();

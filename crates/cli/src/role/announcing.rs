@@ -13,7 +13,7 @@ use posync_client::{
     light::Light,
 };
 use posync_node::{
-    announce::{self, Entry},
+    announce::{self, ListEntry},
     handle::Handle,
 };
 use posync_protocol::Amount;
@@ -22,7 +22,7 @@ use posync_protocol::Amount;
 pub(super) struct Announcing {
     key: PrivateKey,
     nodes: Vec<Endpoint>,
-    entry: Option<Entry>,
+    entry: Option<ListEntry>,
 }
 
 impl Announcing {
@@ -48,7 +48,7 @@ impl Announcing {
         // Port 0 is any free port of this machine: no address can be announced.
         let entry = (wanted && address.port() > 0)
             .then(|| {
-                Entry::new(address, settings.flag("archive")?, region, deposit)
+                ListEntry::new(address, settings.flag("archive")?, region, deposit)
                     .map_err(|why| refused(settings, why))
             })
             .transpose()?;

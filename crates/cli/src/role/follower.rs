@@ -38,7 +38,7 @@ pub(super) fn run(settings: &Settings) -> Outcome {
     let ready: follower::Beside<commonware_runtime::tokio::Context> = Box::new(move |context, handle| {
         announcing.start(&context, &handle);
         let (heights, began) = (handle.heights(), handle.applied());
-        drop(context.child("ready").spawn(move |_| start::tell_ready(heights, began)));
+        drop(context.child("ready").spawn(move |_| start::log_ready(heights, began)));
     });
     let why = match posync_node::follow(directory.clone(), own, ready) {
         Ok(()) => start::SERVICE_ENDED.to_owned(),

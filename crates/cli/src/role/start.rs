@@ -44,10 +44,10 @@ use posync_protocol::{
     Amount, PerClass, amount::SYNC, block::sha256, limits::Parameters, provider::bond_needed,
 };
 use posync_provider::{
+    alerts::Reporter,
     config::{self, LOOSE, PACK_BYTES},
     left::Left,
     reconciler::ReconcilerError,
-    report::Reporter,
 };
 use std::{
     fs,
@@ -302,7 +302,7 @@ fn beside(
         announcing.start(&context, &handle);
         watching::seat(context.child("seat_alerts"), handle.clone(), keys::account(&key), alerts);
         let (heights, began) = (handle.heights(), handle.applied());
-        drop(context.child("ready").spawn(move |_| tell_ready(heights, began)));
+        drop(context.child("ready").spawn(move |_| log_ready(heights, began)));
         let light = Light::new(handle.chain(), handle.network_key());
         drop(context.child("certificates").spawn({
             let (handle, light) = (handle.clone(), light.clone());
@@ -336,7 +336,7 @@ async fn share_certificates(handle: Handle, light: Light) {
 }
 
 /// Logs the first block that is applied after the start.
-pub(super) async fn tell_ready(mut heights: watch::Receiver<u64>, began: u64) {
+pub(super) async fn log_ready(mut heights: watch::Receiver<u64>, began: u64) {
     if let Ok(height) = heights.wait_for(|height| *height > began).await {
         tracing::info!(height = *height, "ready: the node applies blocks");
     }
@@ -472,7 +472,7 @@ async fn parameters(
     if let Some(kept) = kept.and_then(|bytes| Parameters::decode(Copying(&bytes)).ok()) {
         return Ok(kept);
     }
-    let mut told = None;
+    let mut logged = None;
     loop {
         match net.parameters(context, key).await {
             Ok(parameters) => {
@@ -481,9 +481,9 @@ async fn parameters(
             }
             Err(failure) if failure.exit == Exit::Unreachable => {
                 let why = failure.in_one_line();
-                if told.as_ref() != Some(&why) {
+                if logged.as_ref() != Some(&why) {
                     tracing::warn!("waiting for a node of the network: {why}");
-                    told = Some(why);
+                    logged = Some(why);
                 }
                 context.sleep(ASK_EVERY).await;
             }

@@ -1,7 +1,9 @@
 //! The alerts of a role about its machine: room on the volume; an authority's clock, blocks and seat, too.
 
 use commonware_runtime::{Clock, Spawner};
-use posync_alert::{Alert, Alerts, Space, Watch, clock_conditions, full_volume, low_space, seat_conditions};
+use posync_alert::{
+    Alert, Alerts, RaisedAlerts, Space, clock_conditions, full_volume, low_space, seat_conditions,
+};
 use posync_node::{handle::Handle, steady::MachineClock};
 use posync_protocol::{Account, Record as _, record::Seat};
 use std::{
@@ -27,7 +29,7 @@ pub(super) fn space(
     conditions: fn(Space) -> Vec<Alert>,
 ) {
     thread::spawn(move || {
-        let mut watch = Watch::default();
+        let mut watch = RaisedAlerts::default();
         loop {
             let now = Space::of(&directory, 0).map(conditions).unwrap_or_default();
             alerts.watch(&mut watch, &account, None, now);
@@ -68,7 +70,7 @@ fn machine(takes_part: bool, clock: MachineClock) -> Vec<Alert> {
 pub(super) fn seat<E: Spawner + Clock>(context: E, handle: Handle, account: Account, alerts: Alerts) {
     let watching = context.spawn(move |context| async move {
         let parameters = handle.genesis().parameters;
-        let mut watch = Watch::default();
+        let mut watch = RaisedAlerts::default();
         let (mut height, mut since) = (handle.applied(), context.current());
         loop {
             context.sleep(LOOK_AT_SEAT).await;
@@ -124,7 +126,7 @@ mod tests {
     fn a_webhook_hears_of_a_clock_that_is_off_once_when_it_begins_and_once_when_it_ends() {
         let (url, got) = posync_alert::test_utils::listen(vec![]);
         let alerts = Alerts::to(Some(&url)).expect("an address");
-        let (mut watch, good) = (Watch::default(), MachineClock::default());
+        let (mut watch, good) = (RaisedAlerts::default(), MachineClock::default());
         let off = |seconds| MachineClock { stepped: Some(seconds), off: Some(seconds) };
         for clock in [good, off(40), off(41), good, good] {
             alerts.watch(&mut watch, "sync1x", Some(7), machine(true, clock));

@@ -377,7 +377,7 @@ where
         let (address, sink, stream) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tell_accept_error(config.address, failures, &error);
+                log_accept_error(config.address, failures, &error);
                 failures = failures.saturating_add(1);
                 context.sleep(backoff.next().unwrap_or(ACCEPT_PAUSE_MAX)).await;
                 continue;
@@ -409,7 +409,7 @@ where
 }
 
 /// Logs an accept error when it begins, and from time to time while it lasts.
-fn tell_accept_error(address: SocketAddr, failures: u32, error: &commonware_runtime::Error) {
+fn log_accept_error(address: SocketAddr, failures: u32, error: &commonware_runtime::Error) {
     if failures == 0 {
         tracing::warn!(%error, "the listener on {address} cannot accept a connection; it tries again");
     } else if failures.is_multiple_of(ACCEPT_FAILURES_TOLD) {

@@ -52,9 +52,9 @@ use posync_protocol::{
     Account, AgreementId, Hash, Signature, Units,
     amount::ONE,
     block::with_chain,
-    chunk,
     operation::{DATA_SET_NAMESPACE, DataSetClaim, SignatureCheck, Voucher, sign},
     record::Version,
+    shard,
     wire::provider::{Refusal, Slice},
 };
 use reluctance::Reluctance;
@@ -602,7 +602,7 @@ impl OwnAgreement {
 
     fn check(&self, name: &Hash, length: u64, offset: u64, slice: &Slice) -> Result<(), Error> {
         let whole = slice.shard_bytes == length && slice.offset == offset && !slice.data.is_empty();
-        if whole && chunk::verify_slice(name, length, offset, &slice.data, &slice.path) {
+        if whole && shard::verify_slice(name, length, offset, &slice.data, &slice.path) {
             Ok(())
         } else {
             Err(Error::Wrong(self.provider(), "a slice does not lead to the shard's name"))

@@ -21,7 +21,7 @@ use crate::{
     limits::SIGN_BATCH,
 };
 use posync_protocol::{
-    AgreementId, Bounded, Hash, Signature, chunk, operation::DataSetClaim, record::Version, tree::SumTree,
+    AgreementId, Bounded, Hash, Signature, operation::DataSetClaim, record::Version, shard, tree::SumTree,
     wire::provider::Sign,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -56,7 +56,7 @@ pub struct Damaged(pub u32);
 
 /// Leaves of a shard of `bytes`.
 pub fn leaves(bytes: u64) -> u64 {
-    chunk::chunks(bytes)
+    shard::leaves(bytes)
 }
 
 fn pair(added: &Added) -> (Hash, u64) {

@@ -9,7 +9,8 @@ use super::{
     reclaim::forget,
     settle::settle,
     state::{
-        AgreementUsage, Around, Lateness, Stage, Step, View, failed_since, is_late, is_old, judge, passes,
+        AgreementStep, AgreementUsage, Around, Lateness, Stage, View, failed_since, is_late, is_old, judge,
+        passes,
     },
     successor::{smallest, successor},
     survey::{Survey, details, posted, survey},
@@ -23,7 +24,7 @@ use crate::{
     shared::{Known, Notice, Shared},
 };
 use commonware_utils::sync::Mutex;
-use posync_alert::{Alerts, Watch};
+use posync_alert::{Alerts, RaisedAlerts};
 use posync_client::rpc::Provider;
 use posync_protocol::{
     Account, Amount, Class, Code, Metered,
@@ -104,7 +105,7 @@ struct Seen {
     /// Agreements with data that are near their end without a successor, and the epochs that are left.
     ending: BTreeMap<u32, u64>,
     /// The alerts that hold now.
-    watch: Watch,
+    watch: RaisedAlerts,
     /// By agreement, the epoch of the last warning that its shards have nowhere to go.
     warned: BTreeMap<u32, u64>,
     /// By agreement, the egress bytes signed for, and the epoch since which it has been empty and these
@@ -293,7 +294,7 @@ impl Agreements {
             let (agreement, usage) = of;
             let kept = self.parameters.epoch(agreement.id.opened) + KEPT_EPOCHS;
             let step = if retired && self.epoch() >= kept && Stage::of(&usage.row) == Stage::Open {
-                Step::Drain
+                AgreementStep::Drain
             } else {
                 self.next(seen, agreement, usage, &rows, &posted)
             };
@@ -316,7 +317,7 @@ impl Agreements {
         usage: &AgreementUsage,
         rows: &[AgreementUsage],
         posted: &Posted,
-    ) -> Step {
+    ) -> AgreementStep {
         let (provider, epoch) = (agreement.provider(), self.epoch());
         let mine: Vec<&AgreementUsage> = rows.iter().filter(|s| s.row.id.provider == provider).collect();
         let holds = seen.providers.get(&provider).is_some_and(|(view, _)| {
@@ -416,20 +417,20 @@ impl Agreements {
     async fn step(
         self: &Arc<Self>,
         (agreement, usage): &(Arc<OwnAgreement>, AgreementUsage),
-        step: Step,
+        step: AgreementStep,
         posted: &Posted,
     ) -> Result<(), Error> {
         let stopped = |_| Error::Stopping;
         match step {
-            Step::Nothing => {}
+            AgreementStep::Nothing => {}
             // The ledger would refuse more than the account's balance.
-            Step::TopUp(amount) if amount > posted.balance => {
+            AgreementStep::TopUp(amount) if amount > posted.balance => {
                 tracing::debug!(
                     agreement = agreement.number,
                     "the account lacks money for a voucher reserve"
                 );
             }
-            Step::TopUp(amount) => {
+            AgreementStep::TopUp(amount) => {
                 let (of, price) = (agreement.clone(), posted.prices[Class::Egress].price);
                 // An earlier top-up became final after the agreement was judged.
                 if of.terms().voucher_reserve != usage.row.voucher_reserve {
@@ -439,17 +440,17 @@ impl Agreements {
                     agreements.top_up(&of, amount, price, &busy).await
                 });
             }
-            Step::Drain => {
+            AgreementStep::Drain => {
                 agreement.set_terms(|row| row.stage = Stage::Draining as u8).await.map_err(stopped)?
             }
-            Step::Close if Stage::of(&agreement.terms()) == Stage::Closing => {}
-            Step::Close => {
+            AgreementStep::Close if Stage::of(&agreement.terms()) == Stage::Closing => {}
+            AgreementStep::Close => {
                 let of = agreement.clone();
                 self.begin(Job::Close(agreement.number), |agreements, busy| async move {
                     agreements.close(&of, &busy).await
                 });
             }
-            Step::Forget => self.forget(agreement).await?,
+            AgreementStep::Forget => self.forget(agreement).await?,
         }
         Ok(())
     }

@@ -196,7 +196,7 @@ pub(crate) fn takes_over(new: &OwnAgreementRow, old: &OwnAgreementRow, epoch: u6
 
 /// The next step that an agreement needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum AgreementStep {
     /// No step is needed now.
     Nothing,
     /// Add this amount to its voucher reserve.
@@ -233,42 +233,50 @@ pub fn judge(
     around: Around,
     policy: &Policy,
     p: &Parameters,
-) -> (Step, bool) {
+) -> (AgreementStep, bool) {
     let stage = Stage::of(&usage.row);
     let is_kept = matches!(stage, Stage::Open | Stage::Draining) && usage.live > 0;
     let late = is_late_in_term(&usage.row, epoch, p);
     let refuses = usage.refuses && !(late && around.successor);
     let away = is_kept && (around.leaves || refuses || late && !around.successor);
     match next(usage, epoch, around, policy, p) {
-        Step::Nothing | Step::TopUp(_) if (away || usage.refuses) && stage == Stage::Open => {
-            (Step::Drain, away)
+        AgreementStep::Nothing | AgreementStep::TopUp(_)
+            if (away || usage.refuses) && stage == Stage::Open =>
+        {
+            (AgreementStep::Drain, away)
         }
         step => (step, away),
     }
 }
 
 /// The next step of an agreement at `epoch` that nothing drives away.
-fn next(usage: &AgreementUsage, epoch: u64, around: Around, policy: &Policy, p: &Parameters) -> Step {
+fn next(
+    usage: &AgreementUsage,
+    epoch: u64,
+    around: Around,
+    policy: &Policy,
+    p: &Parameters,
+) -> AgreementStep {
     let row = &usage.row;
     let over = epoch >= row.end_epoch.saturating_add(p.redemption_epochs);
     // Entries that are only to be removed are in force nowhere else, or nobody's. A shard that waits for a signature
     // which is refused was never acknowledged.
     let is_drained = usage.live == 0 && (!usage.coming || usage.refuses);
     match Stage::of(row) {
-        Stage::Gone => Step::Nothing,
-        _ if over && usage.live == 0 && around.kept => Step::Nothing,
-        _ if over && usage.live == 0 => Step::Forget,
+        Stage::Gone => AgreementStep::Nothing,
+        _ if over && usage.live == 0 && around.kept => AgreementStep::Nothing,
+        _ if over && usage.live == 0 => AgreementStep::Forget,
         // Shards in force move to other agreements even after the end of its own term.
-        Stage::Closing if over => Step::Drain,
-        Stage::Draining if over => Step::Nothing,
-        Stage::Opening | Stage::Closing => Step::Nothing,
-        Stage::Draining if is_drained && !around.kept => Step::Close,
-        Stage::Draining if is_drained => Step::Nothing,
+        Stage::Closing if over => AgreementStep::Drain,
+        Stage::Draining if over => AgreementStep::Nothing,
+        Stage::Opening | Stage::Closing => AgreementStep::Nothing,
+        Stage::Draining if is_drained && !around.kept => AgreementStep::Close,
+        Stage::Draining if is_drained => AgreementStep::Nothing,
         // The move comes first: it must not wait for a top-up that the ledger may never accept.
         Stage::Open if around.idle && !around.kept || around.successor && is_old(row, epoch, p) => {
-            Step::Drain
+            AgreementStep::Drain
         }
-        _ => more(usage, around.egress_price, policy).map_or(Step::Nothing, Step::TopUp),
+        _ => more(usage, around.egress_price, policy).map_or(AgreementStep::Nothing, AgreementStep::TopUp),
     }
 }
 
@@ -336,42 +344,54 @@ pub(super) mod tests {
         let live = |stage| AgreementUsage { live: 9, ..dropped(stage) };
         let coming = |usage| AgreementUsage { coming: true, empty: false, ..usage };
         let rows = [
-            ("fresh", open(), 0, around, Step::Nothing),
-            ("old without a successor", open(), 540, around, Step::Nothing),
-            ("old with a successor", open(), 540, successor, Step::Drain),
-            ("old and full", full(), 540, successor, Step::Drain),
-            ("not old", full(), 539, successor, Step::Nothing),
-            ("idle", open(), 0, idle, Step::Drain),
-            ("draining", live(Stage::Draining), 0, successor, Step::Nothing),
-            ("draining, all is dropped and unsigned", dropped(Stage::Draining), 0, around, Step::Close),
+            ("fresh", open(), 0, around, AgreementStep::Nothing),
+            ("old without a successor", open(), 540, around, AgreementStep::Nothing),
+            ("old with a successor", open(), 540, successor, AgreementStep::Drain),
+            ("old and full", full(), 540, successor, AgreementStep::Drain),
+            ("not old", full(), 539, successor, AgreementStep::Nothing),
+            ("idle", open(), 0, idle, AgreementStep::Drain),
+            ("draining", live(Stage::Draining), 0, successor, AgreementStep::Nothing),
+            (
+                "draining, all is dropped and unsigned",
+                dropped(Stage::Draining),
+                0,
+                around,
+                AgreementStep::Close,
+            ),
             (
                 "draining, a shard is still on its way into it",
                 coming(dropped(Stage::Draining)),
                 0,
                 around,
-                Step::Nothing,
+                AgreementStep::Nothing,
             ),
             (
                 "draining, its provider refuses what is on its way into it",
                 AgreementUsage { refuses: true, ..coming(dropped(Stage::Draining)) },
                 0,
                 around,
-                Step::Close,
+                AgreementStep::Close,
             ),
-            ("drained", usage_of(Stage::Draining, 720), 0, around, Step::Close),
-            ("closing", usage_of(Stage::Closing, 720), 700, around, Step::Nothing),
-            ("ended, redeemable", usage_of(Stage::Closing, 720), 721, around, Step::Nothing),
-            ("ended for good", usage_of(Stage::Closing, 720), 722, around, Step::Forget),
-            ("never opened", usage_of(Stage::Opening, 720), 722, around, Step::Forget),
-            ("ended with data", live(Stage::Draining), 900, around, Step::Nothing),
-            ("closed with data", live(Stage::Closing), 722, around, Step::Drain),
-            ("ended with what is dropped", dropped(Stage::Draining), 722, around, Step::Forget),
-            ("a row is set aside, idle", open(), 0, Around { kept: true, ..idle }, Step::Nothing),
-            ("a row is set aside, drained", usage_of(Stage::Draining, 720), 0, kept, Step::Nothing),
-            ("a row is set aside, ended", usage_of(Stage::Draining, 720), 900, kept, Step::Nothing),
-            ("a row is set aside, closed", usage_of(Stage::Closing, 720), 900, kept, Step::Nothing),
-            ("a row is set aside, old", full(), 540, Around { kept: true, ..successor }, Step::Drain),
-            ("gone", usage_of(Stage::Gone, 720), 900, around, Step::Nothing),
+            ("drained", usage_of(Stage::Draining, 720), 0, around, AgreementStep::Close),
+            ("closing", usage_of(Stage::Closing, 720), 700, around, AgreementStep::Nothing),
+            ("ended, redeemable", usage_of(Stage::Closing, 720), 721, around, AgreementStep::Nothing),
+            ("ended for good", usage_of(Stage::Closing, 720), 722, around, AgreementStep::Forget),
+            ("never opened", usage_of(Stage::Opening, 720), 722, around, AgreementStep::Forget),
+            ("ended with data", live(Stage::Draining), 900, around, AgreementStep::Nothing),
+            ("closed with data", live(Stage::Closing), 722, around, AgreementStep::Drain),
+            ("ended with what is dropped", dropped(Stage::Draining), 722, around, AgreementStep::Forget),
+            ("a row is set aside, idle", open(), 0, Around { kept: true, ..idle }, AgreementStep::Nothing),
+            ("a row is set aside, drained", usage_of(Stage::Draining, 720), 0, kept, AgreementStep::Nothing),
+            ("a row is set aside, ended", usage_of(Stage::Draining, 720), 900, kept, AgreementStep::Nothing),
+            ("a row is set aside, closed", usage_of(Stage::Closing, 720), 900, kept, AgreementStep::Nothing),
+            (
+                "a row is set aside, old",
+                full(),
+                540,
+                Around { kept: true, ..successor },
+                AgreementStep::Drain,
+            ),
+            ("gone", usage_of(Stage::Gone, 720), 900, around, AgreementStep::Nothing),
         ];
         for (what, usage, epoch, around, expected) in rows {
             assert_eq!(next(&usage, epoch, around, &policy, &P), expected, "{what}");
@@ -379,7 +399,7 @@ pub(super) mod tests {
         let mut short = usage_of(Stage::Open, 40);
         short.row.id.opened = 10 * P.epoch_blocks();
         let at = |epoch| next(&short, epoch, successor, &policy, &P);
-        assert_eq!([at(32), at(33)], [Step::Nothing, Step::Drain], "its own term counts");
+        assert_eq!([at(32), at(33)], [AgreementStep::Nothing, AgreementStep::Drain], "its own term counts");
     }
 
     #[test]
@@ -391,32 +411,50 @@ pub(super) mod tests {
             Around { successor: false, idle: false, kept: false, leaves: false, egress_price: POSTED };
         let successor = Around { successor: true, ..around };
         for (what, usage, epoch, around, expected) in [
-            ("it signs", held(Stage::Open), 0, around, (Step::Nothing, false)),
-            ("it refuses", refused(Stage::Open), 0, around, (Step::Drain, true)),
-            ("it refuses while it drains", refused(Stage::Draining), 0, around, (Step::Nothing, true)),
-            ("to others, whatever it sells", refused(Stage::Draining), 600, successor, (Step::Nothing, true)),
+            ("it signs", held(Stage::Open), 0, around, (AgreementStep::Nothing, false)),
+            ("it refuses", refused(Stage::Open), 0, around, (AgreementStep::Drain, true)),
+            (
+                "it refuses while it drains",
+                refused(Stage::Draining),
+                0,
+                around,
+                (AgreementStep::Nothing, true),
+            ),
+            (
+                "to others, whatever it sells",
+                refused(Stage::Draining),
+                600,
+                successor,
+                (AgreementStep::Nothing, true),
+            ),
             (
                 "unless the term is nearly over",
                 refused(Stage::Draining),
                 630,
                 successor,
-                (Step::Nothing, false),
+                (AgreementStep::Nothing, false),
             ),
-            ("it leaves", held(Stage::Open), 0, Around { leaves: true, ..around }, (Step::Drain, true)),
-            ("late without a successor", held(Stage::Open), 630, around, (Step::Drain, true)),
+            (
+                "it leaves",
+                held(Stage::Open),
+                0,
+                Around { leaves: true, ..around },
+                (AgreementStep::Drain, true),
+            ),
+            ("late without a successor", held(Stage::Open), 630, around, (AgreementStep::Drain, true)),
             (
                 "nothing in force, it refuses",
                 AgreementUsage { live: 0, ..refused(Stage::Open) },
                 0,
                 around,
-                (Step::Drain, false),
+                (AgreementStep::Drain, false),
             ),
             (
                 "and then",
                 AgreementUsage { live: 0, ..refused(Stage::Draining) },
                 0,
                 around,
-                (Step::Close, false),
+                (AgreementStep::Close, false),
             ),
         ] {
             assert_eq!(judge(&usage, epoch, around, &policy, &P), expected, "{what}");
@@ -452,17 +490,25 @@ pub(super) mod tests {
             next(&used(mib), 0, around, &policy, &P)
         };
         let rest = Amount::sync(65_536).grains() / 1_000 - Amount::sync(28).grains();
-        let rest = Step::TopUp(Amount::new(rest).expect("below the bound"));
-        assert_eq!([step(13_999, POSTED), step(14_000, POSTED)], [Step::Nothing, rest]);
+        let rest = AgreementStep::TopUp(Amount::new(rest).expect("below the bound"));
+        assert_eq!([step(13_999, POSTED), step(14_000, POSTED)], [AgreementStep::Nothing, rest]);
         assert_eq!(step(14_000, POSTED - 1), rest, "a lower price changes nothing");
         let dearer = POSTED + POSTED / 8;
-        assert_eq!(step(18_600, dearer), Step::Nothing, "it would buy all that is left at the higher price");
-        assert!(matches!(step(21_000, dearer), Step::TopUp(_)), "before there is none left");
+        assert_eq!(
+            step(18_600, dearer),
+            AgreementStep::Nothing,
+            "it would buy all that is left at the higher price"
+        );
+        assert!(matches!(step(21_000, dearer), AgreementStep::TopUp(_)), "before there is none left");
         let mut whole = used(21_000);
         whole.row.voucher_reserve = Amount::sync(66);
         let around =
             Around { successor: false, idle: false, kept: false, leaves: false, egress_price: POSTED };
-        assert_eq!(next(&whole, 0, around, &policy, &P), Step::Nothing, "all of the quota is covered");
+        assert_eq!(
+            next(&whole, 0, around, &policy, &P),
+            AgreementStep::Nothing,
+            "all of the quota is covered"
+        );
     }
 
     /// Found by audit 2: a top-up that the ledger refuses each time (the posted price is above the
@@ -480,7 +526,7 @@ pub(super) mod tests {
         };
         let around = Around { successor: true, idle: false, kept: false, leaves: false, egress_price: dear };
         for epoch in 540..720 {
-            assert_eq!(next(&old, epoch, around, &policy, &P), Step::Drain, "epoch {epoch}");
+            assert_eq!(next(&old, epoch, around, &policy, &P), AgreementStep::Drain, "epoch {epoch}");
         }
     }
 

@@ -66,7 +66,7 @@ pub(super) struct Groups<E: Spawner + Clock + Storage + Metrics + CryptoRng + Re
     network: SharedNetwork<N>,
     config: Config,
     phase: u64,
-    tell: mpsc::Sender<Sample>,
+    samples: mpsc::Sender<Sample>,
     all: BTreeMap<u64, Reading>,
     /// The oldest group that may still have something to close.
     oldest: Option<u64>,
@@ -113,7 +113,7 @@ where
         context: E,
         network: SharedNetwork<N>,
         config: Config,
-        tell: mpsc::Sender<Sample>,
+        samples: mpsc::Sender<Sample>,
     ) -> Self {
         let phase = phase(&config.key);
         Self {
@@ -121,7 +121,7 @@ where
             network,
             config,
             phase,
-            tell,
+            samples,
             all: BTreeMap::new(),
             oldest: None,
             left: BTreeSet::new(),
@@ -229,13 +229,13 @@ where
             tracing::warn!(%error, group, "what is left of a retired account's catalogue is not removed");
         }
         let (opened, ready) = oneshot::channel();
-        let (network, tell) = (self.network.clone(), self.tell.clone());
+        let (network, samples) = (self.network.clone(), self.samples.clone());
         let context = self.context.child("reading").with_attribute("group", group);
         let task = context.spawn(move |context| async move {
             match Consumer::<Nothing>::open(&context, &network, means).await {
                 Ok(consumer) => {
                     consumer.agreements.retired.store(!active, Ordering::Release);
-                    account::start(&consumer.agreements, Some(tell), None);
+                    account::start(&consumer.agreements, Some(samples), None);
                     let Consumer { shared, agreements, mut heard, disk, .. } = consumer;
                     drop(opened.send((shared, agreements)));
                     // A reading account stores nothing, so it has nothing to repair.

@@ -88,10 +88,10 @@ where
     let mut stopped = context.stopped();
     let network = SharedNetwork::new(network);
     let rounds = Rounds::open(context.child("rounds"), &config.partition).await?;
-    let (tell, samples) = mpsc::channel(MAILBOX);
+    let (sampled, samples) = mpsc::channel(MAILBOX);
     let seat = Seat::new(&context, &network, &config);
     let heights = config.heights.clone();
-    let groups = Groups::new(context, network, config.clone(), tell);
+    let groups = Groups::new(context, network, config.clone(), sampled);
     let auditor = Auditor {
         seat,
         rounds,

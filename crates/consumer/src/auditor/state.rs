@@ -1,7 +1,7 @@
 //! Which account reads when, what is due at a height, and the report that samples make. Pure decisions;
 //! sends nothing.
 
-use crate::sample::{Found, Sample, state::SAMPLES};
+use crate::sample::{Sample, SampleResult, state::SAMPLES};
 use commonware_codec::{DecodeExt as _, Encode as _};
 use commonware_cryptography::ed25519::PrivateKey;
 use posync_protocol::{
@@ -167,18 +167,18 @@ pub(crate) fn report<'a>(drawn: &Drawn, samples: impl Iterator<Item = &'a Sample
     // them.
     let last = all.last()?;
     let all: Vec<&Sample> = all.iter().filter(|sample| sample.number == last.number).copied().collect();
-    let count = |keep: fn(&Found) -> bool| {
+    let count = |keep: fn(&SampleResult) -> bool| {
         let kept = all.iter().filter(|sample| keep(&sample.found)).count();
         u16::try_from(kept).unwrap_or(u16::MAX)
     };
-    let answered = count(|found| *found != Found::PeerHealth);
+    let answered = count(|found| *found != SampleResult::PeerHealth);
     let timed = |of: fn(u64, u64, u64) -> u64| {
         let of = |sample: &&Sample| match sample.found {
-            Found::Bytes { bytes, first, whole } => {
+            SampleResult::Bytes { bytes, first, whole } => {
                 let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
                 Some(of(bytes, millis(first), millis(whole)))
             }
-            Found::PeerHealth | Found::Wrong => None,
+            SampleResult::PeerHealth | SampleResult::Wrong => None,
         };
         lower_median(all.iter().filter_map(of).collect())
     };
@@ -196,7 +196,7 @@ pub(crate) fn report<'a>(drawn: &Drawn, samples: impl Iterator<Item = &'a Sample
         session_key: Account::default(),
         asked: count(|_| true),
         answered,
-        correct: count(|found| matches!(found, Found::Bytes { .. })),
+        correct: count(|found| matches!(found, SampleResult::Bytes { .. })),
         latency: latency.unwrap_or(slowest),
         throughput: throughput.unwrap_or(0),
         signature: [0; 64],
@@ -217,19 +217,19 @@ mod tests {
         Drawn { provider: Account([7; 32]), stratum: 3, index: 9, auditor: 2 }
     }
 
-    fn sample(number: u32, found: Found) -> Sample {
+    fn sample(number: u32, found: SampleResult) -> Sample {
         let agreement = AgreementId { provider: drawn().provider, slot: number + 1, opened: 50 };
         Sample { epoch: 4, provider: drawn().provider, agreement, number, found }
     }
 
-    fn bytes(first: u64, whole: u64) -> Found {
+    fn bytes(first: u64, whole: u64) -> SampleResult {
         let millis = Duration::from_millis;
-        Found::Bytes { bytes: 64 << 10, first: millis(first), whole: millis(whole) }
+        SampleResult::Bytes { bytes: 64 << 10, first: millis(first), whole: millis(whole) }
     }
 
     #[test]
     fn what_samples_say() {
-        use Found::{PeerHealth, Wrong};
+        use SampleResult::{PeerHealth, Wrong};
         let worst = LATENCY_BANDS as u8 - 1;
         for (found, asked, answered, correct, latency, throughput) in [
             (vec![bytes(3, 4)], 1, 1, 1, 0, 4),
@@ -254,7 +254,11 @@ mod tests {
 
     #[test]
     fn samples_under_an_older_agreement_are_left_out() {
-        let samples = [sample(1, Found::PeerHealth), sample(1, Found::PeerHealth), sample(2, bytes(3, 4))];
+        let samples = [
+            sample(1, SampleResult::PeerHealth),
+            sample(1, SampleResult::PeerHealth),
+            sample(2, bytes(3, 4)),
+        ];
         let (report, number) = report(&drawn(), samples.iter()).expect("there are samples");
         assert_eq!((number, report.asked, report.answered, report.slot), (2, 1, 1, 3));
     }

@@ -47,7 +47,7 @@ type Rows = BTreeMap<Key, Vec<u8>>;
 
 /// The rows that could be read, and the bytes that could not.
 #[derive(Default)]
-struct Found {
+struct SalvagedPage {
     rows: Rows,
     lost: usize,
 }
@@ -164,7 +164,7 @@ fn content(bytes: &[u8]) -> (Vec<u8>, Vec<Range<usize>>) {
 /// Changes that wait for their commit.
 #[derive(Default)]
 struct Replay {
-    found: Found,
+    found: SalvagedPage,
     waiting: Vec<Change>,
 }
 
@@ -245,7 +245,7 @@ fn counted(mut meta: Meta, rows: &Rows) -> Meta {
 }
 
 /// The rows of a new catalogue; `None` without the secret of all files.
-fn renewed(Found { mut rows, lost }: Found) -> Option<Rows> {
+fn renewed(SalvagedPage { mut rows, lost }: SalvagedPage) -> Option<Rows> {
     let meta = |key: &Key| rows.get(key).and_then(|row| Meta::decode(Bytes::from(row.clone())).ok());
     let meta = counted(meta(&Meta::key()).or_else(|| meta(&Meta::copy()))?, &rows);
     rows.insert(Meta::key(), meta.encode().to_vec());

@@ -47,7 +47,7 @@ pub struct Sampler {
     /// Secret from which the moments derive.
     pub secret: Hash,
     /// Receiver of every sample; `None` at a gateway, which only uses them itself.
-    pub tell: Option<mpsc::Sender<Sample>>,
+    pub samples: Option<mpsc::Sender<Sample>>,
     /// Known shards, by provider.
     pub names: Mutex<BTreeMap<Account, Known>>,
 }
@@ -92,8 +92,8 @@ impl Sampler {
             tracing::debug!(%error, "newer names of shards could not be read");
         }
         if let Some(sample) = self.take(&agreement, epoch).await
-            && let Some(tell) = &self.tell
-            && tell.try_send(sample).is_err()
+            && let Some(samples) = &self.samples
+            && samples.try_send(sample).is_err()
         {
             tracing::warn!("a sample is dropped: the auditor's queue is full, or the auditor is stopping");
         }

@@ -43,12 +43,12 @@ pub struct Sample {
     /// The agreement's number in the catalogue, from which the session key derives.
     pub number: u32,
     /// The outcome of the read.
-    pub found: Found,
+    pub found: SampleResult,
 }
 
 /// The outcome of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum SampleResult {
     /// No answer in time, or a refusal to serve.
     PeerHealth,
     /// An answer without the right bytes.

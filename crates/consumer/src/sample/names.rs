@@ -1,6 +1,6 @@
 //! Names of shards that a provider proved to hold, taken from the storage proofs in blocks.
 //!
-//! Every storage proof carries the drawn chunks with their shards' names and lengths. So anyone who reads
+//! Every storage proof carries the drawn leaves with their shards' names and lengths. So anyone who reads
 //! blocks learns of shards that the provider must be able to serve, but not before the provider's draw
 //! was open.
 
@@ -139,14 +139,14 @@ mod tests {
         let path = |place: usize| tree.path(place).expect("it is there");
         let proved = |place: usize| {
             let (shard, length) = shards[place];
-            let (chunk, path_of_chunk) = Default::default();
+            let (leaf, path_of_leaf) = Default::default();
             Answer::Proved(ProvedRead {
                 place: 4,
                 shard,
                 length,
                 position: path(place),
-                chunk,
-                path: path_of_chunk,
+                leaf,
+                path: path_of_leaf,
             })
         };
         let missing = |position: SumPath| {

@@ -1,6 +1,6 @@
 //! When samples are due and what they read. Pure decisions; sends nothing.
 
-use super::{Found, IN_TIME_MS, SPREAD_MS};
+use super::{IN_TIME_MS, SPREAD_MS, SampleResult};
 use crate::{
     agreement::{Arrived, Part},
     peer::Error,
@@ -76,13 +76,15 @@ pub fn parts(names: &[Named], random: &Hash) -> Vec<(Named, Part)> {
 }
 
 /// The outcome of a read with this result.
-pub fn found(result: &Result<Arrived, Error>) -> Found {
+pub fn found(result: &Result<Arrived, Error>) -> SampleResult {
     match result {
-        Ok(arrived) => {
-            Found::Bytes { bytes: arrived.bytes.len() as u64, first: arrived.first, whole: arrived.whole }
-        }
-        Err(error) if error.shows_loss() => Found::Wrong,
-        Err(_) => Found::PeerHealth,
+        Ok(arrived) => SampleResult::Bytes {
+            bytes: arrived.bytes.len() as u64,
+            first: arrived.first,
+            whole: arrived.whole,
+        },
+        Err(error) if error.shows_loss() => SampleResult::Wrong,
+        Err(_) => SampleResult::PeerHealth,
     }
 }
 
@@ -190,14 +192,17 @@ mod tests {
             Arrived { bytes: vec![0; 9], first: Duration::from_millis(3), whole: Duration::from_millis(4) };
         let refused = |why| Err(Error::Refused(account, why, String::new()));
         for (result, expected) in [
-            (Ok(arrived.clone()), Found::Bytes { bytes: 9, first: arrived.first, whole: arrived.whole }),
-            (Err(Error::Slow(account)), Found::PeerHealth),
-            (Err(Error::Unreachable(account, String::new())), Found::PeerHealth),
-            (refused(Refusal::Busy), Found::PeerHealth),
-            (refused(Refusal::Credit), Found::PeerHealth),
-            (refused(Refusal::Unknown), Found::Wrong),
-            (refused(Refusal::Damaged), Found::Wrong),
-            (Err(Error::Wrong(account, "bytes")), Found::Wrong),
+            (
+                Ok(arrived.clone()),
+                SampleResult::Bytes { bytes: 9, first: arrived.first, whole: arrived.whole },
+            ),
+            (Err(Error::Slow(account)), SampleResult::PeerHealth),
+            (Err(Error::Unreachable(account, String::new())), SampleResult::PeerHealth),
+            (refused(Refusal::Busy), SampleResult::PeerHealth),
+            (refused(Refusal::Credit), SampleResult::PeerHealth),
+            (refused(Refusal::Unknown), SampleResult::Wrong),
+            (refused(Refusal::Damaged), SampleResult::Wrong),
+            (Err(Error::Wrong(account, "bytes")), SampleResult::Wrong),
         ] {
             assert_eq!(found(&result), expected, "{result:?}");
         }

@@ -94,7 +94,7 @@ fn within(place: u64, share: u64) -> bool {
     place * 7 % 16 < share / (ONE / 16)
 }
 
-/// Money of an owner of two selling names on one disk. Of the second name's chunks it keeps those
+/// Money of an owner of two selling names on one disk. Of the second name's leaves it keeps those
 /// that equal the first name's, and all others but `share`. For `alike` see [`data`].
 fn one_disk(seed: u64, share: u64, answers: Answers, alike: bool) -> i128 {
     let mut bench = usual(seed, answers, alike);

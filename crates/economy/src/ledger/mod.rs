@@ -136,7 +136,7 @@ impl Bench {
         assert_eq!(outcome, [Code::Done], "{provider}/{slot}");
     }
 
-    /// Removes from `provider` each chunk of `data` whose position satisfies `is_lost`. Returns how
+    /// Removes from `provider` each leaf of `data` whose position satisfies `is_lost`. Returns how
     /// many it removed.
     pub(crate) fn lose(
         &mut self,
@@ -146,12 +146,12 @@ impl Bench {
     ) -> u64 {
         let holder = self.holders.get_mut(provider).expect("it is a provider");
         let before = holder.keeper.lost.len();
-        let chunks = data.iter().flat_map(|shard| {
-            let name = posync_protocol::chunk::name(shard);
-            (0..posync_protocol::chunk::chunks(shard.len() as u64)).map(move |chunk| (name, chunk))
+        let leaves = data.iter().flat_map(|shard| {
+            let name = posync_protocol::shard::name(shard);
+            (0..posync_protocol::shard::leaves(shard.len() as u64)).map(move |leaf| (name, leaf))
         });
         let lost: Vec<_> =
-            (0..).zip(chunks).filter(|(place, _)| is_lost(*place)).map(|(_, chunk)| chunk).collect();
+            (0..).zip(leaves).filter(|(place, _)| is_lost(*place)).map(|(_, leaf)| leaf).collect();
         holder.keeper.lost.extend(lost);
         (holder.keeper.lost.len() - before) as u64
     }

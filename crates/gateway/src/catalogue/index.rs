@@ -43,7 +43,7 @@ pub(crate) struct Files {
 
 /// The findings of a start, for repair and the reaper.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+pub(crate) struct LoadedFiles {
     /// Segments of files that lack a holder.
     pub open: Vec<(FileId, u32)>,
     /// Open jobs, each with its number.
@@ -61,8 +61,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
     pub(super) async fn load(
         &mut self,
         agreements: &mut BTreeMap<u32, LoadedAgreement>,
-    ) -> Result<Found, Error> {
-        let mut found = Found::default();
+    ) -> Result<LoadedFiles, Error> {
+        let mut found = LoadedFiles::default();
         for number in 0..self.rows.meta.files {
             let read = self.rows.store.get::<FileRow>(&FileRow::key(number)).await;
             match self.rows.aside("file", number, read)? {

@@ -27,7 +27,7 @@ mod tests;
 mod usage;
 
 pub(crate) use index::Files;
-pub(crate) use index::Found;
+pub(crate) use index::LoadedFiles;
 pub use posync_consumer::catalogue::partitions;
 pub(crate) use posync_consumer::catalogue::{
     Agreed, Answers, Contents, Error, LoadedAgreement, Reply, Rows, Sender, Stopped, later,
@@ -112,7 +112,7 @@ pub(crate) async fn start<E>(
     context: E,
     partition: &str,
     secret: Hash,
-) -> Result<(Catalogue, Loaded<Found>, Handle<Result<(), Error>>), Error>
+) -> Result<(Catalogue, Loaded<LoadedFiles>, Handle<Result<(), Error>>), Error>
 where
     E: Storage + Clock + Metrics + Spawner,
 {
@@ -123,12 +123,12 @@ where
 
 impl Contents for Files {
     type Ask = Ask;
-    type Found = Found;
+    type Found = LoadedFiles;
 
     async fn load<E: Storage + Clock + Metrics + Spawner>(
         rows: &mut Rows<E>,
         agreements: &mut BTreeMap<u32, LoadedAgreement>,
-    ) -> Result<(Self, Found), Error> {
+    ) -> Result<(Self, LoadedFiles), Error> {
         let mut files = Self::default();
         let found = Index { files: &mut files, rows }.load(agreements).await?;
         Ok((files, found))

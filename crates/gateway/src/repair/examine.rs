@@ -9,7 +9,7 @@ use crate::{
     agreement::{OwnAgreement, Part},
     catalogue::row::Added,
     coding::SHARDS,
-    repair::suspects::Place,
+    repair::suspects::HolderState,
     shared::Shared,
 };
 use posync_protocol::{Account, limits::SLICE_BYTES};
@@ -114,7 +114,7 @@ pub(super) async fn late(shared: Arc<Shared>, provider: Account) {
         match look(&shared, &provider, || left(&shared, &provider) > 0).await {
             Shown::Serves | Shown::Ours | Shown::Unread => return,
             Shown::Lost(agreement, lost) => {
-                return tell(&shared, &agreement, vec![lost], FoundBy::Draw).await;
+                return report(&shared, &agreement, vec![lost], FoundBy::Draw).await;
             }
             Shown::Silent => shared.common.environment.sleep(SILENCE_PAUSE).await,
         }
@@ -131,7 +131,7 @@ pub(super) async fn suspected(shared: Arc<Shared>, provider: Account) {
         Shown::Unread => return,
         Shown::Serves => return shared.notice_surely(Notice::Answers(provider)).await,
         Shown::Ours => return shared.suspects.spare(&provider),
-        Shown::Lost(agreement, lost) => return tell(&shared, &agreement, vec![lost], FoundBy::Draw).await,
+        Shown::Lost(agreement, lost) => return report(&shared, &agreement, vec![lost], FoundBy::Draw).await,
         Shown::Silent => {}
     }
     let silent = shared.suspects.silent_for(&provider).unwrap_or_default();
@@ -157,14 +157,14 @@ pub(super) async fn suspected(shared: Arc<Shared>, provider: Account) {
 }
 
 /// The state of each position of a segment.
-pub(super) fn places(shared: &Shared, row: &crate::catalogue::row::SegmentRow) -> [Place; SHARDS] {
+pub(super) fn places(shared: &Shared, row: &crate::catalogue::row::SegmentRow) -> [HolderState; SHARDS] {
     std::array::from_fn(|position| {
-        let Some(holding) = row.holder(position) else { return Place::Open };
+        let Some(holding) = row.holder(position) else { return HolderState::Open };
         // This gateway cannot use the agreement, so it cannot ask its provider under it.
         let Some(agreement) = shared.agreement(holding.agreement) else {
-            return Place::Silent(Duration::MAX);
+            return HolderState::Silent(Duration::MAX);
         };
-        shared.suspects.silent_for(&agreement.provider()).map_or(Place::Live, Place::Silent)
+        shared.suspects.silent_for(&agreement.provider()).map_or(HolderState::Live, HolderState::Silent)
     })
 }
 
@@ -200,7 +200,7 @@ pub(super) async fn failed(shared: Arc<Shared>, provider: Account) {
         shared.trust(&provider, true);
     }
     for (agreement, sequences) in lost.into_values() {
-        tell(&shared, &agreement, sequences, FoundBy::Draw).await;
+        report(&shared, &agreement, sequences, FoundBy::Draw).await;
     }
     if silent {
         late(shared, provider).await;
@@ -222,7 +222,7 @@ fn slice(shared: &Shared, name: posync_protocol::Hash, length: u64) -> Part {
     Part { name, length, offset, bytes: SLICE_BYTES.min(length - offset) }
 }
 
-async fn tell(shared: &Shared, agreement: &OwnAgreement, sequences: Vec<u64>, found_by: FoundBy) {
+async fn report(shared: &Shared, agreement: &OwnAgreement, sequences: Vec<u64>, found_by: FoundBy) {
     if !sequences.is_empty() {
         shared.notice_surely(Notice::Lost { agreement: agreement.number, sequences, found_by }).await;
     }

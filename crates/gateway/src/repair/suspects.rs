@@ -46,7 +46,7 @@ pub(crate) struct Grace {
 
 /// State of a position of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum HolderState {
     /// No provider holds it.
     Open,
     /// Its holder is not suspected.
@@ -57,9 +57,9 @@ pub(crate) enum Place {
 
 /// True if a segment can still be read without the holder of `without`: enough others are free of
 /// suspicion. Silent ones do not count, since they may never answer again.
-pub(crate) fn suffice(places: &[Place; SHARDS], without: Option<usize>) -> bool {
+pub(crate) fn suffice(places: &[HolderState; SHARDS], without: Option<usize>) -> bool {
     let others = (0..SHARDS).filter(|position| Some(*position) != without);
-    others.filter(|position| places[*position] == Place::Live).count() >= DATA
+    others.filter(|position| places[*position] == HolderState::Live).count() >= DATA
 }
 
 impl Grace {
@@ -71,10 +71,11 @@ impl Grace {
     }
 
     /// Positions of a segment whose silent holders are due for replacement.
-    pub(crate) fn overdue(&self, places: &[Place; SHARDS]) -> Vec<usize> {
-        let live = places.iter().filter(|place| **place == Place::Live).count();
+    pub(crate) fn overdue(&self, places: &[HolderState; SHARDS]) -> Vec<usize> {
+        let live = places.iter().filter(|place| **place == HolderState::Live).count();
         let limit = if live <= NEAR { self.short } else { self.whole };
-        let is_overdue = |place: &Place| matches!(place, Place::Silent(silent) if *silent >= limit);
+        let is_overdue =
+            |place: &HolderState| matches!(place, HolderState::Silent(silent) if *silent >= limit);
         let overdue = (0..SHARDS).filter(|position| is_overdue(&places[*position]));
         if live < DATA { Vec::new() } else { overdue.collect() }
     }
@@ -155,7 +156,7 @@ impl Suspects {
 
 #[cfg(test)]
 mod tests {
-    use super::{Place::*, *};
+    use super::{HolderState::*, *};
 
     const fn secs(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -171,7 +172,7 @@ mod tests {
     #[test]
     fn silent_holders_are_replaced_after_their_grace_and_never_when_others_do_not_suffice() {
         let grace = Grace { whole: secs(120), short: secs(60) };
-        let places = |silent: &[u64], open: usize| -> [Place; SHARDS] {
+        let places = |silent: &[u64], open: usize| -> [HolderState; SHARDS] {
             std::array::from_fn(|at| match silent.get(at) {
                 Some(silent) => Silent(secs(*silent)),
                 None if at < silent.len() + open => Open,

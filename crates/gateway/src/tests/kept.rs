@@ -8,7 +8,7 @@ use crate::{
         barred::Barred,
         forget,
         policy::{Posted, Quota, wanted},
-        state::{Around, Stage, Step, View, judge},
+        state::{AgreementStep, Around, Stage, View, judge},
         successor,
     },
     renew,
@@ -95,9 +95,9 @@ async fn keep(world: &World) {
                 }
                 let stage = |stage| agreement.set_terms(move |row| row.stage = stage as u8);
                 match step {
-                    Step::Drain => stage(Stage::Draining).await.expect("runs"),
-                    Step::Close => stage(Stage::Closing).await.expect("runs"),
-                    Step::Nothing if Stage::of(&usage.row) == Stage::Closing => {
+                    AgreementStep::Drain => stage(Stage::Draining).await.expect("runs"),
+                    AgreementStep::Close => stage(Stage::Closing).await.expect("runs"),
+                    AgreementStep::Nothing if Stage::of(&usage.row) == Stage::Closing => {
                         let looks: &mut u32 = closed.entry(usage.number).or_default();
                         *looks += 1;
                         if *looks == REDEEMED {

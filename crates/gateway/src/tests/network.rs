@@ -12,7 +12,7 @@ use posync_client::rpc;
 use posync_consumer::{
     agreements::policy::Quota,
     sample::{
-        self, Found, Sample, Sampler,
+        self, Sample, SampleResult, Sampler,
         names::{Known, Named},
         state::moments,
     },
@@ -186,13 +186,13 @@ async fn lie(call: &rpc::Incoming<rpc::Provider>) {
 
 /// The samples of all providers in the first epoch; `names` holds the shards that each is asked for.
 async fn sampled(context: &Context, world: &World, names: BTreeMap<Account, Known>) -> Vec<Sample> {
-    let (tell, mut told) = mpsc::channel(64);
+    let (samples, mut taken) = mpsc::channel(64);
     let sampler = Sampler {
         shared: world.shared.consumer.clone(),
         ledger: unconnected(context, CHAIN),
         parameters: Parameters::LOCAL,
         secret: MASTER,
-        tell: Some(tell),
+        samples: Some(samples),
         names: names.into(),
     };
     let environment = &world.shared.common.environment;
@@ -202,7 +202,7 @@ async fn sampled(context: &Context, world: &World, names: BTreeMap<Account, Know
         world.shared.height.store(height, Ordering::Relaxed);
     }
     let mut samples = Vec::new();
-    while let Ok(sample) = told.try_recv() {
+    while let Ok(sample) = taken.try_recv() {
         samples.push(sample);
     }
     samples
@@ -234,21 +234,23 @@ fn samples_tell_who_serves_and_fault_nobody_for_what_it_no_longer_owes() {
         let names = holders.iter().map(|(_, account, shard)| (*account, known(*shard))).collect();
         let samples = sampled(&context, &world, names).await;
         for (index, provider) in world.providers.iter().enumerate() {
-            let of: Vec<Found> =
+            let of: Vec<SampleResult> =
                 samples.iter().filter(|s| s.provider == provider.account).map(|s| s.found).collect();
             let due = moments(&MASTER, 0, &provider.account, &Parameters::LOCAL);
             let due = due.iter().filter(|at| **at > 0).count();
             let agreement = &world.shared.agreements_with(&provider.account)[0];
             let paid = agreement.egress().await;
             if index == liar {
-                assert_eq!((of, paid), (vec![Found::Wrong; due], 0));
+                assert_eq!((of, paid), (vec![SampleResult::Wrong; due], 0));
             } else if index == sleeper {
-                assert_eq!((of, paid), (vec![Found::PeerHealth; due], 0));
+                assert_eq!((of, paid), (vec![SampleResult::PeerHealth; due], 0));
             } else if index == freed || !holders.iter().any(|holder| holder.1 == provider.account) {
                 assert_eq!((of, paid), (vec![], 0), "nothing is known that it owes");
             } else {
                 assert_eq!((of.len(), paid), (due, due as u64 * SLICE_BYTES));
-                assert!(of.iter().all(|found| matches!(found, Found::Bytes { bytes: SLICE_BYTES, .. })));
+                assert!(
+                    of.iter().all(|found| matches!(found, SampleResult::Bytes { bytes: SLICE_BYTES, .. }))
+                );
                 assert_eq!(
                     provider.handler.parts().vouchers.with(|vouchers| vouchers.paid(&agreement.id)),
                     paid
@@ -276,7 +278,7 @@ fn who_holds_small_shards_alone_is_sampled_too() {
         let samples = sampled(&context, &world, names).await;
         assert!(samples.len() >= 8, "{samples:?}");
         for sample in &samples {
-            let Found::Bytes { bytes, first, whole } = sample.found else { panic!("{sample:?}") };
+            let SampleResult::Bytes { bytes, first, whole } = sample.found else { panic!("{sample:?}") };
             assert_eq!(bytes, 7 * length, "seven times the only one");
             assert!(first < whole, "{sample:?}");
         }

@@ -4,7 +4,7 @@ use super::{
     CeremonyError, Draft, Options, card,
     home::Home,
     mark::Mark,
-    presence::{Announcement, Presence, SLOW, Step},
+    presence::{Announcement, CeremonyStep, Presence, SLOW},
     run::closed,
 };
 use crate::{
@@ -46,13 +46,13 @@ pub(super) struct Attempt<'a> {
     screen: &'a (dyn Fn(&str) + Sync),
     account: Account,
     presence: Presence,
-    step: Step,
+    step: CeremonyStep,
     genesis: Option<Genesis>,
     signatures: Signatures,
     opened_ms: u64,
     openings: u32,
-    announced: Option<(Step, u64)>,
-    shown: (Step, Vec<u8>, u64),
+    announced: Option<(CeremonyStep, u64)>,
+    shown: (CeremonyStep, Vec<u8>, u64),
     complete_ms: u64,
     over_ms: Option<u64>,
 }
@@ -75,12 +75,12 @@ impl<'a> Attempt<'a> {
             screen,
             account,
             presence: Presence::new(draft.id, options.version.clone(), Vec::new(), 0),
-            step: Step::Present,
+            step: CeremonyStep::Present,
             genesis: None,
             opened_ms: 0,
             openings: 0,
             announced: None,
-            shown: (Step::Present, Vec::new(), 0),
+            shown: (CeremonyStep::Present, Vec::new(), 0),
             complete_ms: 0,
             over_ms: None,
         }
@@ -105,14 +105,14 @@ impl<'a> Attempt<'a> {
 
     /// Returns true if this member may deal now: all are there, or it dealt already.
     pub(super) fn may_begin(&self, now_ms: u64) -> bool {
-        self.step == Step::Present
-            && (self.home.met.is_some() || self.presence.all_here(Step::Present, now_ms))
+        self.step == CeremonyStep::Present
+            && (self.home.met.is_some() || self.presence.all_here(CeremonyStep::Present, now_ms))
     }
 
     /// Records durably that this member deals.
     pub(super) async fn begin(&mut self, rng: &mut impl CryptoRng) -> Result<(), CeremonyError> {
         self.home.begin(self.presence.marks(), rng).await?;
-        self.step = Step::Begun;
+        self.step = CeremonyStep::Begun;
         self.say(&format!(
             "all {} members are here: they deal shares to each other",
             self.presence.members()
@@ -173,21 +173,21 @@ impl<'a> Attempt<'a> {
         self.home.keep_share()?;
         self.signatures.0.insert(self.account, genesis.sign(&self.home.key));
         self.genesis = Some(genesis);
-        self.step = Step::Signed;
+        self.step = CeremonyStep::Signed;
         self.say("the key is made and this machine has its share: the members sign the genesis");
         Ok(())
     }
 
     /// Looks at the own progress, turns the valve, and renews the screen.
     pub(super) fn look(&mut self, now_ms: u64) -> Result<(), CeremonyError> {
-        if self.step == Step::Begun && self.home.store.first_dealings() >= self.presence.members() {
-            self.step = Step::Dealt;
+        if self.step == CeremonyStep::Begun && self.home.store.first_dealings() >= self.presence.members() {
+            self.step = CeremonyStep::Dealt;
         }
-        if let (Step::Signed, Some(genesis)) = (self.step, &self.genesis)
+        if let (CeremonyStep::Signed, Some(genesis)) = (self.step, &self.genesis)
             && self.signatures.check(genesis).is_ok()
         {
             self.home.keep_genesis(genesis, &self.signatures)?;
-            (self.step, self.complete_ms) = (Step::Complete, now_ms);
+            (self.step, self.complete_ms) = (CeremonyStep::Complete, now_ms);
             self.say("the genesis is signed by all and in place");
         }
         self.turn_valve(now_ms);
@@ -196,10 +196,10 @@ impl<'a> Attempt<'a> {
     }
 
     fn turn_valve(&mut self, now_ms: u64) {
-        if self.step >= Step::Dealt && self.presence.all_were(Step::Dealt) {
+        if self.step >= CeremonyStep::Dealt && self.presence.all_were(CeremonyStep::Dealt) {
             return self.valve.set(true);
         }
-        if self.step == Step::Present || !self.presence.all_here(Step::Begun, now_ms) {
+        if self.step == CeremonyStep::Present || !self.presence.all_here(CeremonyStep::Begun, now_ms) {
             self.opened_ms = now_ms;
             return self.valve.set(false);
         }
@@ -212,7 +212,7 @@ impl<'a> Attempt<'a> {
 
     /// The announcement that is due now, if one is: each second, and at once after progress.
     pub(super) fn announcement(&mut self, now_ms: u64) -> Option<Announcement> {
-        let is_due = |(step, at): (Step, u64)| step != self.step || now_ms >= at + ANNOUNCE_MS;
+        let is_due = |(step, at): (CeremonyStep, u64)| step != self.step || now_ms >= at + ANNOUNCE_MS;
         if !self.announced.is_none_or(is_due) {
             return None;
         }
@@ -231,11 +231,11 @@ impl<'a> Attempt<'a> {
 
     /// The genesis, once this member may end: all others have it too, or enough time has passed.
     pub(super) fn is_over(&mut self, now_ms: u64) -> Option<Genesis> {
-        if self.step < Step::Complete {
+        if self.step < CeremonyStep::Complete {
             return None;
         }
         let gives_up_ms = u64::try_from(self.options.give_up_after.as_millis()).unwrap_or(u64::MAX);
-        if self.presence.all_were(Step::Complete) {
+        if self.presence.all_were(CeremonyStep::Complete) {
             let since = *self.over_ms.get_or_insert(now_ms);
             return (now_ms >= since + LINGER_MS).then(|| self.genesis.clone()).flatten();
         }
@@ -252,10 +252,10 @@ impl<'a> Attempt<'a> {
     /// Shows each member that keeps the ceremony from going on: at every change, and every ten seconds.
     fn show(&mut self, now_ms: u64) {
         let awaited = match self.step {
-            Step::Present => Step::Present,
-            Step::Begun | Step::Dealt => Step::Dealt,
-            Step::Signed => Step::Signed,
-            Step::Complete => Step::Complete,
+            CeremonyStep::Present => CeremonyStep::Present,
+            CeremonyStep::Begun | CeremonyStep::Dealt => CeremonyStep::Dealt,
+            CeremonyStep::Signed => CeremonyStep::Signed,
+            CeremonyStep::Complete => CeremonyStep::Complete,
         };
         let troubles = self.presence.troubles(awaited, now_ms);
         let kinds: Vec<u8> = troubles.iter().map(|(kind, _)| *kind).filter(|kind| *kind != SLOW).collect();
@@ -310,7 +310,12 @@ mod tests {
         work(&mut attempt, directory.path());
     }
 
-    fn announced(attempt: &Attempt<'_>, from: u64, step: Step, met: Vec<(Account, Mark)>) -> Announcement {
+    fn announced(
+        attempt: &Attempt<'_>,
+        from: u64,
+        step: CeremonyStep,
+        met: Vec<(Account, Mark)>,
+    ) -> Announcement {
         Announcement {
             id: attempt.draft.id,
             version: attempt.options.version.clone(),
@@ -322,13 +327,19 @@ mod tests {
         }
     }
 
-    fn announce(attempt: &mut Attempt<'_>, from: u64, step: Step, met: Vec<(Account, Mark)>, now_ms: u64) {
+    fn announce(
+        attempt: &mut Attempt<'_>,
+        from: u64,
+        step: CeremonyStep,
+        met: Vec<(Account, Mark)>,
+        now_ms: u64,
+    ) {
         let heard = announced(attempt, from, step, met);
         attempt.hear(&key(from), &heard.encode(), now_ms).expect("it goes on");
     }
 
     fn begun(attempt: &mut Attempt<'_>) {
-        OTHERS.for_each(|from| announce(attempt, from, Step::Present, Vec::new(), 0));
+        OTHERS.for_each(|from| announce(attempt, from, CeremonyStep::Present, Vec::new(), 0));
         assert!(attempt.may_begin(0));
         futures::executor::block_on(attempt.begin(&mut TestRng::new(1))).expect("writable");
     }
@@ -339,7 +350,7 @@ mod tests {
             begun(attempt);
             let mut open_ms = 0;
             for now_ms in (0..60_000).step_by(100) {
-                OTHERS.for_each(|from| announce(attempt, from, Step::Dealt, Vec::new(), now_ms));
+                OTHERS.for_each(|from| announce(attempt, from, CeremonyStep::Dealt, Vec::new(), now_ms));
                 attempt.look(now_ms).expect("writable");
                 open_ms += if attempt.valve.is_on() { 100 } else { 0 };
             }
@@ -360,7 +371,7 @@ mod tests {
         with(|attempt, _| {
             begun(attempt);
             for now_ms in (0..60_000).step_by(100) {
-                (1..3).for_each(|from| announce(attempt, from, Step::Begun, Vec::new(), now_ms));
+                (1..3).for_each(|from| announce(attempt, from, CeremonyStep::Begun, Vec::new(), now_ms));
                 attempt.look(now_ms).expect("writable");
                 assert!(!attempt.valve.is_on());
             }
@@ -377,14 +388,14 @@ mod tests {
     #[test]
     fn a_member_that_lost_its_attempt_learns_it_from_others_and_one_that_did_not_cannot_be_stopped() {
         with(|attempt, _| {
-            let heard = announced(attempt, 1, Step::Begun, met(attempt, 0));
+            let heard = announced(attempt, 1, CeremonyStep::Begun, met(attempt, 0));
             let refused = attempt.hear(&key(1), &heard.encode(), 0);
             assert!(matches!(refused, Err(CeremonyError::StoreGone)));
         });
         with(|attempt, _| {
             begun(attempt);
             let lie = met(attempt, 0);
-            announce(attempt, 1, Step::Begun, lie, 0);
+            announce(attempt, 1, CeremonyStep::Begun, lie, 0);
         });
     }
 
@@ -392,12 +403,12 @@ mod tests {
     fn no_member_ends_the_attempt_of_another_one_by_inventing_a_mark() {
         with(|attempt, _| {
             let lie = met(attempt, 1);
-            announce(attempt, 1, Step::Begun, lie, 0);
+            announce(attempt, 1, CeremonyStep::Begun, lie, 0);
             // Nor by a mark of its own that another member signed: it counts as not heard.
-            let mut heard = announced(attempt, 2, Step::Present, Vec::new());
+            let mut heard = announced(attempt, 2, CeremonyStep::Present, Vec::new());
             heard.mark = Mark::sign(&PrivateKey::from_seed(3), &attempt.draft.id, 2);
             attempt.hear(&key(2), &heard.encode(), 0).expect("it goes on");
-            [1, 3].into_iter().for_each(|from| announce(attempt, from, Step::Present, Vec::new(), 0));
+            [1, 3].into_iter().for_each(|from| announce(attempt, from, CeremonyStep::Present, Vec::new(), 0));
             assert!(!attempt.may_begin(0), "member 2 was not heard");
             begun(attempt);
         });

@@ -25,7 +25,7 @@ const VERSION_BYTES_MAX: usize = 32;
 
 /// The progress of a member, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Step {
+pub(super) enum CeremonyStep {
     /// It waits for the others; it has dealt nothing.
     Present = 0,
     /// It has heard all others, and deals.
@@ -48,7 +48,7 @@ pub(super) struct Announcement {
     /// Its clock, in milliseconds since 1970.
     pub(super) clock_ms: u64,
     /// Its progress so far.
-    pub(super) step: Step,
+    pub(super) step: CeremonyStep,
     /// Mark of its directory for this attempt.
     pub(super) mark: Mark,
     /// Marks of all other members when it began; empty before.
@@ -103,11 +103,11 @@ impl Read for Announcement {
         let version = version.ok_or(CodecError::Invalid("Announcement", "a version of other characters"))?;
         let clock_ms = u64::read(buf)?;
         let step = match u8::read(buf)? {
-            0 => Step::Present,
-            1 => Step::Begun,
-            2 => Step::Dealt,
-            3 => Step::Signed,
-            4 => Step::Complete,
+            0 => CeremonyStep::Present,
+            1 => CeremonyStep::Begun,
+            2 => CeremonyStep::Dealt,
+            3 => CeremonyStep::Signed,
+            4 => CeremonyStep::Complete,
             other => return Err(CodecError::InvalidEnum(other)),
         };
         let mark = Mark::read(buf)?;
@@ -129,7 +129,7 @@ pub(super) enum Standing {
     /// Its clock is ahead by that many seconds; behind, if negative.
     Skewed(i64),
     /// It takes part, with that progress.
-    Here(Step),
+    Here(CeremonyStep),
 }
 
 struct Member {
@@ -170,7 +170,7 @@ impl Presence {
                     Standing::OtherDraft(last.id)
                 } else if last.version != self.version {
                     Standing::OtherVersion(last.version.clone())
-                } else if ahead.unsigned_abs() > CLOCK_MS_MAX && last.step == Step::Present {
+                } else if ahead.unsigned_abs() > CLOCK_MS_MAX && last.step == CeremonyStep::Present {
                     Standing::Skewed(ahead / 1_000)
                 } else {
                     Standing::Here(last.step)
@@ -185,12 +185,12 @@ impl Presence {
     }
 
     /// Returns true if all others take part now and have come to `step` at least.
-    pub(super) fn all_here(&self, step: Step, now_ms: u64) -> bool {
+    pub(super) fn all_here(&self, step: CeremonyStep, now_ms: u64) -> bool {
         self.standings(now_ms).all(|(_, standing)| matches!(standing, Standing::Here(at) if at >= step))
     }
 
     /// Returns true if all others with the same draft have once come to `step`, also if they are away now.
-    pub(super) fn all_were(&self, step: Step) -> bool {
+    pub(super) fn all_were(&self, step: CeremonyStep) -> bool {
         let came = |member: &Member| {
             member.last.as_ref().is_some_and(|(last, _)| last.id == self.id && last.step >= step)
         };
@@ -210,7 +210,7 @@ impl Presence {
 
     /// Lines for the screen: everyone that keeps the ceremony from `step`, and why. The number before each
     /// line is the kind of trouble; [`SLOW`] alone is no news.
-    pub(super) fn troubles(&self, step: Step, now_ms: u64) -> Vec<(u8, String)> {
+    pub(super) fn troubles(&self, step: CeremonyStep, now_ms: u64) -> Vec<(u8, String)> {
         let standings: Vec<(&Member, Standing)> = self.standings(now_ms).collect();
         if let Some(own) = own_clock(&standings) {
             return vec![(4, own)];
@@ -254,13 +254,13 @@ impl Presence {
     }
 }
 
-const fn doing(step: Step) -> &'static str {
+const fn doing(step: CeremonyStep) -> &'static str {
     match step {
-        Step::Present => "it waits for others",
-        Step::Begun => "it lacks dealings",
-        Step::Dealt => "it makes the key",
-        Step::Signed => "it lacks signatures",
-        Step::Complete => "it is done",
+        CeremonyStep::Present => "it waits for others",
+        CeremonyStep::Begun => "it lacks dealings",
+        CeremonyStep::Dealt => "it makes the key",
+        CeremonyStep::Signed => "it lacks signatures",
+        CeremonyStep::Complete => "it is done",
     }
 }
 
@@ -312,7 +312,7 @@ mod tests {
         Mark::sign(&crate::engine::PrivateKey::from_seed(1), &ID, u64::MAX)
     }
 
-    fn announcement(step: Step) -> Announcement {
+    fn announcement(step: CeremonyStep) -> Announcement {
         let (met, signatures) = Default::default();
         Announcement { id: ID, version: "1.0.0".into(), clock_ms: CLOCK, step, mark: mark(), met, signatures }
     }
@@ -323,12 +323,12 @@ mod tests {
             version: "v".repeat(VERSION_BYTES_MAX),
             met: vec![(account(1), mark()); AUTHORITIES_MAX.get() as usize],
             signatures: vec![(account(1), [9; 64]); AUTHORITIES_MAX.get() as usize],
-            ..announcement(Step::Complete)
+            ..announcement(CeremonyStep::Complete)
         };
         let bytes = full.encode();
         assert!(bytes.len() <= Announcement::BYTES_MAX && bytes.len() == full.encode_size());
         assert_eq!(Announcement::decode(Copying(&bytes)).expect("it was just encoded"), full);
-        let raw = Announcement { version: "\u{1b}[2J".into(), ..announcement(Step::Present) };
+        let raw = Announcement { version: "\u{1b}[2J".into(), ..announcement(CeremonyStep::Present) };
         Announcement::decode(Copying(&raw.encode())).expect_err("no version that a terminal would obey");
     }
 
@@ -336,19 +336,24 @@ mod tests {
     fn the_ceremony_starts_when_all_are_there_and_not_with_a_quorum() {
         let mut presence = presence();
         for index in 1..4 {
-            assert!(!presence.all_here(Step::Present, 500), "{index} is missing");
-            presence.hear(&account(index), announcement(Step::Present), 500, CLOCK);
+            assert!(!presence.all_here(CeremonyStep::Present, 500), "{index} is missing");
+            presence.hear(&account(index), announcement(CeremonyStep::Present), 500, CLOCK);
         }
-        assert!(presence.all_here(Step::Present, 500) && !presence.all_here(Step::Begun, 500));
-        assert!(!presence.all_here(Step::Present, 501 + FRESH_MS), "what was heard once does not last");
-        presence.hear(&account(9), announcement(Step::Present), 500, CLOCK);
+        assert!(
+            presence.all_here(CeremonyStep::Present, 500) && !presence.all_here(CeremonyStep::Begun, 500)
+        );
+        assert!(
+            !presence.all_here(CeremonyStep::Present, 501 + FRESH_MS),
+            "what was heard once does not last"
+        );
+        presence.hear(&account(9), announcement(CeremonyStep::Present), 500, CLOCK);
         assert_eq!(presence.members(), 4, "a stranger is nobody");
     }
 
     #[test]
     fn the_screen_names_everyone_who_keeps_the_ceremony_from_starting() {
         let day = 86_400_000;
-        let here = announcement(Step::Present);
+        let here = announcement(CeremonyStep::Present);
         let cases: [(Option<Announcement>, u8, &str); 5] = [
             (None, 1, "is missing for 12 s"),
             (Some(Announcement { id: [6; 32], ..here.clone() }), 2, "0606 0606"),
@@ -362,8 +367,8 @@ mod tests {
                 presence.hear(&account(index), here.clone(), 12_000, CLOCK + 40);
             }
             heard.into_iter().for_each(|heard| presence.hear(&account(3), heard, 12_000, CLOCK));
-            assert!(!presence.all_here(Step::Present, 12_000));
-            let troubles = presence.troubles(Step::Present, 12_000);
+            assert!(!presence.all_here(CeremonyStep::Present, 12_000));
+            let troubles = presence.troubles(CeremonyStep::Present, 12_000);
             assert_eq!(troubles.len(), 1, "{troubles:?}");
             assert_eq!(troubles[0].0, kind);
             let line = &troubles[0].1;
@@ -375,9 +380,9 @@ mod tests {
     fn a_machine_whose_clock_all_others_contradict_is_told_to_set_its_own() {
         let mut presence = presence();
         for index in 1..4 {
-            presence.hear(&account(index), announcement(Step::Present), 0, CLOCK + 86_400_000);
+            presence.hear(&account(index), announcement(CeremonyStep::Present), 0, CLOCK + 86_400_000);
         }
-        let troubles = presence.troubles(Step::Present, 0);
+        let troubles = presence.troubles(CeremonyStep::Present, 0);
         assert_eq!(troubles.len(), 1, "{troubles:?}");
         assert!(troubles[0].1.contains("this machine is 86400 s ahead"), "{}", troubles[0].1);
     }
@@ -386,22 +391,22 @@ mod tests {
     fn a_clock_that_is_set_after_the_start_stops_nothing() {
         let mut presence = presence();
         for index in 1..4 {
-            presence.hear(&account(index), announcement(Step::Begun), 0, CLOCK + 86_400_000);
+            presence.hear(&account(index), announcement(CeremonyStep::Begun), 0, CLOCK + 86_400_000);
         }
-        assert!(presence.all_here(Step::Begun, 0));
+        assert!(presence.all_here(CeremonyStep::Begun, 0));
     }
 
     #[test]
     fn progress_is_remembered_and_another_draft_has_none() {
         let mut presence = presence();
         for index in 1..3 {
-            presence.hear(&account(index), announcement(Step::Dealt), 0, CLOCK);
+            presence.hear(&account(index), announcement(CeremonyStep::Dealt), 0, CLOCK);
         }
-        let other = Announcement { id: [6; 32], ..announcement(Step::Complete) };
+        let other = Announcement { id: [6; 32], ..announcement(CeremonyStep::Complete) };
         presence.hear(&account(3), other, 0, CLOCK);
-        assert!(!presence.all_were(Step::Dealt));
+        assert!(!presence.all_were(CeremonyStep::Dealt));
         assert_eq!(presence.marks().len(), 3);
-        presence.hear(&account(3), announcement(Step::Signed), 0, CLOCK);
-        assert!(presence.all_were(Step::Dealt) && !presence.all_were(Step::Signed));
+        presence.hear(&account(3), announcement(CeremonyStep::Signed), 0, CLOCK);
+        assert!(presence.all_were(CeremonyStep::Dealt) && !presence.all_were(CeremonyStep::Signed));
     }
 }

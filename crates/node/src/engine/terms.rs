@@ -8,7 +8,7 @@
 //! The oldest goes first: after a crash between two removals, the next start removes the rest.
 
 use super::sizes::PENDING_ACKS;
-use crate::epoch::secrets::Place;
+use crate::epoch::secrets::SignedAt;
 use commonware_runtime::{Error, Storage};
 use posync_client::watch;
 use std::{collections::BTreeSet, num::NonZeroU64};
@@ -40,7 +40,7 @@ pub(super) async fn newest_view<E: Storage>(
     context: &E,
     terms: BTreeSet<u64>,
     partition: impl Fn(u64) -> String,
-) -> Option<Place> {
+) -> Option<SignedAt> {
     let mut newest = None;
     for term in terms {
         let names = match context.scan(&partition(term)).await {

@@ -172,7 +172,7 @@ where
 {
     let node = Node::new(context, parts, transport.manager, transport.blocker).await;
     let taking = Taking::default();
-    let [votes, certificates, missing, backfill, broadcast, state, reshare, probe, told, own] =
+    let [votes, certificates, missing, backfill, broadcast, state, reshare, probe, sightings, own] =
         <[_; 10]>::try_from(transport.channels).ok().expect("a transport carries every engine channel");
     let [votes, certificates, missing] = node.voting([votes, certificates, missing], &taking);
     let [backfill, broadcast, reshare] =
@@ -227,7 +227,7 @@ where
     let handle = Handle::new(genesis, marshal, database, outcomes, applied.clone(), shared);
     ledger.send_replace(Some(handle.clone()));
     let actors = vec![
-        node.equivocation_task(told),
+        node.equivocation_task(sightings),
         node.own_key_task(handle.clone(), own),
         node.past_terms(applied),
         probe_task,

@@ -38,7 +38,7 @@ const VOTED: &str = "voted";
 const KEPT: [&str; 4] = [PROPOSED, BEGUN, WAITS, VOTED];
 
 /// Term and view of a proposal or a vote.
-pub type Place = [u64; 2];
+pub type SignedAt = [u64; 2];
 
 /// A wait for whole terms in which the node signs nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub struct Wait {
     /// First term in which the node signs.
     pub from: u64,
     /// The newest proposal of this node's key that the network knew when the wait began.
-    pub newest: Option<Place>,
+    pub newest: Option<SignedAt>,
 }
 
 /// The store of the reshare's secrets.
@@ -87,7 +87,7 @@ impl Secrets {
     }
 
     /// The last view in which a proposal was signed.
-    pub fn proposed(&self) -> Option<Place> {
+    pub fn proposed(&self) -> Option<SignedAt> {
         self.get(PROPOSED)
     }
 
@@ -115,13 +115,13 @@ impl Secrets {
 
     /// The last vote as it was kept, itself `None` if there was none; `None` while the node signs, when its journal
     /// of votes is the record.
-    pub(crate) fn kept_vote(&self) -> Option<Option<Place>> {
+    pub(crate) fn kept_vote(&self) -> Option<Option<SignedAt>> {
         let [kept, term, view] = self.get::<[u64; 3]>(VOTED)?;
         (kept > 0).then(|| (kept > 1).then_some([term, view]))
     }
 
     /// Keeps the last vote of a node that signs nothing. It is durable before this returns.
-    pub(crate) fn keep_vote(&self, vote: Option<Place>) {
+    pub(crate) fn keep_vote(&self, vote: Option<SignedAt>) {
         let [term, view] = vote.unwrap_or_default();
         self.put(VOTED, &[1 + u64::from(vote.is_some()), term, view].encode());
     }

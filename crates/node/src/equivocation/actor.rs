@@ -9,9 +9,9 @@ use posync_protocol::Bounded;
 use std::num::NonZeroUsize;
 
 /// Sightings in one message: few, because each costs its receiver up to two signature checks.
-const TOLD_MAX: usize = 4;
+const SIGHTINGS_MAX: usize = 4;
 
-type Told = Bounded<Sighting, TOLD_MAX>;
+type Sightings = Bounded<Sighting, SIGHTINGS_MAX>;
 
 /// A receiver of new blocks that also reports their headers: a block that no one votes for is never
 /// verified, but it was signed.
@@ -52,26 +52,26 @@ pub async fn run<S: Sender, R: Receiver>(
     loop {
         select! {
             news = changed.changed() => match news {
-                Ok(()) => tell(&equivocation, &mut sender),
+                Ok(()) => send(&equivocation, &mut sender),
                 Err(_) => return,
             },
             message = receiver.recv() => match message {
-                Ok((_, bytes)) => equivocation.hear(&told(bytes.as_ref())),
+                Ok((_, bytes)) => equivocation.hear(&decode(bytes.as_ref())),
                 Err(_) => return,
             },
         }
     }
 }
 
-fn tell(equivocation: &EquivocationWatcher, sender: &mut impl Sender) {
+fn send(equivocation: &EquivocationWatcher, sender: &mut impl Sender) {
     let sightings = equivocation.state().take_outbox();
-    for part in sightings.chunks(TOLD_MAX) {
-        let told = Told::new(part.to_vec()).expect("a chunk of that size");
-        sender.send(Recipients::All, told.encode(), false);
+    for part in sightings.chunks(SIGHTINGS_MAX) {
+        let message = Sightings::new(part.to_vec()).expect("a part of that size");
+        sender.send(Recipients::All, message.encode(), false);
     }
 }
 
 /// Decodes another authority's sightings; bytes that do not decode count as none.
-fn told(bytes: &[u8]) -> Vec<Sighting> {
-    Told::decode_cfg(Copying(bytes), &()).map(Bounded::into_inner).unwrap_or_default()
+fn decode(bytes: &[u8]) -> Vec<Sighting> {
+    Sightings::decode_cfg(Copying(bytes), &()).map(Bounded::into_inner).unwrap_or_default()
 }

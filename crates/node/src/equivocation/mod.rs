@@ -31,7 +31,7 @@ use posync_protocol::{
     block::{Header, sha256},
     operation::{AuditCommit, Evidence},
 };
-use state::{Fault, Found, Sighting, State};
+use state::{Contradiction, Fault, Sighting, State};
 use std::{fmt, sync::Arc};
 
 /// A handle on the record of signatures; clones share it.
@@ -101,7 +101,7 @@ impl EquivocationWatcher {
         }
     }
 
-    fn open(&self) -> Vec<(Fault, Found)> {
+    fn open(&self) -> Vec<(Fault, Contradiction)> {
         self.state().open()
     }
 
@@ -110,8 +110,8 @@ impl EquivocationWatcher {
     }
 
     /// Logs new evidence, and wakes the task that sends sightings.
-    fn settle(&self, found: impl IntoIterator<Item = Found>) {
-        found.into_iter().for_each(|found| tell(&found.evidence));
+    fn settle(&self, found: impl IntoIterator<Item = Contradiction>) {
+        found.into_iter().for_each(|found| log(&found.evidence));
         if self.state().has_news() {
             self.changed.send_replace(());
         }
@@ -119,7 +119,7 @@ impl EquivocationWatcher {
 }
 
 /// Logs a fault: the offender, the place, and the name of the evidence on the ledger.
-fn tell(evidence: &Evidence) {
+fn log(evidence: &Evidence) {
     let (seat, name) = (evidence.offender(), Digest::from(sha256(&evidence.encode())));
     match evidence {
         Evidence::Proposals(pair) => {

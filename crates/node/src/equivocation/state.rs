@@ -51,7 +51,7 @@ tagged! {
 
 /// Evidence that was found here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct Contradiction {
     /// Two signatures of one seat that contradict each other.
     pub evidence: Evidence,
     /// The newest final height when it was found.
@@ -68,7 +68,7 @@ type TermView = (u64, u64);
 #[derive(Clone, Debug)]
 struct Held {
     header: Header,
-    is_told: bool,
+    is_sent: bool,
 }
 
 /// The signatures seen of one seat.
@@ -105,7 +105,7 @@ pub struct State {
     parameters: Parameters,
     seats: BTreeMap<Account, Signed>,
     tip: Tip,
-    found: BTreeMap<Fault, Found>,
+    found: BTreeMap<Fault, Contradiction>,
     outbox: VecDeque<Sighting>,
 }
 
@@ -126,12 +126,12 @@ impl State {
     }
 
     /// Takes a header from any source; returns new evidence.
-    pub fn header(&mut self, header: &Header) -> Option<Found> {
+    pub fn header(&mut self, header: &Header) -> Option<Contradiction> {
         self.see(header, false)
     }
 
     /// Takes a sighting of another authority; returns new evidence.
-    pub fn hear(&mut self, sighting: &Sighting) -> Option<Found> {
+    pub fn hear(&mut self, sighting: &Sighting) -> Option<Contradiction> {
         match sighting {
             Sighting::Header(header) => self.see(header, true),
             Sighting::Evidence(Evidence::Proposals(pair)) => {
@@ -145,14 +145,14 @@ impl State {
 
     /// Takes a final block: its header, and the commitments in it. Headers that the chain passed over are
     /// queued for the other authorities.
-    pub fn block(&mut self, header: &Header, operations: &[Operation]) -> Vec<Found> {
+    pub fn block(&mut self, header: &Header, operations: &[Operation]) -> Vec<Contradiction> {
         let (place, height) = ((header.term, header.view), header.height);
         let tip = Tip { place, height, epoch: self.parameters.epoch(height) };
         if self.tip.place < place {
             self.tip = tip;
         }
         // Every authority gets a final header anyway.
-        let mut found: Vec<Found> = self.see(header, true).into_iter().collect();
+        let mut found: Vec<Contradiction> = self.see(header, true).into_iter().collect();
         for operation in operations {
             if let Body::AuditCommit(commit) = &operation.body {
                 found.extend(self.commitment(&operation.signer, commit));
@@ -163,7 +163,7 @@ impl State {
     }
 
     /// Takes a commitment; returns new evidence.
-    pub fn commitment(&mut self, seat: &Account, commit: &AuditCommit) -> Option<Found> {
+    pub fn commitment(&mut self, seat: &Account, commit: &AuditCommit) -> Option<Contradiction> {
         if commit.epoch.abs_diff(self.tip.epoch) > 1 || self.found.contains_key(&(commit.epoch, *seat)) {
             return None;
         }
@@ -192,7 +192,7 @@ impl State {
     }
 
     /// Evidence that the ledger may not have yet.
-    pub fn open(&self) -> Vec<(Fault, Found)> {
+    pub fn open(&self) -> Vec<(Fault, Contradiction)> {
         let open = self.found.iter().filter(|(_, found)| !found.is_over);
         open.map(|(fault, found)| (*fault, found.clone())).collect()
     }
@@ -209,7 +209,7 @@ impl State {
         self.found.keys().map(|(_, seat)| *seat).collect()
     }
 
-    fn see(&mut self, header: &Header, is_told: bool) -> Option<Found> {
+    fn see(&mut self, header: &Header, is_sent: bool) -> Option<Contradiction> {
         let place = (header.term, header.view);
         if header.chain != self.chain || !self.tip.watches(place) {
             return None;
@@ -217,7 +217,7 @@ impl State {
         let signed = self.seats.get_mut(&header.leader)?;
         let Some(held) = signed.headers.get_mut(&place) else {
             if header.check().verify() {
-                signed.headers.insert(place, Held { header: header.clone(), is_told });
+                signed.headers.insert(place, Held { header: header.clone(), is_sent });
                 if signed.headers.len() > HEADERS_MAX {
                     signed.headers.pop_first();
                 }
@@ -225,7 +225,7 @@ impl State {
             return None;
         };
         if held.header.signed_bytes() == header.signed_bytes() {
-            held.is_told |= is_told;
+            held.is_sent |= is_sent;
             return None;
         }
         let headers = Bounded::new(vec![held.header.clone(), header.clone()])?;
@@ -234,19 +234,19 @@ impl State {
         if self.found.contains_key(&fault) || !header.check().verify() {
             return None;
         }
-        held.is_told = true;
+        held.is_sent = true;
         self.find(evidence)
     }
 
-    fn find(&mut self, evidence: Evidence) -> Option<Found> {
+    fn find(&mut self, evidence: Evidence) -> Option<Contradiction> {
         let fault = (evidence.epoch(&self.parameters), evidence.offender());
-        let found = Found { evidence: evidence.clone(), height: self.tip.height, is_over: false };
+        let found = Contradiction { evidence: evidence.clone(), height: self.tip.height, is_over: false };
         self.found.insert(fault, found.clone());
-        self.tell(Sighting::Evidence(evidence));
+        self.queue(Sighting::Evidence(evidence));
         Some(found)
     }
 
-    fn tell(&mut self, sighting: Sighting) {
+    fn queue(&mut self, sighting: Sighting) {
         if self.outbox.len() == OUTBOX_MAX {
             self.outbox.pop_front();
         }
@@ -261,12 +261,12 @@ impl State {
         for signed in self.seats.values_mut() {
             signed.headers.retain(|place, _| tip.watches(*place));
             signed.commits.retain(|of, _| of.abs_diff(epoch) <= 1);
-            for held in signed.headers.range_mut(..place).map(|(_, held)| held).filter(|held| !held.is_told) {
-                held.is_told = true;
+            for held in signed.headers.range_mut(..place).map(|(_, held)| held).filter(|held| !held.is_sent) {
+                held.is_sent = true;
                 passed.push(Sighting::Header(held.header.clone()));
             }
         }
-        passed.into_iter().for_each(|sighting| self.tell(sighting));
+        passed.into_iter().for_each(|sighting| self.queue(sighting));
         self.found.retain(|(of, _), _| of.saturating_add(EVIDENCE_EPOCHS_MAX) >= epoch);
     }
 }

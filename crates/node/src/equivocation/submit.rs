@@ -6,7 +6,7 @@
 use super::{
     EquivocationWatcher,
     rotation::{Turn, TurnFacts, turn},
-    state::{Fault, Found},
+    state::{Contradiction, Fault},
 };
 use crate::{
     engine::{Digest, PrivateKey},
@@ -55,7 +55,7 @@ pub async fn run(mempool: Mempool, handle: Handle, key: PrivateKey) {
 }
 
 impl Reporter {
-    async fn step(&mut self, height: u64, fault: &Fault, found: &Found) {
+    async fn step(&mut self, height: u64, fault: &Fault, found: &Contradiction) {
         let (facts, state) = self.look(height, fault).await;
         match turn(fault.0, found.height, height, &facts) {
             Turn::Over if fault.1 == self.account => {
@@ -97,7 +97,7 @@ impl Reporter {
         (facts, read(slots.get(4)).unwrap_or_default())
     }
 
-    async fn bring(&mut self, height: u64, fault: &Fault, found: &Found, state: &AccountState) {
+    async fn bring(&mut self, height: u64, fault: &Fault, found: &Contradiction, state: &AccountState) {
         let expires = height + ATTEMPT_BLOCKS;
         let context = paying(self.handle.chain(), self.handle.genesis().parameters, height);
         let body = Body::Evidence(found.evidence.clone());

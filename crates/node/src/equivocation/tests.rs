@@ -1,6 +1,6 @@
 //! Tables for the memory: which signatures are evidence, which are sent, which are dropped.
 
-use super::state::{AHEAD_MAX, Found, HEADERS_MAX, OUTBOX_MAX, Sighting, State, TERMS_KEPT};
+use super::state::{AHEAD_MAX, Contradiction, HEADERS_MAX, OUTBOX_MAX, Sighting, State, TERMS_KEPT};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use posync_protocol::{
     Account, Amount, Body, Hash, Operation,
@@ -58,7 +58,7 @@ fn header(seed: u64, (term, view): (u64, u64), time_ms: u64) -> Header {
 }
 
 /// The verdict of a verifying node on the operation that submits it.
-fn holds(found: &Found) -> bool {
+fn holds(found: &Contradiction) -> bool {
     let body = Body::Evidence(found.evidence.clone());
     let operation = Operation::signed(&key(7), &CHAIN, 0, Amount::sync(1), 20, body);
     let context = BlockContext {
@@ -121,9 +121,9 @@ fn a_fault_is_found_once_an_epoch_and_told() {
         assert_eq!(state.header(&header(1, place, 2)).is_some(), is_new, "{place:?}");
         assert_eq!(state.header(&header(1, place, 3)), None, "one is enough");
     }
-    let told = state.take_outbox();
-    assert!(told.len() == 2 && told.iter().all(|sighting| matches!(sighting, Sighting::Evidence(_))));
-    assert!(!state.has_news() && state.take_outbox().is_empty(), "told once");
+    let sent = state.take_outbox();
+    assert!(sent.len() == 2 && sent.iter().all(|sighting| matches!(sighting, Sighting::Evidence(_))));
+    assert!(!state.has_news() && state.take_outbox().is_empty(), "sent once");
     let open = state.open();
     assert_eq!(open.iter().map(|(fault, _)| *fault).collect::<Vec<_>>(), [0, 1].map(|e| (e, account(1))));
     state.close(&(0, account(1)));
@@ -143,12 +143,12 @@ fn who_holds_what_the_chain_passed_over_tells_it() {
     }
     let (from_left, from_right) = (left.take_outbox(), right.take_outbox());
     assert_eq!((from_left.len(), from_right.len()), (1, 1));
-    for (state, told) in [(&mut left, from_right), (&mut right, from_left)] {
-        let found = state.hear(&told[0]).expect("two of one view");
+    for (state, sent) in [(&mut left, from_right), (&mut right, from_left)] {
+        let found = state.hear(&sent[0]).expect("two of one view");
         assert!(holds(&found) && found.height == 7);
         assert!(matches!(state.take_outbox()[..], [Sighting::Evidence(_)]));
         state.block(&header(2, (0, 8), 0), &[]);
-        assert!(!state.has_news(), "nothing is told twice");
+        assert!(!state.has_news(), "nothing is sent twice");
     }
 }
 
@@ -161,7 +161,7 @@ fn a_final_block_contradicts_another_of_its_view() {
     let mut late = self::state();
     late.block(&header(1, (0, 5), 2), &[]);
     late.block(&header(2, (0, 6), 0), &[]);
-    assert!(!late.has_news(), "final headers are not told");
+    assert!(!late.has_news(), "final headers are not sent");
     assert!(late.header(&header(1, (0, 5), 1)).is_some(), "shown later");
 }
 
@@ -249,9 +249,9 @@ fn what_waits_to_be_told_is_bounded() {
         state.header(&header(1, (0, view), 1));
     }
     state.block(&header(2, (1, 1), 0), &[]);
-    let told = state.take_outbox();
-    assert_eq!(told.len(), OUTBOX_MAX);
-    assert_eq!(told.first(), Some(&Sighting::Header(header(1, (0, 10), 1))), "the oldest gave way");
+    let sent = state.take_outbox();
+    assert_eq!(sent.len(), OUTBOX_MAX);
+    assert_eq!(sent.first(), Some(&Sighting::Header(header(1, (0, 10), 1))), "the oldest gave way");
 }
 
 fn commit(seed: u64, epoch: u64, digest: u8) -> AuditCommit {
@@ -283,7 +283,7 @@ fn what_two_commitments_are_evidence() {
         assert!(holds(&found) && found.evidence.epoch(&LOCAL) == 2);
         let mut other = self::state();
         other.block(&header(2, (2, 1), 0), &[]);
-        assert!(other.hear(&Sighting::Evidence(found.evidence)).is_some(), "who is told knows as much");
+        assert!(other.hear(&Sighting::Evidence(found.evidence)).is_some(), "who is sent knows as much");
     }
 }
 
@@ -308,5 +308,5 @@ fn commitments_in_blocks_count_too() {
     };
     assert!(state.block(&header(2, (0, 1), 0), &[operation(1)]).is_empty());
     let found = state.block(&header(2, (0, 2), 0), &[operation(2)]);
-    assert!(matches!(found[..], [Found { evidence: Evidence::Commitments(_), .. }]));
+    assert!(matches!(found[..], [Contradiction { evidence: Evidence::Commitments(_), .. }]));
 }

@@ -96,14 +96,14 @@ struct Upstream<E> {
 impl<E: Runtime> Upstream<E> {
     /// The next run; waits for as long as the upstream nodes give none.
     async fn next_run(&mut self, follow: &mut Follow, wanted: u64) -> Run {
-        let mut trouble = Trouble::new("certified headers", wanted);
+        let mut condition = Condition::new("certified headers", wanted);
         loop {
             match follow.next_run().await {
                 Ok(run) => {
-                    trouble.over();
+                    condition.over();
                     return run;
                 }
-                Err(error) => self.context.sleep(trouble.log(&error)).await,
+                Err(error) => self.context.sleep(condition.log(&error)).await,
             }
         }
     }
@@ -117,7 +117,7 @@ impl<E: Runtime> Upstream<E> {
 
     /// The block of a certified header; waits for as long as the upstream nodes do not give its body.
     async fn block(&self, header: Header) -> Block {
-        let mut trouble = Trouble::new("a body", header.height);
+        let mut condition = Condition::new("a body", header.height);
         loop {
             let body = self.connection.body(&header).await;
             let block = body.and_then(|body| {
@@ -127,24 +127,24 @@ impl<E: Runtime> Upstream<E> {
             });
             match block {
                 Ok(block) => {
-                    trouble.over();
+                    condition.over();
                     return block;
                 }
-                Err(error) => self.context.sleep(trouble.log(&error)).await,
+                Err(error) => self.context.sleep(condition.log(&error)).await,
             }
         }
     }
 }
 
 /// A failure of all upstream nodes: its log lines and its pauses.
-pub(super) struct Trouble {
+pub(super) struct Condition {
     wanted: &'static str,
     height: u64,
     pauses: Backoff,
     last: Option<String>,
 }
 
-impl Trouble {
+impl Condition {
     pub(super) const fn new(wanted: &'static str, height: u64) -> Self {
         Self { wanted, height, pauses: PAUSE, last: None }
     }
@@ -185,17 +185,17 @@ mod tests {
 
     #[test]
     fn an_operator_learns_that_only_an_archive_has_the_block() {
-        let trouble = Trouble::new("certified headers", 7);
-        let pruned = trouble.text(&Error::Unavailable(Unavailable::Pruned));
+        let condition = Condition::new("certified headers", 7);
+        let pruned = condition.text(&Error::Unavailable(Unavailable::Pruned));
         assert!(pruned.contains("block 7") && pruned.contains("archive = true"), "{pruned}");
-        let lost = trouble.text(&Error::Unreachable("refused".into()));
+        let lost = condition.text(&Error::Unreachable("refused".into()));
         assert!(lost.contains("refused") && lost.contains("tries again"), "{lost}");
     }
 
     #[test]
     fn pauses_after_failures_grow_and_stay_bounded() {
-        let mut trouble = Trouble::new("a body", 1);
-        let pauses: Vec<Duration> = (0..20).map(|_| trouble.log(&Error::NoEndpoint)).collect();
+        let mut condition = Condition::new("a body", 1);
+        let pauses: Vec<Duration> = (0..20).map(|_| condition.log(&Error::NoEndpoint)).collect();
         assert!(pauses.is_sorted() && pauses[19] == Duration::from_secs(10));
     }
 }

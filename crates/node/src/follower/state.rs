@@ -14,7 +14,7 @@
 //!    with a newer one.
 //! 3. A state that no upstream node keeps any more ends the node; its next start takes a newer one.
 
-use super::source::Trouble;
+use super::source::Condition;
 use crate::engine::{Block, Database, Digest, Finalization, Runtime, StoreOperation};
 use commonware_codec::{Copying, DecodeExt as _, Encode as _};
 use commonware_consensus::{Epochable as _, Viewable as _, types::Round};
@@ -81,14 +81,14 @@ impl Origin {
     /// The floor for a node without state; `None` if it runs all blocks. `begun` is the round of the floor with which
     /// it began before. Waits for as long as the upstream nodes give none.
     pub(crate) async fn floor(&self, begun: Option<Round>) -> Option<Floor> {
-        let mut trouble = Trouble::new("the newest block", 0);
+        let mut condition = Condition::new("the newest block", 0);
         loop {
             match self.newest(begun).await {
                 Ok(found) => {
-                    trouble.over();
+                    condition.over();
                     return found;
                 }
-                Err(error) => (self.sleep)(trouble.log(&error)).await,
+                Err(error) => (self.sleep)(condition.log(&error)).await,
             }
         }
     }
@@ -140,19 +140,19 @@ impl Source for Parts {
 
     async fn serve(&self, request: Request<Family>) -> source::Result<Self> {
         let asked = Bounded::new(request.encode().to_vec()).expect("a request has 29 bytes");
-        let mut trouble = Trouble::new("a part of the state", 0);
+        let mut condition = Condition::new("a part of the state", 0);
         loop {
             let judge = |bytes: &[u8]| proved(&request, &self.root, bytes);
             match self.origin.connection.state_part(&asked, judge).await {
                 Ok(part) => {
-                    trouble.over();
+                    condition.over();
                     return Ok((part, None));
                 }
                 Err(error) => {
                     if matches!(error, Error::Unavailable(Unavailable::Pruned)) {
                         self.origin.lost.send_replace(true);
                     }
-                    (self.origin.sleep)(trouble.log(&error)).await;
+                    (self.origin.sleep)(condition.log(&error)).await;
                 }
             }
         }

@@ -208,7 +208,7 @@ impl<'a> Upkeep<'a> {
     fn may_take_effect(&self) -> bool {
         let mut due = self.endings.iter().flat_map(|endings| endings.due(self.next.epoch()));
         let is_now = self.expires || self.is_challenged || self.provider.settled_round == self.next.round();
-        self.provider.phi == 0 || (is_now && due.all(|ending| self.settle.endings.contains(&ending)))
+        self.provider.slot_weight == 0 || (is_now && due.all(|ending| self.settle.endings.contains(&ending)))
     }
 }
 
@@ -355,7 +355,7 @@ mod tests {
             let version = |leaves| Version { leaves, ..Version::default() };
             let next = Some(version(9)).filter(|_| next);
             let set = DataSet { current: version(leaves), next };
-            let provider = Provider { index: 7, settled_round, phi: 1, ..Provider::default() };
+            let provider = Provider { index: 7, settled_round, slot_weight: 1, ..Provider::default() };
             let mut state = state();
             let agreement = Agreement { end_epoch: self::next().epoch(), ..agreement() };
             state.insert(Provider::key(&P), provider.to_slot());
@@ -444,7 +444,7 @@ mod waking {
     #[test]
     fn a_provider_that_is_asleep_may_ask_to_be_woken_unless_it_must_prove_something_first() {
         let account = Account([1; 32]);
-        let provider = Provider { index: 7, paid: 5, weighed: 0, phi: 5, ..Provider::default() };
+        let provider = Provider { index: 7, paid: 5, weighed: 0, slot_weight: 5, ..Provider::default() };
         assert!(!posync_protocol::audit::is_awake(&provider));
         let funds = AccountState { nonce: 0, balance: Amount::sync(1) };
         let slots = |audit: Audit| {

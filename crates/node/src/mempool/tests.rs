@@ -55,7 +55,7 @@ fn storage_proof(provider: u64, height: u64) -> Operation {
         shard: [1; 32],
         length: 1024,
         position,
-        chunk: Bounded::new(vec![7; 1024]).expect("a chunk"),
+        leaf: Bounded::new(vec![7; 1024]).expect("a leaf"),
         path: Bounded::new(vec![[2; 32]; 12]).expect("a path"),
     };
     let body = Body::StorageProof(StorageProof {

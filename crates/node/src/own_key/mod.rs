@@ -44,11 +44,11 @@ mod state;
 mod tests;
 pub mod votes;
 
-pub use state::{Refusal, Standing, Word};
+pub use state::{Refusal, SigningRight, Word};
 
 use crate::{
     engine::PublicKey,
-    epoch::secrets::{Place, Secrets},
+    epoch::secrets::{Secrets, SignedAt},
     genesis::Genesis,
 };
 use commonware_utils::{
@@ -64,7 +64,7 @@ use std::{fmt, sync::Arc, time::SystemTime};
 #[derive(Clone)]
 pub struct OwnKey {
     state: Arc<Mutex<State>>,
-    standing: watch::Sender<Standing>,
+    right: watch::Sender<SigningRight>,
 }
 
 impl fmt::Debug for OwnKey {
@@ -77,12 +77,12 @@ impl OwnKey {
     /// Starts silent. `word` is the operator's.
     pub(crate) fn new(genesis: &Genesis, key: &PublicKey, secrets: Secrets, word: Word) -> Self {
         let state = State::new(genesis, key, secrets, word);
-        Self { state: Arc::new(Mutex::new(state)), standing: watch::Sender::new(Standing::Silent) }
+        Self { state: Arc::new(Mutex::new(state)), right: watch::Sender::new(SigningRight::Silent) }
     }
 
     /// Takes the applied height at the start, and the newest view in the journals of votes. Called before consensus
     /// runs.
-    pub(crate) fn begin(&self, applied: u64, voted: Option<Place>) {
+    pub(crate) fn begin(&self, applied: u64, voted: Option<SignedAt>) {
         self.state().begin(applied, voted);
     }
 
@@ -90,39 +90,39 @@ impl OwnKey {
         self.state.lock()
     }
 
-    /// Changes the state, and publishes the new standing before another change can.
-    fn change(&self, change: impl FnOnce(&mut State) -> Option<Standing>) {
+    /// Changes the state, and publishes the new right to sign before another change can.
+    fn change(&self, change: impl FnOnce(&mut State) -> Option<SigningRight>) {
         let mut state = self.state();
-        if let Some(standing) = change(&mut state) {
-            standing.log();
-            self.standing.send_replace(standing);
+        if let Some(right) = change(&mut state) {
+            right.log();
+            self.right.send_replace(right);
         }
     }
 
-    /// The node's standing, and its changes.
-    pub fn standing(&self) -> watch::Receiver<Standing> {
-        self.standing.subscribe()
+    /// The node's right to sign, and its changes.
+    pub fn right(&self) -> watch::Receiver<SigningRight> {
+        self.right.subscribe()
     }
 
     fn signs(&self) -> bool {
-        matches!(*self.standing.subscribe().borrow(), Standing::Signs)
+        matches!(*self.right.subscribe().borrow(), SigningRight::Signs)
     }
 
     /// Waits until the node may sign proposals.
     pub(crate) async fn may_sign(&self) {
-        let mut standing = self.standing.subscribe();
+        let mut right = self.right.subscribe();
         // The sender lives in self.
-        let _ = standing.wait_for(|standing| matches!(standing, Standing::Signs)).await;
+        let _ = right.wait_for(|right| matches!(right, SigningRight::Signs)).await;
     }
 
     /// Waits until the node must end.
     pub(crate) async fn refused(&self) -> Refusal {
-        let mut standing = self.standing.subscribe();
+        let mut right = self.right.subscribe();
         loop {
-            if let Standing::Refused(refusal) = &*standing.borrow_and_update() {
+            if let SigningRight::Refused(refusal) = &*right.borrow_and_update() {
                 return refusal.clone();
             }
-            if standing.changed().await.is_err() {
+            if right.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }

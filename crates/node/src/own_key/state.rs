@@ -2,7 +2,7 @@
 
 use crate::{
     engine::{AUTHORITIES_MAX, PublicKey},
-    epoch::secrets::{Place, Secrets, Wait},
+    epoch::secrets::{Secrets, SignedAt, Wait},
     genesis::Genesis,
     own_key::votes::VOTE_BYTES_MAX,
 };
@@ -15,7 +15,7 @@ use std::{
 
 /// The node's right to sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum SigningRight {
     /// Not enough of the others have answered.
     Silent,
     /// The node follows, and signs from this term on.
@@ -26,8 +26,8 @@ pub enum Standing {
     Refused(Refusal),
 }
 
-impl Standing {
-    /// Logs the standing for the operator.
+impl SigningRight {
+    /// Logs the right to sign for the operator.
     pub(super) fn log(&self) {
         match self {
             Self::Silent => {}
@@ -46,9 +46,9 @@ impl Standing {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Refusal {
     /// Term and view of the last signature of that kind that this directory records.
-    pub own: Option<Place>,
+    pub own: Option<SignedAt>,
     /// Term and view of the newest signature of this key that the others hold.
-    pub seen: Place,
+    pub seen: SignedAt,
     /// Height of that signature if it is a proposal; `None` for a vote.
     pub height: Option<u64>,
     /// Height that the operators agreed on, if it is below what the network holds.
@@ -109,7 +109,7 @@ pub(super) struct Answered {
     /// Newest proposal of this key that it holds; its signature is checked here.
     pub(super) newest: Option<Header>,
     /// Newest vote of this key that it holds, verified.
-    pub(super) vote: Option<Place>,
+    pub(super) vote: Option<SignedAt>,
     /// Milliseconds since 1970 on its clock.
     pub(super) time_ms: u64,
 }
@@ -125,11 +125,11 @@ const LISTENED_PER_MEMBER: u64 = 8;
 /// in a row may be away from a network that lives.
 const STILL_TIMEOUTS: u64 = 3;
 
-const fn place(header: &Header) -> Place {
+const fn place(header: &Header) -> SignedAt {
     [header.term, header.view]
 }
 
-/// The newest proposals and votes seen, the answers of the others, and the standing.
+/// The newest proposals and votes seen, the answers of the others, and the right to sign.
 pub(super) struct State {
     chain: Hash,
     me: Account,
@@ -142,19 +142,19 @@ pub(super) struct State {
     /// True if the record of the votes is lost, or does not cover what the others hold: then the votes in
     /// each other's first answer count as this node's own.
     takes_votes_over: bool,
-    standing: Standing,
+    right: SigningRight,
     members: Option<(u64, Set<PublicKey>)>,
     term_blocks: u64,
     /// The newest proposal of each authority.
     newest: BTreeMap<Account, Option<Header>>,
     /// The newest vote that each authority's connection brought, in its bytes.
-    heard: BTreeMap<Account, (Place, Vec<u8>)>,
+    heard: BTreeMap<Account, (SignedAt, Vec<u8>)>,
     /// The newest vote of this node: in its journal at the start, or sent since.
-    voted: Option<Place>,
+    voted: Option<SignedAt>,
     /// The newest vote of this key that is accounted for without a record.
-    taken_over: Option<Place>,
+    taken_over: Option<SignedAt>,
     /// The newest vote of this key that the others hold.
-    seen_vote: Option<Place>,
+    seen_vote: Option<SignedAt>,
     /// Height that another must have searched, so that its answer counts.
     needed: u64,
     /// Height that each authority has searched, from its first answer on.
@@ -188,7 +188,7 @@ impl State {
             is_fresh,
             has_lost_votes,
             takes_votes_over,
-            standing: Standing::Silent,
+            right: SigningRight::Silent,
             members: None,
             term_blocks: genesis.parameters.term_blocks().max(1),
             newest,
@@ -211,7 +211,7 @@ impl State {
     ///
     /// Consensus writes the votes of others to that journal too. So the view found is kept until the node signs,
     /// and a kept one counts instead of what a later start finds.
-    pub(super) fn begin(&mut self, applied: u64, found: Option<Place>) {
+    pub(super) fn begin(&mut self, applied: u64, found: Option<SignedAt>) {
         self.needed = self.needed.max(applied);
         if self.has_lost_votes {
             return;
@@ -239,7 +239,7 @@ impl State {
     }
 
     /// Keeps a vote that an authority's connection brought, if it is its newest.
-    pub(super) fn heard(&mut self, authority: Account, place: Place, vote: &[u8]) {
+    pub(super) fn heard(&mut self, authority: Account, place: SignedAt, vote: &[u8]) {
         let is_newer = self.heard.get(&authority).is_none_or(|(known, _)| *known < place);
         if is_newer && vote.len() <= VOTE_BYTES_MAX && self.may_search(&authority) {
             self.heard.insert(authority, (place, vote.to_vec()));
@@ -247,18 +247,18 @@ impl State {
     }
 
     /// Notes a vote that this node is about to send.
-    pub(super) fn votes(&mut self, place: Place) {
+    pub(super) fn votes(&mut self, place: SignedAt) {
         self.voted = self.voted.max(Some(place));
     }
 
     /// True until the node may sign or must end.
     pub(super) fn is_silent(&self) -> bool {
-        self.standing == Standing::Silent
+        self.right == SigningRight::Silent
     }
 
     /// True while the node waits for a term.
     pub(super) const fn is_waiting(&self) -> bool {
-        matches!(self.standing, Standing::Waits(_))
+        matches!(self.right, SigningRight::Waits(_))
     }
 
     /// Height that the others must have searched.
@@ -271,17 +271,17 @@ impl State {
         self.word.agreed.filter(|agreed| self.needed < *agreed)
     }
 
-    fn turn(&mut self, standing: Standing) -> Option<Standing> {
-        match (&self.standing, &standing) {
-            (_, Standing::Signs) => self.secrets.release_vote(),
-            (Standing::Signs, Standing::Refused(_)) => self.secrets.keep_vote(self.voted),
+    fn turn(&mut self, right: SigningRight) -> Option<SigningRight> {
+        match (&self.right, &right) {
+            (_, SigningRight::Signs) => self.secrets.release_vote(),
+            (SigningRight::Signs, SigningRight::Refused(_)) => self.secrets.keep_vote(self.voted),
             _ => {}
         }
-        self.standing = standing.clone();
-        Some(standing)
+        self.right = right.clone();
+        Some(right)
     }
 
-    pub(super) fn saw(&mut self, header: &Header) -> Option<Standing> {
+    pub(super) fn saw(&mut self, header: &Header) -> Option<SigningRight> {
         let newest = self.newest.get_mut(&header.leader)?;
         if header.chain != self.chain || newest.as_ref().is_some_and(|known| place(known) >= place(header)) {
             return None;
@@ -290,48 +290,50 @@ impl State {
         if header.leader != self.me {
             return None;
         }
-        let known = match &self.standing {
-            Standing::Silent | Standing::Refused(_) => return None,
-            Standing::Signs => self.secrets.proposed(),
-            Standing::Waits(_) => self.known(),
+        let known = match &self.right {
+            SigningRight::Silent | SigningRight::Refused(_) => return None,
+            SigningRight::Signs => self.secrets.proposed(),
+            SigningRight::Waits(_) => self.known(),
         };
         if Some(place(header)) <= known { None } else { self.refuse(header, None) }
     }
 
     /// Takes a vote of this key that another authority holds; `is_first` in that authority's first answer.
-    fn saw_vote(&mut self, vote: Place, is_first: bool) -> Option<Standing> {
+    fn saw_vote(&mut self, vote: SignedAt, is_first: bool) -> Option<SigningRight> {
         if is_first && self.takes_votes_over {
             self.taken_over = self.taken_over.max(Some(vote));
         }
         self.seen_vote = self.seen_vote.max(Some(vote));
-        match self.standing {
-            Standing::Signs | Standing::Waits(_) => self.vote_above().and_then(|vote| self.refuse_vote(vote)),
-            Standing::Silent | Standing::Refused(_) => None,
+        match self.right {
+            SigningRight::Signs | SigningRight::Waits(_) => {
+                self.vote_above().and_then(|vote| self.refuse_vote(vote))
+            }
+            SigningRight::Silent | SigningRight::Refused(_) => None,
         }
     }
 
     /// The newest vote of this key that the others hold, if this node has no account of it.
-    fn vote_above(&self) -> Option<Place> {
+    fn vote_above(&self) -> Option<SignedAt> {
         self.seen_vote.filter(|vote| Some(*vote) > self.voted.max(self.taken_over))
     }
 
     /// The newest proposal of this node's key that is accounted for: recorded here, or known when a wait began.
-    fn known(&self) -> Option<Place> {
+    fn known(&self) -> Option<SignedAt> {
         let waited = self.secrets.wait().and_then(|wait| wait.newest);
         self.secrets.proposed().max(waited)
     }
 
-    fn refuse(&mut self, header: &Header, agreed: Option<u64>) -> Option<Standing> {
+    fn refuse(&mut self, header: &Header, agreed: Option<u64>) -> Option<SigningRight> {
         let (own, seen, height) = (self.secrets.proposed(), place(header), Some(header.height));
-        self.turn(Standing::Refused(Refusal { own, seen, height, agreed }))
+        self.turn(SigningRight::Refused(Refusal { own, seen, height, agreed }))
     }
 
-    fn refuse_vote(&mut self, seen: Place) -> Option<Standing> {
+    fn refuse_vote(&mut self, seen: SignedAt) -> Option<SigningRight> {
         let own = self.voted;
-        self.turn(Standing::Refused(Refusal { own, seen, height: None, agreed: None }))
+        self.turn(SigningRight::Refused(Refusal { own, seen, height: None, agreed: None }))
     }
 
-    pub(super) fn term(&mut self, term: u64, members: &Set<PublicKey>) -> Option<Standing> {
+    pub(super) fn term(&mut self, term: u64, members: &Set<PublicKey>) -> Option<SigningRight> {
         if self.members.as_ref().is_some_and(|(known, _)| *known > term) {
             return None;
         }
@@ -343,17 +345,22 @@ impl State {
         for account in accounts {
             self.newest.entry(account).or_default();
         }
-        match self.standing {
-            Standing::Waits(from) if term >= from => {
+        match self.right {
+            SigningRight::Waits(from) if term >= from => {
                 self.secrets.end_wait(from);
-                self.turn(Standing::Signs)
+                self.turn(SigningRight::Signs)
             }
-            Standing::Silent => self.judge(),
+            SigningRight::Silent => self.judge(),
             _ => None,
         }
     }
 
-    pub(super) fn answered(&mut self, peer: &PublicKey, answer: &Answered, now_ms: u64) -> Option<Standing> {
+    pub(super) fn answered(
+        &mut self,
+        peer: &PublicKey,
+        answer: &Answered,
+        now_ms: u64,
+    ) -> Option<SigningRight> {
         let is_member = self.members.as_ref().is_some_and(|(_, members)| members.position(peer).is_some());
         if !is_member && !self.authorities.contains(peer) {
             return None;
@@ -392,7 +399,7 @@ impl State {
         self.answers().is_some_and(|(answers, needed)| answers >= needed)
     }
 
-    fn judge(&mut self) -> Option<Standing> {
+    fn judge(&mut self) -> Option<SigningRight> {
         if !self.is_silent() || !self.enough() {
             return None;
         }
@@ -429,16 +436,16 @@ impl State {
         if let Some(wait) = self.secrets.wait().filter(counts) {
             if self.now() >= wait.from {
                 self.secrets.end_wait(wait.from);
-                return self.turn(Standing::Signs);
+                return self.turn(SigningRight::Signs);
             }
-            return self.turn(Standing::Waits(wait.from));
+            return self.turn(SigningRight::Waits(wait.from));
         }
         if may_wait {
             let from = self.first_safe_term(seen.as_ref());
             self.secrets.begin_wait(Wait { from, newest: seen.as_ref().map(place).max(self.known()) });
-            return self.turn(Standing::Waits(from));
+            return self.turn(SigningRight::Waits(from));
         }
-        self.turn(Standing::Signs)
+        self.turn(SigningRight::Signs)
     }
 
     /// The running term, as far as this node or the others know.
@@ -466,12 +473,12 @@ impl State {
     /// Signs on the operators' word that no block above the one that was shown is final anywhere, once the network
     /// stands still there. It proposes nothing more in the running term: it may have done so before, and the
     /// others may have forgotten it.
-    fn resume(&mut self, above: Option<Header>) -> Option<Standing> {
+    fn resume(&mut self, above: Option<Header>) -> Option<SigningRight> {
         if !self.stands_still() {
             return None;
         }
         self.secrets.end_wait(self.newest_term(above.as_ref()).saturating_add(1));
-        self.turn(Standing::Signs)
+        self.turn(SigningRight::Signs)
     }
 
     /// Milliseconds between two rounds of answers, within which a network that lives makes a final block.

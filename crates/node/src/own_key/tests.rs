@@ -1,9 +1,9 @@
 //! The right to sign, decided without a network.
 
-use super::state::{Answered, Standing, State, Word};
+use super::state::{Answered, SigningRight, State, Word};
 use crate::{
     engine::{PrivateKey, PublicKey},
-    epoch::secrets::{Place, Secrets, Wait},
+    epoch::secrets::{Secrets, SignedAt, Wait},
     genesis::{Genesis, deal},
 };
 use commonware_cryptography::{
@@ -51,7 +51,7 @@ impl Net {
     }
 
     /// A proposal that authority `leader` signed with the key of authority `signer`.
-    fn header(&self, leader: usize, signer: usize, [term, view]: Place) -> Header {
+    fn header(&self, leader: usize, signer: usize, [term, view]: SignedAt) -> Header {
         let mut header = self.genesis.block::<deterministic::Context>().header().clone();
         (header.term, header.view, header.height) = (term, view, 100);
         header.leader = Account::of(&self.keys[leader].public_key());
@@ -60,13 +60,13 @@ impl Net {
     }
 
     /// Two of the other three answer; returns the last change.
-    fn round(&self, state: &mut State, answer: &Answered, now_ms: u64) -> Option<Standing> {
+    fn round(&self, state: &mut State, answer: &Answered, now_ms: u64) -> Option<SigningRight> {
         let first = state.answered(&self.key(1), answer, now_ms);
         state.answered(&self.key(2), answer, now_ms).or(first)
     }
 
     /// Two of the other three answer with `header` in a term; returns the last change.
-    fn ask(&self, state: &mut State, term: u64, header: Option<&Header>) -> Option<Standing> {
+    fn ask(&self, state: &mut State, term: u64, header: Option<&Header>) -> Option<SigningRight> {
         assert_eq!(state.term(term, &self.members()), None, "nobody has answered");
         let answer = with(header);
         assert_eq!(state.answered(&self.key(1), &answer, 1_000), None, "one is too few");
@@ -84,7 +84,7 @@ fn with(header: Option<&Header>) -> Answered {
 }
 
 /// An answer of a node that has applied `height` and proves it, with this vote.
-fn at(height: u64, vote: Option<Place>) -> Answered {
+fn at(height: u64, vote: Option<SignedAt>) -> Answered {
     Answered { height, proved: Some(height), vote, ..Answered::default() }
 }
 
@@ -100,9 +100,9 @@ fn a_node_signs_once_a_quorum_knows_no_newer_proposal_of_its_key() {
     for (seen, signs) in [(None, true), (Some([3, 9]), true), (Some([3, 10]), false), (Some([4, 1]), false)] {
         let secrets = run_before(3, 9);
         let header = seen.map(|seen| net.header(0, 0, seen));
-        let standing = net.ask(&mut net.state(&secrets, false), 3, header.as_ref()).expect("decided");
-        assert_eq!(standing == Standing::Signs, signs, "{seen:?}");
-        assert_eq!(matches!(standing, Standing::Refused(_)), !signs, "{seen:?}");
+        let right = net.ask(&mut net.state(&secrets, false), 3, header.as_ref()).expect("decided");
+        assert_eq!(right == SigningRight::Signs, signs, "{seen:?}");
+        assert_eq!(matches!(right, SigningRight::Refused(_)), !signs, "{seen:?}");
         assert_eq!(secrets.proposed(), Some([3, 9]), "the record stays");
     }
 }
@@ -113,12 +113,12 @@ fn a_liar_can_neither_stop_a_node_nor_answer_for_two() {
     let secrets = run_before(3, 9);
     let mut state = net.state(&secrets, false);
     for forged in [net.header(0, 1, [9, 9]), net.header(1, 1, [9, 9])] {
-        assert_eq!(net.ask(&mut net.state(&secrets, false), 3, Some(&forged)), Some(Standing::Signs));
+        assert_eq!(net.ask(&mut net.state(&secrets, false), 3, Some(&forged)), Some(SigningRight::Signs));
     }
     let mut foreign = net.header(0, 0, [9, 9]);
     foreign.chain = [7; 32];
     foreign.signature = sign(&net.keys[0], HEADER_NAMESPACE, &foreign.signed_bytes());
-    assert_eq!(net.ask(&mut state, 3, Some(&foreign)), Some(Standing::Signs), "of another chain");
+    assert_eq!(net.ask(&mut state, 3, Some(&foreign)), Some(SigningRight::Signs), "of another chain");
     let stranger = PrivateKey::from_seed(77).public_key();
     let mut state = net.state(&secrets, false);
     state.term(3, &net.members());
@@ -131,11 +131,11 @@ fn another_process_with_the_key_is_noticed_at_any_time() {
     let net = Net::new();
     let secrets = run_before(3, 9);
     let mut state = net.state(&secrets, false);
-    assert_eq!(net.ask(&mut state, 3, None), Some(Standing::Signs));
+    assert_eq!(net.ask(&mut state, 3, None), Some(SigningRight::Signs));
     assert!(secrets.may_propose(3, 12));
     assert_eq!(state.saw(&net.header(0, 0, [3, 12])), None, "its own");
     assert_eq!(state.saw(&net.header(1, 1, [3, 13])), None, "another's");
-    let Some(Standing::Refused(refusal)) = state.saw(&net.header(0, 0, [3, 16])) else {
+    let Some(SigningRight::Refused(refusal)) = state.saw(&net.header(0, 0, [3, 16])) else {
         panic!("it goes on beside the other");
     };
     assert_eq!((refusal.own, refusal.seen, refusal.height), (Some([3, 12]), [3, 16], Some(100)));
@@ -147,13 +147,13 @@ fn a_node_without_a_record_waits_for_the_next_term_across_restarts() {
     let secrets = Secrets::memory();
     let mut state = net.state(&secrets, false);
     let old = net.header(0, 0, [3, 9]);
-    assert_eq!(net.ask(&mut state, 3, Some(&old)), Some(Standing::Waits(4)));
+    assert_eq!(net.ask(&mut state, 3, Some(&old)), Some(SigningRight::Waits(4)));
     let mut state = net.state(&secrets, false);
-    assert_eq!(net.ask(&mut state, 3, Some(&old)), Some(Standing::Waits(4)), "what it knew is no news");
-    assert_eq!(state.term(4, &net.members()), Some(Standing::Signs));
+    assert_eq!(net.ask(&mut state, 3, Some(&old)), Some(SigningRight::Waits(4)), "what it knew is no news");
+    assert_eq!(state.term(4, &net.members()), Some(SigningRight::Signs));
     assert!(!secrets.may_propose(3, 1_000) && secrets.may_propose(4, 1));
     let own = net.header(0, 0, [4, 1]);
-    assert_eq!(net.ask(&mut net.state(&secrets, false), 4, Some(&own)), Some(Standing::Signs));
+    assert_eq!(net.ask(&mut net.state(&secrets, false), 4, Some(&own)), Some(SigningRight::Signs));
 }
 
 /// Nothing can be signed in a term that has not begun. But a process that would sign in it must have the time to
@@ -169,7 +169,7 @@ fn a_node_without_a_record_skips_a_term_that_begins_before_it_has_listened() {
         state.answered(&net.key(1), &at(height, None), 0);
         assert_eq!(
             state.answered(&net.key(2), &at(height, None), 0),
-            Some(Standing::Waits(from)),
+            Some(SigningRight::Waits(from)),
             "{height}"
         );
     }
@@ -188,7 +188,7 @@ fn an_authority_that_lags_clears_no_key() {
     // The newer proposal is above the height of the one that lagged.
     let new = net.header(0, 0, [3, 20]);
     let caught_up = Answered { newest: Some(new), ..at(130, None) };
-    assert!(matches!(state.answered(&net.key(2), &caught_up, 0), Some(Standing::Refused(_))));
+    assert!(matches!(state.answered(&net.key(2), &caught_up, 0), Some(SigningRight::Refused(_))));
 
     // One that was not heard of before and proves more makes the others search again, once.
     let mut state = net.state(&secrets, false);
@@ -202,7 +202,7 @@ fn an_authority_that_lags_clears_no_key() {
         None,
         "only its first answer raises the height"
     );
-    assert_eq!(state.answered(&net.key(2), &at(131, None), 0), Some(Standing::Signs));
+    assert_eq!(state.answered(&net.key(2), &at(131, None), 0), Some(SigningRight::Signs));
 }
 
 #[test]
@@ -215,9 +215,9 @@ fn a_vote_above_the_journal_is_another_process_or_an_old_copy() {
         state.begin(0, journal);
         state.term(3, &net.members());
         state.answered(&net.key(1), &at(0, Some(seen)), 0);
-        let standing = state.answered(&net.key(2), &at(0, None), 0).expect("decided");
-        assert_eq!(standing == Standing::Signs, signs, "{journal:?} {seen:?}");
-        if let Standing::Refused(refusal) = standing {
+        let right = state.answered(&net.key(2), &at(0, None), 0).expect("decided");
+        assert_eq!(right == SigningRight::Signs, signs, "{journal:?} {seen:?}");
+        if let SigningRight::Refused(refusal) = right {
             assert_eq!((refusal.own, refusal.seen, refusal.height), (journal, seen, None));
             assert!(refusal.to_string().contains("vote signed by this key at term"), "{refusal}");
         }
@@ -230,31 +230,34 @@ fn a_vote_above_the_journal_is_another_process_or_an_old_copy() {
 fn a_refused_node_is_refused_again_whatever_consensus_wrote_meanwhile() {
     let net = Net::new();
     let secrets = share(run_before(1, 1));
-    let start = |found: Place, other_stopped: bool| {
+    let start = |found: SignedAt, other_stopped: bool| {
         let mut state = net.state(&secrets, other_stopped);
         state.begin(0, Some(found));
         state.term(3, &net.members());
         state.answered(&net.key(1), &at(0, Some([3, 12])), 0);
-        let standing = state.answered(&net.key(2), &at(0, None), 0).expect("decided");
-        (state, standing)
+        let right = state.answered(&net.key(2), &at(0, None), 0).expect("decided");
+        (state, right)
     };
     for found in [[3, 9], [3, 12], [3, 40]] {
-        let Standing::Refused(refusal) = start(found, false).1 else {
+        let SigningRight::Refused(refusal) = start(found, false).1 else {
             panic!("{found:?} is taken for a vote")
         };
         assert_eq!((refusal.own, refusal.seen), (Some([3, 9]), [3, 12]));
     }
-    let (mut state, standing) = start([3, 40], true);
-    let Standing::Waits(from) = standing else { panic!("its operator stopped the other") };
+    let (mut state, right) = start([3, 40], true);
+    let SigningRight::Waits(from) = right else { panic!("its operator stopped the other") };
     assert_eq!(secrets.kept_vote(), Some(Some([3, 9])), "until it signs");
-    assert_eq!(state.term(from, &net.members()), Some(Standing::Signs));
+    assert_eq!(state.term(from, &net.members()), Some(SigningRight::Signs));
     assert_eq!(secrets.kept_vote(), None, "its own journal is the record again");
-    assert_eq!(start([from, 2], false).1, Standing::Signs);
+    assert_eq!(start([from, 2], false).1, SigningRight::Signs);
 
     // A second process shows itself while this one signs: its next starts compare with its own last vote.
     let (mut state, _) = start([from, 2], false);
     state.votes([from, 7]);
-    assert!(matches!(state.answered(&net.key(3), &at(0, Some([from, 8])), 0), Some(Standing::Refused(_))));
+    assert!(matches!(
+        state.answered(&net.key(3), &at(0, Some([from, 8])), 0),
+        Some(SigningRight::Refused(_))
+    ));
     assert_eq!(secrets.kept_vote(), Some(Some([from, 7])));
 }
 
@@ -265,10 +268,10 @@ fn another_process_is_noticed_by_its_vote_and_never_the_own_vote() {
     state.begin(0, Some([3, 9]));
     state.term(3, &net.members());
     state.answered(&net.key(1), &at(0, Some([3, 9])), 0);
-    assert_eq!(state.answered(&net.key(2), &at(0, Some([3, 9])), 0), Some(Standing::Signs));
+    assert_eq!(state.answered(&net.key(2), &at(0, Some([3, 9])), 0), Some(SigningRight::Signs));
     state.votes([3, 12]);
     assert_eq!(state.answered(&net.key(1), &at(0, Some([3, 12])), 0), None, "its own");
-    assert!(matches!(state.answered(&net.key(3), &at(0, Some([3, 13])), 0), Some(Standing::Refused(_))));
+    assert!(matches!(state.answered(&net.key(3), &at(0, Some([3, 13])), 0), Some(SigningRight::Refused(_))));
 }
 
 /// A node that lost its journal takes over what its earlier self voted, as each of the others reports it first;
@@ -280,10 +283,10 @@ fn votes_from_before_a_lost_journal_are_its_own_and_later_ones_are_not() {
     state.begin(0, None);
     state.term(3, &net.members());
     state.answered(&net.key(1), &at(0, Some([3, 8])), 0);
-    assert_eq!(state.answered(&net.key(2), &at(0, Some([3, 9])), 0), Some(Standing::Waits(4)));
+    assert_eq!(state.answered(&net.key(2), &at(0, Some([3, 9])), 0), Some(SigningRight::Waits(4)));
     assert_eq!(state.answered(&net.key(3), &at(0, Some([3, 10])), 0), None, "the first answer of a slow one");
     assert_eq!(state.answered(&net.key(1), &at(0, Some([3, 10])), 0), None);
-    assert!(matches!(state.answered(&net.key(1), &at(0, Some([3, 11])), 0), Some(Standing::Refused(_))));
+    assert!(matches!(state.answered(&net.key(1), &at(0, Some([3, 11])), 0), Some(SigningRight::Refused(_))));
 }
 
 fn share(secrets: Secrets) -> Secrets {
@@ -307,10 +310,10 @@ fn an_agreed_height_lets_old_copies_sign_unless_the_network_is_above_it() {
         header.signature = sign(&net.keys[0], HEADER_NAMESPACE, &header.signed_bytes());
         let answer = Answered { newest: Some(header), ..at(agreed, Some([3, 21])) };
         let first = net.round(&mut state, &answer, 0);
-        let standing = first.or_else(|| net.round(&mut state, &answer, LATER)).expect("decided");
-        assert_eq!(standing == Standing::Signs, signs, "{header_height}");
-        match standing {
-            Standing::Refused(refusal) => {
+        let right = first.or_else(|| net.round(&mut state, &answer, LATER)).expect("decided");
+        assert_eq!(right == SigningRight::Signs, signs, "{header_height}");
+        match right {
+            SigningRight::Refused(refusal) => {
                 let text = refusal.to_string();
                 assert!(text.contains("height 102") && text.contains("height 100 named"), "{text}");
             }
@@ -336,7 +339,7 @@ fn an_agreed_height_that_nobody_has_is_waited_for() {
     assert_eq!(state.answered(&net.key(3), &at(110, None), 0), None, "the others search again");
     assert_eq!(state.missing(), None);
     assert_eq!(net.round(&mut state, &at(110, None), 0), None);
-    assert_eq!(net.round(&mut state, &at(110, None), LATER), Some(Standing::Signs));
+    assert_eq!(net.round(&mut state, &at(110, None), LATER), Some(SigningRight::Signs));
 }
 
 /// The word is for a network that stands still. In one that lives, the node listens and waits for a term.
@@ -352,24 +355,27 @@ fn an_agreed_height_is_no_word_for_a_network_that_lives() {
         (secrets, state)
     };
     let (secrets, mut state) = begin();
-    let standing = net.round(&mut state, &at(140, Some([3, 21])), 0);
-    assert!(matches!(standing, Some(Standing::Waits(4..))), "{standing:?}");
+    let right = net.round(&mut state, &at(140, Some([3, 21])), 0);
+    assert!(matches!(right, Some(SigningRight::Waits(4..))), "{right:?}");
     assert!(secrets.wait().is_some(), "across restarts");
-    assert!(matches!(state.answered(&net.key(1), &at(141, Some([3, 22])), 0), Some(Standing::Refused(_))));
+    assert!(matches!(
+        state.answered(&net.key(1), &at(141, Some([3, 22])), 0),
+        Some(SigningRight::Refused(_))
+    ));
 
     // A copy that was made during a wait that is over waits anew.
     let (secrets, mut state) = begin();
     secrets.begin_wait(Wait { from: 2, newest: None });
-    let standing = net.round(&mut state, &at(140, None), 0);
-    assert!(matches!(standing, Some(Standing::Waits(4..))), "{standing:?}");
+    let right = net.round(&mut state, &at(140, None), 0);
+    assert!(matches!(right, Some(SigningRight::Waits(4..))), "{right:?}");
 
     // It moves between two answers of the same authority.
     let (_, mut state) = begin();
     assert_eq!(net.round(&mut state, &at(100, None), 0), None, "one round may fall between two blocks");
     assert_eq!(net.round(&mut state, &at(100, None), LATER - 1), None, "and a soon second one too");
     assert_eq!(state.answered(&net.key(1), &at(101, None), LATER), None);
-    let standing = state.answered(&net.key(2), &at(101, None), LATER);
-    assert!(matches!(standing, Some(Standing::Waits(_))), "{standing:?}");
+    let right = state.answered(&net.key(2), &at(101, None), LATER);
+    assert!(matches!(right, Some(SigningRight::Waits(_))), "{right:?}");
 
     // One answer is no second round.
     let (_, mut state) = begin();
@@ -377,7 +383,7 @@ fn an_agreed_height_is_no_word_for_a_network_that_lives() {
     for _ in 0..3 {
         assert_eq!(state.answered(&net.key(1), &at(100, None), LATER), None);
     }
-    assert_eq!(state.answered(&net.key(2), &at(100, None), LATER), Some(Standing::Signs));
+    assert_eq!(state.answered(&net.key(2), &at(100, None), LATER), Some(SigningRight::Signs));
 }
 
 /// The others may have forgotten what this key proposed, and this node may not know the running term yet.
@@ -389,13 +395,13 @@ fn nothing_is_proposed_in_the_running_term_after_the_word_whoever_remembers_a_pr
     state.begin(90, Some([2, 9]));
     state.term(2, &net.members());
     let first = net.round(&mut state, &at(130, None), 0);
-    let standing = first.or_else(|| net.round(&mut state, &at(130, None), LATER));
-    assert_eq!(standing, Some(Standing::Signs));
+    let right = first.or_else(|| net.round(&mut state, &at(130, None), LATER));
+    assert_eq!(right, Some(SigningRight::Signs));
     assert!(!secrets.may_propose(3, 1_000), "block 131 is of term 3");
     assert!(secrets.may_propose(4, 1));
 
     // A second process is no question of the height.
-    let Some(Standing::Refused(refusal)) = state.saw(&net.header(0, 0, [4, 9])) else {
+    let Some(SigningRight::Refused(refusal)) = state.saw(&net.header(0, 0, [4, 9])) else {
         panic!("it goes on beside the other");
     };
     let text = refusal.to_string();
@@ -409,16 +415,16 @@ fn a_wait_ends_in_refusal_if_the_other_process_goes_on() {
         let secrets = if other_stopped { run_before(3, 9) } else { Secrets::memory() };
         let mut state = net.state(&secrets, other_stopped);
         let old = net.header(0, 0, [3, 20]);
-        assert_eq!(net.ask(&mut state, 3, Some(&old)), Some(Standing::Waits(4)));
-        assert!(matches!(state.saw(&net.header(0, 0, [4, 2])), Some(Standing::Refused(_))));
+        assert_eq!(net.ask(&mut state, 3, Some(&old)), Some(SigningRight::Waits(4)));
+        assert!(matches!(state.saw(&net.header(0, 0, [4, 2])), Some(SigningRight::Refused(_))));
         let mut state = net.state(&secrets, false);
         let new = net.header(0, 0, [4, 2]);
         let again = state.term(4, &net.members());
         assert_eq!(again, None);
         let answer = with(Some(&new));
-        let mut standing = state.answered(&net.key(1), &answer, 0);
-        standing = standing.or_else(|| state.answered(&net.key(2), &answer, 0));
-        assert!(matches!(standing, Some(Standing::Refused(_))));
+        let mut right = state.answered(&net.key(1), &answer, 0);
+        right = right.or_else(|| state.answered(&net.key(2), &answer, 0));
+        assert!(matches!(right, Some(SigningRight::Refused(_))));
     }
 }
 

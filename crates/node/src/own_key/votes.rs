@@ -7,7 +7,7 @@
 use super::OwnKey;
 use crate::{
     engine::{Digest, PublicKey, Scheme},
-    epoch::{Schemes, secrets::Place},
+    epoch::{Schemes, secrets::SignedAt},
 };
 use commonware_actor::{Feedback, Unreliable};
 use commonware_codec::{Buf, Copying, DecodeExt as _, Error, ReadExt as _, varint::UInt};
@@ -32,15 +32,15 @@ pub const VOTE_BYTES_MAX: usize = 256;
 pub(super) struct TooNew;
 
 /// Reads term and view of a vote of the engine's channel, up to where its content begins.
-fn place(message: &mut impl Buf) -> Result<Place, Error> {
+fn place(message: &mut impl Buf) -> Result<SignedAt, Error> {
     let _: u64 = UInt::read(message)?.into();
     let _kind = u8::read(message)?;
     let round = Round::read(message)?;
     Ok([round.epoch().get(), round.view().get()])
 }
 
-/// Place and bytes of the vote in a message of the engine's channel.
-fn vote(message: &[u8]) -> Option<(Place, &[u8])> {
+/// SignedAt and bytes of the vote in a message of the engine's channel.
+fn vote(message: &[u8]) -> Option<(SignedAt, &[u8])> {
     let mut rest = Copying(message);
     let _: u64 = UInt::read(&mut rest).ok()?.into();
     Some((place(&mut Copying(message)).ok()?, rest.0))
@@ -55,7 +55,7 @@ pub(super) fn verified(
     (schemes, newest): (&Schemes, u64),
     me: &PublicKey,
     bytes: &[u8],
-) -> Result<Option<Place>, TooNew> {
+) -> Result<Option<SignedAt>, TooNew> {
     let Ok(vote) = Vote::<Scheme, Digest>::decode(Copying(bytes)) else { return Ok(None) };
     let Some(scheme) = schemes.scheme(vote.epoch()) else {
         return if vote.epoch().get() > newest { Err(TooNew) } else { Ok(None) };

@@ -116,7 +116,7 @@ pub fn check_offer(
 pub fn locked(agreement: &Agreement, provider: &Provider, parameters: &Parameters) -> Locked {
     let opened = start_round(agreement, parameters);
     // A provider that is paid for nothing has been owed nothing since it last settled.
-    let since = if provider.phi == 0 { 0 } else { opened.saturating_sub(provider.settled_round) };
+    let since = if provider.slot_weight == 0 { 0 } else { opened.saturating_sub(provider.settled_round) };
     let to_end = parameters.epoch_start(agreement.end_epoch).saturating_sub(opened);
     let rounds = to_end.saturating_add(since);
     let (price, quota) = (agreement.prices[Class::Storage].price, agreement.quota[Class::Storage]);

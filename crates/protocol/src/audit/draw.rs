@@ -42,15 +42,15 @@ fn kinds(context: &BlockContext, system: &System) -> Vec<Kind> {
         if first.wrapping_add(u64::from(place)) % 2 == 1 {
             return if system.providers == 0 { Kind::Lost } else { Kind::Turn };
         }
-        fee_point(seed, place, system.phi).map_or(Kind::Lost, Kind::Fee)
+        fee_point(seed, place, system.fee_weight).map_or(Kind::Lost, Kind::Fee)
     };
     (0..context.parameters.draws).map(kind).collect()
 }
 
-fn fee_point(seed: &Hash, place: u32, phi: u128) -> Option<u128> {
+fn fee_point(seed: &Hash, place: u32, fee_weight: u128) -> Option<u128> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"posync/draw/1").update(seed).update(&place.to_be_bytes());
-    reduce(hasher.finalize(), phi)
+    reduce(hasher.finalize(), fee_weight)
 }
 
 /// The source of records: the store's answers so far, or a running block.

@@ -2,10 +2,11 @@
 
 use super::{NO_LEAF, reduce};
 use crate::{
-    Account, Bounded, Hash, chunk, fenwick,
+    Account, Bounded, Hash, fenwick,
     limits::{Parameters, READS},
     operation::Answer,
     record::Challenge,
+    shard,
     tree::{ShardRead, SumTree},
 };
 use alloc::vec::Vec;
@@ -15,7 +16,7 @@ use core::convert::Infallible;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Live {
     /// Weight of all slots, ended ones included.
-    phi: u128,
+    slot_weight: u128,
     /// Weight of the places before the first live one.
     start: u128,
     /// Weight of the live places.
@@ -23,20 +24,20 @@ pub struct Live {
 }
 
 impl Live {
-    /// Builds the live part of a tree that weighs `phi` and whose places before `place` weigh `below(place)`;
-    /// first and last place as of [`fenwick::window`].
+    /// Builds the live part of a tree that weighs `slot_weight` (phi in RD-12) and whose places before `place`
+    /// weigh `below(place)`; first and last place as of [`fenwick::window`].
     ///
     /// # Errors
     /// The errors of `below`.
     pub fn new<E>(
-        phi: u128,
+        slot_weight: u128,
         (first, last): (u32, u32),
         mut below: impl FnMut(u32) -> Result<u128, E>,
     ) -> Result<Self, E> {
         let (start, end) = (below(first)?, below(last)?);
-        let around = if first < last { 0 } else { phi };
+        let around = if first < last { 0 } else { slot_weight };
         let weight = around.saturating_add(end).saturating_sub(start);
-        Ok(Self { phi, start, weight })
+        Ok(Self { slot_weight, start, weight })
     }
 
     /// The live weight: sum of `rate x leaves`.
@@ -46,7 +47,7 @@ impl Live {
 
     /// The unit of the whole tree that is unit `number` of the live part.
     const fn place(&self, number: u128) -> u128 {
-        let to_end = self.phi.saturating_sub(self.start);
+        let to_end = self.slot_weight.saturating_sub(self.start);
         if number < to_end { self.start.saturating_add(number) } else { number - to_end }
     }
 }
@@ -76,7 +77,7 @@ impl Reads {
     /// The read after this one, given the `answer` to this one; `None` after the fourth.
     pub fn next(self, answer: &Answer) -> Option<Self> {
         let leaf = match answer {
-            Answer::Proved(read) => chunk::name(&read.chunk),
+            Answer::Proved(read) => shard::name(&read.leaf),
             Answer::Missing(_) | Answer::Ended(_) => NO_LEAF,
         };
         let number = self.number + 1;
@@ -125,7 +126,7 @@ pub struct Question {
     pub slot: u32,
     /// The place of the slot in the tree, which the answer names.
     pub place: u32,
-    /// The leaf of its data set in force: [`SumTree::find`] gives shard and chunk.
+    /// The leaf of its data set in force: [`SumTree::find`] gives the shard and the leaf's number in it.
     pub leaf: u64,
     /// True if the agreement had ended when the challenge was drawn and was not cleared before its end came
     /// round again: the answer is `Ended`, nothing else (RD-9).
@@ -191,11 +192,11 @@ impl Prover {
 }
 
 impl SumTree {
-    /// The shard and chunk that a question of this data set asks for, with the path to the root.
+    /// The shard and leaf that a question of this data set asks for, with the path to the root.
     pub fn read(&self, leaf: u64) -> Option<ShardRead> {
-        let (position, chunk) = self.find(leaf)?;
+        let (position, leaf) = self.find(leaf)?;
         let (shard, length) = *self.shards().get(position)?;
-        Some(ShardRead { shard, length, chunk, position: self.path(position)? })
+        Some(ShardRead { shard, length, leaf, position: self.path(position)? })
     }
 }
 
@@ -228,14 +229,14 @@ mod tests {
             seed in any::<[u8; 32]>(),
         ) {
             let mut nodes: BTreeMap<u32, u128> = BTreeMap::new();
-            let mut phi = 0;
+            let mut slot_weight = 0;
             let shares: Vec<Share> = ends
                 .iter()
                 .zip(0..)
                 .map(|((end_epoch, leaves), slot)| Share { slot, rate: 1, leaves: *leaves, end_epoch: *end_epoch })
                 .collect();
             for share in &shares {
-                phi += share.weight();
+                slot_weight += share.weight();
                 for node in fenwick::update_path(share.place(), PLACES_MAX) {
                     *nodes.entry(node).or_default() += share.weight();
                 }
@@ -243,7 +244,7 @@ mod tests {
             let below = |place| {
                 fenwick::prefix(place, (), |node| Ok(nodes.get(&node).copied().unwrap_or_default()))
             };
-            let live = Live::new(phi, fenwick::window(drawn_in, SPAN), below).unwrap();
+            let live = Live::new(slot_weight, fenwick::window(drawn_in, SPAN), below).unwrap();
             let lives = |share: &&Share| share.end_epoch > drawn_in;
             let expected: u128 = shares.iter().filter(lives).map(Share::weight).sum();
             prop_assert_eq!(live.weight(), expected);

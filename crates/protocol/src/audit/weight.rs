@@ -54,7 +54,7 @@ pub(crate) fn weigh(working: &mut Working<'_>, provider: &mut Provider, awake: b
         rest.ok_or(Broken::bound(what))
     };
     provider.weighed = after;
-    working.system.phi = moved(working.system.phi, "System.phi")?;
+    working.system.fee_weight = moved(working.system.fee_weight, "System.fee_weight")?;
     for node in fenwick::update_path(provider.index, PROVIDERS_MAX) {
         let key = FeeTree::key(node);
         let sum = moved(working.get::<FeeTree>(key)?.map_or(0, |node| node.sum), "FeeTree.sum")?;

@@ -75,18 +75,18 @@ pub fn pay_pool(target: u128, carry: u128, weights: &[u128]) -> Payout {
 }
 
 /// The division of a capacity pool `pool` among classes: by settled fees and, so that a class without fees
-/// yet gets its part, by the prior `F0 = up(2 x pool / beta)` in proportion to `phi` (parts per billion).
-/// Returns the parts and `F0`. No class has such a pool at launch.
+/// yet gets its part, by the prior `F0 = up(2 x pool / beta)` in proportion to `prior_shares` (parts per
+/// billion). Returns the parts and `F0`. No class has such a pool at launch.
 ///
 /// Guarantees: the parts sum to `pool` unless all weights are zero.
-pub fn class_split(pool: u128, fees: &[u128], phi: &[u64], beta: u64) -> (Vec<u128>, u128) {
+pub fn class_split(pool: u128, fees: &[u128], prior_shares: &[u64], beta: u64) -> (Vec<u128>, u128) {
     let doubled = U256::from(pool) * U256::from(2 * ONE);
     let prior = doubled.div_ceil(U256::from(beta.max(1)));
     let prior = if pool == 0 { 1 } else { prior.try_into().unwrap_or(u128::MAX) };
-    let weight = |(fee, phi): (&u128, &u64)| {
+    let weight = |(fee, share): (&u128, &u64)| {
         let own = fee.saturating_mul(ONE.into());
-        own.saturating_add(u128::from(*phi).saturating_mul(prior))
+        own.saturating_add(u128::from(*share).saturating_mul(prior))
     };
-    let weights: Vec<u128> = fees.iter().zip(phi).map(weight).collect();
+    let weights: Vec<u128> = fees.iter().zip(prior_shares).map(weight).collect();
     (largest_remainder(pool, &weights), prior)
 }

@@ -5,7 +5,7 @@ use crate::{Account, Hash, Key};
 
 /// Number of measurements kept; their lower median counts (CP-4).
 pub const MEASURED: usize = 3;
-/// Size of the ring of records for the slots of epochs.
+/// Size of the ring of records for the windows of epochs.
 pub const PROBE_RING: u64 = 4;
 
 record! {
@@ -26,9 +26,9 @@ record! {
 }
 
 record! {
-    /// The slot of an epoch in which all providers are measured: the inputs of its draws (CP-1).
+    /// The window of an epoch in which all providers are measured: the inputs of its draws (CP-1).
     30 Probe (place: u64) [&place.to_be_bytes()] {
-        /// Epoch of the slot.
+        /// Epoch of the window.
         epoch: u64,
         /// Digest of the epoch's first seed.
         seed: Hash,

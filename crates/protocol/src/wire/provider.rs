@@ -3,7 +3,7 @@
 use crate::number::bound;
 use crate::{
     AgreementId, Bounded, Hash, Signature,
-    limits::{CHUNK_LEVELS_MAX, PROBE_BYTES, SHARD_BYTES_MAX, SLICE_BYTES},
+    limits::{LEAF_LEVELS_MAX, PROBE_BYTES, SHARD_BYTES_MAX, SLICE_BYTES},
     operation::{DataSetClaim, ProbeCount, RefusedPlacement, Voucher},
     wire::node::Nothing,
 };
@@ -40,7 +40,7 @@ tagged! {
         3 => Pay(Voucher),
         /// The provider's free space, load and bad shards.
         4 => Status(Nothing),
-        /// Count the bytes that follow: between providers, in an epoch's slot. Answered `Counted` after the
+        /// Count the bytes that follow: between providers, in an epoch's window. Answered `Counted` after the
         /// last `Filler`.
         5 => Probe(Probe),
         /// Bytes that are counted and discarded, within a `Probe`.
@@ -92,7 +92,7 @@ encoded! {
     /// The start of the bytes that a provider sends to a drawn receiver, which counts them.
     #[derive(Copy)]
     Probe {
-        /// Epoch of the slot in which they are sent.
+        /// Epoch of the window in which they are sent.
         epoch: u64,
         /// Index of the sending provider.
         index: u32,
@@ -134,7 +134,7 @@ tagged! {
         3 => Status(Status),
         /// The request is refused, with the reason.
         4 => Refused(Refused),
-        /// The signed count of the bytes that arrived within the slot.
+        /// The signed count of the bytes that arrived within the window.
         5 => Counted(ProbeCount),
     }
 }
@@ -149,7 +149,7 @@ encoded! {
         /// Bytes of the slice: 64 KiB, fewer at the end of the shard.
         data: Bounded<u8, { bound(SLICE_BYTES) }>,
         /// Sibling chaining values, slice side first.
-        path: Bounded<Hash, CHUNK_LEVELS_MAX>,
+        path: Bounded<Hash, LEAF_LEVELS_MAX>,
         /// True if the range ends with this slice.
         last: bool,
     }
@@ -204,6 +204,6 @@ tags! {
         /// A field of the request is outside its range.
         9 => Shape,
         /// This receiver was not drawn to count the sender, or not now.
-        10 => Slot,
+        10 => Window,
     }
 }

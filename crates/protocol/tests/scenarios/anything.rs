@@ -64,7 +64,7 @@ enum Move {
     Commit(usize),
     /// Commits in the epoch of the audit, and reveals in the first round of the next.
     Reveal(usize),
-    /// A provider loses every n-th chunk of its data.
+    /// A provider loses every n-th leaf of its data.
     Lose(usize, u64),
     Blocks(u64),
 }

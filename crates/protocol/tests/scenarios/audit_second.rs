@@ -15,11 +15,11 @@ use posync_protocol::{
     agreement::{self, raise},
     block::sha256,
     books::Pair,
-    chunk,
     ledger::{Mode, ReputationReason, ReputationStep, execute, select, touches_operation},
     limits::Parameters,
     operation::{Answer, EndedRead, StorageProof, Voucher},
     record::{Agreement, Audit, Finding, Market, Provider, Reports, Usage},
+    shard,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeSet, VecDeque};
@@ -120,7 +120,7 @@ fn diluted(closes: bool) -> (i128, u128) {
     let (lost, own) = (bytes(1, 98 << 10), bytes(2, 3_990 << 10));
     let set = keeper.change(&stage.world, 0, &[], std::slice::from_ref(&lost));
     assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done));
-    keeper.lost.extend((0..98).map(|place| (chunk::name(&lost), place)));
+    keeper.lost.extend((0..98).map(|place| (shard::name(&lost), place)));
     let before = wealth(&stage);
     stage.play("p open p slot=1 quota=3990 quota_egress=0 quota_gas=0 reserve=0 storage_max=100000s end=80");
     let set = keeper.change(&stage.world, 1, &[], &[own]);

@@ -55,8 +55,8 @@ fn lose_all(keeper: &mut Keeper, stage: &Stage) {
     let all = keeper.shares(&stage.world).iter().map(|share| share.leaves).sum::<u64>();
     assert!(all > 0);
     for (seed, length) in (1..).zip([4096_usize, 3000, 1]) {
-        let name = posync_protocol::chunk::name(&bytes(seed, length));
-        keeper.lost.extend((0..length.div_ceil(1024) as u64).map(|chunk| (name, chunk)));
+        let name = posync_protocol::shard::name(&bytes(seed, length));
+        keeper.lost.extend((0..length.div_ceil(1024) as u64).map(|leaf| (name, leaf)));
     }
 }
 
@@ -141,9 +141,9 @@ pub(crate) const WRONG_STORAGE_PROOFS: &[Row] = &[
         |s| first(s, |read| read.position = SumPath { lefts: 0, siblings: Bounded::default() }),
         Code::ReadPath,
     ),
-    ("another chunk", |s| first(s, |read| read.chunk = flip(&read.chunk)), Code::ReadLeaf),
-    ("no chunk", |s| first(s, |read| read.chunk = Bounded::default()), Code::ReadLeaf),
-    ("no chunk path", |s| first(s, |read| read.path = Bounded::default()), Code::ReadLeaf),
+    ("another leaf", |s| first(s, |read| read.leaf = flip(&read.leaf)), Code::ReadLeaf),
+    ("no leaf", |s| first(s, |read| read.leaf = Bounded::default()), Code::ReadLeaf),
+    ("no leaf path", |s| first(s, |read| read.path = Bounded::default()), Code::ReadLeaf),
     (
         "ended though it is not",
         |s| {
@@ -298,7 +298,7 @@ fn deleting_the_data_ends_the_asking() {
     assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
     assert_eq!(keeper.data_set(&stage.world, 0).current.leaves, 0);
     assert!(keeper.audit(&stage.world).missing.is_empty());
-    assert_eq!(keeper.provider(&stage.world).phi, 0);
+    assert_eq!(keeper.provider(&stage.world).slot_weight, 0);
 }
 
 #[test]

@@ -78,9 +78,9 @@ const SUMS: &[Fault] = &[
     ("sold within the declared", |w, p| {
         change(w, Provider::key(p), |r: &mut Provider| r.sold[Class::Egress] = u64::MAX);
     }),
-    ("Provider.phi", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.phi += 1)),
+    ("Provider.slot_weight", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.slot_weight += 1)),
     ("Provider.weighed", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.weighed -= 1)),
-    ("System.phi", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.weighed = 0)),
+    ("System.fee_weight", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.weighed = 0)),
     ("Provider.leaves", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.leaves += 1)),
     ("Provider.paid", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.paid += 1)),
     ("Provider.paid_base", |w, p| change(w, Provider::key(p), |r: &mut Provider| r.paid_base += 1)),
@@ -108,9 +108,9 @@ const SUMS: &[Fault] = &[
     ("Ending.leaves", |w, p| change(w, Ending::key(p, 700), |r: &mut Ending| r.leaves += 1)),
     ("SlotTree.sum", |w, p| change(w, SlotTree::key(p, NODE), |r: &mut SlotTree| r.sum += 1)),
     ("FeeTree.sum", |w, _| change(w, FeeTree::key(1), |r: &mut FeeTree| r.sum += 1)),
-    ("System.phi", |w, _| change(w, System::key(), |r: &mut System| r.phi += 1)),
+    ("System.fee_weight", |w, _| change(w, System::key(), |r: &mut System| r.fee_weight += 1)),
     ("System.agreements", |w, _| change(w, System::key(), |r: &mut System| r.agreements += 1)),
-    ("System.phi", |w, _| change(w, ProviderAt::key(0), |r: &mut ProviderAt| r.account = None)),
+    ("System.fee_weight", |w, _| change(w, ProviderAt::key(0), |r: &mut ProviderAt| r.account = None)),
 ];
 
 /// Faults with records that are missing, or that no record refers to.
@@ -122,7 +122,7 @@ const RECORDS: &[Fault] = &[
     ("Endpoint of a provider", |w, p| remove(w, Endpoint::key(p))),
     ("marked", |w, p| remove(w, Endings::key(p))),
     ("Ending", |w, p| remove(w, Ending::key(p, 700))),
-    ("Provider.phi", |w, p| remove(w, DataSet::key(p, 0))),
+    ("Provider.slot_weight", |w, p| remove(w, DataSet::key(p, 0))),
     ("SlotTree node", |w, p| remove(w, SlotTree::key(p, NODE))),
     ("SlotTree node", |w, p| {
         remove(w, SlotTree::key(p, NODE));

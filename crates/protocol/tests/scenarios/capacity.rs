@@ -79,9 +79,9 @@ fn submit(stage: &mut Stage, who: &str, measure: Measure) -> Result<Code, Code> 
     stage.world.submit(&operation)
 }
 
-/// Runs empty blocks until the measuring slot of the epoch is over.
-fn after_slot(stage: &mut Stage, epoch: u64) {
-    let end = probe(&stage.world, epoch).expect("it drew").slot(&stage.world.parameters).end;
+/// Runs empty blocks until the measuring window of the epoch is over.
+fn after_window(stage: &mut Stage, epoch: u64) {
+    let end = probe(&stage.world, epoch).expect("it drew").window(&stage.world.parameters).end;
     while stage.world.height + 1 < end {
         stage.world.block(&[]).expect("an empty block is valid");
     }
@@ -93,7 +93,7 @@ pub(crate) fn measure_in(stage: &mut Stage, who: &str, epochs: core::ops::Range<
         stage.world.skip_to_epoch(epoch);
         stage.world.block(&[]).expect("the block with the seed");
         stage.world.block(&[]).expect("the block after it");
-        after_slot(stage, epoch);
+        after_window(stage, epoch);
         let measure = measure_of(&stage.world, who, epoch, &[bytes; 8]);
         assert_eq!(submit(stage, who, measure), Ok(Code::Done), "epoch {epoch}");
     }
@@ -108,7 +108,7 @@ pub(crate) fn measured_thrice() -> World {
 }
 
 #[test]
-fn the_first_seed_of_an_epoch_draws_peers_and_a_slot_for_all() {
+fn the_first_seed_of_an_epoch_draws_peers_and_a_window_for_all() {
     let mut stage = measured_network(MIB);
     assert!(probe(&stage.world, 1).is_none());
     stage.world.block(&[]).unwrap();
@@ -127,7 +127,7 @@ fn the_first_seed_of_an_epoch_draws_peers_and_a_slot_for_all() {
 fn the_counts_of_drawn_peers_are_a_measurement() {
     let mut stage = measured_network(u64::MAX >> 1);
     stage.world.block(&[]).unwrap();
-    after_slot(&mut stage, 1);
+    after_window(&mut stage, 1);
     let bytes = [9, 2, 3, 4, 5, 6, 7, 8];
     let before = stage.world.system();
     let measure = measure_of(&stage.world, "p", 1, &bytes);
@@ -136,7 +136,7 @@ fn the_counts_of_drawn_peers_are_a_measurement() {
     assert_eq!(
         rate(bytes, &stage.world.parameters),
         expected,
-        "the fourth lowest, eight times, in five slots an epoch"
+        "the fourth lowest, eight times, in five windows an epoch"
     );
     let record = measured(&stage.world, "p").expect("it was measured");
     assert_eq!((record.taken, record.epochs[0], record.rates[0]), (1, 1, expected));
@@ -232,7 +232,7 @@ fn move_to(measure: &mut Measure, epoch: u64) {
 fn a_wrong_measurement_is_refused_for_its_reason() {
     let mut ready = measured_network(MIB);
     ready.world.block(&[]).unwrap();
-    after_slot(&mut ready, 1);
+    after_window(&mut ready, 1);
     for (what, work, expected) in WRONG {
         let mut stage = Stage { world: ready.world.clone(), opened: ready.opened.clone() };
         let mut measure = measure_of(&stage.world, "p", 1, &[7; 8]);
@@ -245,12 +245,12 @@ fn a_wrong_measurement_is_refused_for_its_reason() {
 }
 
 #[test]
-fn an_epoch_is_measured_once_after_its_slot_and_until_the_next_epoch_ends() {
+fn an_epoch_is_measured_once_after_its_window_and_until_the_next_epoch_ends() {
     let mut stage = measured_network(MIB);
     stage.world.block(&[]).unwrap();
     let early = measure_of(&stage.world, "p", 1, &[7; 8]);
     assert_eq!(submit(&mut stage, "p", early.clone()), Ok(Code::MeasureUntimely));
-    after_slot(&mut stage, 1);
+    after_window(&mut stage, 1);
     assert_eq!(submit(&mut stage, "p", early.clone()), Ok(Code::Done));
     assert_eq!(submit(&mut stage, "p", early), Ok(Code::MeasuredAlready));
     let late = measure_of(&stage.world, "q", 1, &[7; 8]);
@@ -269,7 +269,7 @@ fn who_registers_in_the_epoch_neither_sends_nor_counts() {
     stage.world.skip_to_epoch(22);
     stage.world.block(&[]).unwrap();
     stage.play("b register");
-    after_slot(&mut stage, 22);
+    after_window(&mut stage, 22);
     let measure = measure_of(&stage.world, "b", 22, &[7; 8]);
     assert_eq!(submit(&mut stage, "b", measure), Ok(Code::MeasurePeer));
     let measure = measure_of(&stage.world, "p", 22, &[7; 8]);
@@ -278,7 +278,7 @@ fn who_registers_in_the_epoch_neither_sends_nor_counts() {
     let mut stage = Stage::new();
     stage.world.draws = true;
     stage.play("q register\n p register\n q leave\n epoch 21\n blocks 2\n q leave\n a register");
-    after_slot(&mut stage, 21);
+    after_window(&mut stage, 21);
     let measure = measure_of(&stage.world, "p", 21, &[7; 8]);
     assert_eq!(submit(&mut stage, "p", measure), Ok(Code::MeasurePeer));
 }
@@ -292,7 +292,7 @@ fn three_measurements_cap_what_is_sold() {
     assert_eq!(provider(&stage.world, "p").sold[Class::Egress], 5 * MIB);
     measure_in(&mut stage, "p", 3..4, MIB);
     let median = measured(&stage.world, "p").and_then(|record| record.median());
-    assert_eq!(median, Some(40 * MIB), "eight peers, five slots an epoch");
+    assert_eq!(median, Some(40 * MIB), "eight peers, five windows an epoch");
     let open = |slot: u32, mib: u64| format!("a open p slot={slot} end=23 quota_egress={}", mib * MIB);
     stage.play(&format!(
         "{} => NoEgress\n {}\n {} => NoEgress",

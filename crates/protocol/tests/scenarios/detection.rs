@@ -15,14 +15,14 @@ use std::collections::BTreeSet;
 /// Rounds within which a provider that dropped a tenth of its data fails a read (documented).
 const DETECTED_ROUNDS: u64 = 41;
 
-/// An answer that is valid as far as the next read is concerned; any bytes stand for the chunk.
+/// An answer that is valid as far as the next read is concerned; any bytes stand for the leaf.
 fn held(place: u32, leaf: u64) -> Answer {
     Answer::Proved(ProvedRead {
         place,
         shard: [0; 32],
         length: 0,
         position: SumPath { lefts: 0, siblings: Bounded::new(vec![]).expect("none") },
-        chunk: Bounded::new(leaf.to_be_bytes().to_vec()).expect("eight bytes"),
+        leaf: Bounded::new(leaf.to_be_bytes().to_vec()).expect("eight bytes"),
         path: Bounded::new(vec![]).expect("none"),
     })
 }
@@ -171,7 +171,7 @@ fn draws_are_as_many_and_as_cheap_among_a_million() {
                     parent: [1; 32],
                     seed: Some(seed(height, providers.into())),
                 };
-                let system = System { providers, phi: 1 << 90, ..System::default() };
+                let system = System { providers, fee_weight: 1 << 90, ..System::default() };
                 let mut resolver = Resolver::new(&context, &system);
                 let (mut rounds, mut read) = (0, 0);
                 while let Some(keys) = resolver.needs() {

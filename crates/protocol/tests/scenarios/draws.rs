@@ -105,8 +105,8 @@ fn crossing_an_ending_takes_its_weight_out_of_the_draws_by_fee() {
     assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
     let after = keeper.provider(&stage.world);
     assert_eq!((after.leaves, after.weighed), (69, 69 * 10_000_000));
-    assert_eq!(stage.world.system().phi, after.weighed);
-    assert_eq!(after.phi, before.phi, "the slot keeps its place until it is freed");
+    assert_eq!(stage.world.system().fee_weight, after.weighed);
+    assert_eq!(after.slot_weight, before.slot_weight, "the slot keeps its place until it is freed");
 }
 
 /// Two blocks a round and two rounds an epoch, for runs over many epochs.
@@ -216,7 +216,7 @@ fn what_could_not_be_tested_because_nothing_lives_stays_with_the_consumer() {
     let mut unpaid = copy(&stage);
     unpaid.play("blocks 140");
     let audit = keeper.audit(&unpaid.world);
-    assert!(audit.closed == 2 && keeper.provider(&unpaid.world).phi > 0);
+    assert!(audit.closed == 2 && keeper.provider(&unpaid.world).slot_weight > 0);
     assert_eq!((audit.drawn, audit.on_time, audit.silent), (0, 0, 0));
     stage.world.draws = false;
     let balance = stage.world.balance("b").grains();
@@ -300,7 +300,7 @@ fn who_is_silent_past_its_deadline_is_drawn_in_turn_only_until_it_answers() {
         "not before the deadline"
     );
     assert!(stage.world.height.is_multiple_of(4), "by a draw by fee");
-    assert_eq!((asleep.weighed, stage.world.system().phi), (0, q.provider(&stage.world).paid));
+    assert_eq!((asleep.weighed, stage.world.system().fee_weight), (0, q.provider(&stage.world).paid));
     let at = stage.world.height;
     for _ in 0..40 {
         let context = stage.world.context(stage.world.height + 1);
@@ -315,7 +315,7 @@ fn who_is_silent_past_its_deadline_is_drawn_in_turn_only_until_it_answers() {
     assert_eq!(answer(&mut stage, &p), Some(Ok(Code::Done)));
     let awake = p.provider(&stage.world);
     assert_eq!((awake.weighed, awake.paid), (asleep.paid, asleep.paid));
-    assert_eq!(stage.world.system().phi, awake.paid + q.provider(&stage.world).paid);
+    assert_eq!(stage.world.system().fee_weight, awake.paid + q.provider(&stage.world).paid);
     assert!(awake.acc > asleep.acc, "and is paid through the round of the draw, as always");
     assert!(stage.world.height > at + 40);
 }
@@ -399,7 +399,7 @@ fn crossing_an_ending_of_who_sleeps_wakes_nobody() {
 #[test]
 fn after_an_outage_of_all_each_wakes_by_its_late_answer() {
     let (mut stage, p, q) = two();
-    while stage.world.system().phi > 0 {
+    while stage.world.system().fee_weight > 0 {
         block(&mut stage, [&p, &q], [false; 2]);
         assert!(stage.world.height < 300, "both sleep at last");
     }
@@ -410,7 +410,7 @@ fn after_an_outage_of_all_each_wakes_by_its_late_answer() {
         block(&mut stage, [&p, &q], [true; 2]);
     }
     let paid = [&p, &q].map(|keeper| keeper.provider(&stage.world).paid);
-    assert_eq!(stage.world.system().phi, paid[0] + paid[1]);
+    assert_eq!(stage.world.system().fee_weight, paid[0] + paid[1]);
     for _ in 0..40 {
         block(&mut stage, [&p, &q], [true; 2]);
     }
@@ -438,7 +438,7 @@ fn a_close_is_refunded_although_its_provider_never_answers() {
     }
     assert!(closed, "a challenge is open in every block");
     assert!(stage.world.balance("a").grains() > before);
-    assert_eq!((stage.world.system().agreements, keeper.provider(&stage.world).phi), (0, 0));
+    assert_eq!((stage.world.system().agreements, keeper.provider(&stage.world).slot_weight), (0, 0));
 }
 
 /// DR-5: a draw that closes a stale challenge opens no other, so that the closing consumer is

@@ -196,7 +196,7 @@ fn a_close_by_both_waits_for_the_reads_that_are_due() {
     stage.world.draws = false;
     assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
     let settled = keeper.provider(&stage.world);
-    assert!(settled.acc > before.acc && settled.phi > 0, "its reads were paid");
+    assert!(settled.acc > before.acc && settled.slot_weight > 0, "its reads were paid");
     stage.play("blocks 40");
     let (burned, own) = (stage.world.system().burned.grains(), stage.world.balance("p").grains());
     let (terms, used): (Agreement, Usage) =
@@ -205,7 +205,7 @@ fn a_close_by_both_waits_for_the_reads_that_are_due() {
     stage.play("p close p/0 second=a");
     assert!(stage.world.get::<Agreement>(Agreement::key(&account("p"), 0)).is_none(), "at once");
     let provider = keeper.provider(&stage.world);
-    assert_eq!((provider.phi, provider.paid, provider.weighed, provider.slots), (0, 0, 0, 0));
+    assert_eq!((provider.slot_weight, provider.paid, provider.weighed, provider.slots), (0, 0, 0, 0));
     assert_eq!(provider.acc, settled.acc, "nothing is paid after the last settlement");
     // All of the locked money that was left came back, except the price of reserving.
     let parameters = stage.world.parameters;

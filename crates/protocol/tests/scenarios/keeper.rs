@@ -1,22 +1,22 @@
-//! A provider as the rules see it: it keeps real bytes, signs data sets, and proves drawn chunks.
+//! A provider as the rules see it: it keeps real bytes, signs data sets, and proves drawn leaves.
 
 use super::world::{World, account, key};
 use posync_protocol::{
     AgreementId, Bounded, Class, Hash,
     audit::{Prover, Question, Share},
     block::with_chain,
-    chunk,
     limits::ENDINGS_MAX,
     operation::{
         Answer, DATA_SET_NAMESPACE, DataSetClaim, EndedRead, FoundRead, MissingRead, ProvedRead, Reasked,
         SetDataSet, Settle, StillMissing, StorageProof, sign,
     },
     record::{Agreement, Audit, DataSet, Endings, Missing, Provider, RoundInfo, Version},
+    shard,
     tree::SumTree,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The data of a provider, and the chunks that it lost.
+/// The data of a provider, and the leaves that it lost.
 #[derive(Clone, Default)]
 pub(crate) struct Keeper {
     pub(crate) name: String,
@@ -25,7 +25,7 @@ pub(crate) struct Keeper {
     /// Every tree that it signed, by root.
     trees: BTreeMap<Hash, SumTree>,
     shards: BTreeMap<Hash, Vec<u8>>,
-    /// Chunks that it no longer has, by shard and number.
+    /// Leaves that it no longer has, by shard and number.
     pub(crate) lost: BTreeSet<(Hash, u64)>,
 }
 
@@ -87,7 +87,7 @@ impl Keeper {
     ) -> SetDataSet {
         let mut tree = self.trees.get(&root).cloned().unwrap_or_default();
         let named: Vec<(Hash, u64)> =
-            adds.iter().map(|data| (chunk::name(data), data.len() as u64)).collect();
+            adds.iter().map(|data| (shard::name(data), data.len() as u64)).collect();
         for (data, (name, _)) in adds.iter().zip(&named) {
             self.shards.insert(*name, data.clone());
         }
@@ -182,11 +182,11 @@ impl Keeper {
         }
         let tree = self.tree(&self.data_set(world, slot).current);
         let read = tree.read(leaf)?;
-        if self.lost.contains(&(read.shard, read.chunk)) {
+        if self.lost.contains(&(read.shard, read.leaf)) {
             let posync_protocol::tree::ShardRead { shard, length, position, .. } = read;
             return Some(Answer::Missing(MissingRead { place, shard, length, position }));
         }
-        Some(Answer::Proved(self.prove(place, &tree, read.shard, read.chunk)))
+        Some(Answer::Proved(self.prove(place, &tree, read.shard, read.leaf)))
     }
 
     fn prove(&self, place: u32, tree: &SumTree, shard: Hash, index: u64) -> ProvedRead {
@@ -194,29 +194,29 @@ impl Keeper {
         let length = data.len() as u64;
         let at = tree.shards().iter().position(|(name, _)| *name == shard).expect("it is in the set");
         let position = tree.path(at).expect("it is in the set");
-        let (chunk, path) = self.chunk(data, index);
-        ProvedRead { place, shard, length, position, chunk, path }
+        let (leaf, path) = self.leaf(data, index);
+        ProvedRead { place, shard, length, position, leaf, path }
     }
 
-    fn chunk<const CHUNK: usize, const PATH: usize>(
+    fn leaf<const LEAF: usize, const PATH: usize>(
         &self,
         data: &[u8],
         index: u64,
-    ) -> (Bounded<u8, CHUNK>, Bounded<Hash, PATH>) {
-        let start = (index / 16 * chunk::GROUP_BYTES) as usize;
-        let group = &data[start..data.len().min(start + chunk::GROUP_BYTES as usize)];
-        let (chunk, path) = chunk::prove_chunk(data.len() as u64, index, group, &chunk::outboard(data))
-            .expect("a chunk of it");
-        (Bounded::new(chunk).expect("a chunk"), Bounded::new(path).expect("a path"))
+    ) -> (Bounded<u8, LEAF>, Bounded<Hash, PATH>) {
+        let start = (index / 16 * shard::GROUP_BYTES) as usize;
+        let group = &data[start..data.len().min(start + shard::GROUP_BYTES as usize)];
+        let (leaf, path) =
+            shard::prove_leaf(data.len() as u64, index, group, &shard::outboard(data)).expect("a leaf of it");
+        (Bounded::new(leaf).expect("a leaf"), Bounded::new(path).expect("a path"))
     }
 
     /// Answers a read that is asked again: it needs only the shard's bytes, in force or not (RD-7).
     fn again(&self, missing: &Missing) -> Reasked {
-        let Missing { slot, shard, chunk, .. } = *missing;
-        let held = self.shards.get(&shard).filter(|_| !self.lost.contains(&(shard, chunk.into())));
+        let Missing { slot, shard, leaf, .. } = *missing;
+        let held = self.shards.get(&shard).filter(|_| !self.lost.contains(&(shard, leaf.into())));
         let Some(data) = held else { return Reasked::Missing(StillMissing { slot }) };
-        let (chunk, path) = self.chunk(data, chunk.into());
-        Reasked::Proved(FoundRead { slot, shard, length: data.len() as u64, chunk, path })
+        let (leaf, path) = self.leaf(data, leaf.into());
+        Reasked::Proved(FoundRead { slot, shard, length: data.len() as u64, leaf, path })
     }
 
     /// Number of shards in the newest data set of a slot.
@@ -225,22 +225,22 @@ impl Keeper {
         self.tree(&data_set.next.unwrap_or(data_set.current)).len().try_into().expect("few shards")
     }
 
-    /// Loses every `n`-th chunk of its data.
+    /// Loses every `n`-th leaf of its data.
     pub(crate) fn lose_every(&mut self, n: u64) {
         self.lose(|place| place % n == 0);
     }
 
-    /// Loses `tenths` of every ten chunks, scattered.
+    /// Loses `tenths` of every ten leaves, scattered.
     pub(crate) fn lose_tenths(&mut self, tenths: u64) {
         self.lose(|place| place * 7 % 10 < tenths);
     }
 
     fn lose(&mut self, is_lost: impl Fn(u64) -> bool) {
-        let chunks = self
+        let leaves = self
             .shards
             .iter()
-            .flat_map(|(name, data)| (0..chunk::chunks(data.len() as u64)).map(move |chunk| (*name, chunk)));
-        let lost = (0..).zip(chunks).filter(|(place, _)| is_lost(*place)).map(|(_, chunk)| chunk);
+            .flat_map(|(name, data)| (0..shard::leaves(data.len() as u64)).map(move |leaf| (*name, leaf)));
+        let lost = (0..).zip(leaves).filter(|(place, _)| is_lost(*place)).map(|(_, leaf)| leaf);
         self.lost.extend(lost);
     }
 

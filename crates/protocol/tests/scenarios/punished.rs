@@ -100,7 +100,7 @@ fn emptied_while_suspended() -> (Stage, Keeper) {
     assert_eq!(submit(&mut stage, "b", expiry), Ok(Code::Done));
     let removal = Body::Settle(keeper.settle(&stage.world, &[0]));
     assert_eq!(submit(&mut stage, "b", removal), Ok(Code::Done));
-    assert_eq!((keeper.provider(&stage.world).phi, keeper.provider(&stage.world).slots), (0, 0));
+    assert_eq!((keeper.provider(&stage.world).slot_weight, keeper.provider(&stage.world).slots), (0, 0));
     let measured = stage.world.epoch() + 3;
     stage.play(&format!("epoch {measured}\n a open p end={} => ProviderSuspended", measured + 500));
     (stage, keeper)
@@ -216,19 +216,19 @@ type Row = (&'static str, fn(&mut FoundRead), Code);
 const WRONG_FOUND: &[Row] = &[
     ("another slot", |read| read.slot += 1, Code::ReaskedWrong),
     ("another shard", |read| read.shard[0] ^= 1, Code::ReaskedWrong),
-    ("longer by chunks", |read| read.length += 4 * 1024, Code::ReadLeaf),
+    ("longer by leaves", |read| read.length += 4 * 1024, Code::ReadLeaf),
     ("no length", |read| read.length = 0, Code::ReadLeaf),
     ("longest", |read| read.length = u64::MAX, Code::ReadLeaf),
     (
-        "another chunk",
+        "another leaf",
         |read| {
-            let mut chunk = read.chunk.to_vec();
-            chunk[0] ^= 1;
-            read.chunk = Bounded::new(chunk).expect("as many");
+            let mut leaf = read.leaf.to_vec();
+            leaf[0] ^= 1;
+            read.leaf = Bounded::new(leaf).expect("as many");
         },
         Code::ReadLeaf,
     ),
-    ("no chunk", |read| read.chunk = Bounded::default(), Code::ReadLeaf),
+    ("no leaf", |read| read.leaf = Bounded::default(), Code::ReadLeaf),
     ("no path", |read| read.path = Bounded::default(), Code::ReadLeaf),
     (
         "a longer path",
@@ -259,7 +259,7 @@ fn only_the_chunk_and_its_path_to_the_name_prove_a_read_asked_again() {
         answers[0] = Reasked::Proved(FoundRead { slot: one.slot, ..other.clone() });
         let wrong = StorageProof { reasked: Bounded::new(answers).expect("as many"), ..good.clone() };
         let mut copy = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
-        assert_eq!(submit(&mut copy, "p", Body::StorageProof(wrong)), Err(Code::ReadLeaf), "another's chunk");
+        assert_eq!(submit(&mut copy, "p", Body::StorageProof(wrong)), Err(Code::ReadLeaf), "another's leaf");
     }
     assert_eq!(submit(&mut stage, "p", Body::StorageProof(good)), Ok(Code::Done));
 }
@@ -270,7 +270,7 @@ fn a_read_is_remembered_once() {
     keeper.lose_every(1);
     for _ in 0..3 {
         answers(&mut stage, &keeper, 1);
-        assert_eq!(keeper.audit(&stage.world).missing.len(), 1, "all four reads are of one chunk");
+        assert_eq!(keeper.audit(&stage.world).missing.len(), 1, "all four reads are of one leaf");
     }
     answers(&mut stage, &keeper, 1);
     assert_eq!(restitutions(&stage), 1);

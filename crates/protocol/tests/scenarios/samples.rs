@@ -4,7 +4,7 @@ use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Code, Metered, Operation, PerClass, Record, Slot, Units,
     block::{BlockBody, Draw, Header, Receipts},
     limits::{
-        ADDRESS_BYTES_MAX, CHUNK_LEVELS_MAX, DRAWS_MAX, FAULT_EPOCHS, LEAF_BYTES, OPERATOR_BYTES,
+        ADDRESS_BYTES_MAX, DRAWS_MAX, FAULT_EPOCHS, LEAF_BYTES, LEAF_LEVELS_MAX, OPERATOR_BYTES,
         REGION_BYTES_MAX, SUM_LEVELS_MAX,
     },
     operation::{
@@ -67,7 +67,7 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         committee: money,
         reserve: money,
         carry: money,
-        phi: u128::MAX,
+        fee_weight: u128::MAX,
         turn: u64::MAX,
         seats: u32::MAX,
         seat_bonds: money,
@@ -82,7 +82,7 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         cut: u64::MAX,
         slots: u32::MAX,
         leaves: u64::MAX,
-        phi: u128::MAX,
+        slot_weight: u128::MAX,
         paid: u128::MAX,
         paid_base: u128::MAX,
         weighed: u128::MAX,
@@ -100,7 +100,7 @@ fn ledger_records() -> Vec<(&'static str, Slot)> {
         closed: u8::MAX,
         answered: u32::MAX,
         last_height: u64::MAX,
-        missing: full(Missing { slot: u32::MAX, shard: FULL, chunk: u32::MAX, asks_left: u8::MAX }),
+        missing: full(Missing { slot: u32::MAX, shard: FULL, leaf: u32::MAX, asks_left: u8::MAX }),
     };
     vec![
         ("record/System", system.to_slot()),
@@ -380,15 +380,15 @@ pub(crate) fn storage_proof() -> StorageProof {
         shard: FULL,
         length: u64::MAX,
         position: path(),
-        chunk: full::<_, { LEAF_BYTES as usize }>(0xcc),
-        path: full::<_, CHUNK_LEVELS_MAX>(FULL),
+        leaf: full::<_, { LEAF_BYTES as usize }>(0xcc),
+        path: full::<_, LEAF_LEVELS_MAX>(FULL),
     };
     let found = FoundRead {
         slot: u32::MAX,
         shard: FULL,
         length: u64::MAX,
-        chunk: full::<_, { LEAF_BYTES as usize }>(0xcc),
-        path: full::<_, CHUNK_LEVELS_MAX>(FULL),
+        leaf: full::<_, { LEAF_BYTES as usize }>(0xcc),
+        path: full::<_, LEAF_LEVELS_MAX>(FULL),
     };
     StorageProof {
         height: u64::MAX,

@@ -163,9 +163,9 @@ fn growth_and_shrink_between_versions_that_nobody_brought_never_weigh() {
     let (root, version) = named(&large);
     let small = keeper.sign(&stage.world, 0, (root, version + 1), &[1], &[bytes(22, 2_000)]);
     settled(&mut stage, &keeper);
-    let before = keeper.provider(&stage.world).phi;
+    let before = keeper.provider(&stage.world).slot_weight;
     assert_eq!(bring(&mut stage, "a", &small), Code::Done, "it is no shrink of what is in force");
-    assert_eq!(keeper.provider(&stage.world).phi, before / 10 * 12, "twelve leaves, once ten");
+    assert_eq!(keeper.provider(&stage.world).slot_weight, before / 10 * 12, "twelve leaves, once ten");
     assert_eq!(bring(&mut stage, "a", &large), Code::DataSetVersion);
 }
 
@@ -175,14 +175,17 @@ fn what_waits_weighs_nothing_and_is_no_growth_to_shrink_from() {
     stage.world.draws = true;
     until_drawn(&mut stage, &keeper);
     let large = grown(&stage, &mut keeper, first, 21, 900_000);
-    let phi = keeper.provider(&stage.world).phi;
+    let slot_weight = keeper.provider(&stage.world).slot_weight;
     assert_eq!(bring(&mut stage, "a", &large), Code::Done);
     let (root, version) = named(&large);
     let small = keeper.sign(&stage.world, 0, (root, version + 1), &[1], &[]);
     assert_eq!(bring(&mut stage, "a", &small), Code::Done, "back to the ten leaves in force");
-    assert_eq!(keeper.provider(&stage.world).phi, phi);
+    assert_eq!(keeper.provider(&stage.world).slot_weight, slot_weight);
     assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
-    assert_eq!((current(&stage, &keeper).version, keeper.provider(&stage.world).phi), (3, phi));
+    assert_eq!(
+        (current(&stage, &keeper).version, keeper.provider(&stage.world).slot_weight),
+        (3, slot_weight)
+    );
 }
 
 /// Growth that takes effect at once, and growth that waits for its settled point.
@@ -301,7 +304,7 @@ fn replacing_what_waits_in_every_block_only_settles_which_is_last() {
         let set = grown(&stage, &mut keeper, on, 30 + seed, 2_000);
         on = named(&set);
         assert_eq!(bring(&mut stage, if seed % 2 == 0 { "a" } else { "p" }, &set), Code::Done);
-        assert_eq!(keeper.provider(&stage.world).phi, before.phi);
+        assert_eq!(keeper.provider(&stage.world).slot_weight, before.slot_weight);
     }
     assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
     assert_eq!((current(&stage, &keeper).root, current(&stage, &keeper).version), on);
@@ -349,7 +352,7 @@ fn growth_after_rounds_that_are_not_settled_waits() {
     assert_eq!(bring(&mut stage, "a", &large), Code::Done);
     let data_set = keeper.data_set(&stage.world, 0);
     assert_eq!((data_set.current.version, data_set.next.map(|next| next.version)), (1, Some(2)));
-    assert_eq!(keeper.provider(&stage.world).phi, before.phi);
+    assert_eq!(keeper.provider(&stage.world).slot_weight, before.slot_weight);
     let upkeep = Body::Settle(keeper.settle(&stage.world, &[0]));
     assert_eq!(submit(&mut stage, "b", upkeep), Err(Code::NothingToSettle), "nor does upkeep");
 }
@@ -384,7 +387,7 @@ fn growth_behind_an_ending_that_is_not_crossed_waits() {
     let mut crossed = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
     assert_eq!(bring(&mut stage, "a", &large), Code::Done);
     assert_eq!(current(&stage, &keeper).version, 1, "it waits for the crossing");
-    assert_eq!(keeper.provider(&stage.world).phi, before.phi);
+    assert_eq!(keeper.provider(&stage.world).slot_weight, before.slot_weight);
     let crossing = Body::Settle(keeper.settle(&crossed.world, &[]));
     assert_eq!(submit(&mut crossed, "b", crossing), Ok(Code::Done));
     assert_eq!(bring(&mut crossed, "a", &large), Code::Done);

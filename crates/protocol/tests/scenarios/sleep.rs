@@ -12,10 +12,10 @@ use crate::{
 use posync_protocol::{
     Body, Bounded, Code, Record,
     audit::is_awake,
-    chunk,
     ledger::Event,
     operation::Settle,
     record::{Audit, Ending, Provider},
+    shard,
 };
 
 /// Number of other providers, which hold nothing: with them a turn comes every twelve epochs.
@@ -93,7 +93,7 @@ fn who_sleeps_is_not_paid_for_what_it_lost() {
     let (mut stage, mut keeper) = heavy(17);
     fall_asleep(&mut stage, &keeper);
     let lost = bytes(1, 300_000);
-    let name = chunk::name(&lost);
+    let name = shard::name(&lost);
     keeper.lost.extend((0..lost.len().div_ceil(1024) as u64).map(|place| (name, place)));
     let asleep = keeper.provider(&stage.world);
     let (epoch, earned) = (stage.world.epoch(), stage.world.balance("p").grains());
@@ -120,7 +120,7 @@ fn who_sleeps_gains_nothing_from_not_being_asked() {
         let (mut stage, mut keeper) = heavy(700);
         fall_asleep(&mut stage, &keeper);
         let lost = bytes(1, 300_000);
-        let name = chunk::name(&lost);
+        let name = shard::name(&lost);
         let places: Vec<_> = (0..lost.len().div_ceil(1024) as u64).map(|place| (name, place)).collect();
         keeper.lost.extend(places.iter().copied());
         let (asleep, earned) = (keeper.provider(&stage.world), stage.world.balance("p"));
@@ -225,7 +225,7 @@ fn who_proved_nothing_wakes_by_proof_alone() {
     };
     stage.world.draws = false;
     let asleep = keeper.provider(&stage.world);
-    assert!(!is_awake(&asleep) && asleep.weighed == 0 && stage.world.system().phi == 0);
+    assert!(!is_awake(&asleep) && asleep.weighed == 0 && stage.world.system().fee_weight == 0);
     assert_eq!(wake(&mut stage, &keeper), Err(Code::SettledAlready));
     stage.world.draws = true;
     until_drawn(&mut stage, &keeper);
@@ -280,7 +280,7 @@ fn what_is_paid_untested_is_at_most_one_turn_cycle() {
         // After its turn it deletes all data that it holds for others.
         if turned && lost_at.is_none() {
             lost_at = Some((stage.world.epoch(), p.provider(&stage.world).acc, answers));
-            let name = chunk::name(&bytes(1, 3_000));
+            let name = shard::name(&bytes(1, 3_000));
             p.lost.extend((0..3).map(|place| (name, place)));
         }
     }

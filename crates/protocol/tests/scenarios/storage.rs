@@ -85,11 +85,11 @@ fn an_interval_pays_by_the_rule_and_charges_the_same() {
 fn growth_waits_for_a_settled_point_and_is_paid_from_there() {
     let (mut stage, mut keeper) = holding(&[70_000]);
     idle(&mut stage, &keeper, 50);
-    let small = keeper.provider(&stage.world).phi;
+    let small = keeper.provider(&stage.world).slot_weight;
     let grown = keeper.change(&stage.world, 0, &[], &[bytes(5, 700_000)]);
     assert_eq!(submit(&mut stage, "a", Body::SetDataSet(grown)), Ok(Code::Done));
     let waiting = keeper.data_set(&stage.world, 0);
-    assert!(waiting.next.is_some() && keeper.provider(&stage.world).phi == small);
+    assert!(waiting.next.is_some() && keeper.provider(&stage.world).slot_weight == small);
     let again = keeper.change(&stage.world, 0, &[], &[bytes(6, 10_000)]);
     assert_eq!(again.claim.version, 3, "a later one replaces it, judged against it");
     assert_eq!(submit(&mut stage, "a", Body::SetDataSet(again)), Ok(Code::Done));
@@ -99,7 +99,7 @@ fn growth_waits_for_a_settled_point_and_is_paid_from_there() {
     let rounds = (after.acc - acc) / 1_000_000_000;
     assert_eq!(fees(&stage.world), vec![small * rounds / UNIT], "paid for what was held");
     assert_eq!(keeper.data_set(&stage.world, 0).current.version, 3);
-    assert!(after.phi > 10 * small);
+    assert!(after.slot_weight > 10 * small);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn an_ending_is_crossed_in_order_and_what_ended_is_no_longer_paid() {
     assert_eq!(submit(&mut stage, "p", Body::StorageProof(wide)), Ok(Code::Done), "more may be named");
     let after = keeper.provider(&stage.world);
     let live = RATE * u128::from(keeper.data_set(&stage.world, 0).current.leaves);
-    assert_eq!((after.paid, after.phi), (live, all.phi));
+    assert_eq!((after.paid, after.slot_weight), (live, all.slot_weight));
     let ending: Ending = stage.world.get(Ending::key(&account("p"), 3)).expect("its agreement is there");
     let end = ending.acc.expect("it is crossed");
     let (before_end, after_end) = ((end - all.acc) / 1_000_000_000, (after.acc - end) / 1_000_000_000);
@@ -145,8 +145,8 @@ fn an_ended_slot_is_not_read_and_keeps_its_place_until_anyone_frees_it() {
     stage.play("b open p slot=1 quota=1000 end=3");
     let second = keeper.change(&stage.world, 1, &[], &[bytes(7, 900_000)]);
     assert_eq!(submit(&mut stage, "b", Body::SetDataSet(second)), Ok(Code::Done));
-    for chunk in 0..900 {
-        keeper.lost.insert((posync_protocol::chunk::name(&bytes(7, 900_000)), chunk));
+    for leaf in 0..900 {
+        keeper.lost.insert((posync_protocol::shard::name(&bytes(7, 900_000)), leaf));
     }
     for epoch in ["epoch 3", "epoch 4"] {
         stage.play(epoch);
@@ -160,11 +160,12 @@ fn an_ended_slot_is_not_read_and_keeps_its_place_until_anyone_frees_it() {
     }
     let audit = keeper.audit(&stage.world);
     assert_eq!((audit.history, audit.drawn), (0xff, 8), "all eight reads were of the leaf that lives");
-    let (phi, upkeep) = (keeper.provider(&stage.world).phi, Body::Settle(keeper.settle(&stage.world, &[1])));
-    assert_eq!(phi, RATE * 880, "the ended ones keep their place");
+    let (slot_weight, upkeep) =
+        (keeper.provider(&stage.world).slot_weight, Body::Settle(keeper.settle(&stage.world, &[1])));
+    assert_eq!(slot_weight, RATE * 880, "the ended ones keep their place");
     assert_eq!(submit(&mut stage, "b", upkeep.clone()), Ok(Code::Done));
     assert_eq!(submit(&mut stage, "b", upkeep), Err(Code::NothingToSettle));
-    assert_eq!(keeper.provider(&stage.world).phi, RATE);
+    assert_eq!(keeper.provider(&stage.world).slot_weight, RATE);
     let nodes =
         stage.world.state.values().filter(|slot| slot[0] == <SlotTree as posync_protocol::Record>::KIND);
     let path = fenwick::update_path(fenwick::place(700, 0), PLACES_MAX);
@@ -397,7 +398,10 @@ fn an_agreement_that_is_over_returns_everything_that_was_not_used() {
     let body = upkeep(&stage);
     assert_eq!(submit(&mut stage, "b", body), Ok(Code::Done));
     let system = stage.world.system();
-    assert_eq!((system.agreements, system.deposits, system.storage_pools, system.phi), Default::default());
+    assert_eq!(
+        (system.agreements, system.deposits, system.storage_pools, system.fee_weight),
+        Default::default()
+    );
     let fee = keeper.provider(&stage.world).acc / 1_000_000_000 * RATE * 5 / UNIT;
     let fees = stage.world.parameters.base_fee.grains();
     let spent = FUNDED.grains() - stage.world.balance("a").grains();

@@ -12,11 +12,11 @@ use commonware_codec::{Copying, DecodeExt, Encode, Read};
 use posync_protocol::{
     Operation, Record, Slot,
     block::{BlockBody, Draw, Header, Receipts},
-    chunk,
     ledger::{self, BlockContext, Invalid, Mode, Outcome, execute, fee, select, touches_operation},
     limits::Parameters,
     operation::check_structure,
     record::*,
+    shard,
     tree::SumTree,
     wire,
 };
@@ -142,7 +142,7 @@ pub(crate) fn a_message(data: &[u8]) {
         3 => drop(decoded::<gateway::Response>(rest)),
         4 => match decoded::<provider::Request>(rest).map(|request| request.ask) {
             Some(provider::Ask::Sign(sign)) => drop(SumTree::default().change(&sign.removes, &sign.adds)),
-            Some(provider::Ask::Get(get)) => drop(chunk::prove_slice(get.length, get.offset, &[])),
+            Some(provider::Ask::Get(get)) => drop(shard::prove_slice(get.length, get.offset, &[])),
             Some(provider::Ask::Probe(probe)) => {
                 let drawn = Probe { epoch: probe.epoch, seed: [1; 32], providers: 9 };
                 drawn.peer(&Default::default(), probe.index, probe.draw);
@@ -152,7 +152,7 @@ pub(crate) fn a_message(data: &[u8]) {
         },
         5 => match decoded::<provider::Response>(rest).map(|response| response.answer) {
             Some(provider::Answer::Slice(slice)) => {
-                chunk::verify_slice(&[1; 32], slice.shard_bytes, slice.offset, &slice.data, &slice.path);
+                shard::verify_slice(&[1; 32], slice.shard_bytes, slice.offset, &slice.data, &slice.path);
             }
             _ => {}
         },

@@ -2,9 +2,9 @@
 
 use super::state::{Change, Kept, No, State, Variant};
 use crate::{
+    condition::Condition,
     journal::{self, Journal},
     terms::Terms,
-    trouble::Trouble,
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Handle, Spawner};
@@ -90,13 +90,13 @@ tagged! {
     }
 }
 
-type Answer = Result<Signature, No>;
+type Signing = Result<Signature, No>;
 
 /// Returns the length of a shard that the agreement holds durably; called when a signature is decided.
 pub type Held = Arc<dyn Fn(&AgreementId, &Hash) -> Option<u32> + Send + Sync>;
 
 enum Command {
-    Sign { terms: Box<Terms>, ask: Box<Sign>, height: u64, done: oneshot::Sender<Answer> },
+    Sign { terms: Box<Terms>, ask: Box<Sign>, height: u64, done: oneshot::Sender<Signing> },
     Observe { agreement: AgreementId, data: DataSet, done: oneshot::Sender<Vec<Hash>> },
     Note { agreement: AgreementId, data: DataSet, done: oneshot::Sender<()> },
     End { agreement: AgreementId, done: oneshot::Sender<Vec<Hash>> },
@@ -141,7 +141,7 @@ impl DataSets {
     ///
     /// # Errors
     /// `Closed`, `NoSpace`; the inner result says what the consumer has to change.
-    pub async fn sign(&self, terms: Terms, ask: Sign, height: u64) -> Result<Answer, DataSetsError> {
+    pub async fn sign(&self, terms: Terms, ask: Sign, height: u64) -> Result<Signing, DataSetsError> {
         let (terms, ask) = (Box::new(terms), Box::new(ask));
         self.ask(|done| Command::Sign { terms, ask, height, done }).await
     }
@@ -223,7 +223,7 @@ type Reply = Box<dyn FnOnce() + Send>;
 
 impl<E: Context> Writer<E> {
     async fn run(mut self, context: E, mut commands: mpsc::Receiver<Command>) -> Result<(), DataSetsError> {
-        let mut trouble = Trouble::new("the volume takes no data sets; who asks for one is asked again");
+        let mut condition = Condition::new("the volume takes no data sets; who asks for one is asked again");
         loop {
             let done = match self.journal.next(&context, &mut commands).await {
                 Ok(Some(first)) => self.group(first, &mut commands).await,
@@ -231,10 +231,10 @@ impl<E: Context> Writer<E> {
                 Err(error) => Err(error),
             };
             match done {
-                Ok(()) => drop(trouble.ended()),
+                Ok(()) => drop(condition.ended()),
                 // No signature was sent: fall back to the durable state.
                 Err(error) if journal::is_full(&error) => {
-                    trouble.holds(&error);
+                    condition.holds(&error);
                     self.reopen(&context).await?;
                 }
                 Err(error) => return Err(error.into()),
@@ -272,7 +272,7 @@ impl<E: Context> Writer<E> {
 
     /// Reads the journal again after a failed write.
     async fn reopen(&mut self, context: &E) -> Result<(), DataSetsError> {
-        let mut trouble = Trouble::new("the data sets' journal cannot be opened");
+        let mut condition = Condition::new("the data sets' journal cannot be opened");
         loop {
             let again = context.child("again");
             match Journal::open(again, &self.partition, apply, snapshot, hurt).await {
@@ -281,7 +281,7 @@ impl<E: Context> Writer<E> {
                     self.state.lock().go_back(state);
                     return Ok(());
                 }
-                Err(error) if journal::is_full(&error) => drop(trouble.holds(&error)),
+                Err(error) if journal::is_full(&error) => drop(condition.holds(&error)),
                 Err(error) => return Err(error.into()),
             }
             context.sleep(RETRY).await;

@@ -64,7 +64,7 @@ fn of_store(directory: &Path) -> Result<Vec<Extent>> {
     for (number, path) in &files {
         walk(&mut index, *number, path)?;
     }
-    let extent = |(shard, entry): (&Hash, &super::index::Entry)| Extent {
+    let extent = |(shard, entry): (&Hash, &super::index::StoredShard)| Extent {
         path: files[&entry.place.pack].clone(),
         offset: BLOB_HEADER + entry.place.offset,
         length: entry.place.length.into(),

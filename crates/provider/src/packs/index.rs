@@ -36,7 +36,7 @@ impl Place {
 
 /// Location and holders of a stored shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct StoredShard {
     /// Location of the shard's bytes.
     pub place: Place,
     /// Agreements that hold the shard, sorted.
@@ -85,7 +85,7 @@ pub fn leaves(length: u32) -> u64 {
 /// Index of all shards and packs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Index {
-    shards: BTreeMap<Hash, Entry>,
+    shards: BTreeMap<Hash, StoredShard>,
     places: BTreeMap<(u32, u64), Hash>,
     packs: BTreeMap<u32, Pack>,
     held: BTreeMap<AgreementId, Totals>,
@@ -108,12 +108,12 @@ impl Index {
 
     fn keep(&mut self, pack: u32, offset: u64, frame: &Frame) {
         let place = Place { pack, offset, length: frame.length };
-        self.restore(frame.shard, Entry { place, holders: vec![] });
+        self.restore(frame.shard, StoredShard { place, holders: vec![] });
         self.hold(frame);
     }
 
     /// Places an entry where a snapshot, or a newer frame, locates it.
-    pub(super) fn restore(&mut self, shard: Hash, entry: Entry) {
+    pub(super) fn restore(&mut self, shard: Hash, entry: StoredShard) {
         let place = entry.place;
         match self.shards.get_mut(&shard) {
             Some(known) if known.place == place => {}
@@ -124,7 +124,7 @@ impl Index {
             }
             None => {
                 self.totals.add(place.length);
-                self.shards.insert(shard, Entry { place, holders: vec![] });
+                self.shards.insert(shard, StoredShard { place, holders: vec![] });
                 self.occupy(place, shard);
             }
         }
@@ -204,7 +204,7 @@ impl Index {
     }
 
     /// The entry of a shard, if it is stored.
-    pub(super) fn get(&self, shard: &Hash) -> Option<&Entry> {
+    pub(super) fn get(&self, shard: &Hash) -> Option<&StoredShard> {
         self.shards.get(shard)
     }
 
@@ -223,7 +223,7 @@ impl Index {
     }
 
     /// All shards in the order of their names.
-    pub(super) fn shards(&self) -> impl Iterator<Item = (&Hash, &Entry)> {
+    pub(super) fn shards(&self) -> impl Iterator<Item = (&Hash, &StoredShard)> {
         self.shards.iter()
     }
 

@@ -7,7 +7,7 @@ use super::{
     StoreError,
     frame::Frame,
     full::is_full,
-    index::{Entry, Index, Place},
+    index::{Index, Place, StoredShard},
 };
 use crate::journal::{Error, Journal};
 use commonware_storage::Context;
@@ -101,7 +101,7 @@ impl<E: Context> Log<E> {
     }
 
     /// Notes a shard's location and holders, regardless of its file's end; durable after [`Self::sync`].
-    pub(super) async fn entry(&mut self, shard: &Hash, entry: &Entry) -> Result<(), StoreError> {
+    pub(super) async fn entry(&mut self, shard: &Hash, entry: &StoredShard) -> Result<(), StoreError> {
         let entries = Bounded::new(vec![kept(shard, entry)]).ok_or(StoreError::Bound("entries"))?;
         let Some(journal) = &mut self.journal else { return Ok(()) };
         let done = journal.append(Record::Entries(entries)).await;
@@ -168,7 +168,7 @@ impl<E: Context> Log<E> {
     }
 }
 
-fn kept(shard: &Hash, entry: &Entry) -> Kept {
+fn kept(shard: &Hash, entry: &StoredShard) -> Kept {
     let Place { pack, offset, length } = entry.place;
     let holders = Bounded::new(entry.holders.clone()).expect("a put refuses more holders");
     Kept { shard: *shard, pack, offset, length, holders }
@@ -179,7 +179,7 @@ fn apply(index: &mut Index, record: Record) {
         Record::Files(files) => files.iter().for_each(|(number, end)| index.note_pack(*number, *end)),
         Record::Entries(entries) => entries.into_inner().into_iter().for_each(|kept| {
             let place = Place { pack: kept.pack, offset: kept.offset, length: kept.length };
-            index.restore(kept.shard, Entry { place, holders: kept.holders.into_inner() });
+            index.restore(kept.shard, StoredShard { place, holders: kept.holders.into_inner() });
         }),
         Record::Group(group) => {
             let mut start = group.start;

@@ -15,7 +15,7 @@ use super::{
     StoreError,
     files::File,
     frame::{Frame, HEADER_BYTES, Kind, MAGIC},
-    index::{Entry, Place},
+    index::{Place, StoredShard},
     store::{Writer, read},
 };
 use commonware_runtime::{Blob, Error as RuntimeError};
@@ -35,7 +35,7 @@ struct Passed {
 }
 
 /// A frame with a whole header, and the faults before it.
-struct Found {
+struct FoundFrame {
     at: u64,
     frame: Frame,
     passed: Passed,
@@ -180,7 +180,7 @@ impl<E: Context> Writer<E> {
     async fn take(
         &mut self,
         number: u32,
-        found: &Found,
+        found: &FoundFrame,
         is_old: bool,
         is_whole: bool,
     ) -> Result<(), StoreError> {
@@ -208,7 +208,7 @@ impl<E: Context> Writer<E> {
         }
         if found.passed.unread {
             let Some(place) = place else { return Ok(()) };
-            let entry = Entry { place, holders: vec![agreement] };
+            let entry = StoredShard { place, holders: vec![agreement] };
             self.log.entry(&shard, &entry).await?;
             self.shared.lock().index.restore(shard, entry);
             return Ok(());
@@ -293,11 +293,15 @@ impl<E: Context> Writer<E> {
 ///
 /// # Errors
 /// A disk error that must end the process.
-async fn next<B: Blob>(file: &File<B>, at: u64, passed: &mut Passed) -> Result<Option<Found>, StoreError> {
+async fn next<B: Blob>(
+    file: &File<B>,
+    at: u64,
+    passed: &mut Passed,
+) -> Result<Option<FoundFrame>, StoreError> {
     let mut at = at;
     while at + HEADER_BYTES as u64 <= file.size {
         if let Some(frame) = head(file, at, passed).await? {
-            return Ok(Some(Found { at, frame, passed: *passed }));
+            return Ok(Some(FoundFrame { at, frame, passed: *passed }));
         }
         passed.bad = true;
         at = search(file, at + 1, passed).await?;
@@ -346,8 +350,12 @@ async fn try_read<B: Blob>(
     }
 }
 
-async fn is_whole<B: Blob>(file: &File<B>, found: &Found, passed: &mut Passed) -> Result<bool, StoreError> {
-    let Found { at, frame, .. } = found;
+async fn is_whole<B: Blob>(
+    file: &File<B>,
+    found: &FoundFrame,
+    passed: &mut Passed,
+) -> Result<bool, StoreError> {
+    let FoundFrame { at, frame, .. } = found;
     if frame.kind != Kind::Keep {
         return Ok(true);
     }

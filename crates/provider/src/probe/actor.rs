@@ -1,9 +1,9 @@
-//! Learns the slot of each epoch, sends the bytes to be counted, and submits the counts to the ledger.
+//! Learns the window of each epoch, sends the bytes to be counted, and submits the counts to the ledger.
 
-use super::{Plan, Slot};
+use super::{Plan, Window};
 use crate::{
+    condition::Condition,
     ledger::{Ledger, LedgerError, decode},
-    trouble::Trouble,
     view::View,
 };
 use commonware_cryptography::ed25519::PrivateKey;
@@ -42,7 +42,7 @@ pub struct Prober<E, N, L> {
     ledger: L,
     /// Maximum bytes that it sends in an epoch.
     most: u64,
-    trouble: Mutex<Trouble>,
+    condition: Mutex<Condition>,
 }
 
 impl<E: Spawner + Clock + CryptoRng + Resolver, N: Network, L: Ledger> Prober<E, N, L> {
@@ -56,8 +56,8 @@ impl<E: Spawner + Clock + CryptoRng + Resolver, N: Network, L: Ledger> Prober<E,
         rate: u64,
     ) -> Self {
         let most = view.parameters.bytes_per_epoch(rate);
-        let trouble = Mutex::new(Trouble::new("egress cannot be measured in an epoch"));
-        Self { context, network, key, view, ledger, most, trouble }
+        let condition = Mutex::new(Condition::new("egress cannot be measured in an epoch"));
+        Self { context, network, key, view, ledger, most, condition }
     }
 
     /// Runs for as long as the provider does.
@@ -68,12 +68,12 @@ impl<E: Spawner + Clock + CryptoRng + Resolver, N: Network, L: Ledger> Prober<E,
             let height = self.view.height();
             let epoch = self.view.parameters.epoch(height);
             if done != Some(epoch)
-                && let Some(slot) = self.slot(epoch).await
-                && height >= slot.begins()
+                && let Some(window) = self.window(epoch).await
+                && height >= window.begins()
             {
                 done = Some(epoch);
-                if height < slot.heights.end {
-                    self.measure(&slot).await;
+                if height < window.heights.end {
+                    self.measure(&window).await;
                 }
                 continue;
             }
@@ -83,14 +83,14 @@ impl<E: Spawner + Clock + CryptoRng + Resolver, N: Network, L: Ledger> Prober<E,
         }
     }
 
-    /// The epoch's slot, proved once and noted for the counting side; `None` while there is none.
-    async fn slot(&self, epoch: u64) -> Option<Slot> {
-        if let Some(slot) = self.view.slot().filter(|slot| slot.probe.epoch == epoch) {
-            return Some(slot);
+    /// The epoch's window, proved once and noted for the counting side; `None` while there is none.
+    async fn window(&self, epoch: u64) -> Option<Window> {
+        if let Some(window) = self.view.window().filter(|window| window.probe.epoch == epoch) {
+            return Some(window);
         }
         let parameters = &self.view.parameters;
         let offset = self.view.height() % parameters.epoch_blocks();
-        // The ledger fixes the slot in the first round or not at all.
+        // The ledger fixes the window in the first round or not at all.
         if offset > parameters.round_blocks.saturating_mul(2) {
             return None;
         }
@@ -104,51 +104,51 @@ impl<E: Spawner + Clock + CryptoRng + Resolver, N: Network, L: Ledger> Prober<E,
             Ok((Some(probe), Some(provider))) if probe.epoch == epoch => (probe, provider),
             Ok(_) => return None,
             Err(error) => {
-                tracing::debug!(%error, "the epoch's slot is not known yet");
+                tracing::debug!(%error, "the epoch's window is not known yet");
                 return None;
             }
         };
-        let slot = Slot::new(probe, provider.index, parameters);
-        self.view.set_slot(slot.clone());
-        Some(slot)
+        let window = Window::new(probe, provider.index, parameters);
+        self.view.set_window(window.clone());
+        Some(window)
     }
 
-    async fn measure(&self, slot: &Slot) {
-        let epoch = slot.probe.epoch;
-        match self.try_measure(slot).await {
+    async fn measure(&self, window: &Window) {
+        let epoch = window.probe.epoch;
+        match self.try_measure(window).await {
             Ok(Some(counts)) => {
-                self.trouble.lock().ended();
+                self.condition.lock().ended();
                 tracing::debug!(epoch, counts, "egress measured");
             }
             Ok(None) => {}
-            Err(error) => drop(self.trouble.lock().holds(&error)),
+            Err(error) => drop(self.condition.lock().holds(&error)),
         }
     }
 
-    /// Sends, waits for the end of the slot and submits the counts; returns their number, or `None` if
+    /// Sends, waits for the end of the window and submits the counts; returns their number, or `None` if
     /// there is nothing to submit.
-    async fn try_measure(&self, slot: &Slot) -> Result<Option<usize>, LedgerError> {
-        let Some((peers, plan)) = self.peers(slot).await? else { return Ok(None) };
+    async fn try_measure(&self, window: &Window) -> Result<Option<usize>, LedgerError> {
+        let Some((peers, plan)) = self.peers(window).await? else { return Ok(None) };
         if peers.is_empty() {
             return Ok(None);
         }
-        let counts = join_all(peers.iter().map(|peer| self.send_to(slot, peer, &plan))).await;
+        let counts = join_all(peers.iter().map(|peer| self.send_to(window, peer, &plan))).await;
         let counts: Vec<(u32, ProbeCount)> = counts.into_iter().flatten().collect();
         let number = counts.len();
         if number < PROBE_QUORUM {
             return Err(LedgerError::Unreachable(format!("{number} peers counted, {PROBE_QUORUM} have to")));
         }
-        self.reach(slot.heights.end).await;
+        self.reach(window.heights.end).await;
         let counts = Bounded::new(counts).expect("eight draws");
-        self.ledger.pay(Body::Measure(Measure { epoch: slot.probe.epoch, counts })).await?;
+        self.ledger.pay(Body::Measure(Measure { epoch: window.probe.epoch, counts })).await?;
         Ok(Some(number))
     }
 
     /// The peers that can count, and what to send them. `None` if this epoch cannot measure this
     /// provider: it is new, or was measured before a restart.
-    async fn peers(&self, slot: &Slot) -> Result<Option<(Vec<Peer>, Plan)>, LedgerError> {
-        let (own, epoch) = (self.view.account, slot.probe.epoch);
-        let drawn = |draw| Some((draw, slot.probe.peer(&own, slot.index, draw)?));
+    async fn peers(&self, window: &Window) -> Result<Option<(Vec<Peer>, Plan)>, LedgerError> {
+        let (own, epoch) = (self.view.account, window.probe.epoch);
+        let drawn = |draw| Some((draw, window.probe.peer(&own, window.index, draw)?));
         let drawn: Vec<(u8, u32)> = (0..PROBE_PEERS as u8).filter_map(drawn).collect();
         let mut keys = vec![Offer::key(&own), Reputation::key(&own), Measured::key(&own)];
         keys.extend(drawn.iter().map(|(_, index)| ProviderAt::key(*index)));
@@ -188,17 +188,17 @@ impl<E: Spawner + Clock + CryptoRng + Resolver, N: Network, L: Ledger> Prober<E,
     }
 
     /// One peer's count of the bytes it received, with its index; `None` without a valid count.
-    async fn send_to(&self, slot: &Slot, peer: &Peer, plan: &Plan) -> Option<(u32, ProbeCount)> {
+    async fn send_to(&self, window: &Window, peer: &Peer, plan: &Plan) -> Option<(u32, ProbeCount)> {
         let sent = async {
             let context = self.context.child("peer").with_attribute("draw", peer.draw);
             let dialing = Client::dial(context, &self.network, &self.key, peer.account, peer.address.clone());
             let client = dialing.await?;
-            self.reach(slot.heights.start).await;
-            self.send(slot, peer, plan, &client).await
+            self.reach(window.heights.start).await;
+            self.send(window, peer, plan, &client).await
         };
         let count = select! {
             count = sent => count,
-            () = self.reach(slot.ends()) => Ok(None),
+            () = self.reach(window.ends()) => Ok(None),
         };
         match count {
             Ok(count) => count.map(|count| (peer.index, count)),
@@ -211,14 +211,14 @@ impl<E: Spawner + Clock + CryptoRng + Resolver, N: Network, L: Ledger> Prober<E,
 
     async fn send(
         &self,
-        slot: &Slot,
+        window: &Window,
         peer: &Peer,
         plan: &Plan,
         client: &Client<rpc::Provider>,
     ) -> Result<Option<ProbeCount>, rpc::Error> {
-        let ask = Begin { epoch: slot.probe.epoch, index: slot.index, draw: peer.draw };
+        let ask = Begin { epoch: window.probe.epoch, index: window.index, draw: peer.draw };
         let mut call = client.open(Ask::Probe(ask)).await?;
-        let filler = filler(slot, peer.draw);
+        let filler = filler(window, peer.draw);
         let (mut next, mut messages) = (self.context.current(), plan.messages().peekable());
         while let Some(size) = messages.next() {
             self.context.sleep_until(next).await;
@@ -230,7 +230,7 @@ impl<E: Spawner + Clock + CryptoRng + Resolver, N: Network, L: Ledger> Prober<E,
         let parties = (self.view.account, peer.account);
         Ok(match call.recv().await {
             Some(Answer::Counted(count))
-                if slot.is_good(&count, &ask, parties, plan.bytes, &self.view.chain) =>
+                if window.is_good(&count, &ask, parties, plan.bytes, &self.view.chain) =>
             {
                 Some(count)
             }
@@ -243,10 +243,10 @@ impl<E: Spawner + Clock + CryptoRng + Resolver, N: Network, L: Ledger> Prober<E,
 }
 
 /// Incompressible bytes for the messages.
-fn filler(slot: &Slot, draw: u8) -> Vec<u8> {
+fn filler(window: &Window, draw: u8) -> Vec<u8> {
     let mut bytes = vec![0; PROBE_BYTES];
     let mut hasher = blake3::Hasher::new();
-    hasher.update(b"posync/filler/1").update(&slot.probe.seed).update(&[draw]);
+    hasher.update(b"posync/filler/1").update(&window.probe.seed).update(&[draw]);
     hasher.finalize_xof().fill(&mut bytes);
     bytes
 }

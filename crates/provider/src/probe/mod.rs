@@ -1,7 +1,7 @@
-//! Measured egress: in its slot of an epoch a provider sends bytes to eight drawn peers, which count them.
+//! Measured egress: in its window of an epoch a provider sends bytes to eight drawn peers, which count them.
 //!
 //! ```text
-//!   ledger --Probe record--> slot, peers --dial--> Probe, Filler, Filler, ... paced --> Counted (signed)
+//!   ledger --Probe record--> window, peers --dial--> Probe, Filler, Filler, ... paced --> Counted (signed)
 //!                                                                                         |
 //!   ledger <--Measure: five to eight counts ----------------------------------------------+
 //! ```
@@ -10,7 +10,7 @@
 //! here waits, dials and sends.
 //!
 //! Invariants
-//! 1. At most the declared rate is sent in a slot, spread over it: a measurement never takes more of
+//! 1. At most the declared rate is sent in a window, spread over it: a measurement never takes more of
 //!    a line or a processor than was offered.
 //! 2. Only counts that verify and do not exceed the bytes sent are submitted.
 //! 3. A failed measurement is logged and costs this epoch only.
@@ -21,4 +21,4 @@ mod state;
 mod tests;
 
 pub use actor::Prober;
-pub use state::{Plan, Slot};
+pub use state::{Plan, Window};

@@ -1,22 +1,22 @@
-//! Decides what to send in a slot and which bytes count: pure.
+//! Decides what to send in a window and which bytes count: pure.
 
 use posync_protocol::{
     Account, Hash,
-    limits::{PROBE_BYTES, PROBE_PEERS, PROBE_SLOT_MS, Parameters},
+    limits::{PROBE_BYTES, PROBE_PEERS, PROBE_WINDOW_MS, Parameters},
     operation::ProbeCount,
     record,
     wire::provider::Probe,
 };
 use std::{ops::Range, time::Duration};
 
-/// Blocks before the slot from which peers are dialled and probes are accepted.
+/// Blocks before the window from which peers are dialled and probes are accepted.
 const EARLY_BLOCKS: u64 = 3;
 /// Blocks by which two members' views may differ: bytes up to this early or late count, too.
 const SKEW_BLOCKS: u64 = 1;
 
-/// The slot of an epoch, as proved from the ledger.
+/// The window of an epoch, as proved from the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slot {
+pub struct Window {
     /// The ledger's draw for the epoch.
     pub probe: record::Probe,
     /// Index of this provider at the ledger.
@@ -25,10 +25,10 @@ pub struct Slot {
     pub heights: Range<u64>,
 }
 
-impl Slot {
-    /// The slot that a record fixes, for the provider at `index`.
+impl Window {
+    /// The window that a record fixes, for the provider at `index`.
     pub fn new(probe: record::Probe, index: u32, parameters: &Parameters) -> Self {
-        let heights = probe.slot(parameters);
+        let heights = probe.window(parameters);
         Self { probe, index, heights }
     }
 
@@ -85,17 +85,17 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// An eighth of the bytes offered for a slot, spread over three quarters of it: the last quarter is for
+    /// An eighth of the bytes offered for a window, spread over three quarters of it: the last quarter is for
     /// bytes in flight. `offered` is in bytes an epoch.
     pub fn new(offered: u64, parameters: &Parameters) -> Self {
-        let slot = u128::from(offered) * u128::from(parameters.probe_blocks());
-        let bytes = slot / u128::from(parameters.epoch_blocks()) / PROBE_PEERS as u128;
+        let window = u128::from(offered) * u128::from(parameters.probe_blocks());
+        let bytes = window / u128::from(parameters.epoch_blocks()) / PROBE_PEERS as u128;
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         // Small offers are sent in several messages, too: one late message does not spoil the whole.
         let piece = (bytes / PROBE_PEERS as u64).clamp(1, PROBE_BYTES as u64);
         let messages = bytes.div_ceil(piece).max(1);
         let pause =
-            Duration::from_millis(PROBE_SLOT_MS * 3 / 4) / u32::try_from(messages).unwrap_or(u32::MAX);
+            Duration::from_millis(PROBE_WINDOW_MS * 3 / 4) / u32::try_from(messages).unwrap_or(u32::MAX);
         Self { piece, bytes, pause }
     }
 
@@ -115,7 +115,7 @@ mod tests {
     const P: Parameters = Parameters::LOCAL;
 
     #[test]
-    fn a_plan_sends_an_eighth_of_the_slots_share_within_it() {
+    fn a_plan_sends_an_eighth_of_the_windows_share_within_it() {
         for (offered, bytes) in [
             (0, 0),
             (39, 0),
@@ -130,7 +130,7 @@ mod tests {
             assert_eq!(sizes.iter().sum::<usize>() as u64, bytes);
             assert!(!sizes.is_empty() && sizes.iter().all(|size| *size <= PROBE_BYTES));
             let whole = plan.pause * u32::try_from(sizes.len()).expect("few");
-            assert!(whole <= Duration::from_millis(PROBE_SLOT_MS * 3 / 4), "{whole:?}");
+            assert!(whole <= Duration::from_millis(PROBE_WINDOW_MS * 3 / 4), "{whole:?}");
         }
         assert_eq!(Plan::new(u64::MAX, &P).bytes, u64::MAX / 40);
     }
@@ -147,19 +147,19 @@ mod tests {
         let probe = record::Probe { epoch: 3, seed: [7; 32], providers: 9 };
         let sender = Account([4; 32]);
         let index = probe.peer(&sender, 2, 5).expect("nine providers");
-        let slot = Slot::new(probe, index, &P);
-        let (start, end) = (slot.heights.start, slot.heights.end);
+        let window = Window::new(probe, index, &P);
+        let (start, end) = (window.heights.start, window.heights.end);
         let ask = Probe { epoch: 3, index: 2, draw: 5 };
         for (height, taken) in
             [(start - 4, false), (start - 3, true), (start, true), (end - 1, true), (end, false)]
         {
-            assert_eq!(slot.takes(&sender, &ask, height), taken, "{height}");
+            assert_eq!(window.takes(&sender, &ask, height), taken, "{height}");
         }
         for (height, counts) in [(start - 2, false), (start - 1, true), (end, true), (end + 1, false)] {
-            assert_eq!(slot.counts(height), counts, "{height}");
+            assert_eq!(window.counts(height), counts, "{height}");
         }
-        assert!(!slot.takes(&sender, &Probe { epoch: 2, ..ask }, start));
-        let elsewhere = Slot { index: (index + 1) % 9, ..slot };
+        assert!(!window.takes(&sender, &Probe { epoch: 2, ..ask }, start));
+        let elsewhere = Window { index: (index + 1) % 9, ..window };
         assert!(!elsewhere.takes(&sender, &ask, start));
     }
 }

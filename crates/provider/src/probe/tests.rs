@@ -219,14 +219,14 @@ fn over_real_sockets_peers_count_what_was_sent() {
         blocks(&context, &chain, || NAMES.iter().all(|name| chain.measured(name).is_some())).await;
         for name in NAMES {
             let rate = chain.measured(name).expect("it was measured").rates[0];
-            // A loaded machine may lose some bytes to the slot's end, but never gain any.
+            // A loaded machine may lose some bytes to the window's end, but never gain any.
             assert!(rate > 0 && rate <= declared(&chain, name), "{name}: {rate}");
         }
     });
 }
 
-/// A handler within a slot, the drawn sender that it counts, and the slot.
-async fn counting(context: &deterministic::Context) -> (View, SocketAddr, PrivateKey, Probe, Slot) {
+/// A handler within a window, the drawn sender that it counts, and the window.
+async fn counting(context: &deterministic::Context) -> (View, SocketAddr, PrivateKey, Probe, Window) {
     let owner = account("paul");
     let (view, _) = View::new(owner, [7; 32], Parameters::LOCAL);
     let handler = handler(context, view.clone(), key("paul")).await;
@@ -234,9 +234,9 @@ async fn counting(context: &deterministic::Context) -> (View, SocketAddr, Privat
     let probe = Drawn { epoch: 1, seed: [9; 32], providers: 4 };
     let draw =
         (0..8).find(|draw| probe.peer(&account("quinn"), 1, *draw) == Some(0)).expect("drawn by chance");
-    let slot = Slot::new(probe, 0, &Parameters::LOCAL);
-    view.set_slot(slot.clone());
-    (view, address, key("quinn"), Probe { epoch: 1, index: 1, draw }, slot)
+    let window = Window::new(probe, 0, &Parameters::LOCAL);
+    view.set_window(window.clone());
+    (view, address, key("quinn"), Probe { epoch: 1, index: 1, draw }, window)
 }
 
 fn piece(bytes: usize, last: bool) -> Ask {
@@ -244,37 +244,37 @@ fn piece(bytes: usize, last: bool) -> Ask {
 }
 
 #[test]
-fn no_header_is_read_late_while_a_measuring_slot_is_near() {
+fn no_header_is_read_late_while_a_measuring_window_is_near() {
     let (view, _) = View::new(account("paul"), [7; 32], Parameters::LOCAL);
-    let slot = Slot::new(Drawn { epoch: 1, seed: [9; 32], providers: 4 }, 0, &Parameters::LOCAL);
-    view.set_slot(slot.clone());
+    let window = Window::new(Drawn { epoch: 1, seed: [9; 32], providers: 4 }, 0, &Parameters::LOCAL);
+    view.set_window(window.clone());
     assert!(!view.is_calm(4), "before its own records were read, anything may be due");
     view.set_unasked(true);
-    let far = slot.begins() - 5;
-    for height in far - 5..slot.ends() + 5 {
+    let far = window.begins() - 5;
+    for height in far - 5..window.ends() + 5 {
         view.advance(height);
-        assert_eq!(view.is_calm(4), height <= far || height > slot.ends(), "{height}");
+        assert_eq!(view.is_calm(4), height <= far || height > window.ends(), "{height}");
     }
     view.set_unasked(false);
     assert!(!view.is_calm(4));
 }
 
 #[test]
-fn only_bytes_within_the_slot_are_counted_and_signed() {
+fn only_bytes_within_the_window_are_counted_and_signed() {
     deterministic::Runner::timed(Duration::from_secs(60)).start(|context| async move {
-        let (view, address, caller, ask, slot) = counting(&context).await;
+        let (view, address, caller, ask, window) = counting(&context).await;
         let network = context.child("network");
         let client: Client<rpc::Provider> =
             Client::dial(context.child("dial"), &network, &caller, account("paul"), address)
                 .await
                 .expect("reachable");
-        view.advance(slot.heights.start - 2);
+        view.advance(window.heights.start - 2);
         let mut call = client.open(Ask::Probe(ask)).await.expect("open");
         for (height, bytes, last) in [
-            (slot.heights.start - 2, 1, false),
-            (slot.heights.start, 10, false),
-            (slot.heights.end, 100, false),
-            (slot.heights.end + 1, 1_000, true),
+            (window.heights.start - 2, 1, false),
+            (window.heights.start, 10, false),
+            (window.heights.end, 100, false),
+            (window.heights.end + 1, 1_000, true),
         ] {
             view.advance(height);
             call.send(&piece(bytes, last)).await.expect("open");
@@ -284,17 +284,20 @@ fn only_bytes_within_the_slot_are_counted_and_signed() {
         let Some(Answer::Counted(count)) = call.recv().await else { panic!("not counted") };
         let parties = (account("quinn"), account("paul"));
         assert_eq!((count.epoch, count.draw, count.bytes), (1, ask.draw, 110));
-        assert!(slot.is_good(&count, &ask, parties, 110, &[7; 32]));
-        assert!(!slot.is_good(&count, &ask, parties, 109, &[7; 32]), "more than was sent");
-        assert!(!slot.is_good(&count, &ask, parties, 110, &[8; 32]), "of another network");
-        assert!(!slot.is_good(&count, &Probe { draw: 9, ..ask }, parties, 110, &[7; 32]), "of another draw");
+        assert!(window.is_good(&count, &ask, parties, 110, &[7; 32]));
+        assert!(!window.is_good(&count, &ask, parties, 109, &[7; 32]), "more than was sent");
+        assert!(!window.is_good(&count, &ask, parties, 110, &[8; 32]), "of another network");
+        assert!(
+            !window.is_good(&count, &Probe { draw: 9, ..ask }, parties, 110, &[7; 32]),
+            "of another draw"
+        );
     });
 }
 
 #[test]
 fn who_was_not_drawn_or_comes_at_another_time_is_refused() {
     deterministic::Runner::timed(Duration::from_secs(120)).start(|context| async move {
-        let (view, address, caller, ask, slot) = counting(&context).await;
+        let (view, address, caller, ask, window) = counting(&context).await;
         let network = context.child("network");
         let dial = async |name: &'static str, key: &PrivateKey| -> Client<rpc::Provider> {
             let dialing = context.child("dial").with_attribute("name", name);
@@ -305,19 +308,19 @@ fn who_was_not_drawn_or_comes_at_another_time_is_refused() {
             Ok(Answer::Refused(refused)) => refused.reason,
             other => panic!("{other:?}"),
         };
-        assert_eq!(refused(&drawn, Ask::Probe(ask)).await, Refusal::Slot, "long before");
-        view.advance(slot.heights.start);
-        let not_drawn = (0..8).find(|draw| slot.probe.peer(&account("zoe"), 1, *draw) != Some(0));
+        assert_eq!(refused(&drawn, Ask::Probe(ask)).await, Refusal::Window, "long before");
+        view.advance(window.heights.start);
+        let not_drawn = (0..8).find(|draw| window.probe.peer(&account("zoe"), 1, *draw) != Some(0));
         let by_zoe = Probe { draw: not_drawn.expect("another"), ..ask };
-        assert_eq!(refused(&stranger, Ask::Probe(by_zoe)).await, Refusal::Slot);
-        assert_eq!(refused(&drawn, Ask::Probe(Probe { epoch: 2, ..ask })).await, Refusal::Slot);
+        assert_eq!(refused(&stranger, Ask::Probe(by_zoe)).await, Refusal::Window);
+        assert_eq!(refused(&drawn, Ask::Probe(Probe { epoch: 2, ..ask })).await, Refusal::Window);
         assert_eq!(refused(&drawn, piece(5, true)).await, Refusal::Shape, "outside a probe");
         let mut call = drawn.open(Ask::Probe(ask)).await.expect("open");
         call.send(&Ask::Probe(ask)).await.expect("open");
         assert!(matches!(call.recv().await, Some(Answer::Refused(no)) if no.reason == Refusal::Shape));
         let mut silent = drawn.open(Ask::Probe(ask)).await.expect("open");
-        assert!(matches!(silent.recv().await, Some(Answer::Refused(no)) if no.reason == Refusal::Slot));
-        view.advance(slot.heights.end);
-        assert_eq!(refused(&drawn, Ask::Probe(ask)).await, Refusal::Slot, "after");
+        assert!(matches!(silent.recv().await, Some(Answer::Refused(no)) if no.reason == Refusal::Window));
+        view.advance(window.heights.end);
+        assert_eq!(refused(&drawn, Ask::Probe(ask)).await, Refusal::Window, "after");
     });
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Audit record has a challenge --> proven reads: own records, data sets in force
-//!     --> four dependent reads: question -> tree -> shard -> chunk, or "missing"
+//!     --> four dependent reads: question -> tree -> shard -> leaf, or "missing"
 //!     --> reads asked again --> vouchers, `next` to apply, endings to cross --> Storage proof
 //! ```
 //!
@@ -11,7 +11,7 @@
 //!
 //! Invariants
 //! 1. A read is declared missing only if the shard's bytes are gone or do not match its name.
-//! 2. A storage proof is built only on consistent records: the slots' weights sum up to `phi`.
+//! 2. A storage proof is built only on consistent records: the slots' weights sum up to `slot_weight`.
 
 mod state;
 #[cfg(test)]
@@ -40,12 +40,12 @@ pub enum NoStorageProof {
     #[error("no challenge is open")]
     NotDrawn,
     /// The weights of the slots known to the data sets do not sum up to the ledger's figure.
-    #[error("the data sets know weights of {known}, the ledger {phi}; a data set is missing here")]
+    #[error("the data sets know weights of {known}, the ledger {slot_weight}; a data set is missing here")]
     Incomplete {
         /// Sum of weights over the known slots.
         known: u128,
         /// Sum of weights on the ledger.
-        phi: u128,
+        slot_weight: u128,
     },
     /// The consumer put a version in force that this provider never saw.
     #[error("the data set in force at slot {0} was never signed here, so its reads cannot be placed")]

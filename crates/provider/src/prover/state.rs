@@ -6,12 +6,12 @@ use commonware_codec::EncodeSize as _;
 use posync_protocol::{
     Account, Bounded, Class, Hash,
     audit::{Prover, Share, is_awake},
-    chunk,
     limits::{
         ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATION_BYTES_MAX, Parameters, READS, SETTLE_SLOTS_MAX,
     },
     operation::{Answer, FoundRead, MissingRead, ProvedRead, Reasked, Redemption, Settle, StorageProof},
     record::{Audit, Challenge, Endings, Missing, Offer, Provider, Reputation},
+    shard,
     tree::ShardRead,
 };
 use std::collections::BTreeMap;
@@ -70,9 +70,9 @@ impl Case {
     pub fn prover(&self) -> Result<Prover, NoStorageProof> {
         let (challenge, shares) = (self.challenge()?, self.shares());
         let known = shares.iter().map(|share| u128::from(share.rate) * u128::from(share.leaves)).sum();
-        let phi = self.provider.phi;
-        if known != phi {
-            return Err(NoStorageProof::Incomplete { known, phi });
+        let slot_weight = self.provider.slot_weight;
+        if known != slot_weight {
+            return Err(NoStorageProof::Incomplete { known, slot_weight });
         }
         Ok(Prover::new(&challenge, &self.account, &self.parameters, shares))
     }
@@ -162,22 +162,22 @@ fn name(terms: &Terms) -> (u32, Account, u64) {
     (terms.id.slot, terms.agreement.consumer, terms.agreement.end_epoch)
 }
 
-/// Proves a chunk of a whole shard: the chunk and its path to the shard's name.
+/// Proves a leaf of a whole shard: the leaf and its path to the shard's name.
 fn prove(data: &[u8], index: u64) -> Option<(Vec<u8>, Vec<Hash>)> {
     let length = data.len() as u64;
     let start =
-        usize::try_from(index.checked_mul(LEAF_BYTES)? / chunk::GROUP_BYTES * chunk::GROUP_BYTES).ok()?;
-    let end = data.len().min(start + usize::try_from(chunk::GROUP_BYTES).ok()?);
-    chunk::prove_chunk(length, index, data.get(start..end)?, &chunk::outboard(data))
+        usize::try_from(index.checked_mul(LEAF_BYTES)? / shard::GROUP_BYTES * shard::GROUP_BYTES).ok()?;
+    let end = data.len().min(start + usize::try_from(shard::GROUP_BYTES).ok()?);
+    shard::prove_leaf(length, index, data.get(start..end)?, &shard::outboard(data))
 }
 
 /// The answer to one read at a place of the slot tree: proved if the shard's bytes are available, else
 /// declared missing.
 pub fn answer(place: u32, read: ShardRead, data: Option<&[u8]>) -> Answer {
-    let ShardRead { shard, length, chunk, position } = read;
-    let proved = data.and_then(|data| prove(data, chunk)).and_then(|(chunk, path)| {
-        let (chunk, path) = (Bounded::new(chunk)?, Bounded::new(path)?);
-        Some(ProvedRead { place, shard, length, position: position.clone(), chunk, path })
+    let ShardRead { shard, length, leaf, position } = read;
+    let proved = data.and_then(|data| prove(data, leaf)).and_then(|(leaf, path)| {
+        let (leaf, path) = (Bounded::new(leaf)?, Bounded::new(path)?);
+        Some(ProvedRead { place, shard, length, position: position.clone(), leaf, path })
     });
     proved.map_or(Answer::Missing(MissingRead { place, shard, length, position }), Answer::Proved)
 }
@@ -185,12 +185,12 @@ pub fn answer(place: u32, read: ShardRead, data: Option<&[u8]>) -> Answer {
 /// The answer to a read that is asked again, from the shard's bytes `data` (RD-7), whatever the data set
 /// holds by now.
 pub fn reask(missing: &Missing, data: &[u8]) -> Option<Reasked> {
-    let (chunk, path) = prove(data, missing.chunk.into())?;
+    let (leaf, path) = prove(data, missing.leaf.into())?;
     Some(Reasked::Proved(FoundRead {
         slot: missing.slot,
         shard: missing.shard,
         length: data.len() as u64,
-        chunk: Bounded::new(chunk)?,
+        leaf: Bounded::new(leaf)?,
         path: Bounded::new(path)?,
     }))
 }

@@ -293,7 +293,7 @@ fn an_ended_agreement_is_freed_by_upkeep() {
         }
         assert!(bench.case().terms.is_empty(), "the records are gone");
         assert_eq!(freed, 2, "once out of the tree, once removed");
-        assert_eq!(bench.case().provider.phi, 0);
+        assert_eq!(bench.case().provider.slot_weight, 0);
     });
 }
 

@@ -7,7 +7,7 @@
 //! ```
 
 use super::{Reconciler, ReconcilerError};
-use crate::{ledger::Ledger, left::Left, trouble::Trouble};
+use crate::{condition::Condition, ledger::Ledger, left::Left};
 use commonware_runtime::{Blob, Spawner};
 use commonware_storage::Context;
 use posync_protocol::record::Provider;
@@ -18,12 +18,12 @@ pub(super) struct Leaver {
     /// True once the mark is on disk.
     is_noted: bool,
     /// The condition that it cannot be written.
-    unnoted: Trouble,
+    unnoted: Condition,
 }
 
 impl Leaver {
     pub(super) const fn new(left: Left) -> Self {
-        Self { left, is_noted: false, unnoted: Trouble::new("the mark of the exit cannot be written") }
+        Self { left, is_noted: false, unnoted: Condition::new("the mark of the exit cannot be written") }
     }
 
     /// Writes the mark if the ledger has a notice: `leaves_at` of the own record, proved at height `at`.

@@ -4,7 +4,7 @@
 //! A claim describes the whole set (DS-1), so the newest one is enough. It costs a fee: the provider
 //! waits until the pay that it missed is worth more.
 
-use super::{REGISTER_BLOCKS, Reconciler, beside::Beside};
+use super::{REGISTER_BLOCKS, Reconciler, sending::Sending};
 use crate::{data_sets::Bringing, ledger::Ledger, terms::Terms};
 use commonware_runtime::{Blob, Spawner};
 use commonware_storage::Context;
@@ -18,14 +18,14 @@ use posync_protocol::{
 
 /// The claims that are being submitted.
 pub(super) struct ClaimSubmitter {
-    task: Beside,
+    task: Sending,
     /// The agreement and version of the claim submitted last, and the height.
     last: Option<(AgreementId, u64, u64)>,
 }
 
 impl ClaimSubmitter {
     pub(super) const fn new() -> Self {
-        Self { task: Beside::new(), last: None }
+        Self { task: Sending::new(), last: None }
     }
 }
 

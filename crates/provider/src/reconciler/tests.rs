@@ -3,9 +3,9 @@
 use super::*;
 
 mod alerts;
-mod find;
-mod gone;
+mod give_up;
 mod leave;
+mod search;
 mod sets;
 
 use crate::{

@@ -2,8 +2,8 @@
 
 use super::{
     LOAD_MAX, TERMS_WAIT_MS, answer, no, no_code,
-    queue::{Demand, Place, Queue},
-    tell,
+    queue::{Demand, Queue, Turn},
+    trace,
     waits::{PUT_KIB, REQUESTS, Waits},
 };
 use crate::{
@@ -90,7 +90,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
         let waiting = self.load.fetch_add(1, Ordering::Relaxed);
         let _load = Load(&self.load);
         let peer = call.peer();
-        tell(&peer, &ask);
+        trace(&peer, &ask);
         let result = if waiting >= LOAD_MAX {
             Answer::Refused(no(
                 Refusal::Busy,
@@ -146,7 +146,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
     }
 
     /// Waits for the consumer's turn at disk and uplink.
-    pub(super) async fn turn(&self, consumer: Account, demand: Demand) -> Result<Place<'_>, Refused> {
+    pub(super) async fn turn(&self, consumer: Account, demand: Demand) -> Result<Turn<'_>, Refused> {
         let weight = self.parts.view.weight(&consumer);
         let turn = self.queue.turn(consumer, weight, demand).await;
         turn.map_err(|full| no(Refusal::Busy, full.to_string()))

@@ -4,7 +4,7 @@
 //!   Put  --> terms proved? name right? quota? --> store (durable) --> Stored
 //!   Sign --> data sets: root computed, consumer's signature, shards there, durable --> Signed
 //!   Get  --> shard read whole and hashed --> slice, credit, slice, credit ... <-- Pay
-//!   Probe, Filler ... --> bytes that arrive within the slot --> Counted (signed)
+//!   Probe, Filler ... --> bytes that arrive within the window --> Counted (signed)
 //!   Pay  --> the ledger's check --> voucher store (durable) --> credit
 //! ```
 //!
@@ -39,7 +39,7 @@ pub const PAY_WAIT_MS: u64 = 10_000;
 pub const TERMS_WAIT_MS: u64 = 8_000;
 
 /// Traces every request with all fields by which a provider could distinguish consumers.
-fn tell(peer: &Account, ask: &Ask) {
+fn trace(peer: &Account, ask: &Ask) {
     match ask {
         Ask::Put(put) => {
             tracing::trace!(%peer, kind = "put", slot = put.agreement.slot, bytes = put.data.len(), "asked");

@@ -1,6 +1,6 @@
 //! A download: slices out, vouchers in, with at most the credit window between them.
 
-use super::{Handler, PAY_WAIT_MS, no, tell};
+use super::{Handler, PAY_WAIT_MS, no, trace};
 use crate::{credit::Credit, packs::StoreError, terms::Terms, uptime::Uptime, vouchers::Vouchers};
 use bytes::Bytes;
 use commonware_macros::select;
@@ -8,8 +8,9 @@ use commonware_runtime::{Blob, Clock};
 use futures::FutureExt as _;
 use posync_client::rpc::{Incoming, Provider};
 use posync_protocol::{
-    Account, AgreementId, Bounded, Hash, chunk,
+    Account, AgreementId, Bounded, Hash,
     limits::SLICE_BYTES,
+    shard,
     wire::provider::{Answer, Ask, Get, Refusal, Refused, Slice},
 };
 use std::{ops::Range, time::Duration};
@@ -28,7 +29,7 @@ impl Source {
     fn slice(&self, offset: u64, end: u64) -> Option<Slice> {
         let shard_bytes = self.data.len() as u64;
         let next = (offset + SLICE_BYTES).min(shard_bytes);
-        let path = Bounded::new(chunk::prove_slice(shard_bytes, offset, &self.outboard)?)?;
+        let path = Bounded::new(shard::prove_slice(shard_bytes, offset, &self.outboard)?)?;
         let range = usize::try_from(offset).ok()?..usize::try_from(next).ok()?;
         let data = Bounded::new(self.data.get(range)?.to_vec())?;
         Some(Slice { shard_bytes, offset, data, path, last: next >= end })
@@ -84,7 +85,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
             StoreError::Unknown => unknown(),
             _ => no(Refusal::Damaged, "the shard is damaged on this provider's disk; read another"),
         })?;
-        let source = Source { outboard: chunk::outboard(&data), data };
+        let source = Source { outboard: shard::outboard(&data), data };
         let mut offset = range.start;
         let mut download = Download::begin(&self.parts.vouchers, self.uptime(), &terms);
         loop {
@@ -149,7 +150,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
 
     /// Handles a message of the caller during a stream; only vouchers are valid.
     async fn take(&self, peer: Account, message: Option<Ask>) -> Result<(), Refused> {
-        message.iter().for_each(|message| tell(&peer, message));
+        message.iter().for_each(|message| trace(&peer, message));
         match message {
             Some(Ask::Pay(voucher)) => self.pay(peer, &voucher).await,
             Some(_) => Err(no(Refusal::Shape, "only vouchers belong into a running download")),
@@ -165,7 +166,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
                 message = call.recv() => message,
                 () = self.parts.clock.sleep_until(until) => None,
             };
-            message.iter().for_each(|message| tell(&call.peer(), message));
+            message.iter().for_each(|message| trace(&call.peer(), message));
             match message {
                 Some(Ask::Pay(voucher)) => self.pay(call.peer(), &voucher).await?,
                 _ => return Ok(()),

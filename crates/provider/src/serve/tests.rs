@@ -19,10 +19,10 @@ use posync_client::{
 use posync_protocol::{
     Account, AgreementId, Bounded, Class, Hash, Units,
     block::with_chain,
-    chunk,
     limits::{Parameters, SLICE_BYTES},
     operation::{DATA_SET_NAMESPACE, DataSetClaim, SignatureCheck, Voucher},
     record::{DataSet, Version},
+    shard,
     wire::{
         node::Nothing,
         provider::{Ask, Get, Put, Sign, Slice},
@@ -112,7 +112,7 @@ fn voucher(egress: u64) -> Voucher {
 }
 
 fn verified(shard: &Hash, slice: &Slice) -> bool {
-    chunk::verify_slice(shard, slice.shard_bytes, slice.offset, &slice.data, &slice.path)
+    shard::verify_slice(shard, slice.shard_bytes, slice.offset, &slice.data, &slice.path)
 }
 
 fn run<F, Fut>(work: F)

@@ -2,9 +2,9 @@
 
 use super::state::State;
 use crate::{
+    condition::Condition,
     credit::Credit,
     journal::{self, Journal},
-    trouble::Trouble,
 };
 use commonware_runtime::{Handle, Spawner};
 use commonware_storage::Context;
@@ -77,9 +77,9 @@ impl Vouchers {
         }
         let state = Arc::new(Mutex::new(state));
         let (mailbox, commands) = mpsc::channel(MAILBOX);
-        let (tell, changed) = watch::channel(());
+        let (changes, changed) = watch::channel(());
         let writer =
-            Writer { journal, state: state.clone(), partition: partition.into(), tell, is_behind: false };
+            Writer { journal, state: state.clone(), partition: partition.into(), changes, is_behind: false };
         let task = context.child("vouchers_writer").spawn(move |context| writer.run(context, commands));
         Ok((Self { state, mailbox, changed }, task))
     }
@@ -132,21 +132,21 @@ struct Writer<E: Context> {
     journal: Journal<E, Record>,
     state: Arc<Mutex<State>>,
     partition: String,
-    tell: watch::Sender<()>,
+    changes: watch::Sender<()>,
     /// True if the journal lacks a part of the state.
     is_behind: bool,
 }
 
 impl<E: Context> Writer<E> {
     async fn run(mut self, context: E, mut commands: mpsc::Receiver<Command>) -> Result<(), VouchersError> {
-        let mut trouble = Trouble::new("the volume takes no vouchers; who pays is asked to try again");
+        let mut condition = Condition::new("the volume takes no vouchers; who pays is asked to try again");
         loop {
             match self.work(&context, &mut commands).await {
-                Ok(true) => drop(trouble.ended()),
+                Ok(true) => drop(condition.ended()),
                 Ok(false) => return Ok(()),
                 // No caller was answered that these are kept; the journal resumes at its last durable record.
                 Err(error) if journal::is_full(&error) => {
-                    trouble.holds(&error);
+                    condition.holds(&error);
                     self.reopen(&context).await?;
                 }
                 Err(error) => return Err(error.into()),
@@ -188,7 +188,7 @@ impl<E: Context> Writer<E> {
             group.iter().for_each(|command| apply(&mut state, command.record.clone()));
             state.len() as u64
         };
-        self.tell.send_replace(());
+        self.changes.send_replace(());
         for command in group {
             let _ = command.done.send(());
         }
@@ -201,7 +201,7 @@ impl<E: Context> Writer<E> {
 
     /// Reads the journal again after a failed write: the durable state is the known state.
     async fn reopen(&mut self, context: &E) -> Result<(), VouchersError> {
-        let mut trouble = Trouble::new("the voucher store's journal cannot be opened");
+        let mut condition = Condition::new("the voucher store's journal cannot be opened");
         loop {
             let context_of = context.child("again");
             let open = Journal::open(context_of, &self.partition, apply, snapshot, hurt);
@@ -215,7 +215,7 @@ impl<E: Context> Writer<E> {
                     self.is_behind = state.vouchers().any(|kept| durable.compare(&kept.voucher) != Ok(false));
                     return Ok(());
                 }
-                Err(error) if journal::is_full(&error) => drop(trouble.holds(&error)),
+                Err(error) if journal::is_full(&error) => drop(condition.holds(&error)),
                 Err(error) => return Err(error.into()),
             }
             context.sleep(RETRY).await;

@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
     let start = Instant::now();
-    let totals = campaign(options.seeds, options.jobs, &options.kinds, options.again, tell);
+    let totals = campaign(options.seeds, options.jobs, &options.kinds, options.again, print);
     let seconds = start.elapsed().as_secs_f64();
     for (kind, count) in &totals.faults {
         println!("  {count:>6} {kind}");
@@ -91,7 +91,7 @@ fn main() -> ExitCode {
     if totals.open.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn tell(seed: &Seed) {
+fn print(seed: &Seed) {
     match &seed.result {
         Ok(report) => {
             let faults: u32 = report.faults.values().sum();

@@ -24,14 +24,14 @@ pub struct Disk(Arc<Mutex<State>>);
 struct State {
     /// Damage that strikes the next read of a partition whose name has this ending.
     armed: Option<(&'static str, Damage)>,
-    places: Vec<Place>,
+    places: Vec<DamagedPlace>,
     /// Damage that struck so far, also where a write has repaired it.
     struck: Vec<Damage>,
     full: bool,
 }
 
 #[derive(Debug)]
-struct Place {
+struct DamagedPlace {
     partition: String,
     name: Vec<u8>,
     offset: u64,
@@ -79,10 +79,10 @@ impl MachineBlob {
             state.armed = None;
             state.struck.push(damage);
             let (partition, name) = (self.partition.clone(), self.name.clone());
-            state.places.push(Place { partition, name, offset: offset + length as u64 / 2, damage });
+            state.places.push(DamagedPlace { partition, name, offset: offset + length as u64 / 2, damage });
         }
         let end = offset + length as u64;
-        let here = |place: &&Place| self.is_mine(place) && (offset..end).contains(&place.offset);
+        let here = |place: &&DamagedPlace| self.is_mine(place) && (offset..end).contains(&place.offset);
         let mut flips = Vec::new();
         for place in state.places.iter().filter(here) {
             match place.damage {
@@ -98,7 +98,7 @@ impl MachineBlob {
         Ok(bytes.into())
     }
 
-    fn is_mine(&self, place: &Place) -> bool {
+    fn is_mine(&self, place: &DamagedPlace) -> bool {
         place.partition == self.partition && place.name == self.name
     }
 
@@ -177,7 +177,8 @@ impl Storage for Machine {
 
     async fn remove(&self, partition: &str, name: Option<&[u8]>) -> Result<(), Error> {
         self.context.remove(partition, name).await?;
-        let gone = |place: &Place| place.partition == partition && name.is_none_or(|name| name == place.name);
+        let gone =
+            |place: &DamagedPlace| place.partition == partition && name.is_none_or(|name| name == place.name);
         self.disk.0.lock().places.retain(|place| !gone(place));
         Ok(())
     }

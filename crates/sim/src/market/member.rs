@@ -4,11 +4,11 @@ use crate::ledger::Ledger;
 use posync_protocol::{
     Account, AgreementId, Bounded, Class, Hash,
     audit::{Prover, Question, Share},
-    chunk,
     operation::{
         Answer, EndedRead, MissingRead, ProvedRead, Reasked, Redemption, StillMissing, StorageProof,
     },
     record::{Audit, Challenge, DataSet, Endings, RoundInfo},
+    shard,
     tree::{ShardRead, SumTree},
 };
 use std::{
@@ -47,7 +47,7 @@ impl Terms {
     }
 }
 
-/// Bytes of a shard, and the hashes that prove its chunks.
+/// Bytes of a shard, and the hashes that prove its leaves.
 struct Shard {
     data: Vec<u8>,
     outboard: Vec<Hash>,
@@ -85,9 +85,9 @@ impl Member {
             let mut hasher = blake3::Hasher::new();
             hasher.update(&index.to_be_bytes()).update(&number.to_be_bytes());
             hasher.finalize_xof().fill(&mut data);
-            let name = chunk::name(&data);
+            let name = shard::name(&data);
             names.push((name, data.len() as u64));
-            shards.insert(name, Shard { outboard: chunk::outboard(&data), data });
+            shards.insert(name, Shard { outboard: shard::outboard(&data), data });
         }
         let tree = SumTree::new(&names).expect("few short shards");
         Self {
@@ -210,12 +210,12 @@ impl Member {
         if question.ended {
             return Some(Answer::Ended(EndedRead { place }));
         }
-        let ShardRead { shard, length, chunk, position } = self.tree.read(question.leaf)?;
+        let ShardRead { shard, length, leaf, position } = self.tree.read(question.leaf)?;
         if self.missing.contains(&shard) {
             return Some(Answer::Missing(MissingRead { place, shard, length, position }));
         }
-        self.prove(&shard, chunk).map(|(bytes, path)| {
-            Answer::Proved(ProvedRead { place, shard, length, position, chunk: bytes, path })
+        self.prove(&shard, leaf).map(|(bytes, path)| {
+            Answer::Proved(ProvedRead { place, shard, length, position, leaf: bytes, path })
         })
     }
 
@@ -225,10 +225,10 @@ impl Member {
         number: u64,
     ) -> Option<(Bounded<u8, C>, Bounded<Hash, P>)> {
         let shard = self.shards.get(shard)?;
-        let start = (number * 1024 / chunk::GROUP_BYTES * chunk::GROUP_BYTES) as usize;
-        let end = shard.data.len().min(start + chunk::GROUP_BYTES as usize);
+        let start = (number * 1024 / shard::GROUP_BYTES * shard::GROUP_BYTES) as usize;
+        let end = shard.data.len().min(start + shard::GROUP_BYTES as usize);
         let (bytes, path) =
-            chunk::prove_chunk(shard.data.len() as u64, number, &shard.data[start..end], &shard.outboard)?;
+            shard::prove_leaf(shard.data.len() as u64, number, &shard.data[start..end], &shard.outboard)?;
         Some((Bounded::new(bytes)?, Bounded::new(path)?))
     }
 

@@ -98,12 +98,12 @@ impl World<'_> {
             Step::Resume(process) => self.resume(*process).await,
             Step::Lag(index) => self.link((*index).into(), None).await,
             Step::CatchUp(index) => self.link((*index).into(), Some(self.gossip)).await,
-            Step::Lie(index, lie) => self.lasting.fronts[usize::from(*index)].say(*lie, None),
+            Step::Lie(index, lie) => self.lasting.relays[usize::from(*index)].say(*lie, None),
             Step::LieEach(lie) => {
                 let of = self.lasting.plan.authorities;
                 (0..of)
-                    .zip(&self.lasting.fronts)
-                    .for_each(|(index, front)| front.say(*lie, Some((index, of))));
+                    .zip(&self.lasting.relays)
+                    .for_each(|(index, relay)| relay.say(*lie, Some((index, of))));
             }
             Step::Damage(index, damage) => {
                 let disk = self.lasting.disks.entry(Process::Provider(*index)).or_default();

@@ -15,11 +15,11 @@
 //! 4. No authority accuses another of signing twice, unless the plan made that one do so.
 
 mod faults;
-mod front;
 mod judging;
 mod liar;
 mod processes;
 mod promises;
+mod relay;
 mod users;
 
 use crate::{
@@ -165,7 +165,7 @@ struct Lasting {
     /// Number of payments that were acknowledged to a user.
     paid: u32,
     /// Fronts before the authorities' services.
-    fronts: Vec<front::Front>,
+    relays: Vec<relay::Relay>,
 }
 
 /// A running network with its processes.
@@ -266,7 +266,7 @@ impl Lasting {
             acknowledged: Vec::new(),
             refused: 0,
             paid: 0,
-            fronts: (0..plan.authorities).map(|_| front::Front::default()).collect(),
+            relays: (0..plan.authorities).map(|_| relay::Relay::default()).collect(),
             up: authorities.chain(members.into_iter().map(|(process, _)| process)).collect(),
             seats: secrets.into_iter().enumerate().map(seat).collect(),
             genesis,

@@ -136,7 +136,7 @@ impl<'a> World<'a> {
         self.lasting.up.remove(&process);
         self.paused.remove(&process);
         if let Process::Authority(index) = process {
-            self.stop_front(index);
+            self.stop_relay(index);
         }
         let task = match self.running.remove(&process) {
             Some(Running::Authority(running, _)) => running.task,
@@ -158,7 +158,7 @@ impl<'a> World<'a> {
     pub(super) fn start_process(&mut self, process: Process) {
         let running = match process {
             Process::Authority(index) => {
-                self.start_front(index);
+                self.start_relay(index);
                 self.start_authority(index)
             }
             Process::Provider(index) => self.start_provider(index),
@@ -219,7 +219,7 @@ impl<'a> World<'a> {
             scrub_rate: SCRUB_RATE,
             loose: LOOSE,
             grace: GRACE_LOCAL,
-            report: posync_provider::report::Reporter::default(),
+            report: posync_provider::alerts::Reporter::default(),
             left: posync_provider::left::Left::default(),
         };
         let network = self.network(process);
@@ -280,7 +280,7 @@ pub(super) fn address(process: Process) -> SocketAddr {
     SocketAddr::new(place(process), PORT)
 }
 
-/// Address of an authority's own service, behind the [front](super::front) that clients ask.
+/// Address of an authority's own service, behind the [relay](super::relay) that clients ask.
 pub(super) fn inner_address(authority: u8) -> SocketAddr {
     SocketAddr::new(place(Process::Authority(authority)), PORT + 1)
 }

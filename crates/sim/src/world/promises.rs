@@ -28,7 +28,7 @@ impl World<'_> {
     async fn end_faults(&mut self) {
         self.loiterers.drain(..).for_each(|task| task.abort());
         *self.context.storage_fault_config().write() = FaultConfig::default();
-        self.lasting.fronts.iter().for_each(|front| front.say(Lie::Nothing, None));
+        self.lasting.relays.iter().for_each(|relay| relay.say(Lie::Nothing, None));
         self.lasting.disks.values().for_each(|disk| disk.fill(false));
         let plan = &self.lasting.plan;
         let all: Vec<Process> = (0..plan.authorities)
@@ -68,13 +68,13 @@ impl World<'_> {
     fn check_payments(&self) -> Result<(), Failure> {
         let key = AccountState::key(&account(&user_key(1)));
         let state: AccountState = self.lasting.judge.ledger.record(key).unwrap_or_default();
-        let told = u64::from(self.lasting.paid);
-        let expected = super::FUNDS.checked_add(Amount::sync(told)).expect("below all money");
+        let paid = u64::from(self.lasting.paid);
+        let expected = super::FUNDS.checked_add(Amount::sync(paid)).expect("below all money");
         if state.balance == expected {
             return Ok(());
         }
         let balance = state.balance;
-        Err(Failure::NotOnce(format!("{told} payments of 1 SYNC were acknowledged, the payee has {balance}")))
+        Err(Failure::NotOnce(format!("{paid} payments of 1 SYNC were acknowledged, the payee has {balance}")))
     }
 
     /// No agreement may have made the same change twice.

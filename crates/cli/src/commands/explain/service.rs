@@ -11,7 +11,7 @@ use posync_protocol::{
 use serde_json::{Value, json};
 
 /// A report that an auditor revealed.
-struct Told {
+struct Report {
     block: u64,
     auditor: Account,
     finding: Finding,
@@ -30,7 +30,7 @@ struct Closed {
 
 /// The service audit of a provider for one epoch.
 pub(super) struct Service {
-    told: Vec<Told>,
+    reports: Vec<Report>,
     now: Option<Closed>,
     before: Option<Closed>,
 }
@@ -39,7 +39,7 @@ impl Service {
     /// Reads the audit from the blocks in which it was revealed and judged.
     pub(super) async fn read(ledger: &Ledger, account: &Account, epoch: u64, times: &Times) -> Outcome<Self> {
         let parameters = *ledger.parameters();
-        let mut told = Vec::new();
+        let mut reports = Vec::new();
         let first = (epoch + 1) * parameters.epoch_blocks();
         for block in first..first + parameters.round_blocks {
             for event in ledger.block(block).await?.events {
@@ -59,7 +59,7 @@ impl Service {
                 };
                 if provider == *account {
                     let finding = Finding { auditor: 0, asked, answered, correct, latency, throughput };
-                    told.push(Told { block, auditor, finding, code, event });
+                    reports.push(Report { block, auditor, finding, code, event });
                 }
             }
         }
@@ -68,14 +68,18 @@ impl Service {
             (Some(epoch), Some(block)) => closed(ledger, account, epoch, block).await?,
             _ => None,
         };
-        Ok(Self { told, now, before })
+        Ok(Self { reports, now, before })
     }
 
     /// Adds the figures behind the provider's quality, each computed from the reports.
     pub(super) fn lines(&self, lines: &mut Vec<Line>, row: &Settlement, times: &Times) {
         let Some(now) = self.now else { return };
-        let counted: Vec<Finding> =
-            self.told.iter().filter(|told| told.code == Code::Done).map(|told| told.finding).collect();
+        let counted: Vec<Finding> = self
+            .reports
+            .iter()
+            .filter(|report| report.code == Code::Done)
+            .map(|report| report.finding)
+            .collect();
         let verdict = Verdict::of(&counted, now.assigned);
         let last = self.before.map_or([UNMEASURED, 0], |before| before.stands);
         let mut add = |name, formula, value: u64, recorded: u64| {
@@ -123,30 +127,30 @@ impl Service {
 
     /// All reports as a JSON list.
     pub(super) fn to_json(&self) -> Vec<Value> {
-        let with_block = |told: &Told| {
-            let mut value = json!(told.event);
-            value["block"] = told.block.into();
+        let with_block = |report: &Report| {
+            let mut value = json!(report.event);
+            value["block"] = report.block.into();
             value
         };
-        self.told.iter().map(with_block).collect()
+        self.reports.iter().map(with_block).collect()
     }
 
     /// The reports as a table; empty if there are none.
     pub(super) fn to_text(&self) -> String {
-        if self.told.is_empty() {
+        if self.reports.is_empty() {
             return String::new();
         }
         let rows: Vec<Vec<String>> = self
-            .told
+            .reports
             .iter()
-            .map(|told| {
-                let Finding { asked, answered, correct, latency, throughput, .. } = told.finding;
-                let counts = match told.code {
+            .map(|report| {
+                let Finding { asked, answered, correct, latency, throughput, .. } = report.finding;
+                let counts = match report.code {
                     Code::Done => "counts".to_owned(),
                     code => code.explain().to_owned(),
                 };
                 let numbers = [asked, answered, correct, latency.into(), throughput.into()];
-                [told.block.to_string(), told.auditor.to_string()]
+                [report.block.to_string(), report.auditor.to_string()]
                     .into_iter()
                     .chain(numbers.map(|number| number.to_string()))
                     .chain([counts])
@@ -178,7 +182,7 @@ mod tests {
 
     const TIMES: Times = Times { measured: 48, pooled: 80, paid: 88, sealed: 120 };
 
-    fn told(answered: u16, correct: u16, latency: u8, code: Code) -> Told {
+    fn report(answered: u16, correct: u16, latency: u8, code: Code) -> Report {
         let (asked, throughput, provider) = (4, 3, Account([7; 32]));
         let auditor = Account([8; 32]);
         let event = Event::Reported {
@@ -193,7 +197,7 @@ mod tests {
             code,
         };
         let finding = Finding { auditor: 0, asked, answered, correct, latency, throughput };
-        Told { block: 41, auditor, finding, code, event }
+        Report { block: 41, auditor, finding, code, event }
     }
 
     fn lines_of(service: &Service, row: &Settlement) -> Vec<Line> {
@@ -209,14 +213,14 @@ mod tests {
     #[test]
     fn each_figure_follows_from_the_reports_that_count() {
         let reports = [(4, 4, 0, Code::Done), (2, 2, 4, Code::Done), (4, 4, 9, Code::Done)];
-        let mut told: Vec<Told> = reports
+        let mut reports: Vec<Report> = reports
             .into_iter()
-            .map(|(answered, correct, band, code)| self::told(answered, correct, band, code))
+            .map(|(answered, correct, band, code)| report(answered, correct, band, code))
             .collect();
-        told.push(self::told(0, 0, 0, Code::AuditNotAssigned));
+        reports.push(report(0, 0, 0, Code::AuditNotAssigned));
         let latency = latency_score(4);
         let now = Some(Closed { assigned: 4, on_time: ONE / 2, stands: [ONE, latency] });
-        let service = Service { told, now, before: None };
+        let service = Service { reports, now, before: None };
         let row = Settlement {
             available: Ratio::new(ONE / 2),
             latency: Ratio::new(latency),
@@ -235,8 +239,8 @@ mod tests {
     #[test]
     fn without_a_quorum_the_figures_of_the_epoch_before_stand() {
         let stands = Closed { assigned: 4, on_time: ONE, stands: [ONE / 2, 7] };
-        let told = vec![told(4, 4, 0, Code::Done)];
-        let service = Service { told, now: Some(stands), before: Some(stands) };
+        let reports = vec![report(4, 4, 0, Code::Done)];
+        let service = Service { reports, now: Some(stands), before: Some(stands) };
         let row = Settlement {
             available: Ratio::new(ONE / 2),
             latency: Ratio::new(7),
@@ -253,7 +257,7 @@ mod tests {
     #[test]
     fn a_figure_that_does_not_follow_is_seen() {
         let now = Some(Closed { assigned: 0, on_time: ONE, stands: [UNMEASURED, 0] });
-        let service = Service { told: vec![], now, before: None };
+        let service = Service { reports: vec![], now, before: None };
         let mut lines = Vec::new();
         service.lines(
             &mut lines,

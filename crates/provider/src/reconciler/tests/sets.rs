@@ -219,9 +219,9 @@ fn what_ended_while_it_was_silent_is_cleared_without_a_draw() {
         bench.set(id, 1, &[], &[data(1, 100_000)]).await;
         bench.steps(10).await;
         fall_asleep(&mut bench).await;
-        assert!(bench.provider().phi > 0, "it still stands in the slot tree");
+        assert!(bench.provider().slot_weight > 0, "it still stands in the slot tree");
         bench.steps(40).await;
-        assert_eq!(bench.provider().phi, 0, "cleared within the epoch (RD-9)");
+        assert_eq!(bench.provider().slot_weight, 0, "cleared within the epoch (RD-9)");
         assert_eq!(bench.provider().slots, 0);
         bench.steps(2 * GRACE).await;
         assert_eq!(bench.handler.parts().store.totals().shards, 0);

@@ -32,7 +32,7 @@ impl Inner {
 pub struct Queue(Mutex<Inner>);
 
 /// A place in the queue, then a turn; dropping it makes room.
-pub struct Place<'a> {
+pub struct Turn<'a> {
     queue: &'a Queue,
     ticket: u64,
 }
@@ -42,7 +42,7 @@ impl Queue {
     ///
     /// # Errors
     /// [`Full`].
-    pub async fn turn(&self, consumer: Account, weight: u64, demand: Demand) -> Result<Place<'_>, Full> {
+    pub async fn turn(&self, consumer: Account, weight: u64, demand: Demand) -> Result<Turn<'_>, Full> {
         let (turn, mine) = oneshot::channel();
         let place = {
             let mut inner = self.0.lock();
@@ -51,7 +51,7 @@ impl Queue {
             // The displaced request learns that its turn will not come.
             displaced.and_then(|ticket| inner.turns.remove(&ticket));
             inner.serve();
-            Place { queue: self, ticket }
+            Turn { queue: self, ticket }
         };
         mine.await.map_err(|_| Full)?;
         Ok(place)
@@ -63,7 +63,7 @@ impl Queue {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut inner = self.queue.0.lock();
         inner.turns.remove(&self.ticket);

@@ -20,5 +20,5 @@
 mod actor;
 mod state;
 
-pub use actor::{Full, Place, Queue};
+pub use actor::{Full, Queue, Turn};
 pub use state::{Demand, QUEUE_MAX, TOTAL};

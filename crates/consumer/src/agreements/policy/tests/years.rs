@@ -1,7 +1,7 @@
 //! Held data over the terms of many agreements.
 
 use super::*;
-use crate::agreements::state::{Around, Step, judge};
+use crate::agreements::state::{AgreementStep, Around, judge};
 
 /// A gateway's upkeep of its data over years: agreements with ten providers, by the production decisions
 /// of [`wanted`] and [`next`]; shards move as in [`super::super::renew`].
@@ -69,13 +69,13 @@ impl Years {
             };
             let (step, away) = judge(&it, epoch, around, &policy, &P);
             match step {
-                Step::Drain => self.all[at].row.stage = Stage::Draining as u8,
-                Step::Close => self.all[at].row.stage = Stage::Closing as u8,
-                Step::Forget => {
+                AgreementStep::Drain => self.all[at].row.stage = Stage::Draining as u8,
+                AgreementStep::Close => self.all[at].row.stage = Stage::Closing as u8,
+                AgreementStep::Forget => {
                     assert_eq!(it.load, 0, "epoch {epoch}: what is in force is forgotten");
                     self.all[at].row.stage = Stage::Gone as u8;
                 }
-                Step::Nothing | Step::TopUp(_) => {}
+                AgreementStep::Nothing | AgreementStep::TopUp(_) => {}
             }
             if Stage::of(&self.all[at].row) == Stage::Draining
                 && let Some(to) = self.successor(at, epoch, away)

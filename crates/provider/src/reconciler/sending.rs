@@ -3,8 +3,8 @@
 
 use super::Reconciler;
 use crate::{
+    condition::Condition,
     ledger::{Ledger, LedgerError},
-    trouble::Trouble,
 };
 use commonware_runtime::{Blob, Handle, Spawner};
 use commonware_storage::Context;
@@ -14,23 +14,23 @@ use std::{collections::BTreeMap, sync::Arc};
 
 /// Conditions of failed sends; each is logged when it begins and when it ends.
 #[derive(Clone, Default)]
-pub(super) struct Told(Arc<Mutex<BTreeMap<&'static str, Trouble>>>);
+pub(super) struct FailedSends(Arc<Mutex<BTreeMap<&'static str, Condition>>>);
 
-impl Told {
-    fn tell(&self, failed: &'static str, done: Result<(), LedgerError>) {
+impl FailedSends {
+    fn note(&self, failed: &'static str, done: Result<(), LedgerError>) {
         let mut all = self.0.lock();
-        let trouble = all.entry(failed).or_insert_with(|| Trouble::new(failed));
+        let condition = all.entry(failed).or_insert_with(|| Condition::new(failed));
         match done {
-            Ok(()) => trouble.ended(),
-            Err(error) => trouble.holds(&error),
+            Ok(()) => condition.ended(),
+            Err(error) => condition.holds(&error),
         };
     }
 }
 
 /// An operation that is being sent, or none.
-pub(super) struct Beside(Option<Handle<()>>);
+pub(super) struct Sending(Option<Handle<()>>);
 
-impl Beside {
+impl Sending {
     pub(super) const fn new() -> Self {
         Self(None)
     }
@@ -46,22 +46,22 @@ impl Beside {
 
 impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// Sends a paid operation once; logs `failed` if that fails.
-    pub(super) fn pay_beside(&self, body: Body, failed: &'static str) -> Beside {
-        let (ledger, told) = (self.ledger.clone(), self.told.clone());
+    pub(super) fn pay_beside(&self, body: Body, failed: &'static str) -> Sending {
+        let (ledger, failures) = (self.ledger.clone(), self.failed_sends.clone());
         let task = self.context.child("pay").spawn(move |_| async move {
             let done = ledger.pay(body).await;
-            told.tell(failed, done);
+            failures.note(failed, done);
         });
-        Beside(Some(task))
+        Sending(Some(task))
     }
 
     /// Sends a free operation once; logs `failed` if that fails.
-    pub(super) fn send_beside(&self, body: Body, failed: &'static str) -> Beside {
-        let (ledger, told) = (self.ledger.clone(), self.told.clone());
+    pub(super) fn send_beside(&self, body: Body, failed: &'static str) -> Sending {
+        let (ledger, failures) = (self.ledger.clone(), self.failed_sends.clone());
         let task = self.context.child("send").spawn(move |_| async move {
             let done = ledger.send(body).await;
-            told.tell(failed, done);
+            failures.note(failed, done);
         });
-        Beside(Some(task))
+        Sending(Some(task))
     }
 }

@@ -1,4 +1,4 @@
-//! A front between all clients and an authority's own service. It relays the service's answers
+//! A relay between all clients and an authority's own service. It passes the service's answers on
 //! under the authority's key, or lies. It holds no other key, so it cannot forge a proof.
 
 use super::{
@@ -22,25 +22,25 @@ use posync_protocol::{
 };
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-/// Number of first answers that a front remembers.
+/// Number of first answers that a relay remembers.
 const REMEMBERED_MAX: usize = 4_096;
-/// Pause between two attempts to reach the service behind the front.
+/// Pause between two attempts to reach the service behind the relay.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// The front of an authority. Clones share it; it survives the crash of its authority.
+/// The relay of an authority. Clones share it; it survives the crash of its authority.
 #[derive(Clone, Default)]
-pub(super) struct Front(Arc<Mutex<Said>>);
+pub(super) struct Relay(Arc<Mutex<Said>>);
 
 #[derive(Default)]
 struct Said {
     lie: Lie,
-    /// With `(index, of)`, the front lies only to the clients of that share: each client is in one of `of`.
+    /// With `(index, of)`, the relay lies only to the clients of that share: each client is in one of `of`.
     share: Option<(u8, u8)>,
     first: BTreeMap<Vec<u8>, Bytes>,
     running: Option<commonware_runtime::Handle<()>>,
 }
 
-impl Front {
+impl Relay {
     /// Lies from now on, to all clients or to a share of them.
     pub(super) fn say(&self, lie: Lie, share: Option<(u8, u8)>) {
         let mut said = self.0.lock();
@@ -51,7 +51,7 @@ impl Front {
         self.0.lock().lie(peer)
     }
 
-    /// While the front stands still, the first answer to this question; else `answer`, which is remembered.
+    /// While the relay stands still, the first answer to this question; else `answer`, which is remembered.
     fn first(&self, peer: &Account, ask: &Ask, answer: Answer) -> Answer {
         if !matches!(answer, Answer::Read(_) | Answer::Info(_)) {
             return answer;
@@ -80,7 +80,7 @@ impl Said {
     }
 }
 
-/// A connection to the service behind the front.
+/// A connection to the service behind the relay.
 struct Behind {
     context: Context,
     network: crate::network::SimNetwork,
@@ -106,9 +106,9 @@ impl Behind {
     }
 }
 
-async fn answer(front: Front, behind: Arc<Behind>, call: Incoming<Node>, ask: Ask) {
+async fn answer(relay: Relay, behind: Arc<Behind>, call: Incoming<Node>, ask: Ask) {
     let peer = call.peer();
-    match (front.lie(&peer), &ask) {
+    match (relay.lie(&peer), &ask) {
         (Lie::Withhold, _) | (Lie::StandStill, Ask::Follow(_)) => return std::future::pending().await,
         (Lie::Deny, Ask::Receipt(_)) => {
             let _ = call.finish(&Answer::Receipt(None)).await;
@@ -121,7 +121,7 @@ async fn answer(front: Front, behind: Arc<Behind>, call: Incoming<Node>, ask: As
     let mut last = None;
     while let Some(next) = inner.recv().await {
         // If the caller has gone, this ends with the next answer.
-        if let Some(answer) = last.replace(front.first(&peer, &ask, next))
+        if let Some(answer) = last.replace(relay.first(&peer, &ask, next))
             && call.send(&answer).await.is_err()
         {
             return;
@@ -129,7 +129,7 @@ async fn answer(front: Front, behind: Arc<Behind>, call: Incoming<Node>, ask: As
         if let Ask::Follow(_) = ask
             && let Some(answer) = last.take()
         {
-            while front.lie(&peer) == Lie::StandStill {
+            while relay.lie(&peer) == Lie::StandStill {
                 behind.context.sleep(AGAIN).await;
             }
             if call.send(&answer).await.is_err() {
@@ -138,7 +138,7 @@ async fn answer(front: Front, behind: Arc<Behind>, call: Incoming<Node>, ask: As
         }
     }
     let Some(last) = last else { return };
-    let last = match (front.lie(&peer), &ask) {
+    let last = match (relay.lie(&peer), &ask) {
         (Lie::Deny, Ask::Submit(_)) => Answer::Refused(Code::NonceOld),
         _ => last,
     };
@@ -150,15 +150,15 @@ fn copy(ask: &Ask) -> Ask {
 }
 
 impl World<'_> {
-    /// Starts a front for an authority, which lasts as long as this phase.
-    pub(super) fn start_front(&self, index: u8) {
+    /// Starts a relay for an authority, which lasts as long as this phase.
+    pub(super) fn start_relay(&self, index: u8) {
         let seat = &self.lasting.seats[usize::from(index)];
-        let front = self.lasting.fronts[usize::from(index)].clone();
-        if let Some(old) = front.0.lock().running.take() {
+        let relay = self.lasting.relays[usize::from(index)].clone();
+        if let Some(old) = relay.0.lock().running.take() {
             old.abort();
         }
         let network = self.network(Process::Authority(index));
-        let context = self.context.child("front").with_attribute("index", index);
+        let context = self.context.child("relay").with_attribute("index", index);
         let behind = Arc::new(Behind {
             context: context.child("relay"),
             network: network.clone(),
@@ -168,7 +168,7 @@ impl World<'_> {
             client: AsyncMutex::new(None),
         });
         let listen = Listen::new(seat.key.clone(), Node::NAMESPACE, address(Process::Authority(index)));
-        let said = front.clone();
+        let said = relay.clone();
         let running = context.spawn(move |context| async move {
             let server =
                 Server::<Node, _>::new(move |call, ask| answer(said.clone(), behind.clone(), call, ask));
@@ -179,12 +179,12 @@ impl World<'_> {
                 }
             }
         });
-        front.0.lock().running = Some(running);
+        relay.0.lock().running = Some(running);
     }
 
-    /// Stops the front of an authority that ends.
-    pub(super) fn stop_front(&self, index: u8) {
-        if let Some(running) = self.lasting.fronts[usize::from(index)].0.lock().running.take() {
+    /// Stops the relay of an authority that ends.
+    pub(super) fn stop_relay(&self, index: u8) {
+        if let Some(running) = self.lasting.relays[usize::from(index)].0.lock().running.take() {
             running.abort();
         }
     }

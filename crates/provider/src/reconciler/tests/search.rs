@@ -265,7 +265,7 @@ fn a_restart_in_the_middle_goes_on_where_it_was() {
         assert_eq!(bench.found(), [early, late]);
         let after = bench.asked();
         let (last, first) = (*before.last().expect("some"), after[0]);
-        assert!(first > last - finds::BLOCKS_A_TICK, "{last} {first}: but for what was under way");
+        assert!(first > last - found::BLOCKS_A_TICK, "{last} {first}: but for what was under way");
         assert!(after.windows(2).all(|pair| pair[0] + 1 == pair[1]), "each once: {after:?}");
         bench = bench.restart(&context, Reporter::default()).await;
         bench.watch_blocks(&context, 12).await;
@@ -284,10 +284,10 @@ fn what_no_node_keeps_is_asked_for_again_until_an_archive_has_it() {
         bench.watch_blocks(&context, 20).await;
         assert_eq!(bench.found(), [new], "what is kept is looked through first");
         bench.asked();
-        let told = bench.reconciler.finder.told;
-        assert!(told.is_some(), "and the operator is told");
+        let logged_at = bench.reconciler.finder.logged_at;
+        assert!(logged_at.is_some(), "and the operator is told");
         bench.watch_blocks(&context, 20).await;
-        assert_eq!(bench.reconciler.finder.told, told, "not in every block");
+        assert_eq!(bench.reconciler.finder.logged_at, logged_at, "not in every block");
         assert!(bench.asked().iter().all(|height| *height > new.opened), "not in every block");
         bench = bench.restart(&context, Reporter::default()).await;
         bench.watch_blocks(&context, 20).await;
@@ -357,6 +357,6 @@ fn slots_of_a_state_before_one_was_gone_start_no_search() {
             context.sleep(Duration::from_millis(1)).await;
         }
         assert!(bench.found().is_empty() && bench.provider().slots == 1);
-        assert_eq!((bench.asked(), bench.reconciler.finder.told), (vec![], None));
+        assert_eq!((bench.asked(), bench.reconciler.finder.logged_at), (vec![], None));
     });
 }

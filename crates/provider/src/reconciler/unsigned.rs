@@ -2,7 +2,7 @@
 //! has is known here.
 //!
 //! A shard that no data set names may be one whose data set was damaged. So its agreement must exist, as last
-//! proved, with data sets that the data sets know. Agreements that are gone are left to `gone`.
+//! proved, with data sets that the data sets know. Agreements that are gone are left to `give_up`.
 
 use super::{Reconciler, ReconcilerError};
 use crate::{ledger::Ledger, packs::StoreError};

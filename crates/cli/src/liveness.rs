@@ -1,4 +1,4 @@
-//! The pulse of a network: which authorities answer, what they prove, and since when no block is new.
+//! The liveness of a network: which authorities answer, what they prove, and since when no block is new.
 
 use crate::{
     ledger::Ledger,
@@ -31,7 +31,7 @@ struct Authority {
 }
 
 /// The state of the network as a client sees it.
-pub(crate) struct Pulse {
+pub(crate) struct Liveness {
     /// The newest proved height; 0 if there is none.
     pub(crate) height: u64,
     /// Age of the newest block, from its own time, by this machine's clock.
@@ -42,7 +42,7 @@ pub(crate) struct Pulse {
     nodes: usize,
 }
 
-impl Pulse {
+impl Liveness {
     /// Asks every authority for its newest proved height.
     pub(crate) async fn take(ledger: &Ledger, net: &Net) -> Self {
         let heard = ledger.survey().await;
@@ -217,14 +217,14 @@ async fn seated(ledger: &Ledger, net: &Net, heard: Vec<Heard>) -> Vec<(Account, 
 mod tests {
     use super::*;
 
-    fn pulse(newest: &[Option<u64>], age_ms: u64) -> Pulse {
+    fn liveness(newest: &[Option<u64>], age_ms: u64) -> Liveness {
         let authority = |(place, newest): (usize, &Option<u64>)| Authority {
             name: format!("authority-{place}"),
             newest: Some(newest.ok_or_else(|| "it hangs".to_owned())),
             ahead_ms: None,
         };
         let authorities = newest.iter().enumerate().map(authority).collect();
-        Pulse { height: 100, age_ms: Some(age_ms), late_ms: 10_000, authorities, nodes: 7 }
+        Liveness { height: 100, age_ms: Some(age_ms), late_ms: 10_000, authorities, nodes: 7 }
     }
 
     #[test]
@@ -240,11 +240,11 @@ mod tests {
             (vec![up, up, up, gone, gone], 200, "no quorum", 3, 4),
         ];
         for (newest, age_ms, state, answering, needed) in table {
-            let pulse = pulse(&newest, age_ms);
-            let json = pulse.to_json();
+            let liveness = liveness(&newest, age_ms);
+            let json = liveness.to_json();
             assert_eq!(json["state"], state, "{newest:?} {age_ms}");
-            assert_eq!((pulse.answering(), pulse.needed()), (answering, needed), "{newest:?}");
-            let text = pulse.to_text();
+            assert_eq!((liveness.answering(), liveness.needed()), (answering, needed), "{newest:?}");
+            let text = liveness.to_text();
             assert_eq!(text.contains("NO QUORUM"), state == "no quorum", "{text}");
             assert_eq!(text.contains("it hangs"), newest.contains(&gone), "{text}");
             assert!(text.contains(&format!("{} s old", age_ms / 1_000)), "{text}");
@@ -277,11 +277,11 @@ mod tests {
     #[test]
     fn a_clock_that_is_off_is_named_this_machines_or_an_authoritys() {
         let clocks = |ahead: [Option<i64>; 4]| {
-            let mut pulse = pulse(&[Some(100); 4], 200);
-            for (one, ahead_ms) in pulse.authorities.iter_mut().zip(ahead) {
+            let mut liveness = liveness(&[Some(100); 4], 200);
+            for (one, ahead_ms) in liveness.authorities.iter_mut().zip(ahead) {
                 one.ahead_ms = ahead_ms;
             }
-            (pulse.to_text(), pulse.to_json())
+            (liveness.to_text(), liveness.to_json())
         };
         let (text, json) = clocks([Some(40), Some(-30), Some(20), None]);
         assert!(text.contains("7 known") && text.contains("-0.0 s") && !text.contains("off"), "{text}");

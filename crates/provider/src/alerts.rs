@@ -5,7 +5,7 @@
 //! ```
 
 use crate::prover::Case;
-use posync_alert::{Alert, Alerts, Facts, Kind, Space, Watch, conditions, full_volume};
+use posync_alert::{Alert, Alerts, Facts, Kind, RaisedAlerts, Space, conditions, full_volume};
 use posync_protocol::{Account, Class, limits::LEAF_BYTES};
 use std::path::PathBuf;
 
@@ -54,13 +54,13 @@ impl Disk {
 pub struct Reporter {
     alerts: Alerts,
     volume: Option<PathBuf>,
-    watch: Watch,
+    watch: RaisedAlerts,
 }
 
 impl Reporter {
     /// Creates a reporter; `volume` is a directory of the volume that holds the shards.
     pub fn new(alerts: Alerts, volume: Option<PathBuf>) -> Self {
-        Self { alerts, volume, watch: Watch::default() }
+        Self { alerts, volume, watch: RaisedAlerts::default() }
     }
 
     /// A directory of the volume that holds the shards, if known.

@@ -1,4 +1,4 @@
-//! Parts of a shard proved to its plain BLAKE3 hash: the chunk that is audited (1 KiB) and the
+//! Parts of a shard proved to its plain BLAKE3 hash: the leaf that is audited (1 KiB) and the
 //! slice that is streamed (64 KiB).
 //!
 //! BLAKE3 is already a tree over 1 KiB chunks, so a shard's name (the output of `b3sum`) is the root of every
@@ -19,7 +19,7 @@
 //! Invariants
 //! 1. A verifier accepts exactly the bytes at that place of the shard of that name, given its true length. (A
 //!    part that is not the last one verifies under some other lengths as well.)
-//! 2. The work is bounded by the part and [`CHUNK_LEVELS_MAX`] merges; no input causes a panic.
+//! 2. The work is bounded by the part and [`LEAF_LEVELS_MAX`] merges; no input causes a panic.
 //!
 //! Source: the BLAKE3 paper, section 2.1; `blake3::hazmat`.
 
@@ -37,8 +37,8 @@ use blake3::{
 /// Bytes of shard data in a group, for which the outboard holds one value.
 pub const GROUP_BYTES: u64 = 16 << 10;
 
-/// Number of chunks of a shard of `length` bytes, at least one.
-pub const fn chunks(length: u64) -> u64 {
+/// Number of leaves of a shard of `length` bytes, at least one.
+pub const fn leaves(length: u64) -> u64 {
     if length == 0 { 1 } else { length.div_ceil(LEAF_BYTES) }
 }
 
@@ -65,12 +65,12 @@ pub fn outboard_name(length: u64, outboard: &[Hash]) -> Option<Hash> {
     Some(*merge_subtrees_root(&left, &right, Mode::Hash).as_bytes())
 }
 
-/// The bytes of chunk `index` and its path, from the outboard and the group that holds the chunk.
+/// The bytes of leaf `index` and its path, from the outboard and the group that holds the leaf.
 ///
 /// `group` is the 16 KiB at `index / 16 * 16 KiB` (shorter at the end). `None` if an argument does
 /// not fit the length.
-pub fn prove_chunk(length: u64, index: u64, group: &[u8], outboard: &[Hash]) -> Option<(Vec<u8>, Vec<Hash>)> {
-    let part = chunk_part(length, index)?;
+pub fn prove_leaf(length: u64, index: u64, group: &[u8], outboard: &[Hash]) -> Option<(Vec<u8>, Vec<Hash>)> {
+    let part = leaf_part(length, index)?;
     let start = part.offset / GROUP_BYTES * GROUP_BYTES;
     let group_part = Part { offset: start, length: GROUP_BYTES.min(length - start) };
     (count(group.len()) == group_part.length).then_some(())?;
@@ -89,9 +89,9 @@ pub fn prove_slice(length: u64, offset: u64, outboard: &[Hash]) -> Option<Vec<Ha
     prove(length, slice_part(length, offset)?, outboard)
 }
 
-/// Returns true if `chunk` is chunk `index` of the shard `shard`, which has `length` bytes.
-pub fn verify_chunk(shard: &Hash, length: u64, index: u64, chunk: &[u8], path: &[Hash]) -> bool {
-    chunk_part(length, index).is_some_and(|part| verify(shard, length, part, chunk, path))
+/// Returns true if `leaf` is leaf `index` of the shard `shard`, which has `length` bytes.
+pub fn verify_leaf(shard: &Hash, length: u64, index: u64, leaf: &[u8], path: &[Hash]) -> bool {
+    leaf_part(length, index).is_some_and(|part| verify(shard, length, part, leaf, path))
 }
 
 /// Returns true if `data` is the 64 KiB slice (shorter at the end) at `offset` of the shard `shard`.
@@ -107,7 +107,7 @@ struct Part {
 }
 
 impl Part {
-    /// The two subtrees of a part of more than one chunk.
+    /// The two subtrees of a part of more than one leaf.
     fn halves(self) -> (Self, Self) {
         let left = left_subtree_len(self.length);
         let right = Self { offset: self.offset + left, length: self.length - left };
@@ -124,8 +124,8 @@ impl Part {
     }
 }
 
-fn chunk_part(length: u64, index: u64) -> Option<Part> {
-    (length <= SHARD_BYTES_MAX && index < chunks(length)).then_some(())?;
+fn leaf_part(length: u64, index: u64) -> Option<Part> {
+    (length <= SHARD_BYTES_MAX && index < leaves(length)).then_some(())?;
     let offset = index * LEAF_BYTES;
     Some(Part { offset, length: LEAF_BYTES.min(length - offset) })
 }
@@ -189,7 +189,7 @@ fn verify(shard: &Hash, length: u64, part: Part, data: &[u8], path: &[Hash]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::CHUNK_LEVELS_MAX;
+    use crate::limits::LEAF_LEVELS_MAX;
 
     const SIZES: &[usize] = &[
         0,
@@ -226,7 +226,7 @@ mod tests {
         (0..length).map(|i| ((i * 7919) >> 3) as u8 ^ (i >> 11) as u8).collect()
     }
 
-    /// Chunk or slice numbers below `count` to test: the ends, and some between.
+    /// Leaf or slice numbers below `count` to test: the ends, and some between.
     fn places(count: u64) -> Vec<u64> {
         let mut all: Vec<u64> =
             [0, 1, 15, 16, 17, 63, 64, count / 3, count / 2, count.saturating_sub(2), count - 1].into();
@@ -257,11 +257,11 @@ mod tests {
         for size in SIZES {
             let (all, length) = (data(*size), *size as u64);
             let (shard, values) = (name(&all), outboard(&all));
-            for index in places(chunks(length)) {
-                let (chunk, path) = prove_chunk(length, index, group(&all, index), &values).unwrap();
-                assert!(path.len() <= CHUNK_LEVELS_MAX);
-                assert!(verify_chunk(&shard, length, index, &chunk, &path), "{size} {index}");
-                tampered(&shard, length, index, &chunk, &path);
+            for index in places(leaves(length)) {
+                let (leaf, path) = prove_leaf(length, index, group(&all, index), &values).unwrap();
+                assert!(path.len() <= LEAF_LEVELS_MAX);
+                assert!(verify_leaf(&shard, length, index, &leaf, &path), "{size} {index}");
+                tampered(&shard, length, index, &leaf, &path);
             }
             for slice in places(length.div_ceil(SLICE_BYTES).max(1)) {
                 let offset = slice * SLICE_BYTES;
@@ -281,34 +281,34 @@ mod tests {
     }
 
     /// Checks that each argument, changed alone, is refused.
-    fn tampered(shard: &Hash, length: u64, index: u64, chunk: &[u8], path: &[Hash]) {
+    fn tampered(shard: &Hash, length: u64, index: u64, leaf: &[u8], path: &[Hash]) {
         for bit in [0, 3, 7] {
-            for byte in [0, chunk.len() / 2, chunk.len().saturating_sub(1)] {
-                let mut wrong = chunk.to_vec();
+            for byte in [0, leaf.len() / 2, leaf.len().saturating_sub(1)] {
+                let mut wrong = leaf.to_vec();
                 let Some(place) = wrong.get_mut(byte) else { continue };
                 *place ^= 1 << bit;
-                assert!(!verify_chunk(shard, length, index, &wrong, path));
+                assert!(!verify_leaf(shard, length, index, &wrong, path));
             }
             for level in 0..path.len() {
                 let mut wrong = path.to_vec();
                 wrong[level][usize::from(bit * 4_u8)] ^= 1 << bit;
-                assert!(!verify_chunk(shard, length, index, chunk, &wrong));
+                assert!(!verify_leaf(shard, length, index, leaf, &wrong));
             }
             let mut wrong = *shard;
             wrong[usize::from(31 - bit)] ^= 1 << bit;
-            assert!(!verify_chunk(&wrong, length, index, chunk, path));
+            assert!(!verify_leaf(&wrong, length, index, leaf, path));
         }
-        let longer: Vec<u8> = chunk.iter().copied().chain([0]).collect();
-        assert!(!verify_chunk(shard, length, index, &longer, path));
-        assert!(!verify_chunk(shard, length, index + 1, chunk, path));
-        assert!(!verify_chunk(shard, length, index ^ 1, chunk, path));
-        if index + 1 == chunks(length) {
-            assert!(!verify_chunk(shard, length + 1, index, chunk, path), "the last chunk binds the length");
+        let longer: Vec<u8> = leaf.iter().copied().chain([0]).collect();
+        assert!(!verify_leaf(shard, length, index, &longer, path));
+        assert!(!verify_leaf(shard, length, index + 1, leaf, path));
+        assert!(!verify_leaf(shard, length, index ^ 1, leaf, path));
+        if index + 1 == leaves(length) {
+            assert!(!verify_leaf(shard, length + 1, index, leaf, path), "the last leaf binds the length");
         }
         let deeper: Vec<Hash> = path.iter().copied().chain([[0; 32]]).collect();
-        assert!(!verify_chunk(shard, length, index, chunk, &deeper));
+        assert!(!verify_leaf(shard, length, index, leaf, &deeper));
         if let Some((_, shorter)) = path.split_last() {
-            assert!(!verify_chunk(shard, length, index, chunk, shorter));
+            assert!(!verify_leaf(shard, length, index, leaf, shorter));
         }
     }
 
@@ -316,13 +316,13 @@ mod tests {
     fn arguments_that_do_not_fit_are_refused_without_a_panic() {
         let all = data(100_000);
         let (shard, values) = (name(&all), outboard(&all));
-        assert_eq!(prove_chunk(100_000, 98, group(&all, 97), &values), None, "index beyond the end");
-        assert_eq!(prove_chunk(100_000, 0, &all[..100], &values), None, "a short group");
-        assert_eq!(prove_chunk(100_000, 0, group(&all, 0), &values[..3]), None, "a short outboard");
+        assert_eq!(prove_leaf(100_000, 98, group(&all, 97), &values), None, "index beyond the end");
+        assert_eq!(prove_leaf(100_000, 0, &all[..100], &values), None, "a short group");
+        assert_eq!(prove_leaf(100_000, 0, group(&all, 0), &values[..3]), None, "a short outboard");
         assert_eq!(prove_slice(100_000, 131_072, &values), None, "offset beyond the end");
         assert_eq!(prove_slice(100_000, 1024, &values), None, "offset inside a slice");
-        assert!(!verify_chunk(&shard, u64::MAX, 0, &[], &[]));
-        assert!(!verify_chunk(&shard, u64::MAX, u64::MAX, &[], &[]));
+        assert!(!verify_leaf(&shard, u64::MAX, 0, &[], &[]));
+        assert!(!verify_leaf(&shard, u64::MAX, u64::MAX, &[], &[]));
         assert!(!verify_slice(&shard, u64::MAX, u64::MAX, &[], &[]));
         assert!(!verify_slice(&shard, SHARD_BYTES_MAX + 1, 0, &[], &[]));
     }

@@ -11,8 +11,8 @@
 
 use super::{
     Case, Finds, REFRESH_MAX, Reconciler, ReconcilerError, SLOTS_READ,
-    finds::{BLOCKS_A_TICK, Proof, Reach},
-    gone::window_end,
+    found::{BLOCKS_A_TICK, Proof, Reach},
+    give_up::window_end,
     read_slots,
 };
 use crate::{
@@ -69,7 +69,7 @@ pub(super) struct Finder<E: Context> {
     /// Blocks that no node kept are not requested before this time.
     again: Option<SystemTime>,
     /// Time of the last warning about agreements that cannot be found.
-    pub(super) told: Option<SystemTime>,
+    pub(super) logged_at: Option<SystemTime>,
     /// Height and number of slots as last proved.
     slots: (u64, u32),
     /// The last height at which an agreement was proved gone.
@@ -83,8 +83,8 @@ pub(super) struct Finder<E: Context> {
 impl<E: Context> Finder<E> {
     pub(super) const fn new(finds: Finds<E>) -> Self {
         let (slots, gone, confirmer, agreed) = ((0, 0), 0, None, 0);
-        let (task, wait, pause, again, told) = (None, None, PAUSE, None, None);
-        Self { finds, task, wait, pause, again, told, slots, gone, confirmer, agreed }
+        let (task, wait, pause, again, logged_at) = (None, None, PAUSE, None, None);
+        Self { finds, task, wait, pause, again, logged_at, slots, gone, confirmer, agreed }
     }
 
     /// Notes the number of slots proved at a height.
@@ -129,7 +129,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         }
         let reach = self.finder.reach(born);
         let Some(blocks) = reach.ahead(height, !waits(self.finder.again)) else {
-            self.tell(now, reach);
+            self.log_progress(now, reach);
             return Ok(());
         };
         let (ledger, account) = (self.ledger.clone(), self.account());
@@ -148,7 +148,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             // Another node may keep it later: an archive that is added, or returns.
             Some(Stop::Pruned(kept)) if kept == before.missed.1 => {
                 self.finder.again = Some(now + HOUR);
-                self.tell(now, reach);
+                self.log_progress(now, reach);
             }
             Some(Stop::Pruned(kept)) => reach = reach.skip(done, kept),
             Some(Stop::Later(error)) => {
@@ -169,11 +169,11 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     }
 
     /// Warns that agreements cannot be found, at most once an hour.
-    fn tell(&mut self, now: SystemTime, reach: Reach) {
-        if self.finder.told.is_some_and(|at| now < at + HOUR) {
+    fn log_progress(&mut self, now: SystemTime, reach: Reach) {
+        if self.finder.logged_at.is_some_and(|at| now < at + HOUR) {
             return;
         }
-        self.finder.told = Some(now);
+        self.finder.logged_at = Some(now);
         let missing = (self.finder.slots.1 as usize).saturating_sub(self.known().len());
         let (from, to) = reach.missed;
         tracing::warn!(

@@ -7,14 +7,14 @@ const REMIND_FIRST: u64 = 1 << 10;
 
 /// A condition that may hold, with its occurrences.
 #[derive(Debug)]
-pub(crate) struct Trouble {
+pub(crate) struct Condition {
     what: &'static str,
     /// Occurrences since it began; `remind` is the count at which it is logged again.
     met: u64,
     remind: u64,
 }
 
-impl Trouble {
+impl Condition {
     /// Creates the condition; `what` describes it while it holds.
     pub(crate) const fn new(what: &'static str) -> Self {
         Self { what, met: 0, remind: REMIND_FIRST }
@@ -24,14 +24,14 @@ impl Trouble {
     pub(crate) fn holds(&mut self, why: &dyn Display) -> bool {
         self.met = self.met.saturating_add(1);
         let begins = self.met == 1;
-        let tells = begins || self.met >= self.remind;
+        let logs = begins || self.met >= self.remind;
         if begins {
             tracing::warn!(%why, "{}; it is tried again until it works", self.what);
-        } else if tells {
+        } else if logs {
             self.remind = self.remind.saturating_mul(2);
             tracing::warn!(%why, tries = self.met, "{}, still", self.what);
         }
-        tells
+        logs
     }
 
     /// Notes that it holds no more. Returns true if that was logged: if it held before.
@@ -50,14 +50,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_condition_is_told_when_it_begins_and_when_it_ends() {
-        let mut trouble = Trouble::new("nothing works");
-        assert!(!trouble.ended(), "it never held");
-        assert!(trouble.holds(&"a reason"));
+    fn a_condition_is_logged_when_it_begins_and_when_it_ends() {
+        let mut condition = Condition::new("nothing works");
+        assert!(!condition.ended(), "it never held");
+        assert!(condition.holds(&"a reason"));
         // It holds for an hour, met several times a second.
-        let told = (0..4 * 3_600).filter(|_| trouble.holds(&"a reason")).count();
-        assert!(told <= 4, "{told} lines");
-        assert!(trouble.ended() && !trouble.ended());
-        assert!(trouble.holds(&"again"), "it begins again");
+        let logged = (0..4 * 3_600).filter(|_| condition.holds(&"a reason")).count();
+        assert!(logged <= 4, "{logged} lines");
+        assert!(condition.ended() && !condition.ended());
+        assert!(condition.holds(&"again"), "it begins again");
     }
 }
