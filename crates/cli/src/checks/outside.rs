@@ -120,7 +120,9 @@ pub(super) fn before_the_ceremony(settings: &Settings) -> Vec<Check> {
         checks.push(match settings.listen(name) {
             Err(failure) => Check::failed("port", &failure),
             Ok(listen) => match TcpListener::bind(listen) {
-                Ok(_) => Check::ok("port", format!("{listen} ({name}) is free for the role, which does not run")),
+                Ok(_) => {
+                    Check::ok("port", format!("{listen} ({name}) is free for the role, which does not run"))
+                }
                 Err(error) => {
                     let next = format!("stop what listens there, or set another `{name}` in config.toml");
                     Check::fail("port", format!("nothing can listen on {listen} ({name})"), error, next)
@@ -129,7 +131,8 @@ pub(super) fn before_the_ceremony(settings: &Settings) -> Vec<Check> {
         });
     }
     let why = "nodes, clock and the way in from outside can be checked once the network exists";
-    let next = "take part in its ceremony (`posync ceremony`), which names each authority that it cannot reach";
+    let next =
+        "take part in its ceremony (`posync ceremony`), which names each authority that it cannot reach";
     checks.push(Check::warn("network", "no ceremony has made the network of this authority yet", why, next));
     checks
 }

@@ -47,7 +47,8 @@ impl Status {
                 "system": system, "accounted": accounted(&system),
                 "gateway": gateway, "seats": seats.iter().map(seat_json).collect::<Vec<_>>(), "members": members });
             output.answer(&value, || {
-                let no_gateway = if net.gateway().is_ok() { "does not answer" } else { "none named (--gateway)" };
+                let no_gateway =
+                    if net.gateway().is_ok() { "does not answer" } else { "none named (--gateway)" };
                 format!("network   {}\n{}", pulse.to_text(), to_text(&value, &system, &seats, no_gateway))
             })
         })

@@ -195,9 +195,7 @@ impl Made<'_> {
             steps.push(format!("copy the network file to {at}/{}", file::FILE));
         }
         if self.role == Role::Node {
-            steps.push(format!(
-                "copy {GENESIS_FILE} from any authority's directory to {at}; it is public"
-            ));
+            steps.push(format!("copy {GENESIS_FILE} from any authority's directory to {at}; it is public"));
         }
         if self.role == Role::Node {
             steps.push(
