@@ -2,7 +2,7 @@
 //!
 //! One file per command under `commands`. A command gets its arguments and an [`Output`], and
 //! returns a [`Failure`] that says what happened, why and what to do next; this file turns it into
-//! an exit code. Secrets come from files only, never from arguments or the environment.
+//! an exit code. Keys come from files only, never from arguments or the environment.
 
 mod checks;
 mod commands;

@@ -13,7 +13,7 @@ use posync_node::genesis::{Genesis, signatures::SIGNATURES_FILE};
 use serde_json::Value;
 use std::{
     fs::{self, File},
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -400,6 +400,22 @@ fn a_power_cut_of_all_machines_while_they_deal_loses_nothing() {
     let all = world.all();
     let genesis = world.succeed(&all);
     world.hides_the_key(&all, &genesis);
+}
+
+#[test]
+fn a_ceremony_listens_where_its_authority_will_listen_and_not_at_the_port_of_its_card() {
+    let mut world = World::new(4);
+    let draft = world.draft("draft.json", &world.all());
+    let own = TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr()).expect("a free port");
+    let (settings, carded) = (world.machines[0].directory.join("config.toml"), world.machines[0].peers);
+    let text = fs::read_to_string(&settings).expect("readable");
+    let changed = text.replace(&format!("listen = \"{carded}\""), &format!("listen = \"{own}\""));
+    assert_ne!(changed, text, "the setting is there");
+    fs::write(&settings, changed).expect("writable");
+    world.attend(0, &draft);
+    eventually(PATIENCE, "it listens at the address of config.toml", || TcpStream::connect(own).is_ok());
+    assert!(TcpStream::connect(carded).is_err(), "nothing listens at the port of the card");
+    world.shows(0, &format!("the card names port {}, which must lead to {own}", carded.port()));
 }
 
 #[test]

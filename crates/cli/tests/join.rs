@@ -303,6 +303,31 @@ fn a_broken_directory_is_named_by_the_doctor_and_never_repaired_by_it() {
     eventually(1, "the directory is as it was", || fs::read_dir(&at).expect("there").count() == 1);
 }
 
+#[test]
+fn the_doctor_finds_an_authority_before_its_ceremony_well_if_both_of_its_ports_are_free() {
+    let home = tempfile::tempdir().expect("a directory");
+    let at = home.path().join("authority");
+    let directory = at.to_str().expect("text");
+    let held: Vec<TcpListener> =
+        (0..2).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    let [peers, service] = [0, 1].map(|index: usize| held[index].local_addr().expect("bound"));
+    let settings =
+        [format!("listen={peers}"), format!("service_listen={service}"), "private=true".to_owned()];
+    let mut arguments = vec!["init", "authority", "--dir", directory];
+    settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+    assert!(posync(&arguments).status.success());
+    let (code, said) = refused(&["doctor", "--dir", directory]);
+    for at in [peers, service] {
+        assert!(code == 1 && said.contains(&format!("nothing can listen on {at}")), "{said}");
+    }
+    drop(held);
+    let report = posync(&["doctor", "--dir", directory]);
+    let shown = &lines(&report.stdout)[0];
+    assert_eq!(report.status.code(), Some(0), "{shown}");
+    let network = check(shown, "network");
+    assert!(network["state"] == "warn" && text(&network["next"]).contains("posync ceremony"), "{shown}");
+}
+
 /// Runs a command that must fail; returns its exit code and its messages.
 fn refused(arguments: &[&str]) -> (i32, String) {
     let output = posync(arguments);

@@ -327,6 +327,23 @@ fn an_authority_keeps_the_key_of_its_card_and_gets_a_card_with_the_addresses_tha
     assert!(ask(&["init", "authority", "--dir", &without])["card"].is_null(), "it announces no address yet");
 }
 
+#[test]
+fn an_init_whose_name_has_no_address_is_refused_and_succeeds_when_it_is_repeated_with_one() {
+    let home = tempfile::tempdir().expect("a directory");
+    let directory = home.path().join("authority");
+    let at = directory.display().to_string();
+    let settings = ["advertise=authority.invalid:4000", "service_advertise=authority.invalid:4001"];
+    let mut arguments = vec!["init", "authority", "--dir", &at];
+    settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+    let (code, said) = refuse(&arguments);
+    assert!(code == 2 && said.contains("--set egress=IP"), "{said}");
+    assert!(!directory.join("config.toml").exists(), "the directory holds no role yet");
+    let key = fs::read(directory.join("node.key")).expect("the key is there");
+    let made = ask(&joined(&arguments, &["--set", "egress=192.0.2.7"]));
+    assert!(Path::new(text(&made["card"])).exists() && directory.join("config.toml").exists(), "{made}");
+    assert_eq!(fs::read(directory.join("node.key")).expect("readable"), key, "the account is the same");
+}
+
 /// Bytes over which a network file's checksum is, by the format's description.
 fn checksum(document: &DocumentMut) -> String {
     let digits = |key: &str| hex::decode(document[key].as_str().expect("text")).expect("hex");

@@ -17,7 +17,7 @@ const PEERS: u64 = 64;
 const ENGINE: u64 = 384;
 /// Connections of a provider or a gateway to others.
 const OTHERS: u64 = CONNECTIONS_MAX as u64;
-/// Files of a provider or a gateway: segment files, journals, the runtime.
+/// Files of a provider or a gateway: packs, journals, the runtime.
 const FILES: u64 = 256;
 
 /// Files that a member needs: an authority, a provider or a gateway. The log of an authority's state needs

@@ -8,7 +8,7 @@
 //!                                                    (it signs with the next term's share)
 //!   storage gone, shares there ─────────────────► as 2
 //!   secrets gone, storage there ────────────────► as 2: without a share its own votes cannot be replayed
-//!   both gone ──────────────────────────────────► state sync, signs after a whole term
+//!   both gone ──────────────────────────────────► state sync, signs from the next term on, or from the one after
 //!   a file `set-state-aside` ───────────────────► as 1
 //! ```
 //!

@@ -105,6 +105,10 @@ pub(crate) async fn all(context: &Context, directory: &Path) -> Vec<Check> {
         Ok(_) => Check::ok("key", "the key of the role can be read"),
         Err(failure) => Check::failed("key", failure),
     });
+    if outside::awaits_a_ceremony(&settings) {
+        checks.extend(outside::before_the_ceremony(&settings));
+        return checks;
+    }
     match (net::of_role(&settings), key) {
         (Ok(net), Ok(key)) => checks.extend(outside::checks(context, &settings, &net, &key).await),
         (Err(failure), _) => checks.push(Check::failed("network", &failure)),

@@ -10,7 +10,7 @@ use crate::{
     ledger::Ledger,
     net::{Net, file::Service},
     network::Role,
-    role::{settings::Settings, start::loopback},
+    role::{GENESIS_FILE, settings::Settings, start::loopback},
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_math::algebra::Random as _;
@@ -25,8 +25,9 @@ use posync_protocol::{
     wire::node::{Answer, Ask, Dial, DialBack, DialOutcome, Dialled, Nothing, Unavailable},
 };
 use std::{
-    io,
+    fs, io,
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener},
+    path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -101,6 +102,38 @@ pub(super) async fn checks(
         // The port is free again once the task is gone.
         let _ = listening.task.await;
     }
+    checks
+}
+
+/// True for an authority whose network does not exist yet.
+pub(super) fn awaits_a_ceremony(settings: &Settings) -> bool {
+    let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
+    settings.role == Role::Authority
+        && !is_there(&settings.directory.join(GENESIS_FILE))
+        && settings.file("network").is_ok_and(|path| !is_there(&path))
+}
+
+/// The checks of such an authority: both ports are free, and only a ceremony shows the rest.
+pub(super) fn before_the_ceremony(settings: &Settings) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for name in ["listen", "service_listen"] {
+        checks.push(match settings.listen(name) {
+            Err(failure) => Check::failed("port", &failure),
+            Ok(listen) => match TcpListener::bind(listen) {
+                Ok(_) => {
+                    Check::ok("port", format!("{listen} ({name}) is free for the role, which does not run"))
+                }
+                Err(error) => {
+                    let next = format!("stop what listens there, or set another `{name}` in config.toml");
+                    Check::fail("port", format!("nothing can listen on {listen} ({name})"), error, next)
+                }
+            },
+        });
+    }
+    let why = "nodes, clock and the way in from outside can be checked once the network exists";
+    let next =
+        "take part in its ceremony (`posync ceremony`), which names each authority that it cannot reach";
+    checks.push(Check::warn("network", "no ceremony has made the network of this authority yet", why, next));
     checks
 }
 

@@ -39,7 +39,7 @@ pub(crate) struct Places {
     /// Address at which clients reach this authority
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) service: String,
-    /// Account that its pay is for; the authority's own if not given
+    /// Account that the genesis records for its pay. No rule reads it yet: a seat is paid to its own account
     #[arg(long, value_name = "ACCOUNT")]
     pub(crate) payout: Option<String>,
 }
@@ -97,7 +97,8 @@ pub(crate) fn write(directory: &Path, key: &PrivateKey, places: &Places) -> Outc
 
 /// The one address that a host name stands for now.
 fn resolved(advertise: &str) -> Outcome<IpAddr> {
-    let next = "name the address that this machine's connections come from with --egress";
+    let next = "name the address that this machine's connections come from: --egress IP, of `posync init` \
+                --set egress=IP; or let the name stand for that one address";
     let refuse = |why: String| {
         Failure::new(Exit::Usage, format!("--advertise {advertise} gives no address for --egress"), why, next)
     };

@@ -9,6 +9,7 @@ use crate::{
         self,
         file::{NetworkFile, Service},
     },
+    network::Role,
     output::{Output, table, visible},
     role::{
         KEY_FILE,
@@ -53,7 +54,7 @@ pub(crate) struct Ceremony {
     /// The draft, the same file on every machine
     #[arg(required = true, value_name = "DRAFT")]
     file: Option<PathBuf>,
-    /// Address to listen on; without it that of the card, or every address of the machine at its port
+    /// Address to listen on; without it `listen` of config.toml, or the address of the card if there is no config.toml
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<SocketAddr>,
     /// End when standard input closes (given by `devnet`)
@@ -141,12 +142,12 @@ pub(crate) fn attend(
     output: Output,
 ) -> Outcome {
     reaches(directory, draft)?;
+    let screen = |line: &str| drop(writeln!(io::stderr(), "{}", visible(line)));
     let listen = match listen {
         Some(listen) => listen,
-        None => listens(directory, draft)?,
+        None => listens(directory, draft, &screen)?,
     };
     let options = Options::new(listen, give_up_after);
-    let screen = |line: &str| drop(writeln!(io::stderr(), "{}", visible(line)));
     let genesis = ceremony::run(directory, draft, &options, &screen).map_err(failed)?;
     let file = directory.join(net::file::FILE);
     if !file.exists() {
@@ -194,14 +195,24 @@ fn network_file(genesis: &Genesis) -> Outcome<NetworkFile> {
     Ok(NetworkFile::new(genesis, nodes, Vec::new()))
 }
 
-/// The address to listen on if none is given: that of the own card if this machine has it.
-fn listens(directory: &Path, draft: &Draft) -> Outcome<SocketAddr> {
+/// The address to listen on if none is given: the one of the settings, where `posync start` will listen; `screen`
+/// shows it if its port is not the card's. Without settings it is that of the own card, if this machine has it.
+fn listens(directory: &Path, draft: &Draft, screen: &dyn Fn(&str)) -> Outcome<SocketAddr> {
     let key = keys::read(&directory.join(KEY_FILE))?;
     let Some(card) = draft.cards.iter().find(|card| card.key == key.public_key()) else {
         return Err(failed(CeremonyError::NoCard(keys::account(&key))));
     };
-    let everywhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), card.ingress.port());
-    let own = card.ingress.ip().map(|ip| SocketAddr::new(ip, card.ingress.port()));
+    let port = card.ingress.port();
+    let settings = directory.join(settings::FILE).exists().then(|| Settings::read(directory)).transpose()?;
+    if let Some(settings) = settings.filter(|settings| settings.role == Role::Authority) {
+        let own = settings.listen("listen")?;
+        if own.port() != port {
+            screen(&format!("the card names port {port}, which must lead to {own} on this machine"));
+        }
+        return Ok(own);
+    }
+    let everywhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
+    let own = card.ingress.ip().map(|ip| SocketAddr::new(ip, port));
     Ok(own.filter(|own| TcpListener::bind(own).is_ok()).unwrap_or(everywhere))
 }
 
@@ -335,7 +346,7 @@ fn text(draft: &Draft) -> String {
         vec![account, show(&card.ingress), card.egress.to_string(), show(&card.service), payout]
     };
     let rows: Vec<Vec<String>> = draft.cards.iter().map(row).collect();
-    let members = table(&["account", "dialled at", "dials from", "service", "pay for"], &rows);
+    let members = table(&["account", "dialled at", "dials from", "service", "payout (unused)"], &rows);
     let balances: Vec<Vec<String>> = draft
         .accounts
         .iter()

@@ -141,7 +141,8 @@ impl Join {
         }
         apply(&mut settings, &self.set)?;
         if role == Role::Gateway && settings.account("owner")?.is_none() {
-            let next = "add --set owner=sync1..., the account that `posync account` prints for your own key";
+            let next =
+                "add --set owner=sync1..., the account that `posync key show FILE` prints for your own key";
             let why = "it serves its owner and the accounts that it lists";
             return Err(Failure::new(Exit::Usage, "the gateway has no owner", why, next));
         }

@@ -47,7 +47,9 @@ impl Status {
                 "system": system, "accounted": accounted(&system),
                 "gateway": gateway, "seats": seats.iter().map(seat_json).collect::<Vec<_>>(), "members": members });
             output.answer(&value, || {
-                format!("network   {}\n{}", liveness.to_text(), to_text(&value, &system, &seats))
+                let no_gateway =
+                    if net.gateway().is_ok() { "does not answer" } else { "none named (--gateway)" };
+                format!("network   {}\n{}", liveness.to_text(), to_text(&value, &system, &seats, no_gateway))
             })
         })
     }
@@ -102,7 +104,8 @@ fn users_table(users: &[Value]) -> String {
     format!("\n\n{}", table(&["user of the gateway", "files", "bytes", "of them pending", "quota"], &rows))
 }
 
-fn to_text(value: &Value, system: &System, seats: &[(String, Seat)]) -> String {
+/// The text for people; `no_gateway` stands there if no gateway gave its state.
+fn to_text(value: &Value, system: &System, seats: &[(String, Seat)], no_gateway: &str) -> String {
     let empty = Vec::new();
     let members = value["members"].as_array().unwrap_or(&empty);
     let rows: Vec<Vec<String>> = members
@@ -122,11 +125,16 @@ fn to_text(value: &Value, system: &System, seats: &[(String, Seat)]) -> String {
             value["gateway"]["repairs_open"],
             value["gateway"]["faults"].as_array().map_or(0, Vec::len)
         ),
-        None => "does not answer".into(),
+        None => no_gateway.into(),
+    };
+    let members = if rows.is_empty() {
+        String::new()
+    } else {
+        format!("{}\n\n", table(&["member", "state", "pid", "address"], &rows))
     };
     format!(
         "height    {} (round {}, epoch {})\nledger    {} providers, {} agreements\nmoney     {} SYNC with \
-         members, {} in pools, {} burned, {} reserve\ngateway   {gateway}\n\n{}\n\n{}{users}",
+         members, {} in pools, {} burned, {} reserve\ngateway   {gateway}\n\n{members}{}{users}",
         value["height"],
         value["round"],
         value["epoch"],
@@ -136,7 +144,21 @@ fn to_text(value: &Value, system: &System, seats: &[(String, Seat)]) -> String {
         system.storage_pools,
         system.burned,
         system.reserve,
-        table(&["member", "state", "pid", "address"], &rows),
         seats_table(seats, value["epoch"].as_u64().unwrap_or_default())
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_without_processes_or_a_gateway_of_its_own_shows_no_empty_table_and_the_reason() {
+        let text = |value: &Value| to_text(value, &System::default(), &[], "none named (--gateway)");
+        let bare = text(&json!({ "height": 7, "members": [] }));
+        assert!(bare.contains("gateway   none named (--gateway)") && !bare.contains("pid"), "{bare}");
+        let one = json!({ "name": "gateway", "role": "gateway", "pid": 0, "address": "127.0.0.1:7" });
+        let full = text(&json!({ "members": [one], "gateway": { "files": 3 } }));
+        assert!(full.contains("pid") && full.contains("3 files") && !full.contains("none named"), "{full}");
+    }
 }

@@ -50,6 +50,7 @@ pub(super) fn hold(
         let key = keys::create(&own.join(KEY_FILE), rng)?;
         let mut settings = Settings::new(Role::Authority, &own);
         settings.set("private", "true")?;
+        settings.set("listen", &peers.to_string())?;
         settings.write()?;
         let (advertise, service) = (peers.to_string(), seat.service.to_string());
         cards.push(card::write(&own, &key, &Places { advertise, egress: None, service, payout: None })?);

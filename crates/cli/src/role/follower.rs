@@ -52,7 +52,7 @@ pub(super) fn run(settings: &Settings) -> Outcome {
 fn genesis(path: &Path, chain: &str) -> Outcome<Genesis> {
     let bytes = fs::read(path).map_err(|error| {
         let next =
-            "copy the file `genesis` of any member there: it is public, and the network file names its hash";
+            "copy the file `genesis` of any authority there: it is public, and the network file names its hash";
         Failure::new(
             Exit::Local,
             "this node does not know the network's genesis",

@@ -59,9 +59,13 @@ impl Init {
         } else {
             keys::create(&path, &mut commonware_utils::sys_rng())?
         };
+        let card = match (role == Role::Authority).then(|| write_card(&settings, &key)) {
+            // Addresses were given, and make no card: the same command with better ones finds no settings.
+            Some(Err(failure)) if !settings.text("advertise")?.is_empty() => return Err(failure),
+            card => card,
+        };
         // The settings are last, as in `posync join`: a directory with settings had a key before it had them.
         settings.write()?;
-        let card = (role == Role::Authority).then(|| write_card(&settings, &key));
         let made = Made { role, directory: &dir, account: keys::account(&key).to_string(), card, net };
         let card = made.card.as_ref().and_then(|card| card.as_ref().ok());
         let value = json!({ "role": role, "directory": dir, "account": made.account,
@@ -133,7 +137,8 @@ pub(crate) const fn back_up(role: Role) -> &'static str {
 pub(crate) const fn never(role: Role) -> &'static str {
     match role {
         Role::Node => {
-            "nothing: a copy of storage/ of any age does no harm, and without one it runs all blocks again."
+            "nothing: a copy of storage/ of any age does no harm. Without one the node takes a recent state\n  \
+             (an archive runs all blocks again)."
         }
         Role::Authority => {
             "secrets/ and storage/. An old copy of them, or a second machine with the same key, signs twice and\n  \
@@ -190,9 +195,7 @@ impl Made<'_> {
             steps.push(format!("copy the network file to {at}/{}", file::FILE));
         }
         if self.role == Role::Node {
-            steps.push(format!(
-                "copy {GENESIS_FILE} of the network to {at}; it is public, and any member has it"
-            ));
+            steps.push(format!("copy {GENESIS_FILE} from any authority's directory to {at}; it is public"));
         }
         if self.role == Role::Node {
             steps.push(

@@ -1,7 +1,7 @@
 //! `posync start`: runs the role of a directory until a signal asks it to end.
 //!
-//! It needs no parent and reads no input. SIGTERM, SIGINT and SIGHUP end it with 0; every other end has
-//! another code and a line that says why.
+//! It needs no parent and reads no input. SIGTERM, SIGINT and SIGHUP end it with 0, and so does the end of a
+//! provider that has left; every other end has another code and a line that says why.
 
 use super::{GENESIS_FILE, announcing::Announcing, follower, settings::Settings, watching};
 use crate::{
@@ -384,7 +384,7 @@ fn gateway(settings: &Settings, start: &Start) -> Outcome {
     let net = net::of_role(settings)?;
     let (key, alerts) = (settings.key()?, settings.alerts()?);
     let owner = settings.account("owner")?.ok_or_else(|| {
-        let next = "set `owner` to the account that `posync account` prints for your own key";
+        let next = "set `owner` to the account that `posync key show FILE` prints for your own key";
         Failure::new(
             Exit::Usage,
             "the gateway has no owner",

@@ -295,14 +295,14 @@ pub(super) const TABLE: &[Setting] = &[
         ALL,
         Kind::Text,
         "\"\"",
-        "Address to which alerts are posted as JSON; nothing is none. Anyone who knows it may write there.",
+        "Address to which alerts are posted as JSON; empty sends none. Anyone who knows the address can post to it.",
     ),
     setting(
         "alert_ca",
         ALL,
         Kind::Text,
         "\"\"",
-        "File of the certificates (PEM) that may have signed that host's; nothing is the public ones.",
+        "PEM file of the certificate authorities that may sign that host's certificate; empty uses the public ones.",
     ),
     setting(
         "log",

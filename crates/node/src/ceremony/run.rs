@@ -242,7 +242,7 @@ fn start(
 
 fn network_config(attempt: &Attempt<'_>) -> lookup::Config<Handshake> {
     let draft = attempt.draft;
-    let members = u32::try_from(draft.cards.len()).expect("at most 32");
+    let members = u32::try_from(draft.cards.len()).expect("at most 64");
     let members = NonZeroU32::new(members).expect("a draft has authorities");
     let engine = bootstrap::max_payload_size::<Variant, Directory>(members, ModeVersion::v0());
     let mut network = lookup::Config::local(

@@ -47,7 +47,8 @@ impl Faults {
         let excused = self.excused.iter().map(|(block, drawn_at, answered)| {
             let what = if *answered { "late answer to" } else { "expiry of" };
             format!(
-                "\nblock {block}: excused: the {what} the challenge of height {drawn_at} leaves C and A alone"
+                "\nblock {block}: excused: the {what} the challenge of height {drawn_at} does not count in correctness (C) or \
+                 availability (A)"
             )
         });
         let lines: String = rounds.chain(excused).collect();
