@@ -254,10 +254,10 @@ mod tests {
     #[test]
     fn all_seats_count_for_the_quorum_and_those_not_known_here_are_neither_up_nor_down() {
         let with_unknown = |newest: &[Option<u64>], unknown: usize, age_ms| {
-            let mut pulse = pulse(newest, age_ms);
+            let mut liveness = liveness(newest, age_ms);
             let authority = |_| Authority { name: "sync1unknown".into(), newest: None, ahead_ms: None };
-            pulse.authorities.extend((0..unknown).map(authority));
-            pulse
+            liveness.authorities.extend((0..unknown).map(authority));
+            liveness
         };
         let (up, gone) = (Some(100), None);
         for (newest, unknown, age_ms, state) in [
@@ -266,9 +266,13 @@ mod tests {
             (vec![up, gone, gone, gone], 3, 200, "no quorum"),
             (vec![up; 5], 2, 90_000, "no blocks"),
         ] {
-            let pulse = with_unknown(&newest, unknown, age_ms);
-            let (json, text) = (pulse.to_json(), pulse.to_text());
-            assert_eq!((&json["state"], pulse.needed()), (&state.into(), 5), "{newest:?} {unknown}: {text}");
+            let liveness = with_unknown(&newest, unknown, age_ms);
+            let (json, text) = (liveness.to_json(), liveness.to_text());
+            assert_eq!(
+                (&json["state"], liveness.needed()),
+                (&state.into(), 5),
+                "{newest:?} {unknown}: {text}"
+            );
             assert_eq!(json["not_known_here"], unknown);
             assert!(text.contains("sync1unknown is not known here"), "{text}");
         }

@@ -146,7 +146,7 @@ pub(crate) fn a_message(data: &[u8]) {
             Some(provider::Ask::Probe(probe)) => {
                 let drawn = Probe { epoch: probe.epoch, seed: [1; 32], providers: 9 };
                 drawn.peer(&Default::default(), probe.index, probe.draw);
-                drawn.slot(&Parameters::LOCAL);
+                drawn.window(&Parameters::LOCAL);
             }
             _ => {}
         },
