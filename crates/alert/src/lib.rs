@@ -35,6 +35,7 @@ use std::collections::BTreeMap;
 
 /// The subject of an alert; at most one alert of each kind holds at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[cfg_attr(test, derive(serde::Deserialize))]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Too few of the last reads were proved; no epoch was judged by that yet.
@@ -160,6 +161,8 @@ impl RaisedAlerts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde::de;
+    use std::collections::BTreeSet;
 
     fn alert(kind: Kind, what: &str) -> Alert {
         Alert { kind, what: what.into(), next: "act".into(), due: None }
@@ -176,6 +179,27 @@ mod tests {
         assert_eq!(watch.step(vec![two.clone()]), expected);
         assert_eq!(watch.step(vec![]), [(State::Cleared, two)]);
         assert_eq!(watch.step(vec![one.clone()]), [(State::Raised, one)], "it came back");
+    }
+
+    /// The names of all kinds, from the error that names what would have decoded.
+    fn kinds() -> BTreeSet<String> {
+        let other = de::value::StrDeserializer::<de::value::Error>::new("no kind");
+        let error = <Kind as serde::Deserialize>::deserialize(other).expect_err("it is no kind");
+        error.to_string().split('`').skip(1).step_by(2).skip(1).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn each_kind_of_alert_has_a_row_in_the_documentation_and_no_row_is_of_another() {
+        let kinds = kinds();
+        assert!(kinds.contains("reads_fail") && kinds.contains("money_short"), "{kinds:?}");
+        let document = include_str!("../../../docs/alerts.md");
+        let rows = document.lines().skip_while(|line| !line.starts_with("| alert | holds while |")).skip(2);
+        let cells = rows.take_while(|line| line.starts_with('|')).filter_map(|line| line.split('|').nth(1));
+        let documented: Vec<String> =
+            cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect();
+        let once: BTreeSet<String> = documented.iter().cloned().collect();
+        assert_eq!(once, kinds);
+        assert_eq!(once.len(), documented.len(), "a kind has two rows: {documented:?}");
     }
 
     #[test]
