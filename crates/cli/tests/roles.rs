@@ -407,7 +407,7 @@ fn a_network_is_reached_by_file_line_or_directory_and_another_one_is_named() {
         let (code, said) = changed(key, &to);
         assert!(code == 6 && said.contains(why) && said.contains("127.0.0.1:"), "{key}: {said}");
     }
-    fs::write(file, was.replacen("127.0.0.1:2", "127.0.0.1:3", 1)).expect("writable");
+    fs::write(file, was.replacen("127.0.0.1:", "127.0.0.2:", 1)).expect("writable");
     let (code, said) = refuse(&["--net", file, "status"]);
     assert!(code == 2 && said.contains("checksum does not fit"), "{said}");
 
