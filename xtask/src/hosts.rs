@@ -1,8 +1,9 @@
 //! A network on machines of its own: `cargo xtask hosts` makes network namespaces, runs the commands of
 //! docs/operating.md in them, and checks every step of a network's life.
 //!
-//! It needs root and Linux. `--small` is the part that `cargo xtask test` runs.
+//! It needs root and Linux. `--small` is the part that `cargo xtask test` runs; `--figures` measures.
 
+mod figures;
 mod manual;
 mod story;
 mod trouble;
@@ -39,7 +40,6 @@ const SMALL: &[Step] = &[
     ("every process ends in order", story::end),
 ];
 
-/// One step of the plan is not here yet: a client whose nodes are all replaced. Clients do not learn new nodes.
 const FULL: &[Step] = &[
     ("four machines agree on a draft", story::draft),
     ("the ceremony waits for a late machine", story::ceremony),
@@ -54,22 +54,45 @@ const FULL: &[Step] = &[
     ("an authority loses its disk and signs again", trouble::lost_disk),
     ("addresses change", trouble::addresses),
     ("a partition of two and two heals", trouble::partition),
+    ("all nodes that a client was born with are replaced", trouble::replaced),
     ("a gateway moves to another machine", trouble::gateway_moves),
     ("a machine without a role checks the books", trouble::outsider),
     ("every process ends in order", story::end),
 ];
 
-/// Runs the small or the whole story.
+/// The steps of a run that measures: those of [`FULL`] that give figures, and the idle roles.
+const FIGURES: &[Step] = &[
+    ("four machines agree on a draft", story::draft),
+    ("the ceremony waits for a late machine", story::ceremony),
+    ("the authorities make blocks", story::begin),
+    ("a node without a seat follows", trouble::node),
+    ("providers come", |story| story::providers(story, PROVIDERS_FULL)),
+    ("a gateway with two users joins", |story| story::gateway(story, "g0", "c0", &["c1"])),
+    ("every role is measured while nobody uses it", figures::idle),
+    ("providers join under load and get data", trouble::joins),
+    ("an authority loses its disk and signs again", trouble::lost_disk),
+    ("every process ends in order", story::end),
+];
+
+/// The parts of a network's life that a run goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Small,
+    Full,
+    Figures,
+}
+
+/// Runs the small or the whole story, or measures.
 pub(crate) fn run(options: &[&str]) -> ExitCode {
-    let Some((is_small, program)) = read(options) else {
-        eprintln!("usage: cargo xtask hosts [--small] [--program FILE]");
+    let Some((kind, program)) = read(options) else {
+        eprintln!("usage: cargo xtask hosts [--small|--figures] [--program FILE]");
         return ExitCode::from(2);
     };
     if let Some(why) = unavailable() {
         eprintln!("hosts: {why}");
         return ExitCode::from(2);
     }
-    match crate::net::program(program).and_then(|program| tell(is_small, &program)) {
+    match crate::net::program(program).and_then(|program| tell(kind, &program)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hosts: {error}");
@@ -78,24 +101,33 @@ pub(crate) fn run(options: &[&str]) -> ExitCode {
     }
 }
 
-/// Reads if the run is a small one, and the program if one is named.
-fn read(options: &[&str]) -> Option<(bool, Option<PathBuf>)> {
-    let (mut is_small, mut program, mut rest) = (false, None, options.iter());
+/// Reads the kind of the run, and the program if one is named.
+fn read(options: &[&str]) -> Option<(Kind, Option<PathBuf>)> {
+    let (mut kind, mut program, mut rest) = (Kind::Full, None, options.iter());
     while let Some(option) = rest.next() {
         match *option {
-            "--small" => is_small = true,
+            "--small" => kind = Kind::Small,
+            "--figures" => kind = Kind::Figures,
             "--program" => program = Some(PathBuf::from(rest.next()?)),
             _ => return None,
         }
     }
-    Some((is_small, program))
+    Some((kind, program))
 }
 
 /// Runs the steps in order, and prints each with its time; stops at the first that fails.
-fn tell(is_small: bool, program: &Path) -> Result<(), String> {
+fn tell(kind: Kind, program: &Path) -> Result<(), String> {
     let began = Instant::now();
+    let steps = match kind {
+        Kind::Small => SMALL,
+        Kind::Full => FULL,
+        Kind::Figures => {
+            figures::ceremonies(program)?;
+            FIGURES
+        }
+    };
     let mut story = Story::new(program)?;
-    for (promise, step) in if is_small { SMALL } else { FULL } {
+    for (promise, step) in steps {
         let since = Instant::now();
         let told = step(&mut story);
         let time = since.elapsed().as_secs_f64();
@@ -113,7 +145,7 @@ fn tell(is_small: bool, program: &Path) -> Result<(), String> {
     }
     let took = began.elapsed();
     println!("  all    {:6.1} s", took.as_secs_f64());
-    if !is_small && took > FULL_MAX {
+    if kind == Kind::Full && took > FULL_MAX {
         return Err(format!("every step held, but the run took more than {} s", FULL_MAX.as_secs()));
     }
     Ok(())
@@ -125,8 +157,9 @@ mod tests {
 
     #[test]
     fn options_are_read_or_refused() {
-        assert_eq!(read(&[]), Some((false, None)));
-        assert_eq!(read(&["--small", "--program", "p"]), Some((true, Some(PathBuf::from("p")))));
+        assert_eq!(read(&[]), Some((Kind::Full, None)));
+        assert_eq!(read(&["--small", "--program", "p"]), Some((Kind::Small, Some(PathBuf::from("p")))));
+        assert_eq!(read(&["--figures"]), Some((Kind::Figures, None)));
         assert_eq!(read(&["--program"]), None);
         assert_eq!(read(&["--large"]), None);
     }

@@ -170,7 +170,8 @@ fn cores(before: &BTreeMap<String, Sample>, after: &BTreeMap<String, Sample>, he
     after.iter().map(ticks).sum::<u64>() as f64 / hertz
 }
 
-fn ticks_per_second() -> f64 {
+/// Ticks of processor time in a second.
+pub(crate) fn ticks_per_second() -> f64 {
     let told = Command::new("getconf").arg("CLK_TCK").output().ok();
     let text = told.and_then(|output| String::from_utf8(output.stdout).ok());
     text.and_then(|text| text.trim().parse().ok()).unwrap_or(100.0)
@@ -203,7 +204,7 @@ fn sample(net: &Net) -> Result<BTreeMap<String, Sample>, String> {
 }
 
 /// Parent and processor time (in ticks) of a process.
-fn stat(pid: u32) -> Option<(u32, u64)> {
+pub(crate) fn stat(pid: u32) -> Option<(u32, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The program's name may hold spaces and ends at the last bracket; the field after it is number 3.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
@@ -212,7 +213,7 @@ fn stat(pid: u32) -> Option<(u32, u64)> {
 }
 
 /// Resident bytes of a process.
-fn resident(pid: u32) -> u64 {
+pub(crate) fn resident(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());

@@ -25,7 +25,7 @@ mod space;
 pub mod test_utils;
 mod trust;
 
-pub use clock::clock_conditions;
+pub use clock::{clock_conditions, clock_off};
 pub use conditions::{Facts, conditions, low_space};
 pub use hook::{Alerts, BadHook};
 pub use seat::seat_conditions;
@@ -66,9 +66,11 @@ pub enum Kind {
     LowSpace,
     /// The volume has so little room that nothing new is written.
     VolumeFull,
+    /// The volume is not mounted any more, or another one is in its place.
+    VolumeAway,
     /// Something on the disk is damaged.
     Damaged,
-    /// An authority's machine has a clock that was set, or that differs from those of the others.
+    /// The machine has a clock that was set, or that differs from those of the others.
     ClockOff,
     /// An authority applied no block for a while.
     Behind,

@@ -1,4 +1,4 @@
-//! Volumes that are really full: small ones, mounted for this test alone, under members of a real network.
+//! Volumes that are really full, or go away: small ones, mounted for these tests alone, under members of a real network.
 
 mod common;
 
@@ -99,10 +99,10 @@ fn put_until(net: &Net, kind: u64, mut done: impl FnMut() -> bool) -> Vec<(Strin
     put
 }
 
-#[test]
-fn a_full_volume_costs_nothing_that_was_acknowledged_is_told_and_ends_with_room() {
+/// Runs a test of this name where it may mount volumes.
+fn where_it_may_mount(name: &str, test: fn()) {
     if std::env::var_os(INSIDE).is_some() {
-        return on_small_volumes();
+        return test();
     }
     let home = tempfile::tempdir().expect("a directory");
     if !may_mount(home.path()) {
@@ -110,10 +110,76 @@ fn a_full_volume_costs_nothing_that_was_acknowledged_is_told_and_ends_with_room(
         return;
     }
     let mut inside = that_may_mount();
-    inside.arg(std::env::current_exe().expect("this test")).args(["--exact", "--nocapture"]);
-    inside.arg("a_full_volume_costs_nothing_that_was_acknowledged_is_told_and_ends_with_room");
+    inside.arg(std::env::current_exe().expect("this test")).args(["--exact", "--nocapture", name]);
     let status = inside.env(INSIDE, "1").env("TMPDIR", home.path()).status().expect("it starts");
     assert!(status.success(), "{status}");
+}
+
+#[test]
+fn a_full_volume_costs_nothing_that_was_acknowledged_is_told_and_ends_with_room() {
+    let name = "a_full_volume_costs_nothing_that_was_acknowledged_is_told_and_ends_with_room";
+    where_it_may_mount(name, on_small_volumes);
+}
+
+#[test]
+fn a_volume_that_is_unmounted_under_a_running_provider_takes_nothing_and_loses_nothing() {
+    let name = "a_volume_that_is_unmounted_under_a_running_provider_takes_nothing_and_loses_nothing";
+    where_it_may_mount(name, unmounted_under_a_provider);
+}
+
+/// Runs a program of the system that must succeed.
+fn must(program: &str, arguments: &[&Path]) {
+    let status = Command::new(program).args(arguments).status().expect("it starts");
+    assert!(status.success(), "{program} {arguments:?}");
+}
+
+/// Names of the files in a directory.
+fn names(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("readable").path()).collect()
+}
+
+fn unmounted_under_a_provider() {
+    let (url, got) = listen(vec![]);
+    let mut net = Net::start_with(&["--alert-url", &url]);
+    net.down();
+    // A volume of its own, seen at the place of the provider's storage: what is unmounted there stays on it.
+    let storage = net.directory.join("provider-0").join("storage");
+    let volume = net.directory.with_file_name("volume");
+    fs::rename(&storage, &volume).expect("it is there");
+    fs::create_dir(&storage).expect("the mount point");
+    let mount = || must("mount", &[Path::new("--bind"), &volume, &storage]);
+    mount();
+    net.up();
+    let account = account(&net, "provider-0");
+    let before = put_until(&net, 1, || extents(&volume).is_ok_and(|extents| !extents.is_empty()));
+    let held = extents(&volume).expect("its packs").len();
+
+    must("umount", &[Path::new("--lazy"), &storage]);
+    assert_eq!(names(&storage), [] as [PathBuf; 0], "its name leads to the mount point now");
+    let mut seen = vec![];
+    wait(&net, &got, &mut seen, (&account, "volume_away", "raised"));
+    let mut rounds = 0;
+    let during = put_until(&net, 2, || {
+        rounds += 1;
+        rounds > 4
+    });
+    before.iter().chain(&during).for_each(|(name, source)| net.reads(source, name));
+    assert_eq!(names(&storage), [] as [PathBuf; 0], "nothing is written below the volume");
+    assert_eq!(extents(&volume).expect("its packs").len(), held, "no shard is taken");
+
+    // It does not start while the volume is away, and goes on when it is back.
+    signal("KILL", net.pid("provider-0"));
+    wait(&net, &got, &mut seen, (&account, "offline", "raised"));
+    assert_eq!(names(&storage), [] as [PathBuf; 0], "nor by a start");
+    mount();
+    let after = put_until(&net, 3, || extents(&volume).is_ok_and(|now| now.len() > held));
+    before.iter().chain(&during).chain(&after).for_each(|(name, source)| net.reads(source, name));
+    seen.extend(got.try_iter().map(|posted| posted.json));
+    let lost = ["damaged", "reads_missing", "reads_fail"];
+    let lost = seen.iter().find(|json| lost.iter().any(|alert| json["alert"] == *alert));
+    assert_eq!(lost, None, "nothing that was acknowledged is lost");
+    net.down();
+    must("umount", &[&storage]);
 }
 
 fn on_small_volumes() {

@@ -387,6 +387,14 @@ fn a_network_is_reached_by_file_line_or_directory_and_another_one_is_named() {
     let newer = home.path().join("newer.toml").display().to_string();
     let height = ask(&["--net", &line, "net", "export", &newer])["height"].as_u64().expect("a height");
     assert!(height > 0 && ask(&["--net", &newer, "status"])["height"].as_u64() >= Some(height));
+    let named = ask(&["--net", &newer, "net", "show"])["nodes"].as_array().cloned().expect("a list");
+    let account = text(&named[1]["account"]);
+    assert_eq!(ask(&["--net", &line, "net", "export", &newer, "--only", account])["nodes"], 1_u64);
+    assert_eq!(ask(&["--net", &newer, "net", "show", "--ask"])["nodes"][0]["account"], account);
+    let own = text(&ask(&["key", "new", &home.path().join("no-node.key").display().to_string()])["account"])
+        .to_owned();
+    let (code, said) = refuse(&["--net", file, "net", "export", &newer, "--only", &own]);
+    assert!(code == 2 && said.contains(&own) && said.contains("not written"), "{said}");
     let (code, said) = refuse(&["--net", file, "send", "sync1x", "1"]);
     assert_eq!(code, 2, "{said}");
 

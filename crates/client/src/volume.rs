@@ -9,15 +9,20 @@
 //!                     they are not                     --> refused
 //! ```
 //!
+//! A mount can also end under a member that runs ([`InUse`]): open files go on, and every name leads to the empty
+//! mount point from then on.
+//!
 //! A mount point without its volume is an empty directory. Taken for the store, everything on it would count as lost,
 //! and what is written there would vanish below the volume when that is mounted.
 
 use crate::{blob_header::partitions, format_mark::replace};
+use commonware_runtime::Error as RuntimeError;
 use posync_protocol::Account;
 use std::{
     fs,
     io::{self, ErrorKind},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use thiserror::Error;
 
@@ -127,6 +132,43 @@ pub fn take(directory: &Path, volume: &Path, account: &Account) -> Result<(), Vo
     }
 }
 
+/// The volume of a member that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InUse {
+    directory: PathBuf,
+    volume: PathBuf,
+    account: Account,
+    partition: String,
+}
+
+impl InUse {
+    /// The volume that the member claimed at its start, by the same names as for [`claim`].
+    pub fn new(directory: &Path, volume: &Path, account: &Account, partition: &str) -> Self {
+        let (directory, volume) = (directory.to_path_buf(), volume.to_path_buf());
+        Self { directory, volume, account: *account, partition: partition.into() }
+    }
+
+    /// Checks that the name of the volume still leads to it, as [`check`] does.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    pub fn check(&self) -> Result<(), VolumeError> {
+        check(&self.directory, &self.volume, &self.account, &self.partition)
+    }
+}
+
+/// An error of the runtime that says why a volume cannot be used: [`is_away`] finds it again.
+pub fn away(error: VolumeError) -> RuntimeError {
+    RuntimeError::Io(Arc::new(io::Error::other(error)))
+}
+
+/// True if an error of the runtime says that the volume is away: nothing was read or written, and nothing on it is
+/// lost.
+pub fn is_away(error: &RuntimeError) -> bool {
+    let RuntimeError::Io(io) = error else { return false };
+    io.get_ref().is_some_and(|error| error.is::<VolumeError>())
+}
+
 /// The content of a mark or a record.
 enum Mark {
     /// Nothing is there yet.
@@ -220,6 +262,25 @@ mod tests {
         fs::remove_file(directory.join(RECORD)).expect("there");
         claim(&directory, &volume, &OWN, PARTITION).expect("marked already");
         assert!(directory.join(RECORD).exists());
+    }
+
+    #[test]
+    fn a_volume_that_goes_away_under_its_member_is_missed_until_it_is_back() {
+        let (home, directory, volume) = member();
+        claim(&directory, &volume, &OWN, PARTITION).expect("a first start");
+        let in_use = InUse::new(&directory, &volume, &OWN, PARTITION);
+        in_use.check().expect("it is there");
+        let elsewhere = home.path().join("elsewhere");
+        fs::rename(&volume, &elsewhere).expect("unmounted");
+        fs::create_dir(&volume).expect("the mount point");
+        let error = away(in_use.check().expect_err("the mount point is empty"));
+        assert!(is_away(&error) && error.to_string().contains("not mounted"), "{error}");
+        fs::remove_dir(&volume).expect("empty");
+        fs::rename(&elsewhere, &volume).expect("mounted again");
+        in_use.check().expect("it is back");
+        for other in [RuntimeError::Closed, RuntimeError::Io(Arc::new(io::Error::other("another")))] {
+            assert!(!is_away(&other), "{other}");
+        }
     }
 
     #[test]

@@ -346,9 +346,9 @@ impl ClockWatch {
     }
 }
 
-/// Keeps a distance while it is far: from [`FAR`] on, until it is below [`NEAR`]. Returns true when that
+/// Keeps a distance in seconds while it is far: from ten on, until it is below five. Returns true when that
 /// begins, false when it is over, and `None` if nothing changed.
-fn turned(kept: &mut Option<i64>, now: i64) -> Option<bool> {
+pub fn turned(kept: &mut Option<i64>, now: i64) -> Option<bool> {
     let is_far = now.abs() >= if kept.is_some() { NEAR } else { FAR };
     if is_far == kept.is_some() {
         return None;

@@ -6,6 +6,7 @@
 
 use crate::prover::Case;
 use posync_alert::{Alert, Alerts, Facts, Kind, RaisedAlerts, Space, conditions, full_volume};
+use posync_client::volume::InUse;
 use posync_protocol::{Account, Class, limits::LEAF_BYTES};
 use std::path::PathBuf;
 
@@ -14,6 +15,8 @@ use std::path::PathBuf;
 pub(crate) struct Disk {
     /// Reason for which no new shard is stored; `None` if they are.
     pub full: Option<String>,
+    /// Reason for which the volume is not the provider's; `None` if it is.
+    pub away: Option<String>,
     /// Number of shards known to be damaged or missing.
     pub bad: usize,
     /// True if records of signed data sets, or of vouchers, were lost to damage.
@@ -22,7 +25,7 @@ pub(crate) struct Disk {
 
 impl Disk {
     fn alerts(self) -> Vec<Alert> {
-        let Self { full, bad, lost: (books, vouchers) } = self;
+        let Self { full, away, bad, lost: (books, vouchers) } = self;
         let mut what = vec![];
         if bad > 0 {
             what.push(format!("{bad} shards are damaged or missing"));
@@ -42,11 +45,18 @@ impl Disk {
                     .into(),
             due: None,
         });
-        let full = full.map(|what| {
+        // A volume that is away takes no shard either.
+        let full = full.filter(|_| away.is_none()).map(|what| {
             full_volume(what, "no shard is taken until there is room; reading and proving go on")
         });
-        damaged.into_iter().chain(full).collect()
+        damaged.into_iter().chain(full).chain(away.map(away_alert)).collect()
     }
+}
+
+/// The alert that the volume is away, for the reason `what`.
+fn away_alert(what: String) -> Alert {
+    let next = "no shard is taken, and nothing on the volume counts as lost: mount it again; the provider goes on by itself";
+    Alert { kind: Kind::VolumeAway, what, next: next.into(), due: None }
 }
 
 /// Destination of a provider's alerts, and the conditions that hold now.
@@ -54,13 +64,30 @@ impl Disk {
 pub struct Reporter {
     alerts: Alerts,
     volume: Option<PathBuf>,
+    in_use: Option<InUse>,
     watch: RaisedAlerts,
 }
 
 impl Reporter {
     /// Creates a reporter; `volume` is a directory of the volume that holds the shards.
     pub fn new(alerts: Alerts, volume: Option<PathBuf>) -> Self {
-        Self { alerts, volume, watch: RaisedAlerts::default() }
+        Self { alerts, volume, in_use: None, watch: RaisedAlerts::default() }
+    }
+
+    /// Checks from now on that the volume is there.
+    #[must_use]
+    pub fn checking(self, in_use: InUse) -> Self {
+        Self { in_use: Some(in_use), ..self }
+    }
+
+    /// The check of the volume, if there is one.
+    pub(crate) fn in_use(&self) -> Option<InUse> {
+        self.in_use.clone()
+    }
+
+    /// The reason for which the volume is not the provider's now.
+    pub(crate) fn away(&self) -> Option<String> {
+        Some(self.in_use.as_ref()?.check().err()?.to_string())
     }
 
     /// A directory of the volume that holds the shards, if known.

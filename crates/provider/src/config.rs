@@ -138,7 +138,7 @@ impl Config {
     pub fn store(&self) -> StoreConfig {
         StoreConfig::for_capacity(&self.partition, self.capacity_bytes, self.pack_bytes)
             .within(self.space_bytes)
-            .on(Volume::of(self.report.volume()))
+            .on(Volume::of(self.report.volume(), self.report.in_use()))
     }
 
     /// Number of blocks for which an agreement that is gone is still kept.

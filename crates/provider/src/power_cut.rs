@@ -11,6 +11,7 @@ use commonware_runtime::{
     telemetry::metrics::{Metric, Registered},
 };
 use commonware_utils::{Probability, probability};
+use posync_client::volume::{VolumeError, away};
 use std::{
     future::Future,
     ops::RangeInclusive,
@@ -21,14 +22,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Operations left until the cut, and whether the volume is full; shared by a context and everything
+/// Operations left until the cut, and whether the volume is full or away; shared by a context and everything
 /// opened through it.
 #[derive(Clone, Default)]
-pub(crate) struct Fuse(Arc<AtomicI64>, Arc<AtomicBool>, Arc<AtomicI64>);
+pub(crate) struct Fuse(Arc<AtomicI64>, Arc<AtomicBool>, Arc<AtomicI64>, Arc<AtomicBool>);
 
 impl Fuse {
     pub(crate) fn after(operations: i64) -> Self {
-        Self(Arc::new(AtomicI64::new(operations)), Arc::default(), Arc::default())
+        Self(Arc::new(AtomicI64::new(operations)), Arc::default(), Arc::default(), Arc::default())
     }
 
     /// Operations left; negative once the fuse has blown.
@@ -39,6 +40,17 @@ impl Fuse {
     /// Makes every write from now on fail with "no space left on device", or succeed again.
     pub(crate) fn set_full(&self, full: bool) {
         self.1.store(full, Ordering::SeqCst);
+    }
+
+    /// Makes every opening, listing and removing from now on fail as on an unmounted volume, or succeed again. Open
+    /// files go on.
+    pub(crate) fn set_away(&self, is_away: bool) {
+        self.3.store(is_away, Ordering::SeqCst);
+    }
+
+    fn by_name(&self) -> Result<(), Error> {
+        let is_away = self.3.load(Ordering::SeqCst);
+        if is_away { Err(away(VolumeError::Missing("volume".into()))) } else { Ok(()) }
     }
 
     /// Makes the n-th opening or reading of a pack from now on fail once.
@@ -160,15 +172,18 @@ impl<E: Storage> Storage for Cut<E> {
         versions: RangeInclusive<BlobVersion>,
     ) -> Result<(Self::Blob, u64, BlobVersion), Error> {
         let is_pack = partition.ends_with("-segments");
+        self.fuse.by_name()?;
         self.fuse.pack(is_pack)?;
         let (inner, size, version) = self.inner.open_versioned(partition, name, versions).await?;
         Ok((CutBlob { inner, fuse: self.fuse.clone(), is_pack }, size, version))
     }
     async fn remove(&self, partition: &str, name: Option<&[u8]>) -> Result<(), Error> {
+        self.fuse.by_name()?;
         self.fuse.burn()?;
         self.inner.remove(partition, name).await
     }
     async fn scan(&self, partition: &str) -> Result<Vec<Vec<u8>>, Error> {
+        self.fuse.by_name()?;
         self.fuse.burn()?;
         self.inner.scan(partition).await
     }

@@ -347,7 +347,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         let parts = self.handler.parts();
         let data_sets = parts.data_sets.with(crate::data_sets::State::is_damaged);
         let lost = (data_sets, parts.vouchers.with(|vouchers| vouchers.is_damaged()));
-        let disk = Disk { full: parts.store.full(), bad: self.handler.bad().len(), lost };
+        let (full, away) = (parts.store.full(), self.report.away());
+        let disk = Disk { full, away, bad: self.handler.bad().len(), lost };
         self.report.look(case, parts.store.totals().leaves, disk);
         parts.view.set_growth(case.reputation.as_ref().map_or(Ok(()), check_grows));
     }
@@ -525,9 +526,11 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         let reader = Reader { store: &parts.store, data_sets: &parts.data_sets };
         let vouchers = self.payable(&case);
         let storage_proof = match reader.answers(&case).await {
-            Ok(answers) => case.storage_proof(answers, reader.reasked(&case).await, vouchers),
+            Ok(answers) => reader.reasked(&case).await.map(|reasked| (answers, reasked)),
             Err(error) => Err(error),
         };
+        let storage_proof =
+            storage_proof.and_then(|(answers, reasked)| case.storage_proof(answers, reasked, vouchers));
         match storage_proof {
             Ok(storage_proof) => {
                 self.proved = Some((challenge.height, at, storage_proof.clone()));

@@ -72,8 +72,13 @@ pub async fn pass<E: Clock, B: Blob>(handler: &Handler<E, B>, least_rate: u64) -
             // The store itself notes damaged shards; one removed in the meantime is no fault.
             seen += 1;
             burst = burst.saturating_add(store.length(&shard).unwrap_or(0).into());
-            if let Err(error @ StoreError::Disk(_)) = store.get(&shard).await {
-                (failed, last) = (failed + 1, error);
+            match store.get(&shard).await {
+                Err(error) if error.is_away() => {
+                    tracing::warn!(%error, "the scrub ends early: nothing was found damaged by that");
+                    return Ok(handler.bad().len());
+                }
+                Err(error @ StoreError::Disk(_)) => (failed, last) = (failed + 1, error),
+                _ => {}
             }
             clock.sleep(Duration::ZERO).await;
             if burst >= BURST {

@@ -36,6 +36,8 @@ commands! {
     SEND = "posync send sync1... SUM --net D";
     /// Prints the line of the network file.
     NET_SHOW = "posync net show --net D";
+    /// Writes a network file that names one node alone.
+    NET_EXPORT = "posync net export FILE --net D --only sync1...";
     /// Joins as a provider.
     JOIN_PROVIDER = "posync join provider --net posync1... --dir /srv/posync --set operator=NAME --set region=eu-north --set advertise=storage.example.org:4100 --set \"capacity=500 GiB\"";
     /// Makes an owner's key, and shows its account.

@@ -17,6 +17,8 @@ pub(super) const AUTHORITIES: [&str; 4] = ["a0", "a1", "a2", "a3"];
 const PROVIDER_MONEY: &str = "1010";
 /// Capacity of each provider, instead of the document's example.
 const CAPACITY: &str = "2 GiB";
+/// The directory of a user that has more of the network than its file.
+pub(super) const USER_NET: &str = "N";
 /// Seconds for a step on a machine that is busy with other work.
 pub(super) const PATIENCE: u64 = 120;
 /// Bytes of a test file: a segment and a piece of the next one.
@@ -295,6 +297,14 @@ pub(super) fn put(story: &Story, gateway: &str, at: &str) -> Result<String, Stri
     Ok(with(manual::PUT, &[("sync1...", &account), ("127.0.0.1", at)]))
 }
 
+/// The command of a user: one who has a directory names it as the network, and commands keep there what they learn.
+fn by(story: &Story, user: &str, command: String) -> String {
+    if story.world.home(user).join(USER_NET).exists() {
+        return command.replace("--net network.toml", &format!("--net {USER_NET}"));
+    }
+    command
+}
+
 /// The same access for another command.
 fn at_gateway(story: &Story, gateway: &str, at: &str, command: &str) -> Result<String, String> {
     Ok(put(story, gateway, at)?.replace("put report.pdf", command))
@@ -325,7 +335,7 @@ pub(super) fn store(
     seed: u64,
 ) -> Result<Duration, String> {
     story.world.write(user, "report.pdf", &noise(seed))?;
-    let command = put(story, gateway, at)?;
+    let command = by(story, user, put(story, gateway, at)?);
     until_done(story, "the file is stored", (user, &command), gateway)
 }
 
@@ -337,7 +347,7 @@ pub(super) fn fetch(
     at: &str,
     seed: u64,
 ) -> Result<Duration, String> {
-    let command = at_gateway(story, gateway, at, "get report.pdf copy.pdf")?;
+    let command = by(story, user, at_gateway(story, gateway, at, "get report.pdf copy.pdf")?);
     let took = until_done(story, "the file is read", (user, &command), gateway)?;
     let copy = story.world.home(user).join("copy.pdf");
     let bytes = fs::read(&copy).map_err(|error| format!("{}: {error}", copy.display()))?;

@@ -29,17 +29,103 @@ const MOVE_MAX: f64 = 45.0;
 const SEALED_AFTER: u64 = 3;
 /// Money for the agreements of a gateway under load, in SYNC.
 const GATEWAY_MONEY: &str = "100";
+/// Money for the deposit of a node without a seat, and fees, in SYNC.
+const NODE_MONEY: &str = "101";
 /// Seconds until the gateway has moved data to a provider that joined.
 const DATA_SECONDS: u64 = 120;
 
 /// A node without a seat follows the authorities.
 pub(super) fn node(story: &mut Story) -> Told {
-    story.world.add("n0", Side::Right)?;
-    story.world.mail("a0", "D/network.toml", "n0", "network.toml")?;
-    story.world.run("n0", &with(manual::INIT_NODE, &[("node.example.org", &host("n0"))]))?;
-    story.world.mail("a0", "D/genesis", "n0", "D/genesis")?;
-    let took = story.start("n0")?;
+    let took = begin_node(story, "n0", Side::Right)?;
     Ok(format!("ready after {:.1} s", took.as_secs_f64()))
+}
+
+/// A machine becomes a node without a seat, with the money for its place in the ledger's list; returns the time
+/// from its start until it is ready.
+fn begin_node(story: &mut Story, name: &str, side: Side) -> Result<Duration, String> {
+    story.world.add(name, side)?;
+    story.world.mail("a0", "D/network.toml", name, "network.toml")?;
+    story.world.run(name, &with(manual::INIT_NODE, &[("node.example.org", &host(name))]))?;
+    story.world.mail("a0", "D/genesis", name, "D/genesis")?;
+    let account = field(&story.json(name, manual::ACCOUNT)?, "account")?.to_owned();
+    story.send("a0", &account, NODE_MONEY)?;
+    story.accounts.insert(name.to_owned(), account);
+    story.start(name)
+}
+
+/// Waits until the ledger lists these nodes; a machine that has only the network file sees it.
+fn listed(story: &mut Story, names: &[&str]) -> Result<(), String> {
+    let accounts: Vec<String> = names.iter().map(|name| story.account(name)).collect::<Result<_, _>>()?;
+    story.world.until(&format!("the ledger lists {}", names.join(" and ")), PATIENCE, names, |world| {
+        let shown = world.run("c0", "posync net show --net network.toml --ask --json")?;
+        let known = shown.split_once("\"known\":").map_or("", |(_, known)| known);
+        Ok(accounts.iter().all(|account| known.contains(account)).then_some(()))
+    })
+}
+
+/// A gateway and a user are born with two nodes, and reach no authority. Two new nodes come, the two old ones stop:
+/// files are stored and read as before, also after the gateway starts again.
+pub(super) fn replaced(story: &mut Story) -> Told {
+    let (born, new) = (["n0", "n1"], ["n2", "n3"]);
+    begin_node(story, "n1", Side::Left)?;
+    listed(story, &born)?;
+    let mut export = with(manual::NET_EXPORT, &[("FILE", "born.toml"), ("sync1...", &story.account("n0")?)]);
+    export.push_str(&format!(" --only {}", story.account("n1")?));
+    story.world.run("a0", &export)?;
+
+    story.world.add("g3", Side::Right)?;
+    for authority in AUTHORITIES {
+        story.world.bar("g3", authority)?;
+    }
+    story.world.mail("a0", "born.toml", "g3", "network.toml")?;
+    let owner = field(&story.json("g3", manual::KEY)?, "account")?.to_owned();
+    let command = with(manual::JOIN_GATEWAY, &[("/srv/gateway", "D"), ("sync1...", &owner)]);
+    story::join(story, "g3", &command, " ready: ")?;
+    store(story, "g3", "g3", "127.0.0.1", 40)?;
+
+    let since = Instant::now();
+    for name in new {
+        begin_node(story, name, Side::Left)?;
+    }
+    listed(story, &new)?;
+    let listed = since.elapsed().as_secs_f64();
+    // A role reads the list at its start and every five minutes; a command reads it for the directory of `--net`.
+    let from = story.world.screen("g3").len();
+    start_again(story, "g3")?;
+    story.world.mail("a0", "born.toml", "g3", &format!("{}/network.toml", story::USER_NET))?;
+    let status = with(manual::STATUS, &[("--net D", &format!("--net {}", story::USER_NET))]);
+    story.world.until("the gateway and its user learn the new nodes", PATIENCE, &["g3"], |world| {
+        let kept = world.home("g3").join(story::USER_NET).join("nodes.known");
+        let is_known = world.ask("g3", &status)?.0 == 0 && kept.exists();
+        Ok((is_known && world.screen("g3")[from..].contains("learned nodes")).then_some(()))
+    })?;
+    for name in born {
+        story.world.end(name, "TERM")?;
+        story.world.unplug(name)?;
+    }
+    let mut times = Vec::new();
+    for seed in [41, 42] {
+        let since = Instant::now();
+        store(story, "g3", "g3", "127.0.0.1", seed)?;
+        fetch(story, "g3", "g3", "127.0.0.1", seed)?;
+        times.push(format!("{:.1}", since.elapsed().as_secs_f64()));
+        if seed == 41 {
+            start_again(story, "g3")?;
+        }
+    }
+    Ok(format!(
+        "two new nodes are listed after {listed:.1} s; with the old ones gone, a put and a get take {} s",
+        times.join(" s, after a restart ")
+    ))
+}
+
+/// Ends a role in order and starts it again.
+fn start_again(story: &mut Story, name: &str) -> Result<(), String> {
+    let status = story.world.end(name, "TERM")?;
+    if !status.success() {
+        return Err(format!("{name} ended with {status} on SIGTERM"));
+    }
+    story.start(name).map(drop)
 }
 
 /// Two owners store files of one name at one gateway, and each gets its own back.

@@ -247,6 +247,12 @@ impl World {
         ip(&["-n", &self.switches(), "link", "set", "uplink", state])
     }
 
+    /// Lets nothing that a machine sends reach another one, at the address that the other has now.
+    pub(super) fn bar(&self, name: &str, other: &str) -> Result<(), String> {
+        let address = format!("{SUBNET}.{}/32", self.machine(other)?.address);
+        ip(&["-n", &namespace(process::id(), name), "route", "add", "blackhole", &address])
+    }
+
     /// Takes a machine off the network.
     pub(super) fn unplug(&self, name: &str) -> Result<(), String> {
         ip(&["-n", &self.switches(), "link", "set", name, "down"])
@@ -337,6 +343,12 @@ impl World {
             machine.process = None;
         }
         Ok(status)
+    }
+
+    /// Process id of a machine's process.
+    pub(super) fn process(&self, name: &str) -> Result<u32, String> {
+        let child = self.machine(name)?.process.as_ref().ok_or_else(|| format!("{name} runs nothing"))?;
+        Ok(child.id())
     }
 
     /// The machines that run a process now.

@@ -1,13 +1,17 @@
 //! `posync net show|export`: checks a network file, and writes one with a newer checkpoint and all known nodes.
 
 use crate::{
-    failure::Outcome,
+    failure::{Exit, Failure, Outcome},
     ledger::Ledger,
-    net::{Access, Net, file::Checkpoint},
+    net::{
+        Access, Net,
+        file::{Checkpoint, Service},
+    },
     output::{Output, table},
     session, target,
 };
 use posync_client::connection::{Endpoint, Heard};
+use posync_protocol::Account;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -35,6 +39,9 @@ enum Command {
         /// others
         #[arg(long)]
         all: bool,
+        /// Name the node of this account, sync1..., alone; may be repeated
+        #[arg(long)]
+        only: Vec<Account>,
     },
 }
 
@@ -49,7 +56,7 @@ impl NetCommand {
                 ledger.learn().await?;
                 show(&net, &ledger.survey().await, output)
             }),
-            Command::Export { file, all } => session::run(async |context| {
+            Command::Export { file, all, only } => session::run(async |context| {
                 let ledger = Ledger::open(&context, &net).await?;
                 let height = ledger.certified_height().await?;
                 let header = ledger.header(height).await?;
@@ -60,6 +67,7 @@ impl NetCommand {
                     heard.iter().any(|heard| heard.endpoint == *node && heard.newest.is_ok())
                 };
                 newer.add(listed, |node| node.has_seat || proves(&node.endpoint));
+                keep_only(&mut newer.nodes, &only)?;
                 newer.checkpoint = Checkpoint { height, block: header.digest() };
                 target::replace(&file, newer.to_toml().as_bytes())?;
                 let value = json!({ "file": file, "height": height, "nodes": newer.nodes.len(),
@@ -76,6 +84,25 @@ impl NetCommand {
             }),
         }
     }
+}
+
+/// Leaves the nodes of these accounts alone, in the order in which they are named; all nodes if none is named.
+fn keep_only(nodes: &mut Vec<Service>, only: &[Account]) -> Outcome {
+    let mut kept: Vec<Service> = Vec::new();
+    for account in only {
+        let found = nodes.iter().find(|node| node.account == *account).ok_or_else(|| {
+            let why = format!("neither the network file nor the ledger's list names the node {account}");
+            let next = "see the accounts of the known nodes with `posync net show --ask`";
+            Failure::new(Exit::Usage, "the file was not written", why, next)
+        })?;
+        if !kept.contains(found) {
+            kept.push(found.clone());
+        }
+    }
+    if !only.is_empty() {
+        *nodes = kept;
+    }
+    Ok(())
 }
 
 /// Prints the network file; `heard` holds what its nodes answered, in their order.

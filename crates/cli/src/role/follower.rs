@@ -35,8 +35,10 @@ pub(super) fn run(settings: &Settings) -> Outcome {
         private: settings.flag("private")?,
     };
     watching::space(directory.clone(), account.clone(), alerts.clone(), watching::authority_space);
+    let (watched, watching_key) = (alerts.clone(), own.key.clone());
     let ready: follower::Beside<commonware_runtime::tokio::Context> = Box::new(move |context, handle| {
         announcing.start(&context, &handle);
+        watching::clock(&context, &net, &watching_key, watched);
         let (heights, began) = (handle.heights(), handle.applied());
         drop(context.child("ready").spawn(move |_| start::log_ready(heights, began)));
     });

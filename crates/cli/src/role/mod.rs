@@ -9,6 +9,7 @@
 mod announcing;
 mod follower;
 pub(crate) mod init;
+mod on_volume;
 pub(crate) mod settings;
 pub(crate) mod start;
 mod table;

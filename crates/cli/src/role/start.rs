@@ -3,7 +3,9 @@
 //! It needs no parent and reads no input. SIGTERM, SIGINT and SIGHUP end it with 0, and so does the end of a
 //! provider that has left; every other end has another code and a line that says why.
 
-use super::{GENESIS_FILE, announcing::Announcing, follower, settings::Settings, watching};
+use super::{
+    GENESIS_FILE, announcing::Announcing, follower, on_volume::OnVolume, settings::Settings, watching,
+};
 use crate::{
     descriptors,
     devnet::restart::Restarts,
@@ -28,7 +30,7 @@ use posync_client::{
     descriptors::MEMBER,
     directory_lock::hold_member,
     light::Light,
-    volume::{self, VolumeError},
+    volume::{self, InUse, VolumeError},
     watch,
 };
 use posync_consumer::auditor;
@@ -397,11 +399,12 @@ fn gateway(settings: &Settings, start: &Start) -> Outcome {
     let held = held.map_err(|error| Failure::file(&directory.join("gateway.lock"), "lock", error))?;
     let _lock = held.ok_or_else(|| running_already(settings))?;
     let (account, storage) = (keys::account(&key).to_string(), directory.join("storage"));
-    own_volume(settings, start, (&storage, GATEWAY), &alerts)?;
+    let in_use = own_volume(settings, start, (&storage, GATEWAY), &alerts)?;
     watching::space(directory.clone(), account.clone(), alerts.clone(), watching::gateway_space);
     runner(&storage)
         .start(async |context| {
             let parameters = parameters(&context, settings, &net, &key).await?;
+            watching::clock(&context, &net, &key, alerts.clone());
             let config = posync_gateway::Config {
                 key: key.clone(),
                 partition: GATEWAY.into(),
@@ -415,7 +418,8 @@ fn gateway(settings: &Settings, start: &Start) -> Outcome {
                 policy: Policy::of(&parameters),
                 alerts: alerts.clone(),
             };
-            let run = posync_gateway::run(context.child("gateway"), context, config).await;
+            let on_volume = OnVolume::new(context.child("gateway"), in_use);
+            let run = posync_gateway::run(on_volume, context, config).await;
             run.map_err(|error| ended(directory, error))
         })
         .inspect_err(|failure| alerts.offline(&account, None, &failure.in_one_line()))
@@ -428,7 +432,7 @@ fn own_volume(
     start: &Start,
     (volume, partition): (&Path, &str),
     alerts: &Alerts,
-) -> Outcome {
+) -> Outcome<InUse> {
     let (directory, account) = (&settings.directory, keys::account(&settings.key()?));
     let done = if start.take_this_volume {
         volume::take(directory, volume, &account)
@@ -456,7 +460,7 @@ fn own_volume(
              kept beside the partitions; check the disk"
         );
     }
-    Ok(())
+    Ok(InUse::new(directory, volume, &account, partition))
 }
 
 /// The parameters of the network: as kept here from an earlier start, or from a node. Waits for a node as
@@ -527,16 +531,18 @@ fn provider(settings: &Settings, start: &Start) -> Outcome {
     };
     let _lock = config::lock(directory).map_err(locked)?;
     let left = Left::of(directory);
-    own_volume(settings, start, (&storage, PROVIDER), &alerts)?;
+    let in_use = own_volume(settings, start, (&storage, PROVIDER), &alerts)?;
     if start.register_again {
         left.clear().map_err(|error| Failure::file(directory, "remove the mark of the exit from", error))?;
     }
     runner(&storage).start(async |context| {
         let parameters = parameters(&context, settings, &net, &key).await?;
-        let report = Reporter::new(alerts, Some(storage.clone()));
+        watching::clock(&context, &net, &key, alerts.clone());
+        let report = Reporter::new(alerts, Some(storage.clone())).checking(in_use.clone());
         let config = provider_config(settings, &net, key, parameters, report)?;
         let sockets = SharedNetwork::new(context.child("sockets"));
-        let run = posync_provider::run(context.child("provider"), sockets, config, |_| ()).await;
+        let on_volume = OnVolume::new(context.child("provider"), in_use);
+        let run = posync_provider::run(on_volume, sockets, config, |_| ()).await;
         match run {
             Err(posync_provider::Error::Reconciler(ReconcilerError::Left)) => has_left(settings),
             run => run.map_err(|error| ended(directory, error)),

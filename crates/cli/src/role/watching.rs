@@ -1,10 +1,16 @@
-//! The alerts of a role about its machine: room on the volume; an authority's clock, blocks and seat, too.
+//! The alerts of a role about its machine: its clock, room on the volume; an authority's blocks and seat, too.
 
-use commonware_runtime::{Clock, Spawner};
+use crate::{keys, net::Net};
+use commonware_cryptography::ed25519::PrivateKey;
+use commonware_runtime::{Clock, Spawner, Supervisor as _, tokio::Context};
 use posync_alert::{
-    Alert, Alerts, RaisedAlerts, Space, clock_conditions, full_volume, low_space, seat_conditions,
+    Alert, Alerts, RaisedAlerts, Space, clock_conditions, clock_off, full_volume, low_space, seat_conditions,
 };
-use posync_node::{handle::Handle, steady::MachineClock};
+use posync_client::connection::{Connection, Endpoint};
+use posync_node::{
+    handle::Handle,
+    steady::{MachineClock, turned},
+};
 use posync_protocol::{Account, Record as _, record::Seat};
 use std::{
     path::PathBuf,
@@ -19,6 +25,56 @@ const LOOK_AT_SEAT: Duration = Duration::from_secs(2);
 
 /// Free bytes of a gateway's volume below which the next write may fail.
 const GATEWAY_FULL: u64 = 32 << 20;
+
+/// Pause before the first comparison of clocks, and between two.
+const FIRST_CLOCK: Duration = Duration::from_secs(10);
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(300);
+/// Nodes whose clocks are asked for at once; each costs a handshake.
+const CLOCKS_MAX: usize = 7;
+/// Least number of clocks with a median that counts: of two, one liar could make it.
+const CLOCKS_MIN: usize = 3;
+
+/// Compares the machine's clock with those of the network file's nodes for as long as `context` lives, and sends the
+/// alert while it is off. For roles other than an authority, which compares its own with the other authorities.
+pub(super) fn clock(context: &Context, net: &Net, key: &PrivateKey, alerts: Alerts) {
+    let (nodes, light, key) = (net.file.endpoints(), net.light.clone(), key.clone());
+    let account = keys::account(&key);
+    let nodes: Vec<Endpoint> = nodes.into_iter().filter(|node| node.account != account).collect();
+    if nodes.len() < CLOCKS_MIN {
+        tracing::info!(
+            nodes = nodes.len(),
+            "the network file names too few nodes to compare this machine's clock with theirs: it takes {CLOCKS_MIN}"
+        );
+        return;
+    }
+    drop(context.child("clock").spawn(move |context| async move {
+        let (mut watch, mut off, mut first) = (RaisedAlerts::default(), None, usize::from(account.0[0]));
+        let mut pause = FIRST_CLOCK;
+        loop {
+            context.sleep(pause).await;
+            pause = LOOK_AT_CLOCK;
+            // Others each time, so that a few of many that are away or lie do not stay the measure.
+            let asked = nodes.iter().cycle().skip(first % nodes.len()).take(nodes.len().min(CLOCKS_MAX));
+            let asked = asked.cloned().collect();
+            first = first.wrapping_add(CLOCKS_MAX);
+            let (asking, over) = (context.child("asking"), context.child("sockets"));
+            let connection = Connection::new(asking, over, key.clone(), asked, light.clone());
+            let heard = connection.survey().await.into_iter().filter_map(|heard| heard.ahead_ms).collect();
+            if let Some(ahead) = ahead_of(heard) {
+                let _ = turned(&mut off, ahead);
+            }
+            alerts.watch(&mut watch, &account.to_string(), None, off.map(clock_off).into_iter().collect());
+        }
+    }));
+}
+
+/// Seconds by which this machine's clock is ahead of the median of others, which are ahead of it by these
+/// milliseconds; `None` if they are too few.
+fn ahead_of(mut theirs: Vec<i64>) -> Option<i64> {
+    theirs.sort_unstable();
+    let median = theirs.get(theirs.len() / 2).filter(|_| theirs.len() >= CLOCKS_MIN)?;
+    Some(median.saturating_neg() / 1_000)
+}
 
 /// Sends the alerts of `conditions` about the volume of a member that promised no room: a member that cannot
 /// write its disk stops.
@@ -120,6 +176,14 @@ mod tests {
         assert_eq!(kinds(&machine(false, good)), [Kind::VolumeFull]);
         let off = MachineClock { stepped: None, off: Some(-60) };
         assert_eq!(kinds(&machine(false, off)), [Kind::VolumeFull, Kind::ClockOff]);
+    }
+
+    #[test]
+    fn one_wrong_clock_of_the_others_is_no_measure_and_two_clocks_are_none() {
+        assert_eq!(ahead_of(vec![-3_600_000, -3_600_400, 20]), Some(3_600));
+        assert_eq!(ahead_of(vec![30, 3_600_000, -20, 10]), Some(0));
+        assert_eq!(ahead_of(vec![-86_400_000, -86_400_000]), None);
+        assert_eq!(ahead_of(vec![i64::MIN; 3]), Some(i64::MAX / 1_000));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     application::{Application, Setup},
-    epoch::secrets::Secrets,
+    epoch::{Weights, secrets::Secrets},
     equivocation::EquivocationWatcher,
     follower::state::{Floor, Origin, Parts},
     genesis::Genesis,
@@ -224,7 +224,8 @@ pub async fn follow<E: Runtime>(context: E, parts: FollowerParts) -> (Running, S
     equivocation.begin(*applied.borrow());
     // It signs nothing, so the right to sign is never asked for.
     let secrets = Secrets::memory();
-    let own_key = OwnKey::new(&genesis, &key.public_key(), secrets.clone(), Word::default());
+    let own_key =
+        OwnKey::new(&genesis, &key.public_key(), secrets.clone(), Word::default(), Weights::default());
     let versions = Versions::new(Rules::KNOWN);
     let application = Application::new(Setup {
         genesis: genesis.clone(),

@@ -44,8 +44,11 @@ use commonware_glue::dkg::{
 use commonware_p2p::{
     Address, AddressableManager, AddressableTrackedPeers, PeerSetSubscription, Provider, TrackedPeers,
 };
-use commonware_utils::ordered::{Map, Set};
-use commonware_utils::sync::Mutex;
+use commonware_utils::{
+    Faults as _, N3f1,
+    ordered::{Map, Set},
+    sync::Mutex,
+};
 use std::{collections::BTreeMap, sync::Arc};
 use thiserror::Error;
 
@@ -123,13 +126,22 @@ impl DirectoryTrait<PublicKey> for Directory {
 pub struct Weights(Arc<Mutex<BTreeMap<u64, Map<PublicKey, u64>>>>);
 
 impl Weights {
-    fn set(&self, term: u64, directory: &Directory) {
+    pub(crate) fn set(&self, term: u64, directory: &Directory) {
         let weights = directory.0.iter_pairs().map(|(key, entry)| (key.clone(), entry.weight));
         let mut table = self.0.lock();
         table.insert(term, Map::from_iter_dedup(weights));
         while table.len() > CONSENSUS_TERMS_KEPT {
             table.pop_first();
         }
+    }
+
+    /// True if this participant leads no view of `term` (AU-9): it has no weight, and those that have some are a
+    /// quorum. False if the weights are unknown.
+    pub(crate) fn leads_none(&self, term: u64, participants: &Set<PublicKey>, key: &PublicKey) -> bool {
+        let weights = self.of(term, participants);
+        let own = participants.position(key).and_then(|index| weights.get(index));
+        let leaders = weights.iter().filter(|weight| **weight > 0).count();
+        own == Some(&0) && leaders >= N3f1::quorum(weights.len()) as usize
     }
 
     /// The weight of every participant in `term`, in the given order; 1 if it is unknown.

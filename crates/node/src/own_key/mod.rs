@@ -25,8 +25,9 @@
 //!
 //! The running term is over before a node without a record signs: in the next one nothing is signed yet, and a
 //! process that would sign there shows itself by its proposals meanwhile. Its votes show it only at a peer that is
-//! connected to it: a peer holds one connection of a key. So the node listens for several blocks of each member; a
-//! process of a seat without weight never proposes, and may stay unseen.
+//! connected to it: a peer holds one connection of a key. So the node listens for several blocks of each member. A
+//! process of a seat without weight never proposes, and may stay unseen: the node of such a seat listens for votes
+//! alone, for fewer blocks.
 //!
 //! Invariants
 //! 1. A silent node sends no vote and signs no proposal. Certificates, blocks and reshares go on, so it follows
@@ -48,7 +49,10 @@ pub use state::{Refusal, SigningRight, Word};
 
 use crate::{
     engine::PublicKey,
-    epoch::secrets::{Secrets, SignedAt},
+    epoch::{
+        Weights,
+        secrets::{Secrets, SignedAt},
+    },
     genesis::Genesis,
 };
 use commonware_utils::{
@@ -74,9 +78,15 @@ impl fmt::Debug for OwnKey {
 }
 
 impl OwnKey {
-    /// Starts silent. `word` is the operator's.
-    pub(crate) fn new(genesis: &Genesis, key: &PublicKey, secrets: Secrets, word: Word) -> Self {
-        let state = State::new(genesis, key, secrets, word);
+    /// Starts silent. `word` is the operator's; `weights` are those of the terms, as they become known.
+    pub(crate) fn new(
+        genesis: &Genesis,
+        key: &PublicKey,
+        secrets: Secrets,
+        word: Word,
+        weights: Weights,
+    ) -> Self {
+        let state = State::new(genesis, key, secrets, word, weights);
         Self { state: Arc::new(Mutex::new(state)), right: watch::Sender::new(SigningRight::Silent) }
     }
 

@@ -2,7 +2,10 @@
 
 use crate::{
     engine::{AUTHORITIES_MAX, PublicKey},
-    epoch::secrets::{Secrets, SignedAt, Wait},
+    epoch::{
+        Weights,
+        secrets::{Secrets, SignedAt, Wait},
+    },
     genesis::Genesis,
     own_key::votes::VOTE_BYTES_MAX,
 };
@@ -117,9 +120,9 @@ pub(super) struct Answered {
 /// Least number of blocks for which a node that has lost its record listens for another process, before it signs
 /// in the next term.
 const LISTENED_MIN: u64 = 16;
-/// Blocks for each member of the term for which it listens at least. The others hear one connection of a key, and
-/// the votes of another process may come over none. Its proposals reach all: of this many leaders, one of equal
-/// weight is missed once in three thousand cases.
+/// Blocks for each member of the term for which it listens at least, unless its seat leads no view. The others hear
+/// one connection of a key, and the votes of another process may come over none. Its proposals reach all: of this
+/// many leaders, one of equal weight is missed once in three thousand cases.
 const LISTENED_PER_MEMBER: u64 = 8;
 /// Leader timeouts between two rounds of answers, beside one for each of a third of the members: as many leaders
 /// in a row may be away from a network that lives.
@@ -133,6 +136,9 @@ const fn place(header: &Header) -> SignedAt {
 pub(super) struct State {
     chain: Hash,
     me: Account,
+    key: PublicKey,
+    /// The weights of the terms' members.
+    weights: Weights,
     secrets: Secrets,
     word: Word,
     /// True if the secrets hold neither a share nor a record: this node has lost what it signed.
@@ -172,7 +178,13 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(genesis: &Genesis, key: &PublicKey, secrets: Secrets, word: Word) -> Self {
+    pub(super) fn new(
+        genesis: &Genesis,
+        key: &PublicKey,
+        secrets: Secrets,
+        word: Word,
+        weights: Weights,
+    ) -> Self {
         let authorities: Vec<PublicKey> =
             genesis.authorities.iter().map(|authority| authority.key.clone()).collect();
         let is_fresh = secrets.proposed().is_none() && secrets.wait().is_none() && !secrets.has_share();
@@ -183,6 +195,8 @@ impl State {
         Self {
             chain: genesis.chain(),
             me: Account::of(key),
+            key: key.clone(),
+            weights,
             secrets,
             word,
             is_fresh,
@@ -458,9 +472,21 @@ impl State {
     fn first_safe_term(&self, seen: Option<&Header>) -> u64 {
         let now = self.newest_term(seen);
         let left = now.saturating_add(1).saturating_mul(self.term_blocks).saturating_sub(self.needed);
-        let members = self.members.as_ref().map_or(0, |(_, members)| members.len() as u64);
-        let listened = LISTENED_MIN.max(LISTENED_PER_MEMBER.saturating_mul(members));
+        let listened = if self.leads_none(now) { LISTENED_MIN } else { self.listened_for_proposals() };
         now + if left >= listened { 1 } else { 2 }
+    }
+
+    /// Blocks for which a process that proposes in its turn shows itself.
+    fn listened_for_proposals(&self) -> u64 {
+        let members = self.members.as_ref().map_or(0, |(_, members)| members.len() as u64);
+        LISTENED_MIN.max(LISTENED_PER_MEMBER.saturating_mul(members))
+    }
+
+    /// True if this key leads no view of a term: no process can show itself by a proposal there, so nothing is gained
+    /// by listening for one.
+    fn leads_none(&self, term: u64) -> bool {
+        let members = self.members.as_ref().filter(|(known, _)| *known == term);
+        members.is_some_and(|(_, members)| self.weights.leads_none(term, members, &self.key))
     }
 
     /// The newest term in which this key can have signed: the running one, a proposal's, or that of the block after

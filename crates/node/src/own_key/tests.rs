@@ -3,7 +3,10 @@
 use super::state::{Answered, SigningRight, State, Word};
 use crate::{
     engine::{PrivateKey, PublicKey},
-    epoch::secrets::{Secrets, SignedAt, Wait},
+    epoch::{
+        Directory, DirectoryEntry, Weights,
+        secrets::{Secrets, SignedAt, Wait},
+    },
     genesis::{Genesis, deal},
 };
 use commonware_cryptography::{
@@ -11,7 +14,10 @@ use commonware_cryptography::{
     bls12381::primitives::group::{Private, Scalar, Share},
 };
 use commonware_runtime::deterministic;
-use commonware_utils::{Participant, TestRng, ordered::Set};
+use commonware_utils::{
+    Participant, TestRng,
+    ordered::{Map, Set},
+};
 use posync_protocol::{
     Account, Amount,
     block::{HEADER_NAMESPACE, Header},
@@ -22,6 +28,7 @@ use posync_protocol::{
 struct Net {
     genesis: Genesis,
     keys: Vec<PrivateKey>,
+    weights: Weights,
 }
 
 impl Net {
@@ -31,7 +38,8 @@ impl Net {
         let (genesis, secrets) =
             deal(&addresses, Parameters::LOCAL, Amount::sync(50_000), Vec::new(), TestRng::new(1))
                 .expect("valid");
-        Self { genesis, keys: secrets.into_iter().map(|secret| secret.key).collect() }
+        let keys = secrets.into_iter().map(|secret| secret.key).collect();
+        Self { genesis, keys, weights: Weights::default() }
     }
 
     fn members(&self) -> Set<PublicKey> {
@@ -43,7 +51,7 @@ impl Net {
     }
 
     fn state_of(&self, secrets: &Secrets, word: Word) -> State {
-        State::new(&self.genesis, &self.keys[0].public_key(), secrets.clone(), word)
+        State::new(&self.genesis, &self.keys[0].public_key(), secrets.clone(), word, self.weights.clone())
     }
 
     fn key(&self, index: usize) -> PublicKey {
@@ -173,6 +181,47 @@ fn a_node_without_a_record_skips_a_term_that_begins_before_it_has_listened() {
             "{height}"
         );
     }
+}
+
+/// A process of a seat that leads no view never proposes, however long the node listens for it. The terms of four
+/// seats are as short as that listening, so it would cost such a seat almost always a whole term more.
+#[test]
+fn a_node_of_a_seat_without_weight_loses_no_term_by_listening_for_proposals() {
+    let net = Net::new();
+    let term = net.genesis.parameters.term_blocks();
+    let waits = |weights: [u64; 4], known: u64, height: u64| {
+        let entry = |(key, weight): (&PrivateKey, u64)| {
+            let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
+            (key.public_key(), DirectoryEntry { address, weight })
+        };
+        let entries = net.keys.iter().zip(weights).map(entry);
+        net.weights.set(known, &Directory(Map::from_iter_dedup(entries)));
+        let mut state = net.state(&Secrets::memory(), false);
+        state.term(3, &net.members());
+        state.answered(&net.key(1), &at(height, None), 0);
+        state.answered(&net.key(2), &at(height, None), 0)
+    };
+    for (left, from) in [(31, 4), (16, 4), (15, 5), (1, 5)] {
+        assert_eq!(
+            waits([0, 1, 1, 1], 3, 4 * term - left),
+            Some(Standing::Waits(from)),
+            "{left} blocks left"
+        );
+    }
+    let near = 4 * term - 31;
+    assert_eq!(waits([1, 0, 1, 1], 3, near), Some(Standing::Waits(5)), "it leads");
+    assert_eq!(
+        waits([0, 0, 1, 1], 3, near),
+        Some(Standing::Waits(5)),
+        "all take turns: no quorum has weight"
+    );
+    assert_eq!(waits([0, 0, 0, 0], 3, near), Some(Standing::Waits(5)), "all take turns");
+    net.weights.set(3, &Directory(Map::default()));
+    assert_eq!(
+        waits([0, 1, 1, 1], 2, near),
+        Some(Standing::Waits(5)),
+        "its weight in this term is not known"
+    );
 }
 
 /// An authority that lags has not seen what it would have to report: its answer counts once it has caught up.

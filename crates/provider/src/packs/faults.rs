@@ -166,6 +166,54 @@ fn open_files_are_bounded_however_many_there_are() {
 }
 
 #[test]
+fn a_volume_that_is_away_refuses_puts_damages_no_shard_and_takes_puts_again_when_it_is_back() {
+    deterministic::Runner::default().start(|context| async move {
+        let fuse = Fuse::after(1_000_000);
+        let cut = Cut::new(context.child("cut"), fuse.clone());
+        let (store, writer) = Store::open(cut, config()).await.expect("opens");
+        let all = fill(&store, 0..300).await;
+        assert!(store.shared.lock().present.len() > files::OPEN_MAX);
+        fuse.set_away(true);
+        let unread = missing(&store, &all).await;
+        assert!(!unread.is_empty(), "more files than stay open");
+        let one = store.get(&all[unread[0]].0).await;
+        assert!(one.as_ref().is_err_and(StoreError::is_away), "{one:?}");
+        assert_eq!(store.damaged(10), [] as [Hash; 0], "what cannot be read now is not damaged");
+        // Those that fit into the open file are durable there; the next file cannot be made.
+        let mut more = vec![];
+        let refused = loop {
+            let (name, data) = shard(1_000 + more.len() as u64, 900);
+            match store.put(agreement(), name, data.clone()).await {
+                Ok(()) => more.push((name, data)),
+                Err(refused) => break refused,
+            }
+            assert!(more.len() < 10, "a file holds six");
+        };
+        assert!(matches!(refused, StoreError::NoSpace(_)), "{refused:?}");
+        assert!(refused.to_string().contains("not mounted"), "{refused}");
+        // Files without a shard are not removed now, and nobody waits for that in a circle.
+        for (name, _) in &all[..50] {
+            match store.unlink(agreement(), &[*name]).await {
+                Ok(()) | Err(StoreError::NoSpace(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        fuse.set_away(false);
+        assert_eq!(missing(&store, &all[50..]).await, [0; 0], "nothing was lost");
+        assert_eq!(missing(&store, &more).await, [0; 0], "nor what was acknowledged meanwhile");
+        let after = fill(&store, 2_000..2_020).await;
+        assert_eq!((missing(&store, &after).await, store.full()), (vec![], None));
+        store.close().await.expect("open");
+        writer.await.expect("ends").expect("cleanly");
+        drop(store);
+        let (store, _writer) = Store::open(context.child("again"), config()).await.expect("opens");
+        for kept in [&all[50..], &more, &after] {
+            assert_eq!(missing(&store, kept).await, [0; 0], "after the next start");
+        }
+    });
+}
+
+#[test]
 fn a_full_volume_refuses_puts_goes_on_reading_and_takes_them_again_when_there_is_room() {
     deterministic::Runner::default().start(|context| async move {
         let fuse = Fuse::after(1_000_000);

@@ -1,6 +1,7 @@
-//! Detects a full volume: which errors mean it, and how much space stays reserved.
+//! Detects a full volume, and one that is away: which errors mean it, and how much space stays reserved.
 
 use commonware_runtime::Error;
+use posync_client::volume::{InUse, is_away};
 use std::{io, path::PathBuf};
 
 /// Minimum and maximum bytes of a volume that shards leave free.
@@ -11,7 +12,7 @@ const RESERVE_PART: u64 = 20;
 const EIO: i32 = 5;
 const EDQUOT: i32 = 122;
 
-/// True if a failed write means that the volume accepts nothing now: full, over a quota, or failing.
+/// True if a failed write means that the volume accepts nothing now: full, over a quota, failing, or away.
 /// Earlier writes are intact.
 pub(crate) fn is_full(error: &Error) -> bool {
     let io = match error {
@@ -23,29 +24,37 @@ pub(crate) fn is_full(error: &Error) -> bool {
         _ => return false,
     };
     let kind = matches!(io.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-    kind || matches!(io.raw_os_error(), Some(EIO | EDQUOT))
+    kind || is_away(error) || matches!(io.raw_os_error(), Some(EIO | EDQUOT))
 }
 
 /// The volume that holds the shards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Volume(Option<PathBuf>);
+pub struct Volume {
+    directory: Option<PathBuf>,
+    in_use: Option<InUse>,
+}
 
 impl Volume {
-    /// The volume of a directory; `None`: a volume without limit.
-    pub const fn of(directory: Option<PathBuf>) -> Self {
-        Self(directory)
+    /// The volume of a directory; `None`: a volume without limit. `in_use` checks that it is there; `None`: it always
+    /// is.
+    pub const fn of(directory: Option<PathBuf>, in_use: Option<InUse>) -> Self {
+        Self { directory, in_use }
     }
 
-    /// Succeeds if `bytes` more may be written; the error holds the free bytes and the reserved bytes. A
-    /// volume that cannot be queried succeeds.
-    pub(super) fn takes(&self, bytes: u64) -> Result<(), (u64, u64)> {
-        let volume = self.0.as_deref().and_then(|directory| rustix::fs::statvfs(directory).ok());
+    /// Succeeds if `bytes` more may be written; the error is the reason. A volume that cannot be queried succeeds.
+    pub(super) fn takes(&self, bytes: u64) -> Result<(), String> {
+        if let Some(in_use) = &self.in_use {
+            in_use.check().map_err(|error| error.to_string())?;
+        }
+        let volume = self.directory.as_deref().and_then(|directory| rustix::fs::statvfs(directory).ok());
         let Some(volume) = volume else { return Ok(()) };
         let (free, all) = (
             volume.f_bavail.saturating_mul(volume.f_frsize),
             volume.f_blocks.saturating_mul(volume.f_frsize),
         );
-        judge(bytes, free, all)
+        judge(bytes, free, all).map_err(|(free, reserve)| {
+            format!("{free} bytes are free on the volume, of which {reserve} stay free")
+        })
     }
 }
 

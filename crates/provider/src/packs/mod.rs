@@ -46,6 +46,7 @@ use commonware_runtime::{Blob, Handle, Spawner};
 use commonware_storage::Context;
 use commonware_utils::channel::{mpsc, oneshot};
 use frame::{Frame, Kind};
+use posync_client::volume::is_away;
 use posync_protocol::{Account, AgreementId, Hash, limits::SHARD_BYTES_MAX};
 use std::collections::BTreeSet;
 use store::{Item, Shared, Writer};
@@ -133,8 +134,8 @@ pub enum StoreError {
         /// Maximum bytes of all packs.
         cap: u64,
     },
-    /// The volume accepts no writes now.
-    #[error("the volume is full: {0}; nothing new is stored until there is room")]
+    /// The volume accepts no writes now: it is full or away.
+    #[error("the volume takes nothing: {0}; nothing new is stored until it does")]
     NoSpace(String),
     /// The shard is not stored here.
     #[error("no such shard")]
@@ -154,6 +155,13 @@ pub enum StoreError {
     /// The writer ended, after an error that it reported or at shutdown.
     #[error("the shard store is closed")]
     Closed,
+}
+
+impl StoreError {
+    /// True if the volume is away: nothing on it is lost or damaged by that.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Disk(error) if is_away(error))
+    }
 }
 
 type Done<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -249,7 +257,7 @@ impl<B: Blob> Store<B> {
     ///
     /// # Errors
     /// `Unknown`; `Damaged` if the bytes do not match the name, `Disk` if they cannot be read
-    /// (both are noted: a new put replaces the bytes).
+    /// (both are noted, unless the volume is away: a new put replaces the bytes).
     pub async fn get(&self, shard: &Hash) -> Result<Bytes, StoreError> {
         let (place, present) = {
             let state = self.shared.lock();
@@ -271,6 +279,7 @@ impl<B: Blob> Store<B> {
                 return Ok(data);
             }
             Ok(_) => StoreError::Damaged,
+            Err(error) if error.is_away() => return Err(error),
             Err(error) => error,
         };
         let mut state = self.shared.lock();

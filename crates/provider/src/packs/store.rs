@@ -12,7 +12,10 @@ use bytes::Bytes;
 use commonware_runtime::{Blob, Error as RuntimeError, IoBuf, ReadOptions, WriteOptions};
 use commonware_storage::Context;
 use commonware_utils::sync::Mutex;
-use posync_client::watermark::{Mark, Watermark};
+use posync_client::{
+    volume::is_away,
+    watermark::{Mark, Watermark},
+};
 use posync_protocol::Hash;
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -213,20 +216,18 @@ impl<E: Context> Writer<E> {
     fn note_full(&self, why: String) -> StoreError {
         let mut state = self.shared.lock();
         if state.full.is_none() {
-            tracing::error!(%why, "no shard is taken until there is room; reading and proving go on");
+            tracing::error!(%why, "no shard is taken until the volume takes some; reading and proving go on");
         }
         state.full = Some(why.clone());
         StoreError::NoSpace(why)
     }
 
-    /// Checks that the volume has room for `bytes` beside its reserve.
+    /// Checks that the volume is there, and has room for `bytes` beside its reserve.
     ///
     /// # Errors
     /// `NoSpace`.
     pub(super) fn check_volume(&self, bytes: u64) -> Result<(), StoreError> {
-        let taken = self.config.volume.takes(bytes).map_err(|(free, reserve)| {
-            self.note_full(format!("{free} bytes are free on the volume, of which {reserve} stay free"))
-        });
+        let taken = self.config.volume.takes(bytes).map_err(|why| self.note_full(why));
         if taken.is_ok() && !self.broken {
             self.note_room();
         }
@@ -238,9 +239,7 @@ impl<E: Context> Writer<E> {
     /// # Errors
     /// `NoSpace`.
     pub(super) fn check_room(&self) -> Result<(), StoreError> {
-        self.config.volume.takes(0).map_err(|(free, reserve)| {
-            self.note_full(format!("{free} bytes are free on the volume, of which {reserve} stay free"))
-        })
+        self.config.volume.takes(0).map_err(|why| self.note_full(why))
     }
 
     async fn maintain_log(&mut self, at_start: bool) -> Result<(), StoreError> {
@@ -314,7 +313,10 @@ impl<E: Context> Writer<E> {
     }
 
     /// The bytes of a shard that is to be moved; `None` if they are damaged or unreadable, which is noted.
-    async fn read_to_move(&self, shard: &Hash, place: &Place) -> Result<Option<Bytes>, StoreError> {
+    ///
+    /// # Errors
+    /// `NoSpace` while the volume is away.
+    async fn read_to_move(&mut self, shard: &Hash, place: &Place) -> Result<Option<Bytes>, StoreError> {
         let read = match self.file(place.pack).await {
             Ok(file) => read(&file.blob, place.offset, place.length as usize).await,
             Err(error) => Err(error),
@@ -323,6 +325,7 @@ impl<E: Context> Writer<E> {
             Ok(data) if blake3::hash(&data).as_bytes() == shard => return Ok(Some(data)),
             Ok(_) => StoreError::Damaged,
             Err(StoreError::Disk(RuntimeError::Closed)) => return Err(RuntimeError::Closed.into()),
+            Err(StoreError::Disk(error)) if is_away(&error) => return Err(self.fill(&error).await),
             Err(error) => error,
         };
         tracing::error!(error = %why, shard = %crate::data_sets::hex(shard), pack = place.pack,
@@ -341,7 +344,13 @@ impl<E: Context> Writer<E> {
         }
         self.shared.files.close(number).await;
         let partition = self.config.packs_partition();
-        self.context.remove(&partition, Some(&number.to_be_bytes())).await?;
+        match self.context.remove(&partition, Some(&number.to_be_bytes())).await {
+            // The index has given the file up: the next start removes it, as after a crash at this place.
+            Err(error) if is_away(&error) => {
+                tracing::info!(number, "a pack without shards stays for now: {error}")
+            }
+            removed => removed?,
+        }
         self.shared.lock().index.off_disk(number);
         Ok(())
     }

@@ -10,7 +10,8 @@
 //! ledger refuses a second one for a challenge. The prover keeps no state.
 //!
 //! Invariants
-//! 1. A read is declared missing only if the shard's bytes are gone or do not match its name.
+//! 1. A read is declared missing only if the shard's bytes are gone or do not match its name. While the volume is
+//!    away, nothing is answered.
 //! 2. A storage proof is built only on consistent records: the slots' weights sum up to `slot_weight`.
 
 mod state;
@@ -50,6 +51,9 @@ pub enum NoStorageProof {
     /// The consumer put a version in force that this provider never saw.
     #[error("the data set in force at slot {0} was never signed here, so its reads cannot be placed")]
     UnknownDataSet(u32),
+    /// The volume is away: nothing is declared missing that may be there.
+    #[error("a drawn shard cannot be read now: {0}")]
+    Away(String),
 }
 
 /// Reads shards for answers.
@@ -81,25 +85,26 @@ impl<B: Blob> Reader<'_, B> {
         let unknown = NoStorageProof::UnknownDataSet(slot);
         let tree = self.tree(case, slot).ok_or(unknown.clone())?;
         let read = tree.read(leaf).ok_or(unknown)?;
-        let data = self.shard(&read.shard).await;
+        let data = self.shard(&read.shard).await?;
         Ok(answer(place, read, data.as_deref()))
     }
 
     /// The answers to the reads that are asked again, in the order of the record.
-    pub async fn reasked(&self, case: &Case) -> Bounded<Reasked, MISSING_MAX> {
+    ///
+    /// # Errors
+    /// `Away`.
+    pub async fn reasked(&self, case: &Case) -> Result<Bounded<Reasked, MISSING_MAX>, NoStorageProof> {
         let mut all = vec![];
         for missing in case.audit.missing.iter() {
-            all.push(self.reask(missing).await);
+            all.push(self.reask(missing).await?);
         }
-        up_to(all)
+        Ok(up_to(all))
     }
 
-    async fn reask(&self, missing: &Missing) -> Reasked {
+    async fn reask(&self, missing: &Missing) -> Result<Reasked, NoStorageProof> {
         let still = Reasked::Missing(StillMissing { slot: missing.slot });
-        match self.shard(&missing.shard).await {
-            Some(data) => reask(missing, &data).unwrap_or(still),
-            None => still,
-        }
+        let data = self.shard(&missing.shard).await?;
+        Ok(data.and_then(|data| reask(missing, &data)).unwrap_or(still))
     }
 
     fn tree(&self, case: &Case, slot: u32) -> Option<Arc<SumTree>> {
@@ -108,13 +113,15 @@ impl<B: Blob> Reader<'_, B> {
         self.data_sets.with(|state| state.tree(&terms.id, (current.version, current.root)))
     }
 
-    async fn shard(&self, name: &Hash) -> Option<Bytes> {
+    /// The bytes of a shard; `None` if they are gone or damaged.
+    async fn shard(&self, name: &Hash) -> Result<Option<Bytes>, NoStorageProof> {
         match self.store.get(name).await {
-            Ok(data) => Some(data),
+            Ok(data) => Ok(Some(data)),
+            Err(error) if error.is_away() => Err(NoStorageProof::Away(error.to_string())),
             Err(error) => {
                 // The alert of damaged shards informs the operator, so not every draw does.
                 tracing::debug!(%error, shard = %crate::data_sets::hex(name), "a drawn shard cannot be proved");
-                None
+                Ok(None)
             }
         }
     }

@@ -161,7 +161,7 @@ impl Bench {
     ) -> Result<StorageProof, NoStorageProof> {
         let (case, reader) = (self.case(), Reader { store: &self.store, data_sets: &self.data_sets });
         let answers = reader.answers(&case).await?;
-        case.storage_proof(answers, reader.reasked(&case).await, vouchers)
+        case.storage_proof(answers, reader.reasked(&case).await?, vouchers)
     }
 
     /// Answers the next draw; returns the passed reads and all reads.

@@ -83,6 +83,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
         let turn = self.turn(call.peer(), [1, length.into(), range.end - range.start]).await?;
         let data = self.parts.store.get(&get.shard).await.map_err(|error| match error {
             StoreError::Unknown => unknown(),
+            error if error.is_away() => no(Refusal::Busy, format!("{error}; read another")),
             _ => no(Refusal::Damaged, "the shard is damaged on this provider's disk; read another"),
         })?;
         let source = Source { outboard: shard::outboard(&data), data };

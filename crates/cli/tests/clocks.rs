@@ -1,0 +1,170 @@
+//! Machines whose clock is an hour off: real processes, each with a clock of its own before the system's.
+
+mod common;
+
+use common::{Net, POSYNC, end, eventually, posync, text};
+use posync_alert::test_utils::{Posted, listen};
+use serde_json::Value;
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::Receiver,
+    time::{Duration, Instant},
+};
+
+/// A library that moves the clock of a process by the seconds of a variable. The time since boot stays as it is.
+const CLOCK: &str = r#"
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+int clock_gettime(clockid_t id, struct timespec *out) {
+    int result = syscall(SYS_clock_gettime, id, out);
+    const char *ahead = getenv("POSYNC_TEST_AHEAD");
+    if (result == 0 && ahead && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) out->tv_sec += atol(ahead);
+    return result;
+}
+
+int gettimeofday(struct timeval *out, void *zone) {
+    struct timespec now;
+    int result = clock_gettime(CLOCK_REALTIME, &now);
+    (void)zone;
+    out->tv_sec = now.tv_sec;
+    out->tv_usec = now.tv_nsec / 1000;
+    return result;
+}
+
+time_t time(time_t *out) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (out) *out = now.tv_sec;
+    return now.tv_sec;
+}
+"#;
+/// Seconds by which a clock is off.
+const HOUR: i64 = 3_600;
+/// Time limit for an alert: a role looks ten seconds after its start.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Builds the library; the linker that built this test compiles it.
+fn library(home: &Path) -> PathBuf {
+    let (source, library) = (home.join("clock.c"), home.join("clock.so"));
+    fs::write(&source, CLOCK).expect("writable");
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+    assert!(built.expect("a C compiler, which also links this test").success());
+    library
+}
+
+/// The program with a clock that is ahead by these seconds.
+fn ahead(library: &Path, seconds: i64) -> Command {
+    let mut command = Command::new(POSYNC);
+    command.env("LD_PRELOAD", library).env("POSYNC_TEST_AHEAD", seconds.to_string());
+    command.env_remove("POSYNC_NET").stdin(Stdio::null());
+    command
+}
+
+/// A role that runs beside the network's supervisor; dropping it ends it.
+struct Role {
+    process: Child,
+    log: PathBuf,
+}
+
+impl Role {
+    fn start(mut command: Command, directory: &Path) -> Self {
+        let log = directory.with_extension("clock-log");
+        let err = File::create(&log).expect("writable");
+        let process =
+            command.args(["start", "--dir"]).arg(directory).stdout(Stdio::null()).stderr(err).spawn();
+        Self { process: process.expect("it starts"), log }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Waits for the alert of each account that its clock is off; returns their texts, in the order of the accounts.
+fn clocks_off(got: &Receiver<Posted>, accounts: &[&str], logs: impl Fn() -> String) -> Vec<String> {
+    let (mut texts, start) = (vec![None; accounts.len()], Instant::now());
+    while texts.iter().any(Option::is_none) {
+        let left = PATIENCE.checked_sub(start.elapsed()).unwrap_or_default();
+        let posted = got.recv_timeout(left).unwrap_or_else(|_| panic!("{texts:?}{}", logs())).json;
+        if posted["alert"] != "clock_off" {
+            continue;
+        }
+        assert_eq!(posted["state"], "raised", "no clock was set: {posted}");
+        let place = accounts.iter().position(|account| posted["node"] == *account);
+        let place = place.unwrap_or_else(|| panic!("another's clock is right: {posted}"));
+        texts[place] = Some(text(&posted["what"]).to_owned());
+    }
+    texts.into_iter().flatten().collect()
+}
+
+#[test]
+fn an_hour_off_is_said_by_status_and_by_each_roles_alert_and_stalls_nobody() {
+    let (url, got) = listen(vec![]);
+    let net = Net::start_with(&["--alert-url", &url]);
+    let home = tempfile::tempdir().expect("a directory");
+    let library = library(home.path());
+    let description = net.description();
+    let member = |name: &str| {
+        let mut nodes = description["nodes"].as_array().expect("a list").iter();
+        text(&nodes.find(|node| node["name"] == name).expect("a member")["account"]).to_owned()
+    };
+    let wrong = [("authority-3", HOUR), ("provider-0", -HOUR), ("gateway", HOUR)];
+    let mut roles = Vec::new();
+    for (name, seconds) in wrong {
+        end(net.pid(name));
+        roles.push(Role::start(ahead(&library, seconds), &net.directory.join(name)));
+    }
+    let (node, account) = node(&net, home.path(), &url);
+    roles.push(Role::start(ahead(&library, -HOUR), &node));
+
+    let accounts = [wrong.map(|(name, _)| member(name)).to_vec(), vec![account]].concat();
+    let accounts: Vec<&str> = accounts.iter().map(String::as_str).collect();
+    let logs = || roles.iter().map(Role::log).collect::<String>();
+    let texts = clocks_off(&got, &accounts, logs);
+    for (what, side) in texts.iter().zip(["ahead of", "behind", "ahead of", "behind"]) {
+        assert!(what.contains(side) && (what.contains("3600") || what.contains("3599")), "{what}");
+    }
+
+    // Without another one the network needs the authority whose clock is wrong.
+    end(net.pid("authority-2"));
+    let height = net.height();
+    eventually(180, "three authorities make blocks, one of them an hour off", || net.height() > height + 20);
+    let status = net.ask(&["status"]);
+    assert_eq!(status["consensus"]["state"], "running", "{status}");
+    let off = |status: &Value| {
+        let all = status["consensus"]["authorities"].as_array().cloned().expect("a list");
+        all.iter().filter(|one| one["clock_ahead_ms"].as_i64().is_some_and(|ms| ms.abs() > 3_000_000)).count()
+    };
+    assert_eq!(off(&status), 1, "{status}");
+    let own = ahead(&library, HOUR).arg("--net").arg(&net.directory).arg("status").output().expect("it runs");
+    let own = String::from_utf8_lossy(&own.stdout).into_owned();
+    assert!(own.contains("THIS MACHINE'S CLOCK IS OFF by +3"), "{own}");
+}
+
+/// A directory for a node without a seat, and its account.
+fn node(net: &Net, home: &Path, url: &str) -> (PathBuf, String) {
+    let directory = home.join("node");
+    let at = format!("service_listen=127.0.0.1:{}", common::port());
+    let (of_net, own) = (net.directory.display().to_string(), directory.display().to_string());
+    let alerts = format!("alert_url={url}");
+    let settings = ["--set", "private=true", "--set", &at, "--set", &alerts];
+    let made = posync(&[&["--net", &of_net, "init", "node", "--dir", &own][..], &settings].concat());
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let made: Value = serde_json::from_slice(&made.stdout).expect("JSON");
+    fs::copy(net.directory.join("genesis"), directory.join("genesis")).expect("copied");
+    (directory, text(&made["account"]).to_owned())
+}
