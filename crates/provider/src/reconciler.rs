@@ -306,9 +306,6 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     }
 
     async fn duties(&mut self) -> Result<(), ReconcilerError> {
-        for (agreement, shards) in self.handler.parts().data_sets.unclaimed() {
-            self.unlink(agreement, shards).await?;
-        }
         let height = self.handler.parts().view.height();
         let (at, case) = self.own(height).await?;
         let Some(case) = case else {
@@ -320,26 +317,37 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         self.leaver.note(case.provider.leaves_at, at);
         self.is_unasked = case.audit.challenge.is_none() && case.audit.missing.is_empty();
         self.look(&case);
-        self.keep_asked(&case, at).await?;
+        // A record older than one seen before, or than the floor, cannot end a read.
+        let is_newest = at >= self.own_at && at >= self.ender.ends.floor();
+        let missing = case.audit.missing.iter().map(|missing| (missing.slot, missing.shard));
+        let asked: BTreeSet<(u32, Hash)> = missing.collect();
         self.own_at = self.own_at.max(at);
         self.costs.index = case.provider.index;
         let rounds = u128::from(case.parameters.epoch_rounds);
         self.costs.pay = case.provider.paid_base.saturating_mul(rounds) / UNIT;
         self.declare(&case);
         let found = self.find(case.provider.born).await;
-        let Some(challenge) = case.audit.challenge else {
-            self.free(case).await?;
-            self.tidy_each_round(height).await?;
-            return found;
-        };
+        let answered = self.answer_once(case, height).await;
+        if is_newest {
+            for (agreement, shards) in self.handler.parts().data_sets.release(at, &asked) {
+                self.unlink(agreement, shards).await?;
+            }
+        }
+        answered?;
+        self.tidy_each_round(height).await?;
+        found
+    }
+
+    /// Answers an open challenge, unless that was done a moment ago; frees slots if there is none.
+    async fn answer_once(&mut self, case: Case, height: u64) -> Result<(), ReconcilerError> {
+        let Some(challenge) = case.audit.challenge else { return self.free(case).await };
         let waits = self
             .answered
             .is_some_and(|(drawn, at)| drawn == challenge.height && case.height < at + RETRY_BLOCKS);
         if !waits {
             self.answered = self.answer(case).await?.then_some((challenge.height, height));
         }
-        self.tidy_each_round(height).await?;
-        found
+        Ok(())
     }
 
     /// Reports what these records mean to the operator, and sets whether the handler accepts new data.
@@ -351,19 +359,6 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         let disk = Disk { full, away, bad: self.handler.bad().len(), lost };
         self.report.look(case, parts.store.totals().leaves, disk);
         parts.view.set_growth(case.reputation.as_ref().map_or(Ok(()), check_grows));
-    }
-
-    /// Keeps the shards of reads that are asked again, whatever is in force by now (RD-7). A record older
-    /// than one seen before, or than the floor, cannot end a read.
-    async fn keep_asked(&self, case: &Case, at: u64) -> Result<(), ReconcilerError> {
-        if at < self.own_at || at < self.ender.ends.floor() {
-            return Ok(());
-        }
-        let asked = case.audit.missing.iter().map(|missing| (missing.slot, missing.shard)).collect();
-        for (agreement, shard) in self.handler.parts().data_sets.ask_again(asked) {
-            self.unlink(agreement, vec![shard]).await?;
-        }
-        Ok(())
     }
 
     async fn tidy_each_round(&mut self, height: u64) -> Result<(), ReconcilerError> {
@@ -579,7 +574,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         self.bring();
         raised.and(refreshed)?;
         self.recheck().await?;
-        self.drop_loose().await
+        self.drop_loose();
+        Ok(())
     }
 
     /// Proves the records of some agreements in turn; notes versions in force and ended agreements.
@@ -596,11 +592,11 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
                     None if height < self.last_seen(id) => {}
                     None => self.ender.suspect(*id),
                     Some(terms) => {
-                        let going = self.handler.parts().data_sets.observe(*id, terms.data.clone()).await?;
+                        let (data, height) = (terms.data.clone(), terms.height);
+                        self.handler.parts().data_sets.note(*id, data, height).await?;
                         self.stands(&terms).await?;
                         proved.push(terms.clone());
                         self.handler.parts().view.learn(terms);
-                        self.unlink(*id, going).await?;
                     }
                 }
             }

@@ -302,7 +302,7 @@ fn beside(
 ) -> TokioServices {
     Box::new(move |context, handle, channel| {
         announcing.start(&context, &handle);
-        watching::seat(context.child("seat_alerts"), handle.clone(), keys::account(&key), alerts);
+        watching::seat(context.child("seat_alerts"), handle.clone(), keys::account(&key), alerts.clone());
         let (heights, began) = (handle.heights(), handle.applied());
         drop(context.child("ready").spawn(move |_| log_ready(heights, began)));
         let light = Light::new(handle.chain(), handle.network_key());
@@ -318,6 +318,7 @@ fn beside(
             light,
             parameters: genesis.parameters,
             heights: handle.heights(),
+            alerts,
         };
         // The task lives as long as the node's services, even without its handle.
         drop(context.child("audit").spawn(|context| audit(context, config)));

@@ -275,7 +275,9 @@ impl Agreements {
             let needed = self.needed.lock().clone();
             let wants = (&self.policy, self.shared.demand(self.policy.providers));
             let all = wanted(&views, &needed, &rows, wants, &posted, &self.parameters);
-            short = unpaid(all.len(), &views, &needed, &rows, wants, &posted, &self.parameters);
+            let doubts = self.unsure.lock().iter().map(Asked::provider).collect::<Vec<_>>();
+            let unknown = opening.iter().copied().chain(doubts).collect();
+            short = unpaid(&views, (&needed, &unknown), &rows, wants, &posted, &self.parameters);
             for (account, opens) in all.into_iter().filter(|(account, _)| !opening.contains(account)) {
                 let held = views.get(&account).map_or(0, |view: &View| view.provider.slots);
                 self.begin(Job::Open(account), |agreements, busy| async move {

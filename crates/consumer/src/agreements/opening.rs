@@ -51,6 +51,13 @@ pub(crate) struct Asked {
     floor: u64,
 }
 
+impl Asked {
+    /// The provider of the agreement.
+    pub(super) const fn provider(&self) -> Account {
+        self.row.id.provider
+    }
+}
+
 /// Returns true if a final receipt shows that the opening never happened. A taken slot does not show it:
 /// after a restart the opening is submitted a second time, and the first may have taken the slot.
 fn never_opened(code: Code) -> bool {

@@ -447,33 +447,45 @@ pub fn wanted(
     missing.sort_unstable_by_key(|(other, idle, new, account, _)| (*other, *idle, *new, *account));
     let first = missing.iter().filter(|(other, idle, ..)| !other || !idle).count();
     let most = policy.providers.saturating_sub(covered).max(first);
-    let mut left = posted.balance;
-    let mut paid = |account: &Account, open: &Open| {
-        let cost = cost(open, &views[account], posted, p);
-        let is_paid = cost <= left;
-        left = if is_paid { left.saturating_sub(cost) } else { left };
-        is_paid
-    };
-    let chosen = missing.into_iter().take(most).map(|(.., account, mut opens)| {
-        opens.retain(|open| paid(&account, open));
-        (account, opens)
-    });
-    chosen.filter(|(_, opens)| !opens.is_empty()).collect()
+    let chosen = missing.into_iter().take(most).map(|(.., account, opens)| (account, opens)).collect();
+    paid(chosen, views, posted, p)
 }
 
-/// The number of providers with which [`wanted`] would open an agreement if the account could pay for it, beyond
-/// the `paid` ones.
-pub(crate) fn unpaid(
-    paid: usize,
+/// Those of the openings that the balance pays for, in their order; providers without any are left out.
+fn paid(
+    mut chosen: Vec<(Account, Vec<Open>)>,
     views: &BTreeMap<Account, View>,
-    needed: &BTreeSet<Account>,
+    posted: &Posted,
+    p: &Parameters,
+) -> Vec<(Account, Vec<Open>)> {
+    let mut left = posted.balance;
+    chosen.retain_mut(|(account, opens)| {
+        opens.retain(|open| {
+            let cost = cost(open, &views[account], posted, p);
+            let is_paid = cost <= left;
+            left = if is_paid { left.saturating_sub(cost) } else { left };
+            is_paid
+        });
+        !opens.is_empty()
+    });
+    chosen
+}
+
+/// The number of providers with which [`wanted`] would open an agreement if the account could pay for it. Those in
+/// `opening` do not count: the ledger may have taken the money for an agreement that is not taken up yet.
+pub(crate) fn unpaid(
+    views: &BTreeMap<Account, View>,
+    (needed, opening): (&BTreeSet<Account>, &BTreeSet<Account>),
     usages: &[AgreementUsage],
     wants: (&Policy, u64),
     posted: &Posted,
     p: &Parameters,
 ) -> usize {
     let rich = Posted { balance: Amount::MAX, ..*posted };
-    wanted(views, needed, usages, wants, &rich, p).len().saturating_sub(paid)
+    let mut all = wanted(views, needed, usages, wants, &rich, p);
+    all.retain(|(account, _)| !opening.contains(account));
+    let all_of_them = all.len();
+    all_of_them - paid(all, views, posted, p).len()
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::{
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock, Handle, Metrics, Network, Resolver, Spawner, Storage};
 use commonware_utils::channel::{mpsc, oneshot};
+use posync_alert::{Alert, Kind, RaisedAlerts};
 use posync_client::{
     account::{paying, sign_paying},
     channel::SharedNetwork,
@@ -72,6 +73,10 @@ pub(super) struct Groups<E: Spawner + Clock + Storage + Metrics + CryptoRng + Re
     oldest: Option<u64>,
     /// Groups before `oldest` that an earlier process left unfinished.
     left: BTreeSet<u64>,
+    /// Groups whose account does not open, each with the reason.
+    refused: BTreeMap<u64, String>,
+    /// The alerts that hold now.
+    watch: RaisedAlerts,
 }
 
 /// Groups of an earlier process that are handled at once.
@@ -89,13 +94,41 @@ async fn left<E: Storage>(context: &E, partition: &str, now: u64) -> BTreeSet<u6
     left
 }
 
-/// Removes what is left of a catalogue without rows: the account was retired, and what it had is closed. Its notes alone
-/// would say that everything was lost, at each start.
-async fn clear_remains<E: Storage>(context: &E, partition: &str) -> Result<(), catalogue::Error> {
-    if catalogue::is_gone(context, partition).await? {
+/// Removes what is left of a catalogue without rows if its account was retired: what it had is closed. Its notes alone
+/// would say that everything was lost, at each start. In any other case they are right: the rows were lost, and they
+/// may be brought back.
+async fn clear_remains<E: Storage>(
+    context: &E,
+    partition: &str,
+    is_emptied: bool,
+) -> Result<(), catalogue::Error> {
+    if is_emptied && catalogue::is_gone(context, partition).await? {
         catalogue::erase(context, partition).await?;
     }
     Ok(())
+}
+
+/// True if an account holds no more than what retiring it leaves.
+fn is_emptied(active: bool, balance: Amount, last_fee: Amount) -> bool {
+    !active && balance <= last_fee
+}
+
+/// The alert about reading accounts that do not open.
+fn alerts(partition: &str, refused: &BTreeMap<u64, String>) -> Vec<Alert> {
+    let alert = |(group, why): (&u64, &String)| Alert {
+        kind: Kind::Damaged,
+        what: format!(
+            "{} reading accounts of the auditor do not open; the first is {group}: {why}",
+            refused.len()
+        ),
+        next: format!(
+            "check the disk, and bring back the files of the partitions `{}-catalogue*`; until then the auditor does \
+             not read with this account, and its agreements stay as they are",
+            of_group(partition, *group)
+        ),
+        due: None,
+    };
+    refused.first_key_value().map(alert).into_iter().collect()
 }
 
 /// The storage partition of a group's account.
@@ -125,6 +158,8 @@ where
             all: BTreeMap::new(),
             oldest: None,
             left: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            watch: RaisedAlerts::default(),
         }
     }
 
@@ -183,6 +218,9 @@ where
         let done: BTreeSet<u64> = earlier.iter().copied().filter(is_done).collect();
         self.left.retain(|group| !done.contains(group));
         self.oldest = Some(oldest + gone as u64);
+        self.refused.retain(|group, _| waiting.contains(group));
+        let now = alerts(&self.config.partition, &self.refused);
+        self.config.alerts.watch(&mut self.watch, &seat.account.to_string(), None, now);
     }
 
     async fn look_after(&mut self, group: u64, active: bool, seat: &Seat) -> Result<(), Error> {
@@ -195,8 +233,13 @@ where
         if !active && state == AccountState::default() {
             return Ok(());
         }
+        let (key, parameters) = (self.config.key.clone(), self.config.parameters);
+        let all = Body::Transfer(Transfer { to: seat.account, amount: state.balance });
+        let fee = |system: &System| last_fee(&key, &parameters, system, &all);
         if !self.all.contains_key(&group) {
-            self.open(group, active, seat.system().await?.seats).await?;
+            let system = seat.system().await?;
+            let is_emptied = is_emptied(active, state.balance, fee(&system));
+            self.open(group, active, is_emptied, system.seats).await?;
         }
         let Some(reading) = self.all.get(&group) else { return Ok(()) };
         if active {
@@ -206,12 +249,10 @@ where
         if !reading.shared.agreements().is_empty() || reading.agreements.is_opening() {
             return Ok(());
         }
-        let body = |amount| Body::Transfer(Transfer { to: seat.account, amount });
-        let fee =
-            last_fee(&self.config.key, &self.config.parameters, &seat.system().await?, &body(state.balance));
-        let left = state.balance.saturating_sub(fee);
+        let left = state.balance.saturating_sub(fee(&seat.system().await?));
         if left > Amount::ZERO {
-            let code = reading.agreements.ledger.execute(body(left)).await?;
+            let body = Body::Transfer(Transfer { to: seat.account, amount: left });
+            let code = reading.agreements.ledger.execute(body).await?;
             if code != Code::Done {
                 tracing::warn!(group, ?code, "an account is not emptied yet: {}", code.explain());
                 return Ok(());
@@ -222,10 +263,10 @@ where
         Ok(())
     }
 
-    async fn open(&mut self, group: u64, active: bool, seats: u32) -> Result<(), Error> {
+    async fn open(&mut self, group: u64, active: bool, is_emptied: bool, seats: u32) -> Result<(), Error> {
         let mut means = self.config.means(account_key(&self.config.key, group), self.partition(group));
         means.policy.providers = means.policy.providers.max((seats * SERVICE_DRAWS) as usize);
-        if let Err(error) = clear_remains(&self.context, &self.partition(group)).await {
+        if let Err(error) = clear_remains(&self.context, &self.partition(group), is_emptied).await {
             tracing::warn!(%error, group, "what is left of a retired account's catalogue is not removed");
         }
         let (opened, ready) = oneshot::channel();
@@ -237,17 +278,28 @@ where
                     consumer.agreements.retired.store(!active, Ordering::Release);
                     account::start(&consumer.agreements, Some(samples), None);
                     let Consumer { shared, agreements, mut heard, disk, .. } = consumer;
-                    drop(opened.send((shared, agreements)));
+                    drop(opened.send(Ok((shared, agreements))));
                     // A reading account stores nothing, so it has nothing to repair.
                     while heard.recv().await.is_some() {}
                     drop(disk);
                 }
-                Err(error) => tracing::error!(%error, group, "an account cannot read"),
+                Err(error) => {
+                    tracing::error!(%error, group, "an account cannot read");
+                    drop(opened.send(Err(error.to_string())));
+                }
             }
         });
-        let (shared, agreements) = ready.await.map_err(|_| Error::Stopping)?;
-        self.all.insert(group, Reading { shared, agreements, task });
-        Ok(())
+        match ready.await.map_err(|_| Error::Stopping)? {
+            Ok((shared, agreements)) => {
+                self.refused.remove(&group);
+                self.all.insert(group, Reading { shared, agreements, task });
+                Ok(())
+            }
+            Err(why) => {
+                self.refused.insert(group, why);
+                Err(Error::Stopping)
+            }
+        }
     }
 
     fn partition(&self, group: u64) -> String {
@@ -271,8 +323,14 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::Started;
-    use posync_protocol::operation::Operation;
+    use crate::{
+        agreements::state::Stage,
+        catalogue::{
+            Started,
+            row::{OwnAgreementRow, RateCap},
+        },
+    };
+    use posync_protocol::{AgreementId, operation::Operation};
 
     /// Opens an account's catalogue anew, writes to it and ends it.
     async fn use_once<E: Storage + Clock + Metrics + Spawner>(context: &E, partition: &str) {
@@ -305,11 +363,59 @@ mod tests {
             let opened = catalogue::start::<Nothing, _>(context.child("refused"), &partition, [1; 32]);
             let refused = opened.await.map(drop).expect_err("the note says that all was lost");
             assert!(matches!(refused, catalogue::Error::Page(_)), "{refused}");
-            clear_remains(&context, &partition).await.expect("goes");
+            clear_remains(&context, &partition, true).await.expect("goes");
             use_once(&context, &partition).await;
             // A catalogue that is there stays.
-            clear_remains(&context, &partition).await.expect("nothing to do");
+            clear_remains(&context, &partition, true).await.expect("nothing to do");
             assert!(!catalogue::is_gone(&context, &partition).await.expect("listed"));
+        });
+    }
+
+    #[test]
+    fn notes_about_lost_rows_stay_while_their_account_is_active_or_has_money() {
+        use commonware_runtime::{Runner as _, Supervisor as _};
+        let home = tempfile::tempdir().expect("a directory");
+        let config = commonware_runtime::tokio::Config::default().with_storage_directory(home.path());
+        commonware_runtime::tokio::Runner::new(config).start(async |context| {
+            let partition = of_group("auditor", 3);
+            let opened = catalogue::start::<Nothing, _>(context.child("account"), &partition, [1; 32]);
+            let Started { catalogue, contents, disk, .. } = opened.await.expect("opens");
+            let row = OwnAgreementRow {
+                id: AgreementId { provider: Account([7; 32]), slot: 3, opened: 9 },
+                stage: Stage::Open as u8,
+                end_epoch: 20,
+                quota_leaves: 0,
+                quota_egress: 1 << 20,
+                voucher_reserve: Amount::sync(1),
+                egress_price: 5,
+                rate_egress: RateCap(1 << 20),
+            };
+            catalogue.add_agreement(row).await.expect("open").expect("a number");
+            drop((catalogue, contents));
+            disk.await.expect("ends").expect("no disk error");
+            // A check of the file system moved the rows away.
+            for part in catalogue::partitions(&partition) {
+                context.remove(&part, None).await.expect("it was written");
+            }
+            let notes = format!("{partition}-catalogue-durable");
+            let fee = Amount::new(1_000_000).expect("small");
+            for (active, balance) in
+                [(true, Amount::ZERO), (true, Amount::sync(10)), (false, Amount::sync(10))]
+            {
+                let is_emptied = is_emptied(active, balance, fee);
+                clear_remains(&context, &partition, is_emptied).await.expect("nothing to do");
+                assert!(!context.scan(&notes).await.expect("there").is_empty(), "{active} {balance}");
+                let opened = catalogue::start::<Nothing, _>(context.child("refused"), &partition, [1; 32]);
+                let refused = opened.await.map(drop).expect_err("its agreements would be forgotten");
+                assert!(matches!(refused, catalogue::Error::Page(_)), "{refused}");
+                let told = alerts("auditor", &BTreeMap::from([(3, refused.to_string())]));
+                assert!(
+                    told[0].kind == Kind::Damaged && told[0].next.contains("auditor-3-catalogue"),
+                    "{told:?}"
+                );
+            }
+            clear_remains(&context, &partition, is_emptied(false, fee, fee)).await.expect("goes");
+            use_once(&context, &partition).await;
         });
     }
 

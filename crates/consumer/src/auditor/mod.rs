@@ -56,6 +56,8 @@ pub struct Config {
     pub parameters: Parameters,
     /// Heights of final blocks, as the seat's own node applies them.
     pub heights: watch::Receiver<u64>,
+    /// Receives the alerts about its own disk.
+    pub alerts: Alerts,
 }
 
 impl Config {

@@ -418,10 +418,14 @@ where
     if names(context, &kept).await?.is_empty() {
         return Ok(());
     }
-    // An incomplete salvage was interrupted before any file was removed.
+    // An incomplete salvage was interrupted before any file was removed: the catalogue's rows and its notes, which
+    // it had opened before, are both there.
     if let Some(rows) = decode(&read(context, &kept, ROWS).await?) {
-        // The new log is shorter than what was noted of the old one.
-        erase(context, partition).await?;
+        // The new log is shorter than what was noted of the old one. Notes without rows keep a damaged salvage from
+        // being taken for an incomplete one; rows without notes would hide their damage.
+        for partition in partitions(partition).into_iter().chain([durable_partition(partition)]) {
+            remove(context, &partition).await?;
+        }
         let mut store = Store::open(context.child("salvage"), partition).await?;
         store.put_raw(place(RESTORING, &[]), vec![1]);
         for (key, row) in rows {
@@ -432,7 +436,9 @@ where
         }
         store.delete(place(RESTORING, &[]));
         store.commit().await?;
-    } else if is_gone(context, partition).await? {
+    } else if is_gone(context, partition).await?
+        || names(context, &durable_partition(partition)).await?.is_empty()
+    {
         return Err(Error::Page(format!("what was read of it, in {kept}, does not hold")));
     }
     remove(context, &kept).await

@@ -619,15 +619,15 @@ async fn ledger(shared: Arc<Shared>, handlers: Vec<Handled>, seen: Arc<Ledgered>
                 (agreement.waiting().is_none() && settled(set) && below).then_some(last.version),
             );
             let parts = handler.parts();
-            let gone =
-                parts.data_sets.observe(agreement.id, set.clone()).await.expect("the data sets are open");
-            parts.store.unlink(agreement.id, &gone).await.expect("the disk works");
-            parts.data_sets.gone(agreement.id, &gone);
-            let loose = handler.expired(Duration::from_secs(10));
-            for (agreement, shards) in loose {
-                let shards = handler.parts().data_sets.let_go(agreement, shards);
-                handler.parts().store.unlink(agreement, &shards).await.expect("the disk works");
-                handler.parts().data_sets.gone(agreement, &shards);
+            let noted = parts.data_sets.note(agreement.id, set.clone(), block).await;
+            noted.expect("the data sets are open");
+            for (agreement, shards) in handler.expired(Duration::from_secs(10)) {
+                parts.data_sets.let_go(agreement, shards, block);
+            }
+            // No provider here misses a read.
+            for (agreement, shards) in parts.data_sets.release(block, &Default::default()) {
+                parts.store.unlink(agreement, &shards).await.expect("the disk works");
+                parts.data_sets.gone(agreement, &shards);
             }
         }
     }

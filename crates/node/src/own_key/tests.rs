@@ -204,22 +204,22 @@ fn a_node_of_a_seat_without_weight_loses_no_term_by_listening_for_proposals() {
     for (left, from) in [(31, 4), (16, 4), (15, 5), (1, 5)] {
         assert_eq!(
             waits([0, 1, 1, 1], 3, 4 * term - left),
-            Some(Standing::Waits(from)),
+            Some(SigningRight::Waits(from)),
             "{left} blocks left"
         );
     }
     let near = 4 * term - 31;
-    assert_eq!(waits([1, 0, 1, 1], 3, near), Some(Standing::Waits(5)), "it leads");
+    assert_eq!(waits([1, 0, 1, 1], 3, near), Some(SigningRight::Waits(5)), "it leads");
     assert_eq!(
         waits([0, 0, 1, 1], 3, near),
-        Some(Standing::Waits(5)),
+        Some(SigningRight::Waits(5)),
         "all take turns: no quorum has weight"
     );
-    assert_eq!(waits([0, 0, 0, 0], 3, near), Some(Standing::Waits(5)), "all take turns");
+    assert_eq!(waits([0, 0, 0, 0], 3, near), Some(SigningRight::Waits(5)), "all take turns");
     net.weights.set(3, &Directory(Map::default()));
     assert_eq!(
         waits([0, 1, 1, 1], 2, near),
-        Some(Standing::Waits(5)),
+        Some(SigningRight::Waits(5)),
         "its weight in this term is not known"
     );
 }

@@ -97,8 +97,7 @@ pub type Held = Arc<dyn Fn(&AgreementId, &Hash) -> Option<u32> + Send + Sync>;
 
 enum Command {
     Sign { terms: Box<Terms>, ask: Box<Sign>, height: u64, done: oneshot::Sender<Signing> },
-    Observe { agreement: AgreementId, data: DataSet, done: oneshot::Sender<Vec<Hash>> },
-    Note { agreement: AgreementId, data: DataSet, done: oneshot::Sender<()> },
+    Note { agreement: AgreementId, data: DataSet, height: u64, done: oneshot::Sender<()> },
     End { agreement: AgreementId, done: oneshot::Sender<Vec<Hash>> },
 }
 
@@ -146,32 +145,24 @@ impl DataSets {
         self.ask(|done| Command::Sign { terms, ask, height, done }).await
     }
 
-    /// Notes the versions that the ledger has in force; returns the shards that may leave the disk.
-    /// The caller unlinks them, then calls [`Self::gone`].
+    /// Notes the versions that the ledger has in force at `height`. The shards that they let go wait for
+    /// [`Self::release`], so the caller may be gone before the answer.
     ///
     /// # Errors
     /// `Closed`, `NoSpace`.
-    pub async fn observe(&self, agreement: AgreementId, data: DataSet) -> Result<Vec<Hash>, DataSetsError> {
-        self.ask(|done| Command::Observe { agreement, data, done }).await
+    pub async fn note(
+        &self,
+        agreement: AgreementId,
+        data: DataSet,
+        height: u64,
+    ) -> Result<(), DataSetsError> {
+        self.ask(|done| Command::Note { agreement, data, height, done }).await
     }
 
-    /// Notes the versions that the ledger has in force, for a caller that may be gone before the answer: the shards
-    /// that may leave the disk wait for [`Self::unclaimed`].
-    ///
-    /// # Errors
-    /// `Closed`, `NoSpace`.
-    pub async fn note(&self, agreement: AgreementId, data: DataSet) -> Result<(), DataSetsError> {
-        self.ask(|done| Command::Note { agreement, data, done }).await
-    }
-
-    /// Takes the shards that may leave the disk since [`Self::note`]. The caller unlinks them, then calls
-    /// [`Self::gone`].
-    pub fn unclaimed(&self) -> BTreeMap<AgreementId, Vec<Hash>> {
-        let mut all = BTreeMap::<_, Vec<_>>::new();
-        for (agreement, shard) in std::mem::take(&mut self.state.lock().unclaimed) {
-            all.entry(agreement).or_default().push(shard);
-        }
-        all
+    /// Takes the shards that may leave the disk by the audit of height `at`, which asks the reads `asked` again (slots
+    /// and shards). The caller unlinks them, then calls [`Self::gone`].
+    pub fn release(&self, at: u64, asked: &BTreeSet<(u32, Hash)>) -> BTreeMap<AgreementId, Vec<Hash>> {
+        self.state.lock().release(at, asked)
     }
 
     /// Forgets an agreement that is gone from the ledger; returns its shards.
@@ -193,15 +184,14 @@ impl DataSets {
         work(&self.state.lock())
     }
 
-    /// Notes the reads that are asked again; returns the shards that may leave the disk now.
-    /// The caller unlinks them, then calls [`Self::gone`].
-    pub fn ask_again(&self, asked: BTreeSet<(u32, Hash)>) -> Vec<(AgreementId, Hash)> {
-        self.state.lock().ask(asked)
+    /// Notes loose shards, which no version of the terms of `height` holds: they wait for [`Self::release`].
+    pub fn let_go(&self, agreement: AgreementId, shards: Vec<Hash>, height: u64) {
+        self.state.lock().let_go(agreement, shards, height);
     }
 
-    /// Marks loose shards as leaving; returns those that no kept version holds.
-    pub fn let_go(&self, agreement: AgreementId, shards: Vec<Hash>) -> Vec<Hash> {
-        self.state.lock().let_go(agreement, shards)
+    /// Takes back a shard that is put again. Returns `false` if it is being removed.
+    pub fn take_back(&self, agreement: AgreementId, shard: Hash) -> bool {
+        self.state.lock().take_back(agreement, shard)
     }
 
     /// Notes that shards were removed from the disk.
@@ -304,19 +294,15 @@ impl<E: Context> Writer<E> {
                     }
                 }
             }
-            Command::Observe { agreement, data, done } => {
-                let (record, going) = observe(&mut state, agreement, data);
-                (record, reply(done, going))
-            }
-            Command::Note { agreement, data, done } => {
+            Command::Note { agreement, data, height, done } => {
                 let (record, going) = observe(&mut state, agreement, data);
                 let shared = self.state.clone();
-                let claim = move || {
-                    shared.lock().unclaimed.extend(going.into_iter().map(|shard| (agreement, shard)));
+                let let_go = move || {
+                    shared.lock().let_go(agreement, going, height);
                     // A caller that is gone needs no answer.
                     let _ = done.send(());
                 };
-                (record, Box::new(claim))
+                (record, Box::new(let_go))
             }
             Command::End { agreement, done } => {
                 let known = state.data_sets.contains_key(&agreement);
@@ -326,7 +312,7 @@ impl<E: Context> Writer<E> {
     }
 }
 
-/// Notes the ledger's versions; returns the record of that, and the shards that may leave the disk once it is durable.
+/// Notes the ledger's versions; returns the record of that, and the shards that are let go once it is durable.
 fn observe(state: &mut State, agreement: AgreementId, data: DataSet) -> (Option<Record>, Vec<Hash>) {
     let ledgers =
         |state: &State| state.data_sets.get(&agreement).map(|versions| (versions.in_force, versions.next));
@@ -463,7 +449,7 @@ mod tests {
                 Err(_) => break,
             }
             if step == 1 {
-                if data_sets.observe(id(), data(&signed[0])).await.is_err() {
+                if data_sets.note(id(), data(&signed[0]), 0).await.is_err() {
                     break;
                 }
                 in_force = 1;

@@ -84,12 +84,9 @@ pub struct State {
     pub(super) data_sets: BTreeMap<AgreementId, Versions>,
     /// Shards that are being removed from the disk; they may not be signed for.
     pub(super) leaving: BTreeSet<(AgreementId, Hash)>,
-    /// Those of them that nobody removes yet: the reconciler takes them.
-    pub(super) unclaimed: BTreeSet<(AgreementId, Hash)>,
-    /// Slots and shards of reads that the ledger asks again: they stay, whatever is in force (RD-7).
-    asked: BTreeSet<(u32, Hash)>,
-    /// Shards that are held only because a read of them is asked again.
-    pub(super) lingering: BTreeSet<(AgreementId, Hash)>,
+    /// Shards that no kept version holds, each with the height of the terms that show it. Such a shard stays until
+    /// an audit that is as new asks no read of it again (RD-7).
+    pub(super) unheld: BTreeMap<(AgreementId, Hash), u64>,
     /// Records of the journal were lost once: the provider may owe shards that no data set names.
     pub(super) damaged: bool,
 }
@@ -195,8 +192,8 @@ impl State {
     }
 
     /// Notes the versions that the ledger has in force and as `next`. These two stay, and so do all above
-    /// both; the others can never take effect any more (DS-1) and are dropped. Returns the shards that no
-    /// kept version holds; they may leave the disk.
+    /// both; the others can never take effect any more (DS-1) and are dropped. Returns the shards that were
+    /// only in those: the caller lets them go.
     pub fn observe(&mut self, agreement: AgreementId, data: &DataSet) -> Vec<Hash> {
         let (current, next) = (of(&data.current), data.next.as_ref().map(of));
         let Some(versions) = self.data_sets.get_mut(&agreement) else { return vec![] };
@@ -216,50 +213,53 @@ impl State {
         let last = versions.last().0;
         versions.versions.retain(|variant, _| variant.0 > last || both().any(|kept| kept == *variant));
         let after = versions.shards();
-        self.let_go(agreement, before.difference(&after).copied().collect())
+        before.difference(&after).copied().collect()
     }
 
     /// Forgets an agreement that is gone from the ledger; returns its shards.
     pub fn end(&mut self, agreement: &AgreementId) -> Vec<Hash> {
         let mut shards =
             self.data_sets.remove(agreement).map(|versions| versions.shards()).unwrap_or_default();
-        let (theirs, rest) =
-            std::mem::take(&mut self.lingering).into_iter().partition(|(id, _)| id == agreement);
-        self.lingering = rest;
-        let theirs: BTreeSet<(AgreementId, Hash)> = theirs;
-        shards.extend(theirs.into_iter().map(|(_, shard)| shard));
+        let theirs = self.unheld.extract_if(.., |(id, _), _| id == agreement);
+        shards.extend(theirs.map(|((_, shard), _)| shard));
         self.leave(*agreement, shards.into_iter().collect())
     }
 
-    /// Marks shards as leaving, except those that a kept version holds. Shards whose reads are asked
-    /// again linger until the ledger asks no more.
-    pub fn let_go(&mut self, agreement: AgreementId, shards: Vec<Hash>) -> Vec<Hash> {
-        let kept = self.data_sets.get(&agreement).map(Versions::shards).unwrap_or_default();
-        let free = shards.into_iter().filter(|shard| !kept.contains(shard));
-        let (asked, going) = free.partition(|shard| self.asked.contains(&(agreement.slot, *shard)));
-        let asked: Vec<Hash> = asked;
-        self.lingering.extend(asked.into_iter().map(|shard| (agreement, shard)));
-        self.leave(agreement, going)
+    /// Notes that no version holds these shards, as terms of this height show.
+    pub fn let_go(&mut self, agreement: AgreementId, shards: Vec<Hash>, height: u64) {
+        for shard in shards {
+            let since = self.unheld.entry((agreement, shard)).or_default();
+            *since = height.max(*since);
+        }
+    }
+
+    /// Takes back a shard that is put again, so that it is not removed. Returns `false` if it is being removed.
+    pub fn take_back(&mut self, agreement: AgreementId, shard: Hash) -> bool {
+        self.unheld.remove(&(agreement, shard));
+        !self.leaving.contains(&(agreement, shard))
+    }
+
+    /// Takes the shards that may leave the disk now, and marks them as leaving. `asked` are the slots and shards of
+    /// the reads that the audit of height `at` asks again. An audit below the terms that let a shard go does not
+    /// show whether the shard was asked again when they came into force.
+    pub fn release(&mut self, at: u64, asked: &BTreeSet<(u32, Hash)>) -> BTreeMap<AgreementId, Vec<Hash>> {
+        let is_free = |id: &AgreementId, shard: &Hash| !asked.contains(&(id.slot, *shard));
+        let free = self.unheld.extract_if(.., |(id, shard), since| *since <= at && is_free(id, shard));
+        let mut all = BTreeMap::<_, Vec<_>>::new();
+        for ((agreement, shard), _) in free {
+            all.entry(agreement).or_default().push(shard);
+        }
+        for (agreement, shards) in &mut all {
+            let kept = self.data_sets.get(agreement).map(Versions::shards).unwrap_or_default();
+            shards.retain(|shard| !kept.contains(shard));
+            self.leaving.extend(shards.iter().map(|shard| (*agreement, *shard)));
+        }
+        all.retain(|_, shards| !shards.is_empty());
+        all
     }
 
     fn leave(&mut self, agreement: AgreementId, going: Vec<Hash>) -> Vec<Hash> {
         self.leaving.extend(going.iter().map(|shard| (agreement, *shard)));
-        going
-    }
-
-    /// Notes the reads that the ledger asks again, as slots and shards. Returns the shards that were held
-    /// only for an earlier one; they may leave the disk.
-    pub fn ask(&mut self, asked: BTreeSet<(u32, Hash)>) -> Vec<(AgreementId, Hash)> {
-        if self.asked == asked {
-            return vec![];
-        }
-        self.asked = asked;
-        let lingered = std::mem::take(&mut self.lingering);
-        let mut going = vec![];
-        for (agreement, shard) in lingered {
-            let left = self.let_go(agreement, vec![shard]);
-            going.extend(left.into_iter().map(|shard| (agreement, shard)));
-        }
         going
     }
 
@@ -310,7 +310,7 @@ impl State {
         }
     }
 
-    /// Returns the data sets to their durable state; shards that leave the disk or are asked again stay noted.
+    /// Returns the data sets to their durable state; shards that leave the disk or wait to stay noted.
     pub(super) fn go_back(&mut self, durable: Self) {
         (self.data_sets, self.damaged) = (durable.data_sets, self.damaged || durable.damaged);
     }

@@ -118,6 +118,49 @@ fn a_bad_head_and_a_lost_index_cost_one_shard_and_shorten_no_file() {
     assert_eq!(std::fs::metadata(&hit.path).expect("there").len(), before, "a sealed file is never cut");
 }
 
+/// Bytes of a shard of 900 bytes, put by a consumer that expects a damaged header before them.
+fn forged(head: &frame::Frame, data: &[u8]) -> (Hash, Bytes) {
+    let mut bytes = [&head.header(), data].concat();
+    bytes.resize(900, 7);
+    (*blake3::hash(&bytes).as_bytes(), bytes.into())
+}
+
+#[test]
+fn headers_that_a_consumer_put_into_its_shard_cost_no_shard_of_others_when_its_own_header_is_damaged() {
+    use frame::{Frame, Kind};
+    let own = agreement();
+    // A whole shard that ends in the middle of the next header: of that, the consumer knows how it begins.
+    let inner = [&[7; 900 - frame::HEADER_BYTES][..], &frame::MAGIC].concat();
+    let name = *blake3::hash(&inner).as_bytes();
+    let length = u32::try_from(inner.len()).expect("small");
+    for (what, head) in [
+        ("it skips two shards", Frame { kind: Kind::Keep, agreement: own, shard: [9; 32], length: 2_000 }),
+        ("it ends in a header", Frame { kind: Kind::Keep, agreement: own, shard: name, length }),
+        ("it links a shard", Frame { kind: Kind::Link, agreement: own, shard: [9; 32], length: 0 }),
+    ] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().to_path_buf();
+        let all = on_disk(directory.path(), |context| async move {
+            let (store, _writer) = Store::open(context.child("store"), config()).await.expect("opens");
+            let mut all = fill(&store, 0..3).await;
+            let (name, data) = forged(&head, &[]);
+            store.put(own, name, data.clone()).await.expect("fits");
+            all.push((name, data));
+            all.extend(fill(&store, 4..53).await);
+            store.close().await.expect("open");
+            all
+        });
+        let hit = extents(&path).expect("readable").into_iter().find(|extent| extent.shard == all[3].0);
+        let hit = hit.expect("listed");
+        flip(&hit.path, hit.offset - 20);
+        std::fs::remove_dir_all(path.join("t-index")).expect("there");
+        on_disk(directory.path(), |context| async move {
+            let (store, _writer) = Store::open(context.child("store"), config()).await.expect("opens");
+            assert_eq!(missing(&store, &all).await, [3], "{what}");
+        });
+    }
+}
+
 #[test]
 fn a_file_that_was_away_is_taken_back_and_nothing_goes_because_the_index_lacks_it() {
     let directory = tempfile::tempdir().expect("a directory");

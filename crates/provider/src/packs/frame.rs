@@ -10,7 +10,7 @@
 use bytes::BufMut;
 use commonware_codec::{Copying, Encode, EncodeSize, FixedSize, Read};
 use commonware_cryptography::Crc32;
-use posync_protocol::{AgreementId, Hash, encoded};
+use posync_protocol::{AgreementId, Hash, encoded, limits::SHARD_BYTES_MAX};
 
 /// Magic bytes at the start of every frame.
 pub(super) const MAGIC: [u8; 4] = *b"psg1";
@@ -77,7 +77,7 @@ impl Frame {
         bytes
     }
 
-    /// Parses a header; `None` if these bytes are not one.
+    /// Parses a header; `None` if these bytes are not one, or if it says that more bytes follow than a shard has.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let (head, sum) = bytes.get(..HEADER_BYTES)?.split_at(HEADER_BYTES - 4);
         if head[..4] != MAGIC || sum != checksum(head) {
@@ -85,7 +85,8 @@ impl Frame {
         }
         let mut rest = Copying(&head[4..]);
         let frame = Self::read_cfg(&mut rest, &()).ok()?;
-        (frame.encode_size() == HEADER_BYTES - 8).then_some(frame)
+        let is_short = frame.size() - HEADER_BYTES as u64 <= SHARD_BYTES_MAX;
+        (is_short && frame.encode_size() == HEADER_BYTES - 8).then_some(frame)
     }
 
     /// Bytes of the frame on disk: the header, and the data stored with it.
@@ -118,6 +119,11 @@ mod tests {
                 assert_eq!(Frame::parse(&bad), None, "bit {bit}");
             }
             assert_eq!(Frame::parse(&bytes[1..]), None);
+        }
+        let most = u32::try_from(SHARD_BYTES_MAX).expect("small");
+        for (length, is_one) in [(most, true), (most + 1, false), (u32::MAX, false)] {
+            let frame = Frame { kind: Kind::Keep, agreement, shard: [9; 32], length };
+            assert_eq!(Frame::parse(&frame.header()).is_some(), is_one, "{length}");
         }
     }
 }

@@ -6,6 +6,9 @@
 //!   a bad header --> the next whole header; no hold of a shard is removed after it
 //! ```
 //!
+//! The bytes behind a bad header may be user data that reads as headers. So a header that was searched for moves the
+//! walk on by one byte, unless it is of a whole shard with another header, or the end of the file, right behind it.
+//!
 //! Only the torn end of the newest file is cut off, and only when all of it was read. What was acknowledged is no torn
 //! end: below the length that was noted after a sync, a shard whose bytes do not match its name is damaged. A sealed file is
 //! never shortened: bytes that look bad today may be readable tomorrow. A file with an unreadable part is
@@ -18,12 +21,17 @@ use super::{
     index::{Place, StoredShard},
     store::{Writer, read},
 };
+use bytes::Bytes;
 use commonware_runtime::{Blob, Error as RuntimeError};
 use commonware_storage::Context;
+use posync_protocol::limits::SHARD_BYTES_MAX;
 use std::collections::BTreeMap;
 
 /// Bytes that are searched for the next header at once.
 const SEARCH_BYTES: usize = 64 << 10;
+/// Bytes of one file that are hashed for headers without their shard: 256 of the largest. Beyond that the lengths in
+/// headers are believed: whoever stores thousands of headers in a shard does not delay a start by hours.
+const VAIN_BYTES_MAX: u64 = 256 * SHARD_BYTES_MAX;
 
 /// Faults that a walk through a file has passed.
 #[derive(Clone, Copy, Default)]
@@ -39,6 +47,28 @@ struct FoundFrame {
     at: u64,
     frame: Frame,
     passed: Passed,
+    /// True if the frames before it lead there: it was not searched for.
+    is_next: bool,
+}
+
+impl FoundFrame {
+    fn end(&self) -> u64 {
+        self.at + self.frame.size()
+    }
+}
+
+/// A walk through the frames of a file.
+struct Walk<'a, B> {
+    file: &'a File<B>,
+    /// Offset from which on the next frame is looked for.
+    at: u64,
+    /// True if a frame ends at `at`, so that the next one begins there.
+    is_next: bool,
+    passed: Passed,
+    /// Bytes that may still be hashed for headers without their shard.
+    left: u64,
+    /// The part of the file that is being searched, with its offset.
+    part: (u64, Bytes),
 }
 
 impl<E: Context> Writer<E> {
@@ -135,12 +165,12 @@ impl<E: Context> Writer<E> {
             return Ok(());
         }
         let durable = self.durable_end(number).min(file.size);
-        let (mut at, mut passed, mut valid) = (end, Passed::default(), end);
-        while let Some(found) = next(file, at, &mut passed).await? {
-            at = found.at + found.frame.size();
-            let is_whole = is_whole(file, &found, &mut passed).await?;
-            if is_whole || at <= durable && !passed.unread {
-                valid = at;
+        let (mut walk, mut valid) = (Walk::new(file, end), end);
+        while let Some(found) = walk.next().await? {
+            let is_whole = walk.pass(&found, true).await?;
+            let is_hit = found.is_next && found.end() <= durable && !walk.passed.unread;
+            if is_whole || is_hit {
+                valid = valid.max(found.end());
                 // A header behind a bad one may be part of stored user data.
                 let keeps_all = is_old || found.passed.bad || found.passed.unread;
                 if !(keeps_all && found.frame.kind == Kind::Unlink) {
@@ -148,11 +178,11 @@ impl<E: Context> Writer<E> {
                 }
             }
         }
-        if passed.unread {
+        if walk.passed.unread {
             self.leave_unread(number, end);
             return Ok(());
         }
-        if passed.bad && (valid > end && !is_newest || valid < durable) {
+        if walk.passed.bad && (valid > end && !is_newest || valid < durable) {
             tracing::error!(pack = number, "a pack is damaged; what was not hit is kept");
         }
         let valid = valid.max(durable);
@@ -233,14 +263,14 @@ impl<E: Context> Writer<E> {
     /// Takes the shards of an unknown file that lie nowhere else. The file may have been away, or a crash
     /// left it after everything had moved. No file is removed because an index lacks it.
     async fn adopt(&mut self, number: u32, file: &File<E::Blob>) -> Result<(), StoreError> {
-        let (mut at, mut passed, mut shards) = (0, Passed::default(), 0_usize);
-        while let Some(found) = next(file, at, &mut passed).await? {
+        let (mut walk, mut shards) = (Walk::new(file, 0), 0_usize);
+        while let Some(found) = walk.next().await? {
             let frame = found.frame;
-            at = found.at + frame.size();
             let place = self.shared.lock().index.get(&frame.shard).map(|entry| entry.place);
             let here = place.is_some_and(|place| place.pack == number);
+            let is_whole = walk.pass(&found, place.is_none()).await?;
             let takes = match frame.kind {
-                Kind::Keep => place.is_none() && is_whole(file, &found, &mut passed).await?,
+                Kind::Keep => place.is_none() && is_whole,
                 Kind::Link => here,
                 Kind::Unlink => false,
             };
@@ -249,7 +279,7 @@ impl<E: Context> Writer<E> {
                 self.take(number, &found, true, true).await?;
             }
         }
-        if passed.unread {
+        if walk.passed.unread {
             self.leave_unread(number, 0);
         } else {
             self.shared.lock().index.note_pack(number, file.size);
@@ -288,77 +318,161 @@ impl<E: Context> Writer<E> {
     }
 }
 
-/// The first frame at or after `at` whose header is whole and that ends within the file. `passed`
-/// notes faults before it.
-///
-/// # Errors
-/// A disk error that must end the process.
-async fn next<B: Blob>(
-    file: &File<B>,
-    at: u64,
-    passed: &mut Passed,
-) -> Result<Option<FoundFrame>, StoreError> {
-    let mut at = at;
-    while at + HEADER_BYTES as u64 <= file.size {
-        if let Some(frame) = head(file, at, passed).await? {
-            return Ok(Some(FoundFrame { at, frame, passed: *passed }));
-        }
-        passed.bad = true;
-        at = search(file, at + 1, passed).await?;
+impl<'a, B: Blob> Walk<'a, B> {
+    /// A walk from `at` on, where a frame begins.
+    fn new(file: &'a File<B>, at: u64) -> Self {
+        let (passed, part) = (Passed::default(), (0, Bytes::new()));
+        Self { file, at, is_next: true, passed, left: VAIN_BYTES_MAX, part }
     }
-    Ok(None)
-}
 
-async fn head<B: Blob>(file: &File<B>, at: u64, passed: &mut Passed) -> Result<Option<Frame>, StoreError> {
-    let Some(head) = try_read(file, at, HEADER_BYTES, passed).await? else { return Ok(None) };
-    Ok(Frame::parse(&head).filter(|frame| at + frame.size() <= file.size))
-}
-
-/// The offset at which the next header may begin, from `at` on; the end of the file if there is none.
-async fn search<B: Blob>(file: &File<B>, at: u64, passed: &mut Passed) -> Result<u64, StoreError> {
-    let mut at = at;
-    while at + HEADER_BYTES as u64 <= file.size {
-        let length = usize::try_from(file.size - at).unwrap_or(usize::MAX).min(SEARCH_BYTES);
-        match try_read(file, at, length, passed).await? {
-            Some(bytes) => {
-                if let Some(place) = bytes.windows(MAGIC.len()).position(|part| part == MAGIC) {
-                    return Ok(at + place as u64);
-                }
-                // The magic may lie across the end.
-                at += (length - (MAGIC.len() - 1)) as u64;
+    /// The next frame whose header is whole and that ends within the file.
+    ///
+    /// # Errors
+    /// A disk error that must end the process.
+    async fn next(&mut self) -> Result<Option<FoundFrame>, StoreError> {
+        while self.at + HEADER_BYTES as u64 <= self.file.size {
+            let (at, is_next) = (self.at, self.is_next);
+            if let Some(frame) = self.head(at).await? {
+                return Ok(Some(FoundFrame { at, frame, passed: self.passed, is_next }));
             }
-            None => at += length as u64,
+            (self.passed.bad, self.is_next) = (true, false);
+            self.search(at + 1).await?;
+        }
+        Ok(None)
+    }
+
+    /// Goes on behind a frame. Returns false if its shard's bytes are damaged; those of a frame that was not searched
+    /// for are read only if `is_new`.
+    async fn pass(&mut self, found: &FoundFrame, is_new: bool) -> Result<bool, StoreError> {
+        let (is_keep, end) = (found.frame.kind == Kind::Keep, found.end());
+        let is_whole = if is_keep && (is_new || !found.is_next) { self.is_whole(found).await? } else { true };
+        if is_keep && !is_whole && !found.is_next {
+            self.left = self.left.saturating_sub(found.frame.size());
+        }
+        let leads_on = found.is_next
+            || is_keep && is_whole && (end == self.file.size || self.head(end).await?.is_some());
+        self.is_next = leads_on;
+        self.at = if leads_on || self.left == 0 { end } else { found.at + 1 };
+        Ok(is_whole)
+    }
+
+    async fn head(&mut self, at: u64) -> Result<Option<Frame>, StoreError> {
+        let size = self.file.size;
+        if at + HEADER_BYTES as u64 > size {
+            return Ok(None);
+        }
+        let head = match self.searched(at, HEADER_BYTES) {
+            Some(head) => Some(head),
+            None => self.try_read(at, HEADER_BYTES).await?,
+        };
+        Ok(head.and_then(|head| Frame::parse(&head)).filter(|frame| at + frame.size() <= size))
+    }
+
+    /// Bytes of the part that was read last.
+    fn searched(&self, at: u64, length: usize) -> Option<Bytes> {
+        let (start, bytes) = &self.part;
+        let from = usize::try_from(at.checked_sub(*start)?).ok()?;
+        let end = from.checked_add(length).filter(|end| *end <= bytes.len())?;
+        Some(bytes.slice(from..end))
+    }
+
+    /// Goes on where the next header may begin, from `at` on; to the end of the file if there is none.
+    async fn search(&mut self, at: u64) -> Result<(), StoreError> {
+        self.at = at;
+        while self.at + HEADER_BYTES as u64 <= self.file.size {
+            let (start, bytes) = &self.part;
+            // The magic may lie across the end.
+            if self.at < *start || self.at + HEADER_BYTES as u64 > start + bytes.len() as u64 {
+                let rest = usize::try_from(self.file.size - self.at).unwrap_or(usize::MAX);
+                let length = rest.min(SEARCH_BYTES);
+                match self.try_read(self.at, length).await? {
+                    Some(bytes) => self.part = (self.at, bytes),
+                    None => {
+                        self.at += length as u64;
+                        continue;
+                    }
+                }
+            }
+            let (start, bytes) = &self.part;
+            let from = usize::try_from(self.at - start).unwrap_or(usize::MAX).min(bytes.len());
+            match bytes[from..].windows(MAGIC.len()).position(|part| part == MAGIC) {
+                Some(place) => {
+                    self.at += place as u64;
+                    return Ok(());
+                }
+                None => self.at = start + (bytes.len() - (MAGIC.len() - 1)) as u64,
+            }
+        }
+        self.at = self.file.size;
+        Ok(())
+    }
+
+    /// Reads bytes; `None` if the disk cannot read them, which is noted.
+    async fn try_read(&mut self, at: u64, length: usize) -> Result<Option<Bytes>, StoreError> {
+        match read(&self.file.blob, at, length).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(StoreError::Disk(error @ RuntimeError::Closed)) => Err(error.into()),
+            Err(_) => {
+                self.passed.unread = true;
+                Ok(None)
+            }
         }
     }
-    Ok(file.size)
+
+    async fn is_whole(&mut self, FoundFrame { at, frame, .. }: &FoundFrame) -> Result<bool, StoreError> {
+        let data = self.try_read(at + HEADER_BYTES as u64, frame.length as usize).await?;
+        Ok(data.is_some_and(|data| blake3::hash(&data).as_bytes() == &frame.shard))
+    }
 }
 
-/// Reads bytes; `None` if the disk cannot read them, which `passed` notes.
-async fn try_read<B: Blob>(
-    file: &File<B>,
-    at: u64,
-    length: usize,
-    passed: &mut Passed,
-) -> Result<Option<bytes::Bytes>, StoreError> {
-    match read(&file.blob, at, length).await {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(StoreError::Disk(error @ RuntimeError::Closed)) => Err(error.into()),
-        Err(_) => {
-            passed.unread = true;
-            Ok(None)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonware_runtime::{Runner as _, Storage as _, WriteOptions, deterministic};
+    use posync_protocol::{Account, AgreementId};
+
+    fn keep(shard: [u8; 32], length: u64) -> Vec<u8> {
+        let agreement = AgreementId { provider: Account([1; 32]), slot: 3, opened: 5 };
+        let length = u32::try_from(length).expect("small");
+        Frame { kind: Kind::Keep, agreement, shard, length }.header()
+    }
+
+    /// Walks through a file; returns the offsets of whole shards, and the number of headers that were looked at.
+    async fn walk<B: Blob>(file: &File<B>, left: u64) -> (Vec<u64>, u64) {
+        let (mut whole, mut headers) = (vec![], 0);
+        let mut walk = Walk { left, ..Walk::new(file, 0) };
+        while let Some(found) = walk.next().await.expect("readable") {
+            headers += 1;
+            if walk.pass(&found, true).await.expect("readable") {
+                whole.push(found.at);
+            }
         }
+        (whole, headers)
     }
-}
 
-async fn is_whole<B: Blob>(
-    file: &File<B>,
-    found: &FoundFrame,
-    passed: &mut Passed,
-) -> Result<bool, StoreError> {
-    let FoundFrame { at, frame, .. } = found;
-    if frame.kind != Kind::Keep {
-        return Ok(true);
+    #[test]
+    fn a_shard_full_of_headers_is_searched_in_bounded_work() {
+        deterministic::Runner::default().start(|context| async move {
+            const HEADERS: u64 = 4_000;
+            let next = vec![5; 2 << 20];
+            let end = keep(*blake3::hash(&next).as_bytes(), next.len() as u64);
+            for length in [0, 1 << 20] {
+                // Its own header is damaged: the file begins with what was behind it.
+                let mut bytes = [1].repeat(HEADER_BYTES);
+                (0..HEADERS).for_each(|_| bytes.extend(keep([9; 32], length)));
+                let at = bytes.len() as u64;
+                bytes.extend([&end[..], &next].concat());
+                let (blob, _) = context.open("walk", &length.to_be_bytes()).await.expect("opens");
+                let size = bytes.len() as u64;
+                blob.write_at(0, bytes, WriteOptions::default()).await.expect("writable");
+                let file = File { blob, size };
+                let (whole, headers) = walk(&file, 8 << 20).await;
+                if length == 0 {
+                    assert_eq!((whole, headers), (vec![at], HEADERS + 1), "each costs itself alone");
+                } else {
+                    assert!(headers < 20, "{headers} headers, of which each names a MiB");
+                }
+            }
+        });
     }
-    let data = try_read(file, at + HEADER_BYTES as u64, frame.length as usize, passed).await?;
-    Ok(data.is_some_and(|data| blake3::hash(&data).as_bytes() == &frame.shard))
 }

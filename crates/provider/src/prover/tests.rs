@@ -98,7 +98,7 @@ impl Bench {
 
     async fn observe(&self) {
         if let Some(terms) = self.terms(self.id.slot) {
-            self.data_sets.observe(self.id, terms.data).await.expect("open");
+            self.data_sets.note(self.id, terms.data, terms.height).await.expect("open");
         }
     }
 

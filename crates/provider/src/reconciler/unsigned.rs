@@ -12,25 +12,23 @@ use posync_protocol::{AgreementId, Hash};
 use std::collections::BTreeSet;
 
 impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
-    /// Removes shards that were put long ago and never signed for.
-    pub(super) async fn drop_loose(&mut self) -> Result<(), ReconcilerError> {
+    /// Lets go shards that were put long ago and never signed for.
+    pub(super) fn drop_loose(&self) {
         for (agreement, mut shards) in self.handler.expired(self.patience.loose) {
             shards.retain(|shard| !self.handler.is_loose(agreement, *shard));
-            if !self.is_known_here(&agreement) {
-                shards.into_iter().for_each(|shard| self.handler.note_loose(agreement, shard));
-                continue;
+            match self.known_here_at(&agreement) {
+                Some(height) => self.handler.parts().data_sets.let_go(agreement, shards, height),
+                None => shards.into_iter().for_each(|shard| self.handler.note_loose(agreement, shard)),
             }
-            let going = self.handler.parts().data_sets.let_go(agreement, shards);
-            self.unlink(agreement, going).await?;
         }
-        Ok(())
     }
 
-    /// True if the agreement exists, as last proved, and all of its data set's versions are known here.
-    fn is_known_here(&self, id: &AgreementId) -> bool {
+    /// The height at which the agreement was proved last, if it exists and all of its data set's versions are known
+    /// here.
+    fn known_here_at(&self, id: &AgreementId) -> Option<u64> {
         let parts = self.handler.parts();
-        let terms = parts.view.kept(id).filter(|_| !self.ender.is_gone(id));
-        terms.is_some_and(|terms| parts.data_sets.with(|state| state.knows(id, &terms.data)))
+        let terms = parts.view.kept(id).filter(|_| !self.ender.is_gone(id))?;
+        parts.data_sets.with(|state| state.knows(id, &terms.data)).then_some(terms.height)
     }
 
     /// Runs at the start. Stored shards that no data set names become loose; shards that a data set names and the

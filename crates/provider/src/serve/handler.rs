@@ -188,7 +188,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
                 format!("{held} of {quota} leaves of the agreement's quota are used"),
             ));
         }
-        if data_sets.with(|state| state.is_leaving(&put.agreement, &put.shard)) {
+        if !data_sets.take_back(put.agreement, put.shard) {
             return Err(no(Refusal::Busy, "this shard is just being removed; put it again"));
         }
         let now = self.uptime.now();
@@ -231,7 +231,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
         let Ok(terms) = self.terms(&terms.id, true).await else { return Ok(terms) };
         let data_sets = &self.parts.data_sets;
         if data_sets.with(|state| state.is_behind(&terms.id, &terms.data)) {
-            let noted = data_sets.note(terms.id, terms.data.clone()).await;
+            let noted = data_sets.note(terms.id, terms.data.clone(), terms.height).await;
             noted.map_err(|error| no(Refusal::Busy, error.to_string()))?;
         }
         Ok(terms)

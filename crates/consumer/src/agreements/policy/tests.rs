@@ -194,13 +194,38 @@ fn providers_with_which_the_account_cannot_pay_for_an_agreement_are_counted() {
     let views: BTreeMap<_, _> = (0..14).map(|i| (account(i), view())).collect();
     let count = |balance| {
         let (posted, none) = (Posted { balance, ..posted() }, BTreeSet::new());
-        let paid = wanted(&views, &none, &[], (&policy, 0), &posted, &P).len();
-        unpaid(paid, &views, &none, &[], (&policy, 0), &posted, &P)
+        unpaid(&views, (&none, &none), &[], (&policy, 0), &posted, &P)
     };
     assert_eq!((count(posted().balance), count(Amount::ZERO)), (0, 10));
     let fresh: Vec<_> = (0..10).map(|i| usage_of(i, i.into(), 1 << 13, 0)).collect();
-    let none = Posted { balance: Amount::ZERO, ..posted() };
-    assert_eq!(unpaid(0, &views, &BTreeSet::new(), &fresh, (&policy, 0), &none, &P), 0, "none is needed");
+    let (none, needed) = (Posted { balance: Amount::ZERO, ..posted() }, BTreeSet::new());
+    assert_eq!(unpaid(&views, (&needed, &needed), &fresh, (&policy, 0), &none, &P), 0, "none is needed");
+}
+
+#[test]
+fn an_opening_that_is_under_way_or_in_doubt_is_not_taken_for_a_lack_of_money() {
+    let policy = Policy::of(&P);
+    let views: BTreeMap<_, _> = (0..14).map(|i| (account(i), view())).collect();
+    let none = BTreeSet::new();
+    let all = wanted(&views, &none, &[], (&policy, 0), &posted(), &P);
+    let costs: Vec<u128> = all
+        .iter()
+        .map(|(account, opens)| {
+            opens.iter().map(|open| cost(open, &views[account], &posted(), &P).grains()).sum()
+        })
+        .collect();
+    let count = |opening: &BTreeSet<Account>, balance: u128| {
+        let posted = Posted { balance: Amount::new(balance).expect("in range"), ..posted() };
+        unpaid(&views, (&none, opening), &[], (&policy, 0), &posted, &P)
+    };
+    // The ledger has taken the money for all ten, and none of the agreements is taken up yet.
+    let opening: BTreeSet<Account> = all.iter().map(|(account, _)| *account).collect();
+    assert_eq!((count(&none, 0), count(&opening, 0)), (10, 0));
+    // The money of the others is there: those under way are not paid for twice.
+    let first: BTreeSet<Account> = all.iter().take(7).map(|(account, _)| *account).collect();
+    let rest: u128 = costs[7..].iter().sum();
+    assert_eq!(count(&first, rest), 0);
+    assert_eq!(count(&first, rest - 1), 1, "and what is short is counted all the same");
 }
 
 fn change(f: impl FnOnce(&mut View)) -> View {

@@ -1,6 +1,7 @@
 //! Damage in a log of several files: each start reads the newest ones twice, and the others once.
 
 use super::*;
+use crate::catalogue::Nothing;
 use commonware_runtime::{Runner as _, Supervisor as _, tokio};
 
 /// Rows that fill more than three files of the log.
@@ -89,4 +90,40 @@ fn a_sound_log_of_several_files_is_no_damage_and_loses_nothing() {
         let store = Store::open(context.child("again"), "t").await.expect("opens");
         assert_eq!(count(&store).await, ROWS);
     });
+}
+
+#[test]
+fn a_damaged_salvage_of_a_damaged_log_is_an_error_wherever_the_work_was_interrupted() {
+    for (what, gone) in [
+        ("nothing is removed but the notes", vec![durable_partition("t")]),
+        ("the rows are removed first", partitions("t")[..1].to_vec()),
+        ("all is removed", partitions("t").into_iter().chain([durable_partition("t")]).collect()),
+    ] {
+        on_disk(async |context| {
+            let mut store = Store::open(context.child("fill"), "t").await.expect("opens");
+            let meta = Meta { master: [9; 32], ..Meta::default() };
+            let rows: Rows = [Meta::key(), Meta::copy()].map(|key| (key, meta.encode().to_vec())).into();
+            rows.iter().for_each(|(key, row)| store.put_raw(key.clone(), row.clone()));
+            store.commit().await.expect("durable");
+            drop(store);
+            let [data, ..] = partitions("t");
+            let files = names(&context, &data).await.expect("listed");
+            flip(&context, &files[0], 0).await;
+            let refused = Store::open(context.child("damaged"), "t").await.map(drop);
+            assert!(matches!(refused, Err(Error::Page(_))), "{what}: {refused:?}");
+            let (whole, mut flipped) = (encode(&rows), encode(&rows));
+            flipped[11] ^= 1;
+            write(&context, &salvage("t"), super::ROWS, &flipped).await.expect("writable");
+            for partition in &gone {
+                remove(&context, partition).await.expect("goes");
+            }
+            let refused = crate::catalogue::start::<Nothing, _>(context.child("again"), "t", [1; 32]).await;
+            let refused = refused.map(drop).expect_err("its rows are in neither place");
+            assert!(matches!(refused, Error::Page(_)), "{what}: {refused}");
+            // The operator brings back the bytes of the salvage.
+            write(&context, &salvage("t"), super::ROWS, &whole).await.expect("writable");
+            let opened = crate::catalogue::start::<Nothing, _>(context.child("mended"), "t", [1; 32]).await;
+            assert_eq!(opened.expect("the work goes on").loaded.master, [9; 32], "{what}");
+        });
+    }
 }

@@ -76,6 +76,8 @@ fn versions_are_kept_until_the_ledger_is_past_them() {
     assert_eq!(state.tree(&id(), (2, other.claim.root)), None);
     assert!(state.observe(id(), &in_force(&first.claim)).is_empty(), "the ledger never goes back");
     // A shard that is leaving may not be signed for until it is put again.
+    let going = vec![[1; 32], [4; 32]];
+    assert_eq!(released(&mut state, (going.clone(), 7), 7, &[]), going);
     let back = sign_of(3, &[shard(2), shard(3)], &[], &[shard(1)]);
     assert_eq!(judge(&state, &back).map_err(|no| no.0).map(drop), Err(Refusal::Claim));
     state.gone(id(), &[[1; 32], [4; 32]]);
@@ -163,23 +165,51 @@ fn a_set_that_the_consumer_emptied_alone_is_known_and_followed() {
     assert_eq!(state.owed(), [[7; 32]].into());
 }
 
+/// Lets shards go as terms of a height show; returns those that an audit of `at` releases.
+fn released(state: &mut State, (shards, height): (Vec<Hash>, u64), at: u64, asked: &[Hash]) -> Vec<Hash> {
+    state.let_go(id(), shards, height);
+    let asked = asked.iter().map(|shard| (id().slot, *shard)).collect();
+    state.release(at, &asked).into_values().flatten().collect()
+}
+
+const NONE: [Hash; 0] = [];
+
 #[test]
-fn a_shard_lingers_while_a_read_of_it_is_asked_again() {
+fn a_shard_goes_once_an_audit_as_new_as_the_terms_without_it_asks_no_read_of_it_again() {
     let (mut state, asks) = grown(1);
     let swap = sign_of(2, &[shard(1)], &[0], &[shard(2), shard(3)]);
     state.keep(&judge(&state, &swap).expect("follows"), 0);
     state.observe(id(), &in_force(&asks[0].claim));
-    assert_eq!(state.ask([(id().slot, [1; 32]), (id().slot + 1, [3; 32])].into()), []);
-    assert_eq!(state.observe(id(), &in_force(&swap.claim)), [[0; 32]; 0], "it is asked again (RD-7)");
-    assert_eq!(state.let_go(id(), vec![[1; 32]]), [[0; 32]; 0], "loose or not");
-    let asked = [(id().slot, [1; 32])].into();
-    assert_eq!(state.ask(asked), [], "still");
-    assert_eq!(state.ask([].into()), [(id(), [1; 32])], "not any more");
-    assert!(state.is_leaving(&id(), &[1; 32]));
+    let going = state.observe(id(), &in_force(&swap.claim));
+    assert_eq!(going, [[1; 32]]);
+    assert_eq!(released(&mut state, (going, 50), 49, &[]), NONE, "an older audit shows nothing");
+    assert_eq!(released(&mut state, (vec![], 0), 50, &[[1; 32], [3; 32]]), NONE, "it is asked again (RD-7)");
+    assert_eq!(released(&mut state, (vec![[1; 32]], 60), 59, &[]), NONE, "newer terms, as a loose shard");
+    assert_eq!(released(&mut state, (vec![[1; 32]], 40), 59, &[]), NONE, "older terms change nothing");
+    assert!(!state.is_leaving(&id(), &[1; 32]), "what stays may be signed for");
+    let other = AgreementId { slot: id().slot + 1, ..id() };
+    state.let_go(other, vec![[1; 32]], 60);
+    let all = state.release(60, &[(id().slot, [1; 32])].into());
+    assert_eq!(all, [(other, vec![[1; 32]])].into(), "a read of another slot is none of it");
+    assert_eq!(released(&mut state, (vec![], 0), 60, &[]), [[1; 32]], "not any more");
+    assert!(state.is_leaving(&id(), &[1; 32]) && !state.take_back(id(), [1; 32]), "it is being removed");
     state.gone(id(), &[[1; 32]]);
-    assert_eq!(state.ask([(id().slot, [2; 32])].into()), []);
-    assert_eq!(state.end(&id()), [[2; 32], [3; 32]], "an agreement that is gone asks nothing");
-    assert!(state.lingering.is_empty());
+    assert!(state.take_back(id(), [1; 32]));
+    assert_eq!(released(&mut state, (vec![[4; 32]], 70), 69, &[]), NONE);
+    assert_eq!(state.end(&id()), [[2; 32], [3; 32], [4; 32]], "an agreement that is gone asks nothing");
+    assert!(state.unheld.is_empty());
+}
+
+#[test]
+fn a_shard_that_is_put_or_signed_for_again_does_not_go() {
+    let (mut state, asks) = grown(2);
+    state.observe(id(), &in_force(&asks[1].claim));
+    assert_eq!(released(&mut state, (vec![[7; 32], [8; 32]], 50), 49, &[]), NONE);
+    assert!(state.take_back(id(), [7; 32]), "it is put again");
+    let again = sign_of(3, &[shard(1), shard(2)], &[], &[shard(8)]);
+    state.keep(&judge(&state, &again).expect("it is there"), 50);
+    assert_eq!(released(&mut state, (vec![], 0), 50, &[]), NONE);
+    assert!(state.unheld.is_empty());
 }
 
 #[test]

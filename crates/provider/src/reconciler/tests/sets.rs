@@ -94,39 +94,80 @@ fn in_force_next_and_above_are_all_provable_whatever_is_brought() {
     });
 }
 
+/// Loses a shard of the version in force until a storage proof declares it missing; in that block a larger set
+/// without the shard takes effect. Then the shard is repaired. Returns its agreement, its name, and the state before
+/// that block.
+async fn miss_and_repair(bench: &mut Bench) -> (AgreementId, Hash, World) {
+    bench.steps(10).await;
+    let id = bench.open(100);
+    let lost = data(1, 100_000);
+    let name = *blake3::hash(&lost).as_bytes();
+    bench.set(id, 1, &[], std::slice::from_ref(&lost)).await;
+    let swap = bench.sign(id, 2, &[0], &[data(2, 120_000)]).await;
+    bench.handler.parts().store.unlink(id, &[name]).await.expect("there");
+    bench.ledger.world.lock().draws = true;
+    while bench.ledger.waiting.lock().is_empty() {
+        bench.step().await;
+    }
+    bench.ledger.waiting.lock().push(swap);
+    bench.ledger.world.lock().draws = false;
+    let before = bench.ledger.world.lock().clone();
+    bench.ledger.block();
+    bench.handler.parts().store.put(id, name, lost.into()).await.expect("fits");
+    assert_eq!((bench.on_ledger().current.version, bench.on_ledger().next), (2, None));
+    assert!(bench.audit().missing.iter().any(|missing| missing.shard == name), "it is asked again");
+    (id, name, before)
+}
+
+/// Steps on, and checks that a shard that is asked again stays until it is proved.
+async fn stays_until_it_is_proved(bench: &mut Bench, name: Hash) {
+    bench.steps(20).await;
+    assert_eq!(bench.handler.parts().store.length(&name), Some(100_000), "so it stays (RD-7)");
+    bench.ledger.world.lock().draws = true;
+    let events = bench.steps(40).await;
+    let (good, bad) = audited(&events);
+    assert!(good > 5 && bad == 0, "{good} {bad}");
+    let took = events.iter().any(|event| matches!(event, Event::Restitution { .. }));
+    assert!(!took, "nothing is taken for what is there again");
+    assert!(bench.audit().missing.is_empty());
+    assert_eq!(bench.handler.parts().store.length(&name), None, "nobody asks any more");
+}
+
 #[test]
 fn a_shard_that_is_asked_again_stays_until_it_was_proved_then_goes() {
     run(|context| async move {
         let mut bench = Bench::new(&context).await;
-        bench.steps(10).await;
-        let id = bench.open(100);
-        let lost = data(1, 100_000);
-        let name = *blake3::hash(&lost).as_bytes();
-        bench.set(id, 1, &[], std::slice::from_ref(&lost)).await;
-        let swap = bench.sign(id, 2, &[0], &[data(2, 120_000)]).await;
-        bench.handler.parts().store.unlink(id, &[name]).await.expect("there");
-        bench.ledger.world.lock().draws = true;
-        while bench.ledger.waiting.lock().is_empty() {
-            bench.step().await;
-        }
-        // The storage proof that declares it missing settles; in the same block a larger set without it takes
-        // effect. Then the shard is repaired.
-        bench.ledger.waiting.lock().push(swap);
-        bench.ledger.world.lock().draws = false;
-        bench.ledger.block();
-        bench.handler.parts().store.put(id, name, lost.into()).await.expect("fits");
-        assert_eq!((bench.on_ledger().current.version, bench.on_ledger().next), (2, None));
-        assert!(bench.audit().missing.iter().any(|missing| missing.shard == name), "it is asked again");
-        bench.steps(20).await;
-        assert_eq!(bench.handler.parts().store.length(&name), Some(100_000), "so it stays (RD-7)");
-        bench.ledger.world.lock().draws = true;
-        let events = bench.steps(40).await;
-        let (good, bad) = audited(&events);
-        assert!(good > 5 && bad == 0, "{good} {bad}");
-        let took = events.iter().any(|event| matches!(event, Event::Restitution { .. }));
-        assert!(!took, "nothing is taken for what is there again");
-        assert!(bench.audit().missing.is_empty());
-        assert_eq!(bench.handler.parts().store.length(&name), None, "nobody asks any more");
+        let (_, name, _) = miss_and_repair(&mut bench).await;
+        stays_until_it_is_proved(&mut bench, name).await;
+    });
+}
+
+#[test]
+fn a_shard_that_is_asked_again_stays_although_a_request_notes_the_new_version_first() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        let (id, name, _) = miss_and_repair(&mut bench).await;
+        let parts = bench.handler.parts();
+        let height = bench.ledger.world.lock().height;
+        parts.data_sets.note(id, bench.on_ledger(), height).await.expect("open");
+        stays_until_it_is_proved(&mut bench, name).await;
+    });
+}
+
+#[test]
+fn a_shard_that_is_asked_again_stays_although_its_agreement_is_proved_above_the_audit() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        let (_, name, before) = miss_and_repair(&mut bench).await;
+        // A node takes the block between two reads of one step.
+        let newest = std::mem::replace(&mut *bench.ledger.world.lock(), before);
+        bench.handler.parts().view.advance(newest.height);
+        bench.ledger.blocks.lock().behind = Some(newest.clone());
+        bench.reconciler.tidied = None;
+        bench.reconciler.step().await.expect("the ledger is there");
+        bench.ledger.blocks.lock().behind = None;
+        *bench.ledger.world.lock() = newest;
+        stays_until_it_is_proved(&mut bench, name).await;
     });
 }
 
@@ -146,7 +187,8 @@ fn what_a_request_noted_leaves_the_disk_at_once_although_its_caller_is_gone() {
         let taken = bench.on_ledger();
         assert!(parts.data_sets.with(|state| state.is_behind(&id, &taken)));
         // The request gets its place in the queue, and its connection ends.
-        let is_answered = parts.data_sets.note(id, taken.clone()).now_or_never().is_some();
+        let height = bench.ledger.world.lock().height;
+        let is_answered = parts.data_sets.note(id, taken, height).now_or_never().is_some();
         assert!(!is_answered && parts.store.length(&name).is_some());
         for _ in 0..100 {
             reschedule().await;
