@@ -34,7 +34,7 @@ type Alone = dyn Fn(Endpoint) -> Connection + Send + Sync;
 
 /// Asks nodes one by one, over separate connections that end with the question.
 #[derive(Clone)]
-pub struct Confirmers {
+pub(crate) struct Confirmers {
     endpoints: Arc<dyn Fn() -> Vec<Endpoint> + Send + Sync>,
     alone: Arc<Alone>,
     /// Index of the node to begin with; it advances with each question.
@@ -43,7 +43,7 @@ pub struct Confirmers {
 
 impl Confirmers {
     /// Uses the nodes that `endpoints` returns at each question, each account once.
-    pub fn new(
+    pub(crate) fn new(
         endpoints: impl Fn() -> Vec<Endpoint> + Send + Sync + 'static,
         alone: impl Fn(Endpoint) -> Connection + Send + Sync + 'static,
     ) -> Self {
@@ -83,7 +83,7 @@ impl Confirmers {
 
 /// A light connection, the sender of this provider's operations, and the newest certified height.
 #[derive(Clone)]
-pub struct Node {
+pub(crate) struct Node {
     connection: Connection,
     submitter: Submitter,
     key: PrivateKey,
@@ -125,7 +125,7 @@ impl From<Error> for LedgerError {
 
 impl Node {
     /// Follows the chain over `connection` for as long as `context` lives.
-    pub fn start<E: Spawner + Clock>(
+    pub(crate) fn start<E: Spawner + Clock>(
         context: E,
         connection: Connection,
         confirmers: Confirmers,

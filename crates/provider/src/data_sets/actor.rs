@@ -93,7 +93,7 @@ tagged! {
 type Answer = Result<Signature, No>;
 
 /// Returns the length of a shard that the agreement holds durably; called when a signature is decided.
-pub type Held = Arc<dyn Fn(&AgreementId, &Hash) -> Option<u32> + Send + Sync>;
+pub(crate) type Held = Arc<dyn Fn(&AgreementId, &Hash) -> Option<u32> + Send + Sync>;
 
 enum Command {
     Sign { terms: Box<Terms>, ask: Box<Sign>, height: u64, done: oneshot::Sender<Answer> },
@@ -160,13 +160,13 @@ impl DataSets {
     ///
     /// # Errors
     /// `Closed`, `NoSpace`.
-    pub async fn note(&self, agreement: AgreementId, data: DataSet) -> Result<(), DataSetsError> {
+    pub(crate) async fn note(&self, agreement: AgreementId, data: DataSet) -> Result<(), DataSetsError> {
         self.ask(|done| Command::Note { agreement, data, done }).await
     }
 
     /// Takes the shards that may leave the disk since [`Self::note`]. The caller unlinks them, then calls
     /// [`Self::gone`].
-    pub fn unclaimed(&self) -> BTreeMap<AgreementId, Vec<Hash>> {
+    pub(crate) fn unclaimed(&self) -> BTreeMap<AgreementId, Vec<Hash>> {
         let mut all = BTreeMap::<_, Vec<_>>::new();
         for (agreement, shard) in std::mem::take(&mut self.state.lock().unclaimed) {
             all.entry(agreement).or_default().push(shard);
@@ -178,7 +178,7 @@ impl DataSets {
     ///
     /// # Errors
     /// `Closed`, `NoSpace`.
-    pub async fn end(&self, agreement: AgreementId) -> Result<Vec<Hash>, DataSetsError> {
+    pub(crate) async fn end(&self, agreement: AgreementId) -> Result<Vec<Hash>, DataSetsError> {
         self.ask(|done| Command::End { agreement, done }).await
     }
 
@@ -195,7 +195,7 @@ impl DataSets {
 
     /// Notes the reads that are asked again; returns the shards that may leave the disk now.
     /// The caller unlinks them, then calls [`Self::gone`].
-    pub fn ask_again(&self, asked: BTreeSet<(u32, Hash)>) -> Vec<(AgreementId, Hash)> {
+    pub(crate) fn ask_again(&self, asked: BTreeSet<(u32, Hash)>) -> Vec<(AgreementId, Hash)> {
         self.state.lock().ask(asked)
     }
 

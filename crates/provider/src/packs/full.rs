@@ -28,11 +28,11 @@ pub(crate) fn is_full(error: &Error) -> bool {
 
 /// The volume that holds the shards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Volume(Option<PathBuf>);
+pub(crate) struct Volume(Option<PathBuf>);
 
 impl Volume {
     /// The volume of a directory; `None`: a volume without limit.
-    pub const fn of(directory: Option<PathBuf>) -> Self {
+    pub(crate) const fn of(directory: Option<PathBuf>) -> Self {
         Self(directory)
     }
 

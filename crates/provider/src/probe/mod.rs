@@ -20,5 +20,5 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use actor::Prober;
-pub use state::{Plan, Slot};
+pub(crate) use actor::Prober;
+pub(crate) use state::{Plan, Slot};

@@ -18,7 +18,7 @@ mod state;
 mod tests;
 
 pub(crate) use state::up_to;
-pub use state::{Case, answer, reask};
+pub(crate) use state::{Case, answer, reask};
 
 use crate::{data_sets::DataSets, packs::Store};
 use bytes::Bytes;
@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 /// Reasons for which there is no storage proof.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoStorageProof {
+pub(crate) enum NoStorageProof {
     /// No challenge is open.
     #[error("no challenge is open")]
     NotDrawn,
@@ -53,7 +53,7 @@ pub enum NoStorageProof {
 }
 
 /// Reads shards for answers.
-pub struct Reader<'a, B> {
+pub(crate) struct Reader<'a, B> {
     /// Store with the shards to prove.
     pub store: &'a Store<B>,
     /// Books with the trees of the data sets.
@@ -65,7 +65,7 @@ impl<B: Blob> Reader<'_, B> {
     ///
     /// # Errors
     /// [`NoStorageProof`].
-    pub async fn answers(&self, case: &Case) -> Result<Bounded<Answer, READS>, NoStorageProof> {
+    pub(crate) async fn answers(&self, case: &Case) -> Result<Bounded<Answer, READS>, NoStorageProof> {
         let mut prover = case.prover()?;
         while let Some(question) = prover.question() {
             prover.answer(self.answer(case, &question).await?);
@@ -86,7 +86,7 @@ impl<B: Blob> Reader<'_, B> {
     }
 
     /// The answers to the reads that are asked again, in the order of the record.
-    pub async fn reasked(&self, case: &Case) -> Bounded<Reasked, MISSING_MAX> {
+    pub(crate) async fn reasked(&self, case: &Case) -> Bounded<Reasked, MISSING_MAX> {
         let mut all = vec![];
         for missing in case.audit.missing.iter() {
             all.push(self.reask(missing).await);

@@ -20,5 +20,5 @@
 mod actor;
 mod state;
 
-pub use actor::{Full, Place, Queue};
-pub use state::{Demand, QUEUE_MAX, TOTAL};
+pub(crate) use actor::{Place, Queue};
+pub(crate) use state::Demand;
