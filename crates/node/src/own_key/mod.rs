@@ -38,13 +38,14 @@
 //! 5. The last vote of a node that signs nothing is kept beside the secrets: what consensus writes to the journal of
 //!    votes meanwhile is not this node's.
 
-pub mod actor;
+pub(crate) mod actor;
 mod state;
 #[cfg(test)]
 mod tests;
-pub mod votes;
+pub(crate) mod votes;
 
-pub use state::{Refusal, Standing, Word};
+pub(crate) use state::Standing;
+pub use state::{Refusal, Word};
 
 use crate::{
     engine::PublicKey,
@@ -97,11 +98,6 @@ impl OwnKey {
             standing.log();
             self.standing.send_replace(standing);
         }
-    }
-
-    /// The node's standing, and its changes.
-    pub fn standing(&self) -> watch::Receiver<Standing> {
-        self.standing.subscribe()
     }
 
     fn signs(&self) -> bool {

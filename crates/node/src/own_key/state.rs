@@ -15,7 +15,7 @@ use std::{
 
 /// The node's right to sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub(crate) enum Standing {
     /// Not enough of the others have answered.
     Silent,
     /// The node follows, and signs from this term on.
