@@ -24,7 +24,8 @@ mod pool;
 mod tests;
 
 pub use error::Error;
-pub use follow::{Follow, FollowBodies, Run};
+pub(crate) use follow::FollowBodies;
+pub use follow::{Follow, Run};
 pub use pool::LEARNED_MAX;
 use pool::{At, Failed, Pool};
 
@@ -177,7 +178,7 @@ impl Connection {
     }
 
     /// The newest height that was proved or remembered; 0 if there is none.
-    pub fn floor(&self) -> u64 {
+    pub(crate) fn floor(&self) -> u64 {
         self.0.height.load(Ordering::Acquire)
     }
 
