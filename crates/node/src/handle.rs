@@ -282,7 +282,7 @@ impl Handle {
     }
 
     /// Receipts and events of the finalized block at `height`, if they are kept.
-    pub(crate) async fn outcome(&self, height: u64) -> Option<BlockOutcome> {
+    pub async fn outcome(&self, height: u64) -> Option<BlockOutcome> {
         self.state.outcome(height).await
     }
 

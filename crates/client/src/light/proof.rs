@@ -129,7 +129,7 @@ impl Verified {
     ///
     /// # Errors
     /// [`Error::Question`] if it is of another kind, [`Error::Malformed`] if the slot does not decode.
-    pub(crate) fn record<R: Record>(&self) -> Result<Option<R>, Error> {
+    pub fn record<R: Record>(&self) -> Result<Option<R>, Error> {
         if self.subject.kind != R::KIND {
             return Err(Error::Question);
         }

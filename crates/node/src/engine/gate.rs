@@ -31,7 +31,7 @@ impl Taking {
     }
 
     /// Switches the node's part in consensus on or off.
-    pub(crate) fn set(&self, takes_part: bool) {
+    pub fn set(&self, takes_part: bool) {
         self.0.send_replace(takes_part);
     }
 }

@@ -92,7 +92,7 @@ impl Secrets {
     }
 
     /// The wait that has begun and not ended.
-    pub(crate) fn wait(&self) -> Option<Wait> {
+    pub fn wait(&self) -> Option<Wait> {
         let [from, known, term, view] = self.get::<[u64; 4]>(WAITS)?;
         (from > 0).then(|| Wait { from, newest: (known > 0).then_some([term, view]) })
     }
