@@ -72,7 +72,7 @@ impl Environment {
     }
 
     /// The first socket address that `address` has now; `None` if its name has none.
-    pub async fn resolve(&self, address: Address) -> Option<SocketAddr> {
+    pub(crate) async fn resolve(&self, address: Address) -> Option<SocketAddr> {
         (self.resolve)(address).await
     }
 

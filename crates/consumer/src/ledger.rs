@@ -61,7 +61,7 @@ impl Ledger {
 
     /// Also asks `second` before a record counts as absent.
     #[must_use]
-    pub fn beside(self, second: Connection) -> Self {
+    pub(crate) fn beside(self, second: Connection) -> Self {
         Self { second: Some(second), ..self }
     }
 
@@ -69,7 +69,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error::Unreachable`].
-    pub async fn height(&self) -> Result<u64, Error> {
+    pub(crate) async fn height(&self) -> Result<u64, Error> {
         Ok(self.connection.height().await?)
     }
 
@@ -98,7 +98,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error::Unreachable`].
-    pub async fn read(&self, keys: Vec<Key>) -> Result<(u64, Vec<Option<Slot>>), Error> {
+    pub(crate) async fn read(&self, keys: Vec<Key>) -> Result<(u64, Vec<Option<Slot>>), Error> {
         let proved = self.connection.read_many(&keys).await?;
         Ok((proved.header.height, proved.value))
     }
@@ -107,7 +107,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error::Unreachable`], also for a slot that does not decode.
-    pub async fn record<R: Record>(&self, key: Key) -> Result<Option<R>, Error> {
+    pub(crate) async fn record<R: Record>(&self, key: Key) -> Result<Option<R>, Error> {
         Ok(self.connection.read::<R>(key).await?.value)
     }
 
@@ -115,7 +115,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error::Unreachable`].
-    pub async fn body(&self, height: u64) -> Result<Option<BlockBody>, Error> {
+    pub(crate) async fn body(&self, height: u64) -> Result<Option<BlockBody>, Error> {
         let body = async { self.connection.body(&self.connection.header(height).await?).await };
         match body.await {
             Ok(body) => Ok(Some(body)),
@@ -137,7 +137,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn ask(&self, body: Body) -> Result<(Code, bool), Error> {
+    pub(crate) async fn ask(&self, body: Body) -> Result<(Code, bool), Error> {
         let _place = self.places.acquire().await.expect("the semaphore is never closed");
         match self.submitter.send(body).await {
             Ok(done) => Ok((done.receipt.code, true)),
@@ -155,7 +155,7 @@ impl Ledger {
 ///
 /// # Errors
 /// [`Error::Unreachable`] if the slot holds another kind of record: the node runs other rules.
-pub fn decode<R: Record>(slot: Option<Slot>) -> Result<Option<R>, Error> {
+pub(crate) fn decode<R: Record>(slot: Option<Slot>) -> Result<Option<R>, Error> {
     let decoded = slot.map(|slot| R::from_slot(&slot)).transpose();
     decoded.map_err(|_| Error::Unreachable("a record does not decode; is this version the network's?".into()))
 }

@@ -29,9 +29,9 @@ pub mod environment;
 pub mod expected;
 pub mod ledger;
 pub mod limits;
-pub mod meter;
+mod meter;
 pub mod peer;
-pub mod peer_health;
+mod peer_health;
 pub mod sample;
 pub mod shared;
 

@@ -117,12 +117,12 @@ pub struct Heights {
 
 impl Heights {
     /// Round of the greatest certified height seen.
-    pub fn round(&self) -> u64 {
+    pub(crate) fn round(&self) -> u64 {
         self.round_of(self.height.load(Ordering::Relaxed))
     }
 
     /// Round of a height.
-    pub const fn round_of(&self, height: u64) -> u64 {
+    pub(crate) const fn round_of(&self, height: u64) -> u64 {
         match height.checked_div(self.round_blocks) {
             Some(round) => round,
             None => 0,
@@ -297,7 +297,7 @@ impl Peer {
     }
 
     /// Greatest certified height seen, in blocks.
-    pub fn height(&self) -> u64 {
+    pub(crate) fn height(&self) -> u64 {
         self.heights.height.load(Ordering::Relaxed)
     }
 
@@ -579,7 +579,7 @@ impl Peer {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn sign(self: &Arc<Self>, sign: Sign) -> Result<Signature, Error> {
+    pub(crate) async fn sign(self: &Arc<Self>, sign: Sign) -> Result<Signature, Error> {
         match self.offer(Ask::Sign(sign), SIGN_TIMEOUT, None).await? {
             Answer::Signed(signature) => Ok(signature),
             _ => Err(self.wrong("no signature")),
@@ -601,7 +601,7 @@ impl Peer {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn pay(&self, voucher: Voucher) -> Result<(), Error> {
+    pub(crate) async fn pay(&self, voucher: Voucher) -> Result<(), Error> {
         let work = async {
             let client = self.client().await?;
             let call = client.open(Ask::Pay(voucher)).await;

@@ -21,7 +21,7 @@ pub(crate) const EPOCHS_MAX: u64 = 64;
 
 /// The record of the offers that one provider left unanswered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PeerHealth {
+pub(crate) struct PeerHealth {
     /// Number of unanswered offers in a row.
     unanswered: u32,
     /// Height at which an offer was last counted, or an answer forgave all.
@@ -32,7 +32,7 @@ pub struct PeerHealth {
 
 impl PeerHealth {
     /// Counts an offer that was made at the height `offered` and given up at `height` without an answer.
-    pub fn missed(&mut self, offered: u64, height: u64, epoch_blocks: u64) {
+    pub(crate) fn missed(&mut self, offered: u64, height: u64, epoch_blocks: u64) {
         if !cfg!(planted = "one-stall-many") && self.judged.is_some_and(|judged| offered <= judged) {
             return;
         }
@@ -46,7 +46,7 @@ impl PeerHealth {
     }
 
     /// Forgives all unanswered offers, since the provider answered one at `height`, if only to refuse it.
-    pub const fn answered(&mut self, height: u64) {
+    pub(crate) const fn answered(&mut self, height: u64) {
         if cfg!(planted = "slow-is-lost") {
             return;
         }
@@ -54,12 +54,12 @@ impl PeerHealth {
     }
 
     /// Number of offers in a row that the provider left unanswered.
-    pub const fn unanswered(&self) -> u32 {
+    pub(crate) const fn unanswered(&self) -> u32 {
         self.unanswered
     }
 
     /// Number of blocks after `height` for which the provider is still left out of placement.
-    pub const fn left_out(&self, height: u64) -> u64 {
+    pub(crate) const fn left_out(&self, height: u64) -> u64 {
         self.until.saturating_sub(height)
     }
 }

@@ -228,7 +228,7 @@ impl Shared {
     }
 
     /// Reports a finding. A full mailbox drops it: the next draw or scrub finds the same.
-    pub fn notice(&self, notice: Notice) {
+    pub(crate) fn notice(&self, notice: Notice) {
         if self.notices.try_send(notice).is_err() {
             tracing::debug!("the receiver of findings is busy; a finding is dropped");
         }

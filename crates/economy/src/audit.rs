@@ -12,7 +12,7 @@ use crate::chance::Chance;
 use posync_protocol::amount::ONE;
 
 /// Blocks for which a challenge may stay open.
-pub const PENDING_BLOCKS_MAX: u64 = 120;
+pub(crate) const PENDING_BLOCKS_MAX: u64 = 120;
 /// A read that was declared missing is asked again in this many challenges.
 const REASKS: u8 = 3;
 const HISTORY: u32 = 64;
@@ -21,7 +21,7 @@ const AGREEMENTS: u64 = 16;
 
 /// The rules that are in force.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// A mutant: an unanswered challenge is forgotten, and the next answer pays the interval.
     pub optional: bool,
     /// A mutant: reads are weighted by bytes.
@@ -30,7 +30,7 @@ pub struct Rules {
 
 /// How a provider answers a challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answers {
+pub(crate) enum Answers {
     /// It always answers, and declares the reads that are missing.
     Always,
     /// It answers only when it holds all four reads.
@@ -39,7 +39,7 @@ pub enum Answers {
 
 /// Data under one price.
 #[derive(Clone, Copy, Debug)]
-pub struct Lot {
+pub(crate) struct Lot {
     /// Fee per block, in grains.
     pub fee: u64,
     /// Number of leaves in the lot.
@@ -50,7 +50,7 @@ pub struct Lot {
 
 /// A provider under audit.
 #[derive(Clone, Debug)]
-pub struct Member {
+pub(crate) struct Member {
     /// The lots that it is paid for.
     pub lots: Vec<Lot>,
     /// How it answers challenges.
@@ -71,7 +71,7 @@ pub struct Member {
 
 impl Member {
     /// A member with `lots` that answers as `answers` says.
-    pub fn new(lots: Vec<Lot>, answers: Answers) -> Self {
+    pub(crate) fn new(lots: Vec<Lot>, answers: Answers) -> Self {
         Self {
             lots,
             answers,
@@ -88,12 +88,12 @@ impl Member {
     }
 
     /// Fee per block of all lots, in grains.
-    pub fn fee(&self) -> u64 {
+    pub(crate) fn fee(&self) -> u64 {
         self.lots.iter().map(|lot| lot.fee).sum()
     }
 
     /// Correctness: the share of the last 64 drawn reads that passed.
-    pub fn correct(&self) -> u64 {
+    pub(crate) fn correct(&self) -> u64 {
         if self.reads == 0 { ONE } else { u64::from(self.passed.count_ones()) * ONE / u64::from(self.reads) }
     }
 
@@ -159,7 +159,7 @@ impl Member {
 
 /// The members of an audited network and their draws.
 #[derive(Debug)]
-pub struct Audits {
+pub(crate) struct Audits {
     /// Providers that can be drawn.
     pub members: Vec<Member>,
     rules: Rules,
@@ -171,12 +171,12 @@ pub struct Audits {
 
 impl Audits {
     /// A network whose draws come from `chance`.
-    pub fn new(members: Vec<Member>, rules: Rules, epoch_blocks: u64, chance: Chance) -> Self {
+    pub(crate) fn new(members: Vec<Member>, rules: Rules, epoch_blocks: u64, chance: Chance) -> Self {
         Self { members, rules, height: 0, turn: 0, epoch_blocks, chance }
     }
 
     /// Runs one block: one draw by fee, and one in turn.
-    pub fn block(&mut self) {
+    pub(crate) fn block(&mut self) {
         self.height += 1;
         let total: u64 = self.members.iter().map(Member::fee).sum();
         let mut place = self.chance.below(total);
@@ -198,7 +198,7 @@ impl Audits {
     }
 
     /// Runs the blocks of one epoch.
-    pub fn epoch(&mut self) {
+    pub(crate) fn epoch(&mut self) {
         for _ in 0..self.epoch_blocks {
             self.block();
         }

@@ -26,7 +26,7 @@ impl Chance {
     }
 
     /// An integer at most `spread` away from `centre`.
-    pub fn around(&mut self, centre: u64, spread: u64) -> u64 {
+    pub(crate) fn around(&mut self, centre: u64, spread: u64) -> u64 {
         centre - spread + self.below(2 * spread + 1)
     }
 }

@@ -39,7 +39,7 @@ pub struct Size {
 }
 
 /// The Gini coefficient, parts per billion: `2 sum(i x_i) / (n sum(x)) - (n + 1) / n`.
-pub fn gini(values: &[u128]) -> u64 {
+pub(crate) fn gini(values: &[u128]) -> u64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
     // Shifting the sum to at most 60 bits keeps the products within 128 bits.
@@ -53,7 +53,7 @@ pub fn gini(values: &[u128]) -> u64 {
 }
 
 /// Least number of holders that have more than a third of the sum.
-pub fn nakamoto(values: &[u128]) -> usize {
+pub(crate) fn nakamoto(values: &[u128]) -> usize {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(|a, b| b.cmp(a));
     let third = sorted.iter().sum::<u128>() / 3;
@@ -95,7 +95,7 @@ fn marks(chance: &mut Chance, nodes: usize) -> Vec<Option<Mark>> {
 
 /// The largest gap between a node's pay and its verified share, in parts per billion of that share,
 /// rounding included. The fee part is compared with the base, the subsidy with the weight.
-pub fn deviation(terms: &Terms, books: &Books) -> u64 {
+pub(crate) fn deviation(terms: &Terms, books: &Books) -> u64 {
     let total: u128 = books.lines.iter().map(|line| line.weight).sum();
     let keeps = u128::from(ONE - terms.burn - terms.committee);
     let mut worst = 0;
@@ -110,7 +110,7 @@ pub fn deviation(terms: &Terms, books: &Books) -> u64 {
 
 /// Results of a long honest run.
 #[derive(Debug, Default)]
-pub struct Worked {
+pub(crate) struct Worked {
     /// Number of epochs that conserved every grain.
     pub conserved: u64,
     /// Number of epochs that the second computation matched, node by node.
@@ -127,7 +127,7 @@ pub struct Worked {
 
 /// Runs `epochs` honest epochs of `nodes` nodes and checks each. Four nodes have seats at first;
 /// nodes with a seat share the committee's pool.
-pub fn work(seed: u64, nodes: usize, epochs: u64) -> Worked {
+pub(crate) fn work(seed: u64, nodes: usize, epochs: u64) -> Worked {
     let mut chance = Chance::new(seed, "honest");
     let mut world = World::new(Terms::DEFAULT, nodes, SEATS_MIN as usize, 16);
     let mut seats = Seats::new(SEATS_MIN as usize);
@@ -200,7 +200,7 @@ fn grow(world: &mut World, seed: u64, nodes: usize) -> Size {
 }
 
 /// Splits a pool over `count` weights in both ways. Returns the grains that do not sum up.
-pub fn pure_split(seed: u64, count: usize) -> u128 {
+pub(crate) fn pure_split(seed: u64, count: usize) -> u128 {
     let mut chance = Chance::new(seed, "split");
     let weights: Vec<u128> = (0..count).map(|_| u128::from(chance.below(1 << 60))).collect();
     let pool = 1_000_000 * SYNC + 7;
@@ -210,7 +210,7 @@ pub fn pure_split(seed: u64, count: usize) -> u128 {
 }
 
 /// Takes one network through all sizes up to `nodes`. Every close conserves money.
-pub fn growth(seed: u64, nodes: usize) -> Vec<Size> {
+pub(crate) fn growth(seed: u64, nodes: usize) -> Vec<Size> {
     let steps = [10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000];
     let mut world = World::new(Terms::DEFAULT, 0, 0, 16);
     steps.into_iter().filter(|step| *step <= nodes).map(|step| grow(&mut world, seed, step)).collect()

@@ -17,13 +17,13 @@
 //! `docs/decisions/economics-simulated-apart.md`.
 
 pub mod attacks;
-pub mod audit;
+mod audit;
 pub mod chance;
 pub mod honest;
 mod ledger;
 pub mod plots;
-pub mod price;
-pub mod recompute;
+mod price;
+mod recompute;
 pub mod row;
 pub mod seats;
 pub mod world;
@@ -61,7 +61,7 @@ pub fn run(plan: Plan) -> (Vec<Row>, Vec<honest::Size>) {
 }
 
 /// Elasticities, in hundredths, of the experiments.
-pub const ELASTICITIES: [u64; 6] = [25, 50, 100, 200, 400, 800];
+pub(crate) const ELASTICITIES: [u64; 6] = [25, 50, 100, 200, 400, 800];
 /// For each lag, the largest of them at which prices settle.
 const SETTLES: [u64; 3] = [800, 800, 400];
 /// Epochs of a price experiment; the last [`TAIL`] are measured.

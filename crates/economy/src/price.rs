@@ -9,13 +9,13 @@ use posync_protocol::{
 };
 
 /// Capacity of an epoch, in units of the class.
-pub const CAPACITY: u128 = 1 << 50;
+pub(crate) const CAPACITY: u128 = 1 << 50;
 /// The least price, in grains per 2^20 units.
-pub const PRICE_MIN: u128 = 1_000_000;
+pub(crate) const PRICE_MIN: u128 = 1_000_000;
 
 /// The price controller of one class.
 #[derive(Clone, Copy, Debug)]
-pub struct PostedPrice {
+pub(crate) struct PostedPrice {
     /// Accumulated excess of use over the target.
     pub excess: u64,
     /// Price of the next epoch, in grains per 2^20 units.
@@ -32,7 +32,7 @@ pub struct PostedPrice {
 impl PostedPrice {
     /// A flow class at `excess`, with a bucket filled by use at the target and a slow price equal
     /// to the posted price.
-    pub fn flow(excess: u64) -> Self {
+    pub(crate) fn flow(excess: u64) -> Self {
         let price = price::posted(PRICE_MIN, excess, price::FRACTION_FLOW);
         let bucket = CAPACITY / 2 * 7;
         Self {
@@ -47,12 +47,12 @@ impl PostedPrice {
     }
 
     /// The same class without a bucket: settled units count at once.
-    pub fn bare(self) -> Self {
+    pub(crate) fn bare(self) -> Self {
         Self { bucket: None, ..self }
     }
 
     /// Closes an epoch in which `settled` units were redeemed.
-    pub fn close(&mut self, settled: u128) {
+    pub(crate) fn close(&mut self, settled: u128) {
         let used = match &mut self.bucket {
             Some(bucket) => {
                 let (used, rest) = price::bucket_next(*bucket, settled);
@@ -68,7 +68,7 @@ impl PostedPrice {
 }
 
 /// Units that consumers want at `excess` if they want `usual` at `origin`. `elasticity` is in hundredths.
-pub fn demand(usual: u128, origin: u64, excess: u64, elasticity: u64) -> u128 {
+pub(crate) fn demand(usual: u128, origin: u64, excess: u64, elasticity: u64) -> u128 {
     let power = u128::from(elasticity) * u128::from(excess.abs_diff(origin)) / 100;
     let fraction = u128::from(price::FRACTION_FLOW);
     if excess <= origin {
@@ -80,10 +80,10 @@ pub fn demand(usual: u128, origin: u64, excess: u64, elasticity: u64) -> u128 {
 }
 
 /// Excess from which experiments start in equilibrium: the price is `e^6` times the least.
-pub const ORIGIN: u64 = 6 * price::FRACTION_FLOW;
+pub(crate) const ORIGIN: u64 = 6 * price::FRACTION_FLOW;
 
 /// Prices of `epochs` epochs after demand doubled at once. Consumers see the price of `lag` epochs ago.
-pub fn respond(elasticity: u64, lag: usize, bucket: bool, epochs: usize) -> Vec<u128> {
+pub(crate) fn respond(elasticity: u64, lag: usize, bucket: bool, epochs: usize) -> Vec<u128> {
     let class = PostedPrice::flow(ORIGIN);
     let mut class = if bucket { class } else { class.bare() };
     let mut seen = vec![class.excess; lag + 1];
@@ -99,7 +99,7 @@ pub fn respond(elasticity: u64, lag: usize, bucket: bool, epochs: usize) -> Vec<
 }
 
 /// The highest price over the lowest of the last `tail` epochs, in parts per billion.
-pub fn swing(prices: &[u128], tail: usize) -> u64 {
+pub(crate) fn swing(prices: &[u128], tail: usize) -> u64 {
     let tail = &prices[prices.len() - tail..];
     let (low, high) = (tail.iter().min().expect("some"), tail.iter().max().expect("some"));
     u64::try_from(high * u128::from(ONE) / (*low).max(1)).unwrap_or(u64::MAX)
@@ -107,7 +107,7 @@ pub fn swing(prices: &[u128], tail: usize) -> u64 {
 
 /// Posted and slow prices when the same use is redeemed every `every` epochs. Use follows the price
 /// with elasticity one.
-pub fn redeemed_every(every: usize, epochs: usize) -> (Vec<u128>, Vec<u128>) {
+pub(crate) fn redeemed_every(every: usize, epochs: usize) -> (Vec<u128>, Vec<u128>) {
     let mut class = PostedPrice::flow(ORIGIN);
     let (mut waiting, mut prices, mut slow) = (0, vec![class.price], vec![class.slow]);
     for epoch in 1..=epochs {

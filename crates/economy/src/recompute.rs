@@ -9,7 +9,7 @@ use crate::world::{Books, Terms};
 const ONE: u128 = 1_000_000_000;
 
 /// Describes the first line that differs from the books; `None` if all agree.
-pub fn differs(terms: &Terms, books: &Books) -> Option<String> {
+pub(crate) fn differs(terms: &Terms, books: &Books) -> Option<String> {
     let nodes = books.lines.len();
     let (mut base, mut pay, mut burned) = (vec![0u128; nodes], vec![0u128; nodes], 0u128);
     for deal in &books.fees {

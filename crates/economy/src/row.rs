@@ -78,7 +78,7 @@ pub struct Row {
 
 impl Row {
     /// A row of any topic; it runs the rules' functions.
-    pub fn new(
+    pub(crate) fn new(
         topic: Topic,
         name: impl Into<String>,
         region: impl Into<String>,
@@ -90,27 +90,27 @@ impl Row {
     }
 
     /// An attack that must not pay.
-    pub fn attack(name: impl Into<String>, region: impl Into<String>, profit: i128) -> Self {
+    pub(crate) fn attack(name: impl Into<String>, region: impl Into<String>, profit: i128) -> Self {
         Self::new(Topic::Attack, name, region, profit, GRAINS, Bound::AtMost(0))
     }
 
     /// A mutant without one rule, under which the attack must pay.
-    pub fn mutant(name: impl Into<String>, region: impl Into<String>, profit: i128) -> Self {
+    pub(crate) fn mutant(name: impl Into<String>, region: impl Into<String>, profit: i128) -> Self {
         Self::new(Topic::Mutant, name, region, profit, GRAINS, Bound::Positive)
     }
 
     /// An attack that pays and is published.
-    pub fn published(name: impl Into<String>, region: impl Into<String>, profit: i128) -> Self {
+    pub(crate) fn published(name: impl Into<String>, region: impl Into<String>, profit: i128) -> Self {
         Self::new(Topic::Published, name, region, profit, GRAINS, Bound::Positive)
     }
 
     /// Sets the code that the row executes.
-    pub fn runs(self, runs: Runs) -> Self {
+    pub(crate) fn runs(self, runs: Runs) -> Self {
         Self { runs, ..self }
     }
 
     /// Sets the unit of the figure.
-    pub fn unit(self, unit: &'static str) -> Self {
+    pub(crate) fn unit(self, unit: &'static str) -> Self {
         Self { unit, ..self }
     }
 
@@ -126,7 +126,7 @@ impl Row {
 }
 
 /// Unit of the profits of attacks.
-pub const GRAINS: &str = "grains/epoch";
+pub(crate) const GRAINS: &str = "grains/epoch";
 
 /// Formats a bound for a table.
 pub fn bound_text(bound: Bound) -> String {

@@ -27,7 +27,7 @@ use std::collections::BTreeSet;
 const VOTES_EVERY: u64 = 4;
 
 /// The account that stands for a node.
-pub fn account(node: usize) -> Account {
+pub(crate) fn account(node: usize) -> Account {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&(node as u64).to_be_bytes());
     Account(bytes)
@@ -39,20 +39,20 @@ fn node(account: &Account) -> usize {
 }
 
 /// A seat of a node without history.
-pub fn seated(node: usize, score: u64) -> Seated {
+pub(crate) fn seated(node: usize, score: u64) -> Seated {
     let account = account(node);
     Seated { account, operator: account.0, score, track: Track::default(), automatic: false, ousted: false }
 }
 
 /// A node that asks for a seat.
-pub fn candidate(node: usize, score: u64, track: Track) -> Candidate {
+pub(crate) fn candidate(node: usize, score: u64, track: Track) -> Candidate {
     let account = account(node);
     Candidate { account, operator: account.0, score, track, voted: false, vetoes: BTreeSet::new() }
 }
 
 /// Counts of seat changes over a run.
 #[derive(Clone, Copy, Debug)]
-pub struct SeatChanges {
+pub(crate) struct SeatChanges {
     /// Seats given without votes.
     pub automatic: u64,
     /// Seats given by votes.
@@ -69,7 +69,7 @@ pub struct SeatChanges {
 
 /// The seats, and the record of every node's score.
 #[derive(Clone, Debug)]
-pub struct Seats {
+pub(crate) struct Seats {
     seats: Vec<Seated>,
     tracks: Vec<Track>,
     terms: u64,
@@ -79,7 +79,7 @@ pub struct Seats {
 
 impl Seats {
     /// A genesis with seats for the first nodes.
-    pub fn new(seats: usize) -> Self {
+    pub(crate) fn new(seats: usize) -> Self {
         Self {
             seats: (0..seats).map(|node| seated(node, 0)).collect(),
             tracks: Vec::new(),
@@ -89,22 +89,17 @@ impl Seats {
     }
 
     /// The nodes that have a seat.
-    pub fn nodes(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = usize> {
         self.seats.iter().map(|seat| node(&seat.account))
     }
 
     /// Number of seats at present.
-    pub const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.seats.len()
     }
 
-    /// True if no node has a seat.
-    pub const fn is_empty(&self) -> bool {
-        self.seats.is_empty()
-    }
-
     /// Ends an epoch with these scores, one per node, and makes the changes of a term.
-    pub fn term(&mut self, scores: &[u64]) -> Changes {
+    pub(crate) fn term(&mut self, scores: &[u64]) -> Changes {
         self.tracks.resize(scores.len(), Track::default());
         for (track, score) in self.tracks.iter_mut().zip(scores) {
             *track = track.after(*score);
@@ -161,7 +156,7 @@ impl Seats {
     }
 
     /// The Nakamoto coefficient of leadership. A seat that waits to leave does not lead.
-    pub fn leaders(&self) -> usize {
+    pub(crate) fn leaders(&self) -> usize {
         let scores = self.seats.iter().map(|seat| if seat.leaves() { 0 } else { seat.score });
         let weights = leader_weights(&scores.collect::<Vec<u64>>());
         nakamoto(&weights.into_iter().map(u128::from).collect::<Vec<u128>>())
@@ -169,7 +164,7 @@ impl Seats {
 }
 
 /// Runs 20 seats among `members` for `epochs` epochs with qualities within `noise` of `centre`.
-pub fn noisy(seed: u64, members: usize, epochs: u64, centre: u64, noise: u64) -> SeatChanges {
+pub(crate) fn noisy(seed: u64, members: usize, epochs: u64, centre: u64, noise: u64) -> SeatChanges {
     let mut chance = Chance::new(seed, "seats");
     let mut seats = Seats::new(20);
     let mut scores = vec![centre; members];
@@ -184,7 +179,7 @@ pub fn noisy(seed: u64, members: usize, epochs: u64, centre: u64, noise: u64) ->
 
 /// A network that grows from 4 seats among `members` newcomers, each of which fails in one epoch of
 /// 200 and is repaired in one of 20.
-pub fn good_and_bad_times(seed: u64, members: usize, epochs: u64) -> Seats {
+pub(crate) fn good_and_bad_times(seed: u64, members: usize, epochs: u64) -> Seats {
     let mut chance = Chance::new(seed, "times");
     let mut seats = Seats::new(SEATS_MIN as usize);
     let (mut scores, mut works) = (vec![score::SCORE_START; members], vec![true; members]);

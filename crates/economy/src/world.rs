@@ -15,11 +15,11 @@ use posync_protocol::{
 };
 
 /// Epochs whose least quality weighs a provider's pay.
-pub const QUALITY_EPOCHS: usize = 8;
+pub(crate) const QUALITY_EPOCHS: usize = 8;
 
 /// The figure that caps the usage subsidy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cap {
+pub(crate) enum Cap {
     /// The burn of the quality-weighted base: the rule.
     Weighted,
     /// The burn of the whole base: a mutant under which paying oneself can pay off.
@@ -40,7 +40,7 @@ pub struct Terms {
     /// An epoch emits the reserve divided by this.
     pub divisor: u128,
     /// The figure that caps the subsidy.
-    pub cap: Cap,
+    pub(crate) cap: Cap,
 }
 
 impl Terms {
@@ -91,19 +91,19 @@ impl Mark {
     pub const PERFECT: Self = Self { correct: ONE, available: ONE, latency: ONE };
 
     /// A mark whose quality is about `quality`, lowered by availability alone.
-    pub const fn of(quality: u64) -> Self {
+    pub(crate) const fn of(quality: u64) -> Self {
         Self { correct: ONE, available: quality, latency: ONE }
     }
 
     /// Quality that the rules compute from the three figures.
-    pub fn quality(self) -> u64 {
+    pub(crate) fn quality(self) -> u64 {
         score::quality(self.correct, self.available, self.latency)
     }
 }
 
 /// A provider of the model.
 #[derive(Clone, Debug)]
-pub struct Node {
+pub(crate) struct Node {
     /// Grains that the provider holds.
     pub balance: u128,
     /// Sync score, parts per billion.
@@ -128,14 +128,14 @@ impl Node {
     }
 
     /// The qualities of the measured epochs.
-    pub fn measured(&self) -> Vec<u64> {
+    pub(crate) fn measured(&self) -> Vec<u64> {
         self.history.iter().flatten().copied().collect()
     }
 }
 
 /// A provider's line in the accounting of a closed epoch.
 #[derive(Clone, Debug, Default)]
-pub struct Line {
+pub(crate) struct Line {
     /// Sum of its settled bases, in grains.
     pub base: u128,
     /// Its part of the fees, in grains.
@@ -164,7 +164,7 @@ pub struct Books {
     /// Grains burned in this epoch.
     pub burned: u128,
     /// One line per provider.
-    pub lines: Vec<Line>,
+    pub(crate) lines: Vec<Line>,
 }
 
 /// All members and all money of the model.
@@ -183,7 +183,7 @@ pub struct World {
     /// Balances of the consumers, in grains.
     pub consumers: Vec<u128>,
     /// The providers, by index.
-    pub nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// Number of closed epochs.
     pub epoch: u64,
     supply: u128,
@@ -209,25 +209,25 @@ impl World {
     }
 
     /// Adds a provider and returns its index.
-    pub fn join(&mut self) -> usize {
+    pub(crate) fn join(&mut self) -> usize {
         self.nodes.push(Node::new(0));
         self.nodes.len() - 1
     }
 
     /// Burns a ledger fee of a consumer.
-    pub fn burn(&mut self, consumer: usize, grains: u128) {
+    pub(crate) fn burn(&mut self, consumer: usize, grains: u128) {
         self.consumers[consumer] -= grains;
         self.burned += grains;
     }
 
     /// Sum of the balances of some providers and consumers, in grains.
-    pub fn wealth(&self, nodes: &[usize], consumers: &[usize]) -> u128 {
+    pub(crate) fn wealth(&self, nodes: &[usize], consumers: &[usize]) -> u128 {
         let nodes: u128 = nodes.iter().map(|index| self.nodes[*index].balance).sum();
         nodes + consumers.iter().map(|index| self.consumers[*index]).sum::<u128>()
     }
 
     /// True if all money sums to the supply.
-    pub fn conserved(&self) -> bool {
+    pub(crate) fn conserved(&self) -> bool {
         let nodes: u128 = self.nodes.iter().map(|node| node.balance).sum();
         let consumers: u128 = self.consumers.iter().sum();
         self.reserve + self.carry + self.committee + self.burned + nodes + consumers == self.supply

@@ -65,10 +65,11 @@ use std::{
 type Batch<E> = <Shared<Database<E>> as DatabaseSet<E>>::Unmerkleized;
 type Sealed<E> = <Shared<Database<E>> as DatabaseSet<E>>::Merkleized;
 /// The reshare layer's input to a proposal.
-pub type ProposalInput = reshare::Input<(), crate::engine::Variant, PrivateKey, crate::epoch::Directory>;
+pub(crate) type ProposalInput =
+    reshare::Input<(), crate::engine::Variant, PrivateKey, crate::epoch::Directory>;
 
 /// The parts that an application is built from.
-pub struct Setup<E: Runtime> {
+pub(crate) struct Setup<E: Runtime> {
     /// Genesis of the network, with the records that block 1 finds.
     pub genesis: Arc<Genesis>,
     /// Key that signs this node's headers.
@@ -102,7 +103,7 @@ struct Inner<E: Runtime> {
 }
 
 /// Executes the ledger's rules for consensus; clones share one state.
-pub struct Application<E: Runtime>(Arc<Inner<E>>);
+pub(crate) struct Application<E: Runtime>(Arc<Inner<E>>);
 
 impl<E: Runtime> Clone for Application<E> {
     fn clone(&self) -> Self {
@@ -131,7 +132,7 @@ struct Executed<E: Runtime> {
 
 impl<E: Runtime> Application<E> {
     /// Builds the application, with the genesis block and records at hand.
-    pub fn new(setup: Setup<E>) -> Self {
+    pub(crate) fn new(setup: Setup<E>) -> Self {
         Self(Arc::new(Inner {
             chain: setup.genesis.chain(),
             genesis_block: setup.genesis.block::<E>(),

@@ -44,7 +44,7 @@ impl Recent {
 
 /// The receipts of recent blocks; clones share them.
 #[derive(Clone)]
-pub struct Feed {
+pub(crate) struct Feed {
     recent: Arc<Mutex<Recent>>,
     height: watch::Sender<u64>,
 }
@@ -57,12 +57,12 @@ impl Default for Feed {
 
 impl Feed {
     /// The receipt of an operation that is final and not too old.
-    pub fn receipt(&self, id: &Hash) -> Option<Receipt> {
+    pub(crate) fn receipt(&self, id: &Hash) -> Option<Receipt> {
         self.recent.lock().by_id.get(id).copied()
     }
 
     /// Waits for the receipt of an operation; the caller sets a time limit.
-    pub async fn wait(&self, id: &Hash) -> Receipt {
+    pub(crate) async fn wait(&self, id: &Hash) -> Receipt {
         let mut height = self.height.subscribe();
         loop {
             if let Some(receipt) = self.receipt(id) {
@@ -73,7 +73,7 @@ impl Feed {
     }
 
     /// Follows the finalized blocks until the node stops.
-    pub async fn run(self, handle: Handle) {
+    pub(crate) async fn run(self, handle: Handle) {
         let span = handle.genesis().parameters.expiry_blocks_max;
         let applied = handle.applied();
         for height in applied.saturating_sub(span).max(1)..=applied {

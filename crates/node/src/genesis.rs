@@ -58,7 +58,7 @@ use std::{
 use thiserror::Error;
 
 /// Format of the genesis and of the headers.
-pub const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 1;
 /// Upper bound on the timeouts of a view.
 const TIMEOUT_MS_MAX: u64 = 60_000;
 /// Upper bound on the accounts that a genesis funds.
@@ -186,7 +186,7 @@ impl Genesis {
     }
 
     /// Addresses and weights of the authorities.
-    pub fn directory(&self) -> Directory {
+    pub(crate) fn directory(&self) -> Directory {
         let entries = self.authorities.iter().map(|authority| {
             let entry = DirectoryEntry { address: authority.address.clone(), weight: authority.weight };
             (authority.key.clone(), entry)
@@ -195,7 +195,7 @@ impl Genesis {
     }
 
     /// The first term as the engine expects it: key, players, directory.
-    pub fn epoch_info(&self) -> EpochInfo {
+    pub(crate) fn epoch_info(&self) -> EpochInfo {
         let players = self.output.players().clone();
         EpochInfo {
             outcome: EpochOutcome::Success,

@@ -23,7 +23,7 @@ use crate::{
 };
 use bytes::Bytes;
 use commonware_codec::{Copying, DecodeExt as _, Encode as _};
-use commonware_consensus::{Reporter as _, marshal::Identifier, simplex::types::Activity, types::Height};
+use commonware_consensus::{Reporter as _, simplex::types::Activity, types::Height};
 use commonware_cryptography::Digested;
 use commonware_glue::stateful::db::Shared;
 use commonware_storage::{
@@ -48,7 +48,7 @@ use std::{
 use thiserror::Error;
 
 /// Most headers from a block to the next certificate that a proof may carry.
-pub const HEADERS_TO_CERTIFICATE_MAX: u64 = 64;
+pub(crate) const HEADERS_TO_CERTIFICATE_MAX: u64 = 64;
 /// Headers and certificates that stay in memory: about 1 MiB.
 const HEADERS_MAX: usize = 2048;
 /// Blocks around the applied height among which the header of the current state is searched.
@@ -89,15 +89,6 @@ pub enum ReadError {
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
-}
-
-/// The highest finalized block that this node knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tip {
-    /// Height of the block, counted from the genesis block at 0.
-    pub height: u64,
-    /// Digest of the block's header.
-    pub digest: Hash,
 }
 
 /// A record, and the proof of its presence or absence in the state.
@@ -263,12 +254,6 @@ impl Handle {
         Scheme::certificate_verifier(&self.genesis.namespace(), self.network_key())
     }
 
-    /// The highest finalized block; `None` before the first.
-    pub async fn tip(&self) -> Option<Tip> {
-        let (height, digest) = self.marshal.get_info(Identifier::Latest).await?;
-        Some(Tip { height: height.get(), digest: crate::genesis::hash(&digest) })
-    }
-
     /// Height of the last block whose state can be read here.
     pub fn applied(&self) -> u64 {
         *self.applied.borrow()
@@ -365,7 +350,10 @@ impl Handle {
     ///
     /// # Errors
     /// Why there is none: the state is not kept any more, or this node does not have it yet.
-    pub async fn state_part(&self, request: &[u8]) -> Result<Bounded<u8, STATE_BYTES_MAX>, Unavailable> {
+    pub(crate) async fn state_part(
+        &self,
+        request: &[u8],
+    ) -> Result<Bounded<u8, STATE_BYTES_MAX>, Unavailable> {
         let request = Request::<Family>::decode(Copying(request)).map_err(|_| Unavailable::Pruned)?;
         if request.max_ops().get() > STATE_OPERATIONS_MAX {
             return Err(Unavailable::Pruned);

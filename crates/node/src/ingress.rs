@@ -28,7 +28,7 @@ use rand_core::CryptoRng;
 ///
 /// # Errors
 /// `TooLarge`, `Malformed`.
-pub fn decode(bytes: &[u8]) -> Result<Operation, Code> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, Code> {
     if bytes.len() > OPERATION_BYTES_MAX {
         return Err(Code::TooLarge);
     }
@@ -40,7 +40,7 @@ pub fn decode(bytes: &[u8]) -> Result<Operation, Code> {
 ///
 /// # Errors
 /// `Expired`, `BadShape`, `FeeAboveMaximum`.
-pub fn check(operation: &Operation, next: &BlockContext, base_fee: u64) -> Result<(), Code> {
+pub(crate) fn check(operation: &Operation, next: &BlockContext, base_fee: u64) -> Result<(), Code> {
     guarded(operation, || {
         check_structure(operation, next)?;
         if ledger::fee(next, base_fee, operation) > operation.max_fee {
@@ -55,7 +55,7 @@ pub fn check(operation: &Operation, next: &BlockContext, base_fee: u64) -> Resul
 ///
 /// # Errors
 /// The error of `work`, or `BadShape` if it panics.
-pub fn guarded<T>(operation: &Operation, work: impl FnOnce() -> Result<T, Code>) -> Result<T, Code> {
+pub(crate) fn guarded<T>(operation: &Operation, work: impl FnOnce() -> Result<T, Code>) -> Result<T, Code> {
     guard::guarded(work).unwrap_or_else(|cause| {
         log_panic(operation, &cause);
         Err(Code::BadShape)
@@ -69,7 +69,7 @@ fn log_panic(operation: &Operation, cause: &str) {
 
 /// The code with which an operation is turned away whose rules stopped on the applied state. If the state is
 /// broken, logs that: the operation is not at fault, and the next block will fail on it.
-pub fn refusal(operation: &Operation, stopped: Halt) -> Code {
+pub(crate) fn refusal(operation: &Operation, stopped: Halt) -> Code {
     match stopped {
         Halt::Refused(code) => code,
         Halt::Broken(broken) => {
@@ -94,7 +94,7 @@ struct Check {
 
 /// The signatures of an operation that are checked.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     /// The signer's own signature.
     Own,
     /// All signatures, including those of the parts that the operation carries.
@@ -124,7 +124,7 @@ fn entry<'a>(_: usize, check: &'a &Check) -> BatchEntry<'a, ed25519::PublicKey> 
 }
 
 /// True if every signature of all operations verifies; they are checked in one batch.
-pub fn verify_all<'a>(
+pub(crate) fn verify_all<'a>(
     mut rng: impl CryptoRng,
     chain: &Hash,
     operations: impl IntoIterator<Item = &'a Operation>,
@@ -142,7 +142,7 @@ fn holds(rng: &mut impl CryptoRng, batch: &[&Check]) -> bool {
 /// Marks the operations whose signatures in that part all verify, in one batch; a bad one among n good ones
 /// costs about log n further batches. If the rules panic, each operation is judged alone, and one on which
 /// they panic is bad.
-pub fn verify_guarded<'a>(
+pub(crate) fn verify_guarded<'a>(
     mut rng: impl CryptoRng,
     chain: &Hash,
     operations: impl IntoIterator<Item = &'a Operation>,
@@ -162,7 +162,7 @@ pub fn verify_guarded<'a>(
 }
 
 /// Marks the operations whose signatures in that part all verify, in one batch.
-pub fn verify<'a>(
+pub(crate) fn verify<'a>(
     mut rng: impl CryptoRng,
     chain: &Hash,
     operations: impl IntoIterator<Item = &'a Operation>,

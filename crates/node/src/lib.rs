@@ -14,24 +14,24 @@
 //! its types become concrete.
 
 pub mod announce;
-pub mod application;
+mod application;
 pub mod ceremony;
 pub mod config;
 mod dial_back;
 pub mod engine;
 pub mod epoch;
-pub mod equivocation;
-pub mod feed;
+mod equivocation;
+mod feed;
 pub mod follower;
 pub mod genesis;
 mod guard;
 pub mod handle;
-pub mod ingress;
-pub mod mempool;
+mod ingress;
+mod mempool;
 mod outcomes;
 pub mod own_key;
 mod repair;
-pub mod rules;
+mod rules;
 pub mod run;
 pub mod serve;
 mod silence;

@@ -62,7 +62,7 @@ impl Read for BlockOutcome {
 type Archive<E> = prunable::Archive<EightCap, E, Digest, BlockOutcome>;
 
 /// The outcomes of the kept blocks; clones share the archive.
-pub struct Outcomes<E: Runtime> {
+pub(crate) struct Outcomes<E: Runtime> {
     archive: Arc<AsyncMutex<Option<Archive<E>>>>,
     newest: Arc<Mutex<VecDeque<(u64, BlockOutcome)>>>,
     prunes: bool,
@@ -84,7 +84,7 @@ impl<E: Runtime> Outcomes<E> {
     }
 
     /// Stores the outcome of the block at `height`; it is durable on return.
-    pub async fn put(&self, height: u64, digest: Digest, outcome: &BlockOutcome) {
+    pub(crate) async fn put(&self, height: u64, digest: Digest, outcome: &BlockOutcome) {
         let mut slot = self.archive.lock().await;
         let archive = slot.take().expect("only a failed write loses the archive, and it ends the node");
         let mut archive =
@@ -102,7 +102,7 @@ impl<E: Runtime> Outcomes<E> {
     }
 
     /// The outcome of the block at `height`, if it is kept.
-    pub async fn get(&self, height: u64) -> Option<BlockOutcome> {
+    pub(crate) async fn get(&self, height: u64) -> Option<BlockOutcome> {
         if let Some(outcome) = self.remembered(height) {
             return Some(outcome);
         }
@@ -117,7 +117,7 @@ impl<E: Runtime> Outcomes<E> {
     }
 
     /// The highest block whose outcome is kept; 0 before the first.
-    pub async fn last(&self) -> u64 {
+    pub(crate) async fn last(&self) -> u64 {
         let slot = self.archive.lock().await;
         slot.as_ref().and_then(|archive| archive.last_index()).unwrap_or(0)
     }

@@ -131,7 +131,8 @@ pub enum RunError {
 }
 
 /// Runs beside the engine; receives the runtime, the node's handle and the mempool's channel.
-pub type Services<E, S, R, T = ()> = Box<dyn FnOnce(E, Handle, (S, R)) -> BoxFuture<'static, T> + Send>;
+pub(crate) type Services<E, S, R, T = ()> =
+    Box<dyn FnOnce(E, Handle, (S, R)) -> BoxFuture<'static, T> + Send>;
 /// Services over sockets; their error ends the node.
 pub type TokioServices = Services<
     tokio::Context,

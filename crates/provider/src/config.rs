@@ -76,16 +76,12 @@ pub struct Config {
 
 /// Default for the longest agreement that a provider accepts, in epochs.
 pub const TERM_MAX: u32 = 720;
-/// Egress offered by a provider of a local network: 4 MiB a second.
-pub const EGRESS_LOCAL: u64 = 4 << 20;
 /// Default size in bytes at which a pack is sealed.
 pub const PACK_BYTES: u64 = 256 << 20;
 /// Default for the minimum rate of a scrub, in bytes a second.
 pub const SCRUB_RATE: u64 = 1 << 20;
 /// Interval between scrubs on a local network; it is 14 days in production.
 pub const SCRUB_LOCAL: Duration = Duration::from_secs(20);
-/// Grace period for an agreement that is gone from the ledger, in production.
-pub const GRACE: Duration = Duration::from_secs(6 * 3_600);
 /// Grace period for an agreement that is gone, on a local network.
 pub const GRACE_LOCAL: Duration = Duration::from_secs(20);
 /// Time allowed between a put and the signature that covers it.
@@ -135,14 +131,14 @@ fn text<const MAX: usize>(what: &'static str, text: &str) -> Result<Bounded<u8, 
 
 impl Config {
     /// Configuration of its shard store.
-    pub fn store(&self) -> StoreConfig {
+    pub(crate) fn store(&self) -> StoreConfig {
         StoreConfig::for_capacity(&self.partition, self.capacity_bytes, self.pack_bytes)
             .within(self.space_bytes)
             .on(Volume::of(self.report.volume(), self.report.in_use()))
     }
 
     /// Number of blocks for which an agreement that is gone is still kept.
-    pub fn grace_blocks(&self) -> u64 {
+    pub(crate) fn grace_blocks(&self) -> u64 {
         let blocks = self.grace.as_millis() / u128::from(self.parameters.block_ms.max(1));
         u64::try_from(blocks).unwrap_or(u64::MAX).max(1)
     }

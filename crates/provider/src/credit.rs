@@ -5,7 +5,7 @@ use posync_protocol::agreement::credit_window;
 
 /// Bytes sent and paid under an agreement: egress since its opening.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tab {
+pub(crate) struct Tab {
     /// Bytes sent, never below `paid`.
     pub sent: u64,
     /// Bytes paid by voucher.
@@ -16,7 +16,7 @@ pub struct Tab {
 
 /// Decision about the next bytes of a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Credit {
+pub(crate) enum Credit {
     /// They may leave now.
     Send,
     /// They may leave after a voucher for at least this many bytes in total.
@@ -26,7 +26,7 @@ pub enum Credit {
 }
 
 /// Decides about `bytes` more for a consumer of this `trust`; bytes beyond `ceiling` are not redeemable.
-pub fn judge(tab: Tab, bytes: u64, trust: u64, ceiling: u64) -> Credit {
+pub(crate) fn judge(tab: Tab, bytes: u64, trust: u64, ceiling: u64) -> Credit {
     let total = tab.sent.saturating_add(bytes);
     let running = total.saturating_sub(tab.paid).saturating_sub(tab.lost);
     if total > ceiling {

@@ -23,7 +23,7 @@ pub enum LedgerError {
 }
 
 /// Records in the order of the keys, and the certified height at which they were proved.
-pub type Proven = (u64, Vec<Option<Slot>>);
+pub(crate) type Proven = (u64, Vec<Option<Slot>>);
 
 /// A view of the ledger that believes only proofs.
 pub trait Ledger: Clone + Send + Sync + 'static {
@@ -62,6 +62,6 @@ pub trait Ledger: Clone + Send + Sync + 'static {
 ///
 /// # Errors
 /// `Record`.
-pub fn decode<R: Record>(slot: Option<&Slot>) -> Result<Option<R>, LedgerError> {
+pub(crate) fn decode<R: Record>(slot: Option<&Slot>) -> Result<Option<R>, LedgerError> {
     slot.map(|slot| R::from_slot(slot).map_err(|_| LedgerError::Record)).transpose()
 }

@@ -26,13 +26,13 @@ impl Left {
     }
 
     /// True if there is a mark. One that cannot be read counts: a wrong registration locks money and takes data.
-    pub fn is_noted(&self) -> bool {
+    pub(crate) fn is_noted(&self) -> bool {
         let Some(path) = &self.0 else { return false };
         !matches!(fs::symlink_metadata(path), Err(error) if error.kind() == ErrorKind::NotFound)
     }
 
     /// The height at which the mark was written; `None` if there is no mark, or no height in it.
-    pub fn since(&self) -> Option<u64> {
+    pub(crate) fn since(&self) -> Option<u64> {
         let text = fs::read_to_string(self.0.as_ref()?).ok().filter(|text| text.len() <= BYTES_MAX)?;
         text.lines().next()?.strip_prefix("left at height ")?.parse().ok()
     }

@@ -21,27 +21,27 @@
 pub mod alerts;
 mod condition;
 pub mod config;
-pub mod credit;
+mod credit;
 pub mod data_sets;
 #[cfg(test)]
 mod fixtures;
 mod journal;
-pub mod ledger;
+mod ledger;
 pub mod left;
-pub mod node;
+mod node;
 pub mod packs;
 #[cfg(test)]
 mod power_cut;
-pub mod probe;
-pub mod prover;
+mod probe;
+mod prover;
 pub mod reconciler;
-pub mod redeem;
+mod redeem;
 mod run;
-pub mod scrub;
+mod scrub;
 pub mod serve;
-pub mod spending;
+mod spending;
 pub mod terms;
-pub mod uptime;
+mod uptime;
 pub mod view;
 pub mod vouchers;
 #[cfg(test)]

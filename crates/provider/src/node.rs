@@ -31,7 +31,7 @@ const CONFIRMERS: usize = 2;
 
 /// A light connection, the sender of this provider's operations, and the newest certified height.
 #[derive(Clone)]
-pub struct Node {
+pub(crate) struct Node {
     connection: Connection,
     submitter: Submitter,
     key: PrivateKey,
@@ -72,7 +72,7 @@ impl From<Error> for LedgerError {
 
 impl Node {
     /// Follows the chain over `connection` for as long as `context` lives.
-    pub fn start<E: Spawner + Clock>(
+    pub(crate) fn start<E: Spawner + Clock>(
         context: E,
         connection: Connection,
         key: PrivateKey,

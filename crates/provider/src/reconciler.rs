@@ -24,9 +24,9 @@ mod sending;
 mod submit;
 mod unsigned;
 
-pub use ends::Ends;
-pub use found::Finds;
-pub use read::answer_questions;
+pub(crate) use ends::Ends;
+pub(crate) use found::Finds;
+pub(crate) use read::answer_questions;
 
 use crate::{
     alerts::{Disk, Reporter},
@@ -154,7 +154,7 @@ pub struct Reconciler<E: Spawner + Context, B, L> {
 
 /// Delays after which a reconciler gives something up.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub(crate) struct Patience {
     /// Time allowed for a signature after a put.
     pub loose: Duration,
     /// Blocks for which everything of an agreement is kept after its absence was proved.
@@ -162,7 +162,7 @@ pub struct Patience {
 }
 
 /// The durable notes of a reconciler.
-pub struct Journals<E: Context> {
+pub(crate) struct Journals<E: Context> {
     /// Agreements that were found in blocks.
     pub finds: Finds<E>,
     /// Facts that must be known before an agreement is given up.
@@ -184,7 +184,7 @@ struct Costs {
 
 impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// Creates a reconciler for a handler.
-    pub fn new(
+    pub(crate) fn new(
         context: E,
         handler: Arc<Handler<E, B>>,
         ledger: L,
@@ -236,7 +236,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// # Errors
     /// The store, the data sets or the voucher store failed. An unreachable ledger is no error: it is logged and tried
     /// again.
-    pub async fn run(mut self) -> Result<(), ReconcilerError> {
+    pub(crate) async fn run(mut self) -> Result<(), ReconcilerError> {
         if self.leaver.left.is_noted() {
             tracing::info!(
                 "the provider leaves or has left: it registers no more, and serves what it still holds"
@@ -297,7 +297,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     ///
     /// # Errors
     /// [`ReconcilerError`]; `Ledger` may be tried again.
-    pub async fn step(&mut self) -> Result<(), ReconcilerError> {
+    pub(crate) async fn step(&mut self) -> Result<(), ReconcilerError> {
         // A full disk that blocks a note must not delay an answer.
         let judged = self.judge_gone().await;
         self.duties().await?;

@@ -24,7 +24,7 @@ const READS_SHARE: u128 = 10;
 const READ_WORTH: u128 = 4;
 
 /// The amount that a kept voucher would pay now; `None` if the ledger would refuse it.
-pub fn value(terms: &Terms, kept: &Redemption, round: u64, parameters: &Parameters) -> Option<Amount> {
+pub(crate) fn value(terms: &Terms, kept: &Redemption, round: u64, parameters: &Parameters) -> Option<Amount> {
     let Redemption { voucher, session_key, .. } = kept;
     let delta = agreement::check(&terms.agreement, &terms.usage, voucher, session_key, round, parameters);
     delta.ok().map(|delta| delta.fee)
@@ -33,14 +33,14 @@ pub fn value(terms: &Terms, kept: &Redemption, round: u64, parameters: &Paramete
 /// The redemption of a kept voucher, with a claim for `overdue` bytes beyond it if they exceed the
 /// `disputed` bytes that the ledger already has. A claim can only be attached to a voucher, so a consumer
 /// that never pays again is never reported.
-pub fn claiming(kept: &Redemption, overdue: u64, disputed: u64) -> Redemption {
+pub(crate) fn claiming(kept: &Redemption, overdue: u64, disputed: u64) -> Redemption {
     let Redemption { voucher, .. } = kept;
     let sent = voucher.units.egress.checked_add(overdue).filter(|_| overdue > disputed);
     Redemption { claim: sent.map(|egress| Units { egress, ..voucher.units }), ..*kept }
 }
 
 /// Vouchers that pay something, by falling value.
-pub fn payable<'a>(
+pub(crate) fn payable<'a>(
     kept: impl Iterator<Item = (&'a Terms, &'a Redemption)>,
     round: u64,
     parameters: &Parameters,
@@ -54,20 +54,20 @@ pub fn payable<'a>(
 }
 
 /// True if the unredeemed part of a voucher may include an auditor's read.
-pub const fn is_read(terms: &Terms, kept: &Redemption) -> bool {
+pub(crate) const fn is_read(terms: &Terms, kept: &Redemption) -> bool {
     kept.voucher.units.egress.saturating_sub(terms.usage.redeemed.egress) >= AUDIT_READ_BYTES
 }
 
 /// Fee budget of each of `reads` redemptions for their epoch's quality: together a tenth of the epoch's
 /// `pay`, in grains.
-pub fn spare(pay: u128, reads: usize) -> u128 {
+pub(crate) fn spare(pay: u128, reads: usize) -> u128 {
     pay / READS_SHARE / (reads as u128).max(1)
 }
 
 /// True if a voucher is worth an operation of its own at this height and base fee: its agreement's window is
 /// about to close, it is worth half of the remaining reserve, or the epoch is in its last
 /// round, an auditor's read may be in it, and its fee is at most `spare` or four times its value.
-pub fn is_due(
+pub(crate) fn is_due(
     terms: &Terms,
     kept: &Redemption,
     height: u64,

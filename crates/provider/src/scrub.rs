@@ -28,7 +28,7 @@ pub struct Unreadable {
 ///
 /// # Errors
 /// [`Unreadable`].
-pub async fn run<E: Clock, B: Blob>(
+pub(crate) async fn run<E: Clock, B: Blob>(
     handler: &Handler<E, B>,
     every: Duration,
     least_rate: u64,
@@ -58,7 +58,10 @@ const fn rate(bytes: u64, least: u64) -> u64 {
 ///
 /// # Errors
 /// [`Unreadable`]: the disk failed on every one of them.
-pub async fn pass<E: Clock, B: Blob>(handler: &Handler<E, B>, least_rate: u64) -> Result<usize, Unreadable> {
+pub(crate) async fn pass<E: Clock, B: Blob>(
+    handler: &Handler<E, B>,
+    least_rate: u64,
+) -> Result<usize, Unreadable> {
     let (store, clock) = (&handler.parts().store, &handler.parts().clock);
     look_for_missing(handler);
     let rate = rate(store.totals().bytes, least_rate);

@@ -15,7 +15,7 @@ const EPOCHS: u64 = 8;
 
 /// Sums of recent spending by consumer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Spending {
+pub(crate) struct Spending {
     /// Amount redeemed under each agreement, in grains, as last seen.
     seen: BTreeMap<AgreementId, u128>,
     /// Grains by consumer and epoch.
@@ -24,7 +24,7 @@ pub struct Spending {
 
 impl Spending {
     /// Notes proven terms in an epoch.
-    pub fn learn(&mut self, terms: &Terms, epoch: u64) {
+    pub(crate) fn learn(&mut self, terms: &Terms, epoch: u64) {
         let signed = terms.usage.signed.grains();
         let before = self.seen.insert(terms.id, signed).unwrap_or(0);
         let more = signed.saturating_sub(before);
@@ -37,13 +37,13 @@ impl Spending {
     }
 
     /// Forgets an agreement that is over; its spending still counts for its epochs.
-    pub fn forget(&mut self, agreement: &AgreementId, epoch: u64) {
+    pub(crate) fn forget(&mut self, agreement: &AgreementId, epoch: u64) {
         self.seen.remove(agreement);
         self.spent.retain(|_, epochs| epochs.keys().any(|then| *then + EPOCHS > epoch));
     }
 
     /// A consumer's weight: grains spent in the last eight epochs, at least one.
-    pub fn weight(&self, consumer: &Account, epoch: u64) -> u64 {
+    pub(crate) fn weight(&self, consumer: &Account, epoch: u64) -> u64 {
         let epochs = self.spent.get(consumer).into_iter().flatten();
         let recent = epochs.filter(|(then, _)| **then + EPOCHS > epoch);
         let sum = recent.fold(0u128, |sum, (_, grains)| sum.saturating_add(*grains));

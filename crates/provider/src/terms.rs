@@ -28,17 +28,17 @@ impl Terms {
     ///
     /// # Errors
     /// `AgreementClosed`, `AgreementEnded`.
-    pub fn check_open(&self, epoch: u64) -> Result<(), Code> {
+    pub(crate) fn check_open(&self, epoch: u64) -> Result<(), Code> {
         check_open(&self.agreement, &self.usage, epoch)
     }
 
     /// The consumer's trust, as the ledger computes it (BK-9).
-    pub fn trust(&self, parameters: &Parameters) -> u64 {
+    pub(crate) fn trust(&self, parameters: &Parameters) -> u64 {
         trust(&self.usage, parameters)
     }
 
     /// Egress bytes that the ledger has as disputed: the disputed money at the egress price, rounded up.
-    pub fn disputed_bytes(&self) -> u64 {
+    pub(crate) fn disputed_bytes(&self) -> u64 {
         let price = lock_of(&self.agreement, &self.usage).prices.egress.price.into();
         let bytes = mul_div_up(self.usage.disputed.grains(), UNIT, price).unwrap_or(0);
         u64::try_from(bytes).unwrap_or(u64::MAX)
@@ -47,7 +47,7 @@ impl Terms {
     /// Cumulative egress bytes that can ever be redeemed by `round`: the least of the quota, the rate cap
     /// so far and the bytes that the voucher reserve still buys at the prices in force, after the signed
     /// cumulative `gas` is paid (VO-3). Bytes beyond it are never paid.
-    pub fn egress_ceiling(&self, gas: u64, round: u64, parameters: &Parameters) -> u64 {
+    pub(crate) fn egress_ceiling(&self, gas: u64, round: u64, parameters: &Parameters) -> u64 {
         let rounds = round.saturating_sub(start_round(&self.agreement, parameters)) + 1;
         let by_rate = self.agreement.rate.egress.saturating_mul(rounds);
         let lock = lock_of(&self.agreement, &self.usage);

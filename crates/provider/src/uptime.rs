@@ -26,7 +26,7 @@ impl Uptime {
     }
 
     /// The current time: whole seconds of this process, counted from the Unix epoch.
-    pub fn now(&self) -> SystemTime {
+    pub(crate) fn now(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(self.0.load(Ordering::Relaxed))
     }
 }

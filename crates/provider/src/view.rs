@@ -40,7 +40,7 @@ pub struct Question {
 
 /// Reasons for which there are no terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoTerms {
+pub(crate) enum NoTerms {
     /// The ledger has no such agreement of this provider.
     Unknown,
     /// No proof is available now.
@@ -77,17 +77,17 @@ impl View {
     }
 
     /// The newest certified height.
-    pub fn height(&self) -> u64 {
+    pub(crate) fn height(&self) -> u64 {
         *self.height.borrow()
     }
 
     /// The round of the newest certified height.
-    pub fn round(&self) -> u64 {
+    pub(crate) fn round(&self) -> u64 {
         self.parameters.round(self.height())
     }
 
     /// The epoch of the newest certified height.
-    pub fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u64 {
         self.parameters.epoch(self.height())
     }
 
@@ -101,7 +101,7 @@ impl View {
     }
 
     /// Notes whether the ledger lets this provider's data sets grow.
-    pub fn set_growth(&self, growth: Result<(), Code>) {
+    pub(crate) fn set_growth(&self, growth: Result<(), Code>) {
         *self.growth.lock() = growth;
     }
 
@@ -109,17 +109,17 @@ impl View {
     ///
     /// # Errors
     /// `GrowthJailed`, `GrowthSuspended`.
-    pub fn check_grows(&self) -> Result<(), Code> {
+    pub(crate) fn check_grows(&self) -> Result<(), Code> {
         *self.growth.lock()
     }
 
     /// Subscribes to new certified heights.
-    pub fn heights(&self) -> watch::Receiver<u64> {
+    pub(crate) fn heights(&self) -> watch::Receiver<u64> {
         self.height.subscribe()
     }
 
     /// Keeps proven terms, unless newer ones are kept.
-    pub fn learn(&self, terms: Terms) {
+    pub(crate) fn learn(&self, terms: Terms) {
         let mut known = self.known.lock();
         if known.len() >= TERMS_MAX && !known.contains_key(&terms.id.slot) {
             let gone = known.pop_first();
@@ -133,30 +133,30 @@ impl View {
     }
 
     /// Forgets a slot that has no agreement any more.
-    pub fn forget(&self, slot: u32) {
+    pub(crate) fn forget(&self, slot: u32) {
         if let Some(terms) = self.known.lock().remove(&slot) {
             self.spend.lock().forget(&terms.id, self.epoch());
         }
     }
 
     /// Notes the window in which the egress of all providers is measured.
-    pub fn set_window(&self, window: Window) {
+    pub(crate) fn set_window(&self, window: Window) {
         *self.window.lock() = Some(window);
     }
 
     /// The measuring window that was noted last.
-    pub fn window(&self) -> Option<Window> {
+    pub(crate) fn window(&self) -> Option<Window> {
         self.window.lock().clone()
     }
 
     /// Notes whether this provider stores nothing and the ledger asks nothing of it.
-    pub fn set_unasked(&self, unasked: bool) {
+    pub(crate) fn set_unasked(&self, unasked: bool) {
         self.unasked.store(unasked, Ordering::Relaxed);
     }
 
     /// True if nothing is due at any of the next `blocks` heights, so that they may be read together: nothing is
     /// stored and asked here, and no measuring window is near.
-    pub fn is_calm(&self, blocks: u64) -> bool {
+    pub(crate) fn is_calm(&self, blocks: u64) -> bool {
         let height = self.height();
         let is_near =
             |window: &Window| height.saturating_add(blocks) >= window.begins() && height <= window.ends();
@@ -164,17 +164,17 @@ impl View {
     }
 
     /// A consumer's weight when not all requests can be served: its recent spending here.
-    pub fn weight(&self, consumer: &Account) -> u64 {
+    pub(crate) fn weight(&self, consumer: &Account) -> u64 {
         self.spend.lock().weight(consumer, self.epoch())
     }
 
     /// The kept terms of an agreement, however old.
-    pub fn kept(&self, id: &AgreementId) -> Option<Terms> {
+    pub(crate) fn kept(&self, id: &AgreementId) -> Option<Terms> {
         self.known.lock().get(&id.slot).filter(|terms| terms.id == *id).cloned()
     }
 
     /// The kept terms of an agreement, if they were proved within the last epoch.
-    pub fn recent(&self, id: &AgreementId) -> Option<Terms> {
+    pub(crate) fn recent(&self, id: &AgreementId) -> Option<Terms> {
         let oldest = self.height().saturating_sub(self.parameters.epoch_blocks());
         self.kept(id).filter(|terms| terms.height >= oldest)
     }
@@ -183,7 +183,7 @@ impl View {
     ///
     /// # Errors
     /// [`NoTerms`].
-    pub async fn terms(&self, id: &AgreementId) -> Result<Terms, NoTerms> {
+    pub(crate) async fn terms(&self, id: &AgreementId) -> Result<Terms, NoTerms> {
         match self.recent(id) {
             Some(terms) => Ok(terms),
             None => self.fresh(id).await,
@@ -194,7 +194,7 @@ impl View {
     ///
     /// # Errors
     /// [`NoTerms`].
-    pub async fn fresh(&self, id: &AgreementId) -> Result<Terms, NoTerms> {
+    pub(crate) async fn fresh(&self, id: &AgreementId) -> Result<Terms, NoTerms> {
         if id.provider != self.account {
             return Err(NoTerms::Unknown);
         }

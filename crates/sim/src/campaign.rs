@@ -63,7 +63,7 @@ impl Totals {
 }
 
 /// Runs the plan of a seed once, or twice: then both runs must have the same result.
-pub fn judge(seed: u64, kinds: &[Kind], twice: bool) -> Seed {
+pub(crate) fn judge(seed: u64, kinds: &[Kind], twice: bool) -> Seed {
     let once = || {
         let run = catch_unwind(AssertUnwindSafe(|| run(Plan::drawn_of(seed, kinds))));
         let result = run.map_err(|panic| format!("a process panicked: {}", message(&*panic)))?;

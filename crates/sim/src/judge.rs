@@ -17,7 +17,7 @@ use posync_protocol::{
 
 /// A judge with its state.
 #[derive(Clone, Debug)]
-pub struct Judge {
+pub(crate) struct Judge {
     /// The state after the last block.
     pub ledger: Ledger,
     height: u64,
@@ -27,17 +27,17 @@ pub struct Judge {
 
 impl Judge {
     /// A judge before the first block, whose parent has the digest `genesis`.
-    pub const fn new(ledger: Ledger, genesis: Hash) -> Self {
+    pub(crate) const fn new(ledger: Ledger, genesis: Hash) -> Self {
         Self { ledger, height: 0, digest: genesis, time_ms: 0 }
     }
 
     /// Height of the last judged block.
-    pub const fn height(&self) -> u64 {
+    pub(crate) const fn height(&self) -> u64 {
         self.height
     }
 
     /// Digest of the last judged block, which covers the whole history.
-    pub const fn digest(&self) -> Hash {
+    pub(crate) const fn digest(&self) -> Hash {
         self.digest
     }
 
@@ -45,7 +45,7 @@ impl Judge {
     ///
     /// # Errors
     /// The first [`Fault`] found.
-    pub fn block(&mut self, header: &Header, body: &BlockBody) -> Result<Outcome, Fault> {
+    pub(crate) fn block(&mut self, header: &Header, body: &BlockBody) -> Result<Outcome, Fault> {
         self.check_chain(header, body)
             .map_err(|reason| Fault::Chain { height: header.height, reason: reason.into() })?;
         let seed = header.beacon.map(|beacon| sha256(&beacon));
@@ -80,7 +80,7 @@ impl Judge {
     }
 
     /// Every record after the last block, in key order.
-    pub fn records(&self) -> impl Iterator<Item = (Key, Slot)> {
+    pub(crate) fn records(&self) -> impl Iterator<Item = (Key, Slot)> {
         self.ledger.state.iter().map(|(key, slot)| (*key, *slot))
     }
 }

@@ -2,10 +2,10 @@
 
 pub mod campaign;
 pub mod drawn;
-pub mod judge;
+mod judge;
 pub mod ledger;
-pub mod machine;
+mod machine;
 pub mod market;
-pub mod network;
+mod network;
 pub mod plan;
 pub mod world;

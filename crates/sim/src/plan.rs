@@ -1,6 +1,6 @@
 //! The declaration of a run: equal plans give equal runs.
 
-use crate::{machine::Damage, network::Link};
+pub use crate::{machine::disk::Damage, network::state::Link};
 use commonware_runtime::deterministic::FaultConfig;
 use posync_protocol::{ledger::Event, limits::Parameters};
 use std::time::Duration;
@@ -67,7 +67,7 @@ pub struct Sample {
 
 impl Sample {
     /// The contents of the file.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.length];
         blake3::Hasher::new().update(self.name.as_bytes()).finalize_xof().fill(&mut bytes);
         bytes
@@ -86,7 +86,7 @@ pub struct Row {
 }
 
 /// A condition that a plan waits for, evaluated on all events so far.
-pub type Condition = fn(&[(u64, Event)]) -> bool;
+pub(crate) type Condition = fn(&[(u64, Event)]) -> bool;
 
 /// One step of a plan.
 #[derive(Clone, Debug)]
@@ -176,7 +176,7 @@ pub enum Step {
 }
 
 /// Blocks within which every acknowledged byte must be readable after all faults ended.
-pub const JUDGED_WITHIN: u64 = 240;
+pub(crate) const JUDGED_WITHIN: u64 = 240;
 
 /// How the service of an authority lies. It cannot forge a proof.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

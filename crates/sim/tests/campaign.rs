@@ -3,8 +3,7 @@
 use posync_protocol::ledger::{AgreementChange, Event};
 use posync_sim::{
     drawn::{BLOCKS_MIN, Kind},
-    machine::Damage,
-    plan::{Lie, Plan, Process, Sample, Step},
+    plan::{Damage, Lie, Plan, Process, Sample, Step},
     world::{Failure, run},
 };
 

@@ -3,18 +3,19 @@
 
 use super::Source;
 
-/// For each crate but `protocol`, most public items in a thousand lines of code. A ceiling may only fall, to 15;
-/// above that stands the consumer for good, since all that a gateway does beside files is a method of it.
+/// For each crate but `protocol`, most public items in a thousand lines of code. A ceiling may only fall. The aim is 15;
+/// `alert`, `client`, `consumer` and `sim` stand above it for the reasons in
+/// `docs/decisions/libraries-show-what-others-call.md`.
 const CEILINGS: &[(&str, usize)] = &[
     ("alert", 50),
     ("cli", 0),
-    ("client", 49),
-    ("consumer", 45),
-    ("economy", 40),
+    ("client", 40),
+    ("consumer", 32),
+    ("economy", 10),
     ("gateway", 3),
-    ("node", 40),
-    ("provider", 33),
-    ("sim", 37),
+    ("node", 15),
+    ("provider", 12),
+    ("sim", 22),
 ];
 
 /// The words that make an item of Rust, after `pub`.

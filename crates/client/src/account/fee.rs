@@ -34,7 +34,7 @@ pub fn sign_paying(
 /// Signs a paid operation again if it offers less than its fee at `base_fee`. The nonce stays the same, so
 /// at most one of the two is ever included, and the offer rises by enough for nodes to replace the first.
 /// Returns `None` if the first offers enough.
-pub fn outbid(
+pub(crate) fn outbid(
     key: &PrivateKey,
     context: &BlockContext,
     base_fee: u64,

@@ -28,7 +28,7 @@ mod fate;
 mod fee;
 mod nonce_lock;
 
-pub use fee::{outbid, paying, sign_paying};
+pub use fee::{paying, sign_paying};
 pub use nonce_lock::beside;
 
 use crate::connection::{Connection, Error, Proved};
@@ -60,7 +60,7 @@ const EXPIRY_PART: u64 = 2;
 const AHEAD_MAX: u64 = MEMPOOL_PER_ACCOUNT as u64 / 4 * 3;
 
 /// Multiple of its patience that a submitter waits while blocks arrive without the operation.
-pub const PATIENCES: u32 = 4;
+pub(crate) const PATIENCES: u32 = 4;
 /// Time that nodes have to answer a submission before the wait for a block begins anyway.
 const OFFER: Duration = Duration::from_secs(10);
 

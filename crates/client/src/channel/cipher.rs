@@ -15,7 +15,7 @@ const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
 
 /// One direction's key and its next nonce.
-pub struct Aes256Gcm {
+pub(crate) struct Aes256Gcm {
     key: Secret<LessSafeKey>,
     next: u64,
 }

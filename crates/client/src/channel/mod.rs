@@ -28,8 +28,8 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
-pub use cipher::Aes256Gcm;
-pub use places::{HANDSHAKES_MAX, HANDSHAKES_PER_ORIGIN, KEY_CONNECTIONS_MAX};
+pub(crate) use cipher::Aes256Gcm;
+pub(crate) use places::HANDSHAKES_MAX;
 pub use shared::SharedNetwork;
 
 use crate::{
@@ -63,9 +63,9 @@ use std::{
 };
 
 /// Bytes of messages that the connections of one listener hold before their handlers take them.
-pub const READ_BYTES_MAX: usize = 2 * CALL_BYTES_MAX;
+pub(crate) const READ_BYTES_MAX: usize = 2 * CALL_BYTES_MAX;
 /// Bytes of answers that the connections of one listener hold until they are sent.
-pub const WRITE_BYTES_MAX: usize = 2 * CALL_BYTES_MAX;
+pub(crate) const WRITE_BYTES_MAX: usize = 2 * CALL_BYTES_MAX;
 /// Read buffer of a socket.
 const SOCKET_BYTES: usize = 64 << 10;
 /// Upper bound on the memory of all connections of one listener: each message once in its budget and once
@@ -158,14 +158,14 @@ pub struct Receiver<I> {
 }
 
 /// Both halves, on the network `N`.
-pub type Channel<N> = (Sender<SinkOf<N>>, Receiver<StreamOf<N>>);
+pub(crate) type Channel<N> = (Sender<SinkOf<N>>, Receiver<StreamOf<N>>);
 
 impl<O: Sink> Sender<O> {
     /// Sends one frame.
     ///
     /// # Errors
     /// [`Error::TooLarge`] leaves the channel usable; any other error, or dropping the future, closes it.
-    pub async fn send(&mut self, frame: impl Into<IoBufs> + Send) -> Result<(), Error> {
+    pub(crate) async fn send(&mut self, frame: impl Into<IoBufs> + Send) -> Result<(), Error> {
         Ok(self.0.send(frame).await?)
     }
 
@@ -173,7 +173,7 @@ impl<O: Sink> Sender<O> {
     ///
     /// # Errors
     /// As [`Self::send`]; nothing is sent if one frame is too large.
-    pub async fn send_many(&mut self, frames: Vec<Bytes>) -> Result<(), Error> {
+    pub(crate) async fn send_many(&mut self, frames: Vec<Bytes>) -> Result<(), Error> {
         Ok(self.0.send_many(frames).await?)
     }
 
@@ -181,7 +181,7 @@ impl<O: Sink> Sender<O> {
     ///
     /// # Errors
     /// As [`Self::send`].
-    pub async fn keep_alive(&mut self) -> Result<(), Error> {
+    pub(crate) async fn keep_alive(&mut self) -> Result<(), Error> {
         self.send(Bytes::new()).await
     }
 }
@@ -191,7 +191,8 @@ impl<I: Stream> Receiver<I> {
     ///
     /// # Errors
     /// [`Error::Lost`]; the channel is closed then. Dropping the future closes it too.
-    pub async fn recv(&mut self) -> Result<Bytes, Error> {
+    #[cfg(test)]
+    pub(crate) async fn recv(&mut self) -> Result<Bytes, Error> {
         Ok(self.recv_held().await?.0)
     }
 

@@ -28,11 +28,11 @@ use std::{
 use tokio::sync::oneshot;
 
 /// Connections of one listener that have not proved a key yet: with a read buffer each, about 16 MiB.
-pub const HANDSHAKES_MAX: usize = 256;
+pub(crate) const HANDSHAKES_MAX: usize = 256;
 /// Connections of one origin that have not proved a key yet.
-pub const HANDSHAKES_PER_ORIGIN: usize = 128;
+pub(crate) const HANDSHAKES_PER_ORIGIN: usize = 128;
 /// Proved connections of one key.
-pub const KEY_CONNECTIONS_MAX: usize = 32;
+pub(crate) const KEY_CONNECTIONS_MAX: usize = 32;
 
 const _: () = assert!(HANDSHAKES_PER_ORIGIN < HANDSHAKES_MAX);
 const _: () = assert!(KEY_CONNECTIONS_MAX * 8 <= posync_protocol::limits::CONNECTIONS_MAX);

@@ -1,6 +1,6 @@
 //! The channel with friendly, wrong, slow and hostile peers, on both runtimes.
 
-use super::*;
+use super::{places::HANDSHAKES_PER_ORIGIN, *};
 use commonware_cryptography::{Signer as _, ed25519};
 use commonware_runtime::{Runner as _, Sink as _, Supervisor as _, deterministic, tokio};
 use commonware_utils::channel::mpsc;

@@ -32,7 +32,8 @@ mod stranger_tests;
 mod tests;
 
 pub use error::Error;
-pub use follow::{Follow, FollowBodies, Run};
+pub(crate) use follow::FollowBodies;
+pub use follow::{Follow, Run};
 use home::Home;
 pub use pool::LEARNED_MAX;
 use pool::{At, Failed, Pool};
@@ -224,7 +225,7 @@ impl Connection {
     }
 
     /// The newest height that was proved or remembered; 0 if there is none.
-    pub fn floor(&self) -> u64 {
+    pub(crate) fn floor(&self) -> u64 {
         self.0.height.load(Ordering::Acquire)
     }
 

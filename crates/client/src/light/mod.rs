@@ -51,13 +51,13 @@ use std::{collections::VecDeque, fmt, sync::Arc};
 /// The key under which every certificate of a network verifies.
 pub type NetworkKey = <MinSig as Variant>::Public;
 /// The signature scheme of the certificates.
-pub type Scheme = vrf::Scheme<ed25519::PublicKey, MinSig>;
+pub(crate) type Scheme = vrf::Scheme<ed25519::PublicKey, MinSig>;
 /// A certificate that a block is final.
-pub type Finalization = types::Finalization<Scheme, sha256::Digest>;
+pub(crate) type Finalization = types::Finalization<Scheme, sha256::Digest>;
 /// A proof that a record has a given value.
-pub type InclusionProof = constant::KeyValueProof<Family, sha256::Digest, sha256::Digest, 32>;
+pub(crate) type InclusionProof = constant::KeyValueProof<Family, sha256::Digest, sha256::Digest, 32>;
 /// A proof that a record does not exist.
-pub type ExclusionProof =
+pub(crate) type ExclusionProof =
     constant::ExclusionProof<Family, sha256::Digest, FixedEncoding<Slot>, sha256::Digest, 32>;
 
 /// Most digests in a proof: twice the levels of a tree of 2^32 operations.
@@ -116,7 +116,7 @@ pub fn network_key_bytes(key: &NetworkKey) -> [u8; NETWORK_KEY_BYTES] {
 }
 
 /// The namespace that binds certificates to a chain.
-pub fn consensus_namespace(chain: &Hash) -> Vec<u8> {
+pub(crate) fn consensus_namespace(chain: &Hash) -> Vec<u8> {
     [b"posync/consensus/1".as_slice(), chain].concat()
 }
 
@@ -191,7 +191,7 @@ impl Light {
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Chain`], [`Error::Headers`], [`Error::Certificate`].
-    pub fn certified(&self, certified: &Certified) -> Result<(), Error> {
+    pub(crate) fn certified(&self, certified: &Certified) -> Result<(), Error> {
         let last = certified.headers.last().ok_or(Error::Headers)?;
         if certified.headers.iter().any(|header| header.chain != self.chain) {
             return Err(Error::Chain);
@@ -225,7 +225,7 @@ impl Light {
     ///
     /// # Errors
     /// As [`Self::certified`]; [`Error::Question`] if their number differs; [`Error::Proof`].
-    pub fn read(&self, keys: &[Key], read: &Read) -> Result<Vec<Option<Slot>>, Error> {
+    pub(crate) fn read(&self, keys: &[Key], read: &Read) -> Result<Vec<Option<Slot>>, Error> {
         if keys.len() != read.records.len() {
             return Err(Error::Question);
         }
@@ -241,7 +241,7 @@ impl Light {
     ///
     /// # Errors
     /// [`Error::Commitment`].
-    pub fn body(header: &Header, body: &BlockBody) -> Result<(), Error> {
+    pub(crate) fn body(header: &Header, body: &BlockBody) -> Result<(), Error> {
         if body.root() == header.body_root { Ok(()) } else { Err(Error::Commitment("the body")) }
     }
 
@@ -249,7 +249,7 @@ impl Light {
     ///
     /// # Errors
     /// [`Error::Commitment`].
-    pub fn receipts(header: &Header, receipts: &Receipts) -> Result<(), Error> {
+    pub(crate) fn receipts(header: &Header, receipts: &Receipts) -> Result<(), Error> {
         if receipts.root() == header.receipts_root { Ok(()) } else { Err(Error::Commitment("the receipts")) }
     }
 }

@@ -60,7 +60,7 @@ impl Subject {
     }
 
     /// The record's place in the state.
-    pub fn key(&self) -> Key {
+    pub(crate) fn key(&self) -> Key {
         place(self.kind, &self.id)
     }
 }
@@ -139,7 +139,7 @@ impl Verified {
 
 impl SyncProof {
     /// Packs an answer that [`Light::read`] has accepted.
-    pub const fn new(subject: Subject, certified: Certified, record: ProvenRecord) -> Self {
+    pub(crate) const fn new(subject: Subject, certified: Certified, record: ProvenRecord) -> Self {
         Self { magic: MAGIC, subject, certified, record, row: None }
     }
 

@@ -101,7 +101,7 @@ impl<S: Service> Client<S> {
     }
 
     /// Uses a channel that is open already.
-    pub fn over<E, O, I>(context: E, mut sender: Sender<O>, mut receiver: Receiver<I>) -> Self
+    pub(crate) fn over<E, O, I>(context: E, mut sender: Sender<O>, mut receiver: Receiver<I>) -> Self
     where
         E: Spawner + Clock,
         O: Sink,

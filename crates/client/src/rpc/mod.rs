@@ -31,7 +31,7 @@ mod shared;
 mod tests;
 
 pub use client::{Call, Client};
-pub use server::{IDLE_MS_MAX, Incoming, Server};
+pub use server::{Incoming, Server};
 
 use crate::channel;
 use commonware_codec::Codec;

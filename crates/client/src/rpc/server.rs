@@ -13,7 +13,7 @@ use std::{marker::PhantomData, net::IpAddr, sync::Arc, time::Duration};
 
 /// Time without an open call after which a server ends a connection (at most twice that). A call that
 /// stays open, such as one that follows blocks, keeps its connection.
-pub const IDLE_MS_MAX: u64 = 300_000;
+pub(crate) const IDLE_MS_MAX: u64 = 300_000;
 
 /// A handler's view of a call. Dropping it without an answer closes the call.
 pub struct Incoming<S: Service> {
@@ -115,7 +115,7 @@ where
     }
 
     /// Serves one connection until it ends.
-    pub async fn serve<E, O, I>(
+    pub(crate) async fn serve<E, O, I>(
         &self,
         context: &E,
         peer: Account,

@@ -1,6 +1,6 @@
 //! Calls with many callers, slow readers, lost peers and peers that violate the protocol.
 
-use super::*;
+use super::{server::IDLE_MS_MAX, *};
 use crate::channel::{Listen, READ_BYTES_MAX, dial};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use commonware_codec::Encode as _;

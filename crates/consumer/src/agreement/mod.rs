@@ -30,7 +30,8 @@ mod tests;
 
 pub use part::Arrived;
 pub use part::Part;
-pub use room::{Room, Unsigned};
+pub use room::Room;
+pub use room::Unsigned;
 
 use crate::{
     catalogue::{
@@ -251,7 +252,7 @@ impl OwnAgreement {
     }
 
     /// Guard for the task that submits a claim to the ledger; `None` while another task holds it.
-    pub fn bring(&self) -> Option<impl Drop + '_> {
+    pub(crate) fn bring(&self) -> Option<impl Drop + '_> {
         self.bringing.try_lock().ok()
     }
 
@@ -298,7 +299,7 @@ impl OwnAgreement {
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn settled(&self, version: u64) -> Result<(), Stopped> {
+    pub(crate) async fn settled(&self, version: u64) -> Result<(), Stopped> {
         let is_there = |signed: &SignedClaim| signed.claim.version <= version;
         if self.waiting().is_some_and(|signed| is_there(&signed)) {
             self.common.catalogue.settled(self.number, self.id, version).await?;
@@ -326,7 +327,7 @@ impl OwnAgreement {
     }
 
     /// Ends the signer and the payer of an agreement that is gone. Returns all entries that it held.
-    pub fn close(&self) -> Vec<Added> {
+    pub(crate) fn close(&self) -> Vec<Added> {
         self.closed.store(true, Ordering::Release);
         self.wake.notify_one();
         self.owing.notify_one();
@@ -542,7 +543,7 @@ impl OwnAgreement {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn pay(&self) -> Result<(), Error> {
+    pub(crate) async fn pay(&self) -> Result<(), Error> {
         if let Some(voucher) = self.voucher(0, true).await? {
             self.peer.pay(voucher).await?;
             self.meter.lock().await.acknowledge(voucher.units.egress);

@@ -32,7 +32,7 @@ impl OwnAgreement {
     }
 
     /// Egress bytes that were read and verified so far.
-    pub async fn verified(&self) -> u64 {
+    pub(crate) async fn verified(&self) -> u64 {
         self.meter.lock().await.verified()
     }
 

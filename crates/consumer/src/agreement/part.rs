@@ -18,7 +18,7 @@ pub struct Part {
 
 impl Part {
     /// The range that covers a whole shard.
-    pub const fn whole(name: Hash, length: u64) -> Self {
+    pub(crate) const fn whole(name: Hash, length: u64) -> Self {
         Self { name, length, offset: 0, bytes: length }
     }
 

@@ -32,11 +32,6 @@ impl Room {
         &self.agreement
     }
 
-    /// Bytes of the shard that the room is for.
-    pub const fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// As [`Self::give`], with bytes that are offered to this provider alone.
     ///
     /// # Errors

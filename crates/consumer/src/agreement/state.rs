@@ -68,7 +68,7 @@ impl State {
     ///
     /// # Errors
     /// [`Damaged`].
-    pub fn new(
+    pub(crate) fn new(
         number: u32,
         agreement: AgreementId,
         quota: u64,
@@ -155,7 +155,7 @@ impl State {
     }
 
     /// True if a shard is on its way into the data set: its room is reserved, or its signature is awaited.
-    pub fn is_coming(&self) -> bool {
+    pub(crate) fn is_coming(&self) -> bool {
         self.reserved > 0 || !self.queue.is_empty()
     }
 
@@ -165,7 +165,7 @@ impl State {
     }
 
     /// All signed entries, including those marked for removal.
-    pub fn all(&self) -> Vec<Added> {
+    pub(crate) fn all(&self) -> Vec<Added> {
         self.entries.values().map(|entry| entry.added).collect()
     }
 
@@ -175,7 +175,7 @@ impl State {
     }
 
     /// Reserves room for a shard of `bytes`; `false` if it does not fit the quota.
-    pub fn reserve(&mut self, bytes: u64) -> bool {
+    pub(crate) fn reserve(&mut self, bytes: u64) -> bool {
         let load = self.load().saturating_add(leaves(bytes));
         if load <= self.quota {
             self.reserved += leaves(bytes);
@@ -189,7 +189,7 @@ impl State {
     }
 
     /// Queues a shard that the provider stored, for which room was reserved.
-    pub fn queue(&mut self, added: Added) {
+    pub(crate) fn queue(&mut self, added: Added) {
         self.queue.push_back(added);
     }
 
@@ -302,7 +302,7 @@ impl State {
     }
 
     /// The wire form of an intent, signed with the storage key.
-    pub fn request(&self, intent: &Intent, signature: Signature) -> Sign {
+    pub(crate) fn request(&self, intent: &Intent, signature: Signature) -> Sign {
         let bounded = "a batch is below the wire's bound";
         Sign {
             claim: intent.claim,
@@ -313,7 +313,7 @@ impl State {
     }
 
     /// Puts the intent, which the provider signed, in force. Returns the changes to record, if there is one.
-    pub fn sign(&mut self, signature: Signature) -> Option<Agreed> {
+    pub(crate) fn sign(&mut self, signature: Signature) -> Option<Agreed> {
         let intent = self.intent.take()?;
         for removed in intent.removes.iter() {
             self.entries.remove(&removed.sequence);
@@ -375,7 +375,7 @@ impl State {
     }
 
     /// Empties the state of an agreement that is gone. Returns all entries that it held.
-    pub fn clear(&mut self) -> Vec<Added> {
+    pub(crate) fn clear(&mut self) -> Vec<Added> {
         let all = self.all();
         self.entries.clear();
         self.drops.clear();

@@ -516,7 +516,7 @@ impl Agreements {
     }
 
     /// The link to a provider, created on first use.
-    pub fn peer(&self, account: Account) -> Arc<Peer> {
+    pub(crate) fn peer(&self, account: Account) -> Arc<Peer> {
         let mut peers = self.peers.lock();
         let new = || {
             let (dialer, environment) = (self.dialer.clone(), self.shared.common.environment.clone());

@@ -21,7 +21,8 @@ mod successor;
 mod survey;
 mod upkeep;
 
-pub use actor::{Agreements, Drain, start};
+pub use actor::Drain;
+pub use actor::{Agreements, start};
 pub use policy::Policy;
 pub use reclaim::forget;
 pub use successor::successor;

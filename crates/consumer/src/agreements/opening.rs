@@ -210,7 +210,7 @@ impl Agreements {
     }
 
     /// Starts to use an agreement that is open.
-    pub fn add(&self, loaded: LoadedAgreement) {
+    pub(crate) fn add(&self, loaded: LoadedAgreement) {
         let peer = self.peer(loaded.row.id.provider);
         let held: BTreeSet<_> = loaded.entries.values().map(|e| (e.added.file, e.added.segment)).collect();
         match OwnAgreement::start(loaded, peer, self.shared.common.clone()) {

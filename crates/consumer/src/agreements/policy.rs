@@ -143,7 +143,7 @@ impl Policy {
     }
 
     /// Returns true if agreements under it store shards.
-    pub const fn stores(&self) -> bool {
+    pub(crate) const fn stores(&self) -> bool {
         self.first.leaves > 0
     }
 

@@ -79,7 +79,7 @@ pub struct View {
 }
 
 /// Returns true if a provider passed at least nine tenths of its last [`HISTORY`] reads.
-pub fn passes(audit: &Audit) -> bool {
+pub(crate) fn passes(audit: &Audit) -> bool {
     let reads = audit.drawn.min(HISTORY);
     let passed = (audit.history & mask(reads)).count_ones();
     passed * 10 >= reads * 9

@@ -60,7 +60,7 @@ pub(crate) enum Due {
 
 /// The tasks of an epoch that are done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Done {
+pub(crate) struct Done {
     epoch: Option<u64>,
     steps: usize,
 }
@@ -118,7 +118,7 @@ impl Revealed {
 
 /// The state of a revealed report on the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fate {
+pub(crate) struct Fate {
     /// The ledger has its finding.
     pub counts: bool,
     /// The provider redeemed what its correct reads need (SQ-5).
@@ -127,7 +127,7 @@ pub struct Fate {
 
 impl Fate {
     /// From the findings of a provider, and the use of the agreement under which it was read.
-    pub fn of(report: &Report, epoch: u64, found: Option<&Reports>, usage: Option<&Usage>) -> Self {
+    pub(crate) fn of(report: &Report, epoch: u64, found: Option<&Reports>, usage: Option<&Usage>) -> Self {
         let found = found.filter(|found| found.epoch == epoch);
         let counts =
             found.is_some_and(|found| found.findings.iter().any(|one| one.auditor == report.auditor));

@@ -90,7 +90,7 @@ pub trait Contents: Send + Sync + Sized + 'static {
 
 /// No rows beside those of agreements: the catalogue of an account that only reads.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Nothing;
+pub(crate) struct Nothing;
 
 impl Contents for Nothing {
     type Ask = Infallible;

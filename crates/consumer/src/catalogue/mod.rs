@@ -20,10 +20,12 @@ pub mod row;
 mod salvage;
 pub mod store;
 
-pub use contents::{Agreed, Contents, Nothing};
+pub(crate) use contents::Nothing;
+pub use contents::{Agreed, Contents};
 pub use index::Rows;
 pub use loaded::{Entry, Loaded, LoadedAgreement};
-pub use salvage::{erase, is_gone};
+pub use salvage::erase;
+pub(crate) use salvage::is_gone;
 pub use store::{Error, partitions};
 
 use crate::limits::{COMMIT_ROWS_MAX, MAILBOX};

@@ -23,15 +23,15 @@ pub type Key = Vec<u8>;
 pub type FileId = [u8; 16];
 
 /// Kind of a gateway's rows of files.
-pub const FILES: u8 = 1;
+pub(crate) const FILES: u8 = 1;
 /// Kind of the rows of agreements.
-pub const AGREEMENTS: u8 = 3;
+pub(crate) const AGREEMENTS: u8 = 3;
 /// Kind of a gateway's rows of jobs.
-pub const JOBS: u8 = 6;
+pub(crate) const JOBS: u8 = 6;
 /// Kind of the mark that a restore is under way.
 pub const RESTORING: u8 = 10;
 /// Kind of the mark that pages were damaged; it holds the number of bytes that could not be read.
-pub const DAMAGED_PAGES: u8 = 11;
+pub(crate) const DAMAGED_PAGES: u8 = 11;
 
 /// A type that is stored as one row.
 pub trait Row: Encode + Read<Cfg = ()> {}

@@ -91,7 +91,7 @@ pub async fn erase<E: Storage>(context: &E, partition: &str) -> Result<(), Error
 ///
 /// # Errors
 /// A disk failure.
-pub async fn is_gone<E: Storage>(context: &E, partition: &str) -> Result<bool, Error> {
+pub(crate) async fn is_gone<E: Storage>(context: &E, partition: &str) -> Result<bool, Error> {
     let [data, ..] = partitions(partition);
     Ok(names(context, &data).await?.is_empty())
 }

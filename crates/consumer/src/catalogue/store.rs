@@ -64,7 +64,7 @@ pub fn partitions(partition: &str) -> [String; 3] {
 }
 
 /// The partition of the notes about how much of the catalogue in `partition` is durable.
-pub fn durable_partition(partition: &str) -> String {
+pub(crate) fn durable_partition(partition: &str) -> String {
     format!("{partition}-catalogue-durable")
 }
 

@@ -67,7 +67,7 @@ pub(crate) fn proved(body: &BlockBody, provider: &Account, challenge: u64) -> Op
 ///
 /// # Errors
 /// [`Error`].
-pub async fn is_owed(
+pub(crate) async fn is_owed(
     ledger: &Ledger,
     provider: &Account,
     named: &Named,
@@ -89,7 +89,7 @@ pub async fn is_owed(
 ///
 /// # Errors
 /// [`Error`].
-pub async fn learn(
+pub(crate) async fn learn(
     ledger: &Ledger,
     provider: &Account,
     known: Known,

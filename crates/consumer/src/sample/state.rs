@@ -40,7 +40,7 @@ pub fn moments(secret: &Hash, epoch: u64, provider: &Account, p: &Parameters) ->
 /// The epochs of the samples of `provider` that became due after the height `seen`, up to `height`; one
 /// entry per sample. Moments more than a round back are skipped, so that a late start does not read a
 /// whole epoch at once.
-pub fn due(secret: &Hash, provider: &Account, seen: u64, height: u64, p: &Parameters) -> Vec<u64> {
+pub(crate) fn due(secret: &Hash, provider: &Account, seen: u64, height: u64, p: &Parameters) -> Vec<u64> {
     let seen = seen.max(height.saturating_sub(p.round_blocks));
     let epochs = p.epoch(seen)..=p.epoch(height);
     let all = epochs.flat_map(|epoch| moments(secret, epoch, provider, p).map(|at| (epoch, at)));
@@ -51,7 +51,7 @@ pub fn due(secret: &Hash, provider: &Account, seen: u64, height: u64, p: &Parame
 /// none, whole small shards, one after another from a random one on and cyclically, until they add up to
 /// a slice: fewer bytes back no report (SQ-5). Shards below a 64th of a slice would need more requests
 /// than a sample may make, so a provider that holds only such shards is not sampled.
-pub fn parts(names: &[Named], random: &Hash) -> Vec<(Named, Part)> {
+pub(crate) fn parts(names: &[Named], random: &Hash) -> Vec<(Named, Part)> {
     let (place, slice) = random.split_at(16);
     let below = |bytes: &[u8], bound: u64| {
         let number = u128::from_be_bytes(bytes.try_into().expect("half of 32 bytes"));
@@ -76,7 +76,7 @@ pub fn parts(names: &[Named], random: &Hash) -> Vec<(Named, Part)> {
 }
 
 /// The outcome of a read with this result.
-pub fn found(result: &Result<Arrived, Error>) -> SampleResult {
+pub(crate) fn found(result: &Result<Arrived, Error>) -> SampleResult {
     match result {
         Ok(arrived) => SampleResult::Bytes {
             bytes: arrived.bytes.len() as u64,

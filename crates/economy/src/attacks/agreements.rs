@@ -15,7 +15,7 @@ use posync_protocol::{
 const RULES: Parameters = Parameters::PRODUCTION;
 
 /// Burn of opening an agreement: some 400 bytes and six writable records at the least base fee, in grains.
-pub fn opening_fee() -> u128 {
+pub(crate) fn opening_fee() -> u128 {
     RULES.base_fee.grains() * u128::from(400 + 6 * FEE_BYTES_PER_KEY)
 }
 
@@ -29,7 +29,7 @@ fn signed(grains: u128) -> i128 {
 
 /// How the credit window grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Window {
+pub(crate) enum Window {
     /// A sixteenth of the paid bytes, minus the lost bytes, between 64 KiB and 4 MiB: the rule.
     Sixteenth,
     /// Twice the last window after each voucher: a mutant.
@@ -57,7 +57,7 @@ fn theft(window: Window, paid: u64) -> (u64, u64) {
 
 /// Worth of the stolen windows above a seventeenth of all traffic and the opening fee. At most zero
 /// means that the theft is within the published bound.
-pub fn window_theft(window: Window) -> i128 {
+pub(crate) fn window_theft(window: Window) -> i128 {
     let sizes = (16..36).map(|bits| 1u64 << bits).chain([0, 1, 1 << 40]);
     let profit = |paid: u64| {
         let (stolen, signed_for) = theft(window, paid);
@@ -67,7 +67,7 @@ pub fn window_theft(window: Window) -> i128 {
 }
 
 /// Profit of a consumer that opens, reads all windows open to it, never signs, and opens again.
-pub fn refuses_to_sign() -> i128 {
+pub(crate) fn refuses_to_sign() -> i128 {
     let (stolen, paid) = theft(Window::Sixteenth, 0);
     assert_eq!((stolen, paid), (CREDIT_LOST_MAX + CREDIT_MIN, 0), "four slices are the whole loss");
     signed(value(stolen)) - signed(opening_fee())
@@ -75,7 +75,7 @@ pub fn refuses_to_sign() -> i128 {
 
 /// Profit of a ring in which one provider fails a read for good so that its friend repairs. The
 /// penalty and the unspent reserve move to the friend's agreement, which uses them up.
-pub fn repair_ring(unspent: u128, epoch_fee: u128) -> i128 {
+pub(crate) fn repair_ring(unspent: u128, epoch_fee: u128) -> i128 {
     let penalty = 2 * epoch_fee;
     let amount = |grains| Amount::new(grains).expect("below the supply");
     let pay = |fee: u128| {
@@ -89,7 +89,7 @@ pub fn repair_ring(unspent: u128, epoch_fee: u128) -> i128 {
 }
 
 /// The rows of this module.
-pub fn rows() -> Vec<Row> {
+pub(crate) fn rows() -> Vec<Row> {
     let ring = [0, SYNC, 1_000 * SYNC].map(|unspent| repair_ring(unspent, SYNC));
     vec![
         Row::attack(

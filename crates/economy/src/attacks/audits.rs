@@ -60,19 +60,19 @@ fn against_honesty(seed: u64, rules: Rules, lots: &[Lot], answers: Answers, fake
 }
 
 /// Profit of dropping `missing` parts per billion of the data.
-pub fn dropped(seed: u64, rules: Rules, missing: u64, answers: Answers) -> i128 {
+pub(crate) fn dropped(seed: u64, rules: Rules, missing: u64, answers: Answers) -> i128 {
     against_honesty(seed, rules, &[Lot { missing, ..full() }], answers, 0)
 }
 
 /// Gain of answering only when complete over answering always, with the same data and seed.
-pub fn silence_gains(seed: u64, rules: Rules, missing: u64) -> i128 {
+pub(crate) fn silence_gains(seed: u64, rules: Rules, missing: u64) -> i128 {
     dropped(seed, rules, missing, Answers::Complete) - dropped(seed, rules, missing, Answers::Always)
 }
 
 /// Profit of dropping a third of the paid data and adding a hundred times as many leaves that
 /// anyone could compute, at `price` parts per billion of the usual fee in all. Fake leaves cost
 /// nothing to hold.
-pub fn diluted(seed: u64, rules: Rules, price: u64) -> i128 {
+pub(crate) fn diluted(seed: u64, rules: Rules, price: u64) -> i128 {
     let fee = u64::try_from(u128::from(FEE) * u128::from(price) / u128::from(ONE)).expect("a fee");
     let real = Lot { missing: ONE / 3, ..full() };
     let fake = Lot { fee, leaves: 100 * LEAVES, missing: 0 };
@@ -114,7 +114,7 @@ fn on_time_with(seed: u64, idle: u64, by_fee: bool) -> u64 {
 
 /// Profit of `idle` silent names that should make rounds count as faulty: the subsidy that excused
 /// misses save in an epoch, minus the registrations spread over a year.
-pub fn idle_sybils(seed: u64, idle: u64, by_fee: bool) -> i128 {
+pub(crate) fn idle_sybils(seed: u64, idle: u64, by_fee: bool) -> i128 {
     let base = u128::from(FEE) * u128::from(EPOCH_BLOCKS);
     let subsidy = |idle: u64| part(base, on_time_with(seed, idle, by_fee) / 25 * 2);
     let burn = Parameters::PRODUCTION.registration_burn.grains() * u128::from(idle) / 365;
@@ -128,7 +128,7 @@ fn worst(profit: impl Fn(u64) -> i128) -> i128 {
 }
 
 /// The rows of this module.
-pub fn rows(seed: u64) -> Vec<Row> {
+pub(crate) fn rows(seed: u64) -> Vec<Row> {
     let rules = Rules::default();
     let optional = Rules { optional: true, ..rules };
     let bytes = Rules { by_bytes: true, ..rules };

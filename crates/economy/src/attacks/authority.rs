@@ -27,7 +27,7 @@ fn signed(grains: u128) -> i128 {
 
 /// Profit of incumbents that veto a newcomer to keep its share of the committee's pool. The
 /// newcomer is in sync from the first epoch on, a seat is open, and no seat votes.
-pub fn incumbents(seats: usize, cartel: usize) -> i128 {
+pub(crate) fn incumbents(seats: usize, cartel: usize) -> i128 {
     const PROVIDERS: u64 = 10_000;
     let seated: Vec<_> = (0..seats).map(|node| seated(node, ONE)).collect();
     let run = |veto: bool| {
@@ -51,7 +51,7 @@ pub fn incumbents(seats: usize, cartel: usize) -> i128 {
 /// Profit of a fork made with bought keys of a past committee, `age` epochs old, against a verifier
 /// whose checkpoint is `checkpoint` epochs old. The fork is worth at most the bonds of a third of
 /// the seats.
-pub fn long_range(age: u64, checkpoint: u64) -> i128 {
+pub(crate) fn long_range(age: u64, checkpoint: u64) -> i128 {
     const UNBONDING: u64 = 21;
     let seats = 64u64;
     let quorum = 2 * seats / 3 + 1;
@@ -67,7 +67,7 @@ pub fn long_range(age: u64, checkpoint: u64) -> i128 {
 /// Profit per epoch of committing to compute receipts, `fake` parts per billion of them never
 /// computed, and not opening those that are drawn. Each such receipt costs the slash share of the
 /// stake.
-pub fn unveiled(seed: u64, fake: u64) -> i128 {
+pub(crate) fn unveiled(seed: u64, fake: u64) -> i128 {
     let mut chance = Chance::new(seed, "unveiled");
     let (rounds, value) = (10_000u64, 1_000_000u128);
     let caught_ppm = {
@@ -89,7 +89,7 @@ pub fn unveiled(seed: u64, fake: u64) -> i128 {
 }
 
 /// The rows of this module.
-pub fn rows(seed: u64) -> Vec<Row> {
+pub(crate) fn rows(seed: u64) -> Vec<Row> {
     let forks = (0..60).flat_map(|age| (0..21).map(move |checkpoint| long_range(age, checkpoint)));
     let fakes = [ONE / 100, ONE / 10, ONE / 2].map(|fake| unveiled(seed, fake));
     vec![

@@ -180,7 +180,7 @@ fn ledger_rows() -> Vec<Row> {
 }
 
 /// The rows of this module.
-pub fn rows() -> Vec<Row> {
+pub(crate) fn rows() -> Vec<Row> {
     let mut rows = ledger_rows();
     for (blocks, empty) in [(20, 18), (40, 36), (60, 54)] {
         let region = format!("after {blocks} full blocks");

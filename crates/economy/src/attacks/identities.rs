@@ -155,7 +155,7 @@ fn self_slash_best(generous: bool) -> i128 {
 }
 
 /// The rows of this module.
-pub fn rows(seed: u64) -> Vec<Row> {
+pub(crate) fn rows(seed: u64) -> Vec<Row> {
     let rows = [
         Row::attack(
             "A14 slot inheritance",

@@ -9,7 +9,7 @@ use posync_protocol::amount::{ONE, UNIT, mul_div};
 
 /// The price at which a provider's base is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Base {
+pub(crate) enum Base {
     /// The lower of posted and slow price: the rule.
     Lower,
     /// The posted price: a mutant.
@@ -33,7 +33,7 @@ pub(super) fn kept() -> u64 {
 
 /// A plan to raise the posted price by buying from oneself.
 #[derive(Clone, Copy, Debug)]
-pub struct Pump {
+pub(crate) struct Pump {
     /// The pumping provider's share of the class, parts per billion.
     pub share: u64,
     /// Elasticity of demand, in hundredths.
@@ -46,7 +46,7 @@ pub struct Pump {
 
 /// Profit per epoch of buying enough from oneself to keep the price up by about a tenth, in parts
 /// per billion of the provider's honest income.
-pub fn pump(plan: Pump) -> i128 {
+pub(crate) fn pump(plan: Pump) -> i128 {
     let usual = CAPACITY / 2;
     let mut class = PostedPrice::flow(ORIGIN);
     let honest = part(part(value(usual, class.price), plan.share), kept());
@@ -71,7 +71,7 @@ pub fn pump(plan: Pump) -> i128 {
 /// Profit per epoch of a provider of `share` that withholds a tenth of its capacity and loses that
 /// part of its sales, at the price reached. In parts per billion of its honest income. `supply` is
 /// the elasticity of the others' supply, in hundredths.
-pub fn withhold(share: u64, elasticity: u64, supply: u64) -> i128 {
+pub(crate) fn withhold(share: u64, elasticity: u64, supply: u64) -> i128 {
     let usual = CAPACITY / 2;
     let mut class = PostedPrice::flow(ORIGIN);
     let honest = part(part(value(usual, class.price), share), kept());
@@ -99,7 +99,7 @@ fn shaped(share: u64, elasticity: u64, base: Base, epochs: u64) -> i128 {
 }
 
 /// The rows of this module. Profits are in parts per billion of the provider's honest income.
-pub fn rows() -> Vec<Row> {
+pub(crate) fn rows() -> Vec<Row> {
     let of_income = |row: Row| Row { unit: "ppb of income", ..row };
     let rows = [
         Row::attack(

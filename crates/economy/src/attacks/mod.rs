@@ -3,19 +3,19 @@
 //! A profit is per epoch: the coalition's holdings, minus its holdings after honest business in the
 //! same world under the same seed. It includes costs that the ledger does not see.
 
-pub mod agreements;
-pub mod audits;
-pub mod authority;
-pub mod fees;
-pub mod identities;
-pub mod market;
-pub mod pumped;
-pub mod redeemed;
-pub mod reports;
-pub mod reserving;
-pub mod rooms;
-pub mod stored;
-pub mod usage;
+pub(crate) mod agreements;
+pub(crate) mod audits;
+pub(crate) mod authority;
+pub(crate) mod fees;
+pub(crate) mod identities;
+pub(crate) mod market;
+pub(crate) mod pumped;
+pub(crate) mod redeemed;
+pub(crate) mod reports;
+pub(crate) mod reserving;
+pub(crate) mod rooms;
+pub(crate) mod stored;
+pub(crate) mod usage;
 
 use crate::{
     row::Row,

@@ -173,7 +173,7 @@ fn reserved() -> i128 {
 }
 
 /// The rows of this module. They draw nothing, so one run serves every seed.
-pub fn rows() -> Vec<Row> {
+pub(crate) fn rows() -> Vec<Row> {
     static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
     ROWS.get_or_init(|| {
         let rows = [

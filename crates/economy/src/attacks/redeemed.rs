@@ -244,7 +244,7 @@ fn lazy_best(seed: u64, unpaid: bool) -> i128 {
 }
 
 /// The rows of this module.
-pub fn rows(seed: u64) -> Vec<Row> {
+pub(crate) fn rows(seed: u64) -> Vec<Row> {
     let once = audit(seed, Lazy::honest(1), false) - audit(seed, Lazy::honest(READS), false);
     let rows = [
         Row::attack(

@@ -20,7 +20,7 @@ const BASE: u128 = 1_000 * SYNC;
 
 /// The cartel's report: a figure, or silence after its commitment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lie {
+pub(crate) enum Lie {
     /// The same figure in every epoch.
     Figure(u64),
     /// The highest figure that is still paid: a tenth above the truth.
@@ -47,7 +47,7 @@ fn figures(chance: &mut Chance, truth: u64, lie: Option<Lie>) -> (Vec<u64>, u64)
 /// `(profit, most)` per epoch of a cartel with a friend whose true availability is `truth`. The
 /// profit is the friend's subsidy and the cartel's own audit pay, minus those of honesty. `most` is
 /// the friend's gain if the median were the highest honest report.
-pub fn cartel(seed: u64, truth: u64, lie: Lie) -> (i128, i128) {
+pub(crate) fn cartel(seed: u64, truth: u64, lie: Lie) -> (i128, i128) {
     let run = |lie: Option<Lie>, best: bool| {
         let mut chance = Chance::new(seed, "cartel");
         let mut lost = 0;
@@ -81,7 +81,7 @@ fn audit_pay(reports: usize) -> u128 {
 
 /// Effect of a claimant that never pays: `(profit, the victim's books)`. It opens an agreement and
 /// disputes without end, and the dispute counts for at most the amount that it signed.
-pub fn griefed_books(claimed: u128) -> (i128, u64) {
+pub(crate) fn griefed_books(claimed: u128) -> (i128, u64) {
     let signed = 20 * 100 * SYNC;
     let own = 100 * SYNC;
     let disputed = own.min(claimed.saturating_sub(own));
@@ -106,7 +106,7 @@ fn bounded(name: &str, lie: Lie, seed: u64, truth: u64) -> Row {
 }
 
 /// The rows of this module.
-pub fn rows(seed: u64) -> Vec<Row> {
+pub(crate) fn rows(seed: u64) -> Vec<Row> {
     let (grief, books) = griefed_books(1_000_000 * SYNC);
     let (down, _) = cartel(seed, ONE / 10 * 9, Lie::Figure(0));
     vec![

@@ -441,7 +441,7 @@ fn consumer_rows() -> Vec<Row> {
 }
 
 /// The rows of this module.
-pub fn rows(seed: u64) -> Vec<Row> {
+pub(crate) fn rows(seed: u64) -> Vec<Row> {
     let mut rows = squat_rows();
     rows.extend(option_rows(seed));
     rows.extend(consumer_rows());

@@ -154,7 +154,7 @@ fn option_best(forgets: bool) -> i128 {
 }
 
 /// The rows of this module; one run serves every seed.
-pub fn rows() -> Vec<Row> {
+pub(crate) fn rows() -> Vec<Row> {
     static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
     ROWS.get_or_init(|| {
         let tenth = i128::from(Parameters::LOCAL.reserve_share);

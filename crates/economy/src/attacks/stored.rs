@@ -445,7 +445,7 @@ fn best(profits: impl Iterator<Item = i128>) -> i128 {
 }
 
 /// The rows of this module.
-pub fn rows(seed: u64) -> Vec<Row> {
+pub(crate) fn rows(seed: u64) -> Vec<Row> {
     let moves = |ahead| best(SHARES[..3].iter().map(|share| moved(seed, *share, ahead)));
     let rows = [
         Row::attack(

@@ -32,7 +32,7 @@ fn marks(quality: u64) -> Vec<Option<Mark>> {
 }
 
 /// Profit per epoch of a provider that settles `fake` with itself in every epoch.
-pub fn wash(terms: Terms, seats: usize, quality: u64, fake: u128) -> i128 {
+pub(crate) fn wash(terms: Terms, seats: usize, quality: u64, fake: u128) -> i128 {
     let run = |fake: u128| {
         held(World::new(terms, NODES, seats, 2), EPOCHS, COALITION, |_, _| {
             let mut deals = honest();
@@ -60,7 +60,7 @@ fn best_wash() -> i128 {
 }
 
 /// Profit of redeeming the use of `every` epochs at once, against redeeming in each epoch.
-pub fn lumpy(seed: u64, every: u64, divisor: u128) -> i128 {
+pub(crate) fn lumpy(seed: u64, every: u64, divisor: u128) -> i128 {
     let terms = Terms { divisor, ..Terms::DEFAULT };
     let run = |every: u64| {
         let mut chance = Chance::new(seed, "lumpy");
@@ -86,7 +86,7 @@ pub fn lumpy(seed: u64, every: u64, divisor: u128) -> i128 {
 
 /// Profit of switching off in one epoch of four. Half of that epoch's use is lost, costs of `cost`
 /// parts per billion of the lost base are saved, and quality and score fall.
-pub fn moody(cost: u64) -> i128 {
+pub(crate) fn moody(cost: u64) -> i128 {
     let run = |off: bool| {
         let mut saved = 0;
         let end = held(World::new(Terms::DEFAULT, NODES, 1, 2), EPOCHS, COALITION, |epoch, _| {
@@ -105,7 +105,7 @@ pub fn moody(cost: u64) -> i128 {
 }
 
 /// Profit of serving the same use under `parts` names.
-pub fn split_identity(parts: usize) -> i128 {
+pub(crate) fn split_identity(parts: usize) -> i128 {
     let burn = Parameters::PRODUCTION.registration_burn.grains();
     let run = |parts: usize| {
         let mut world = World::new(Terms::DEFAULT, NODES + parts - 1, 1, 2);
@@ -124,7 +124,7 @@ pub fn split_identity(parts: usize) -> i128 {
 /// Profit of a new name after a bad epoch, against recovering under the old name. Placement gives a
 /// share of the usual use that follows the effective score; a newcomer gets none in its first
 /// epoch.
-pub fn whitewash() -> i128 {
+pub(crate) fn whitewash() -> i128 {
     let stay = {
         let mut score = ONE * 9 / 10;
         held(World::new(Terms::DEFAULT, NODES, 1, 2), EPOCHS, COALITION, |epoch, _| {
@@ -158,7 +158,7 @@ fn usual(provider: usize, score: u64) -> Vec<Deal> {
 }
 
 /// The best profit of settling `count` fees of a few grains with itself.
-pub fn dust() -> i128 {
+pub(crate) fn dust() -> i128 {
     let run = |count: u64, grains: u128| {
         let world = World::new(Terms { kappa: ONE - 1, ..Terms::DEFAULT }, NODES, NODES, 2);
         held(world, 8, COALITION, |_, _| {
@@ -172,7 +172,7 @@ pub fn dust() -> i128 {
 }
 
 /// The rows of this module.
-pub fn rows(seed: u64) -> Vec<Row> {
+pub(crate) fn rows(seed: u64) -> Vec<Row> {
     let aggregate = Terms { cap: Cap::Aggregate, ..Terms::DEFAULT };
     let lumps = [2, 5, 8].into_iter().flat_map(|every| [4096, 1_000_000].map(|d| lumpy(seed, every, d)));
     vec![

@@ -213,12 +213,12 @@ impl Draft {
     }
 
     /// The keys of all authorities.
-    pub fn participants(&self) -> Set<PublicKey> {
+    pub(crate) fn participants(&self) -> Set<PublicKey> {
         Set::from_iter_dedup(self.cards.iter().map(|card| card.key.clone()))
     }
 
     /// Addresses and weights of the authorities.
-    pub fn directory(&self) -> Directory {
+    pub(crate) fn directory(&self) -> Directory {
         let entries = self.authorities().into_iter().map(|authority| {
             (authority.key, DirectoryEntry { address: authority.address, weight: authority.weight })
         });
@@ -226,7 +226,7 @@ impl Draft {
     }
 
     /// Least number of blocks of a ceremony: its second half needs a turn for each dealer.
-    pub fn ceremony_blocks(&self) -> u64 {
+    pub(crate) fn ceremony_blocks(&self) -> u64 {
         (4 * self.cards.len() as u64).max(40)
     }
 
@@ -238,7 +238,7 @@ impl Draft {
     ///
     /// # Errors
     /// [`GenesisError`] if the key is not shared among exactly the draft's authorities.
-    pub fn genesis(&self, output: Output<Variant, PublicKey>) -> Result<Genesis, GenesisError> {
+    pub(crate) fn genesis(&self, output: Output<Variant, PublicKey>) -> Result<Genesis, GenesisError> {
         let genesis = Genesis {
             parameters: self.parameters,
             time_ms: self.start_ms,
@@ -252,7 +252,7 @@ impl Draft {
     }
 
     /// Returns true if `genesis` is this draft with a network key.
-    pub fn is_of(&self, genesis: &Genesis) -> bool {
+    pub(crate) fn is_of(&self, genesis: &Genesis) -> bool {
         self.genesis(genesis.output.clone()).is_ok_and(|own| own == *genesis)
     }
 }

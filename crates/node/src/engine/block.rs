@@ -40,7 +40,7 @@ pub type Payload = dkg::Payload<Variant, PublicKey, Directory>;
 pub type EpochInfo = dkg::EpochInfo<Variant, PublicKey, Directory>;
 
 /// Upper bound on an encoded block: operations, reshare payload, and 64 KiB for header and draws.
-pub const BLOCK_BYTES_MAX: usize = BODY_BYTES_MAX + DKG_BYTES_MAX + (64 << 10);
+pub(crate) const BLOCK_BYTES_MAX: usize = BODY_BYTES_MAX + DKG_BYTES_MAX + (64 << 10);
 
 /// A header and the body that it commits to.
 #[derive(Clone)]
@@ -82,7 +82,7 @@ impl Block {
     ///
     /// # Errors
     /// The body is not the header's, or a part of them does not decode.
-    pub fn assemble(header: Header, body: BlockBody) -> Result<Self, CodecError> {
+    pub(crate) fn assemble(header: Header, body: BlockBody) -> Result<Self, CodecError> {
         let size = body.encode_size();
         if size > BLOCK_BYTES_MAX - (32 << 10) {
             return Err(CodecError::InvalidLength(size));
@@ -103,7 +103,7 @@ impl Block {
     }
 
     /// The unsigned first block: `leader` only fills the field, and no one votes on it.
-    pub fn genesis(mut header: Header, leader: PublicKey, info: EpochInfo) -> Self {
+    pub(crate) fn genesis(mut header: Header, leader: PublicKey, info: EpochInfo) -> Self {
         let payload = Some(Payload::EpochInfo(info));
         let body = BlockBody { draws: empty(), operations: empty(), dkg: dkg_bytes(&payload) };
         header.leader = Account::of(&leader);
@@ -122,14 +122,14 @@ impl Block {
     }
 
     /// True if the leader named in the header signed it.
-    pub fn signed(&self) -> bool {
+    pub(crate) fn signed(&self) -> bool {
         Signature::decode(Copying(&self.header.signature)).is_ok_and(|signature| {
             self.leader.verify(HEADER_NAMESPACE, &self.header.signed_bytes(), &signature)
         })
     }
 
     /// The root and range of the record store's log after this block.
-    pub fn sync_target(&self) -> Target<Family, Digest> {
+    pub(crate) fn sync_target(&self) -> Target<Family, Digest> {
         let Header { ops_root, range_start, range_end, .. } = &self.header;
         Target::new(
             (*ops_root).into(),
@@ -143,7 +143,7 @@ fn empty<T, const MAX: usize>() -> Bounded<T, MAX> {
 }
 
 /// The encoded reshare payload of a body; empty if there is none.
-pub fn dkg_bytes(payload: &Option<Payload>) -> Bounded<u8, DKG_BYTES_MAX> {
+pub(crate) fn dkg_bytes(payload: &Option<Payload>) -> Bounded<u8, DKG_BYTES_MAX> {
     let bytes = payload.as_ref().map(|payload| payload.encode().to_vec());
     Bounded::new(bytes.unwrap_or_default()).expect("the bound covers the largest payload, checked at start")
 }

@@ -54,7 +54,7 @@ use std::{
 const STAGED_MAX: usize = 2 * HEADERS_MAX;
 
 /// The inputs from which a node without a seat is built.
-pub struct FollowerParts {
+pub(crate) struct FollowerParts {
     /// Genesis of the network that the node follows.
     pub genesis: Arc<Genesis>,
     /// Private key of this node; it signs nothing on the ledger.
@@ -66,7 +66,7 @@ pub struct FollowerParts {
     /// If true, nothing is pruned.
     pub archive: bool,
     /// Where a node without state takes one from.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
 }
 
 /// Verified blocks on their way into the block store, at most two runs of them; clones share them.
@@ -181,7 +181,7 @@ impl Operations for Nothing {
 
 /// Where the source of a node without a seat puts what it fetched.
 #[derive(Clone)]
-pub struct Store {
+pub(crate) struct Store {
     marshal: Marshal,
     staged: Staged,
     begins: u64,
@@ -189,12 +189,12 @@ pub struct Store {
 
 impl Store {
     /// Height of the last block that needs not be put.
-    pub const fn begins(&self) -> u64 {
+    pub(crate) const fn begins(&self) -> u64 {
         self.begins
     }
 
     /// Takes a run of verified blocks and the certificate of the last; `applied` is the applied height.
-    pub fn put(&mut self, applied: u64, blocks: Vec<Block>, certificate: Finalization) {
+    pub(crate) fn put(&mut self, applied: u64, blocks: Vec<Block>, certificate: Finalization) {
         self.staged.put(applied, blocks);
         // The mailbox is closed only while the node stops.
         let _ = self.marshal.report(Activity::Finalization(certificate));
@@ -205,7 +205,7 @@ impl Store {
 ///
 /// # Panics
 /// If a disk cannot be read.
-pub async fn follow<E: Runtime>(context: E, parts: FollowerParts) -> (Running, Store) {
+pub(crate) async fn follow<E: Runtime>(context: E, parts: FollowerParts) -> (Running, Store) {
     let FollowerParts { genesis, key, prefix, page_cache_pages, archive, origin } = parts;
     let term = NonZeroU64::new(genesis.parameters.term_blocks()).expect("a checked genesis has terms");
     let files = Files::open(&context, prefix, page_cache_pages, archive).await;

@@ -25,14 +25,17 @@ mod sizes;
 mod terms;
 mod wiring;
 
-pub use block::{BLOCK_BYTES_MAX, Block, EpochInfo, Payload, dkg_bytes};
-pub use follow::{FollowerParts, Store, follow};
+pub(crate) use block::dkg_bytes;
+pub use block::{Block, EpochInfo, Payload};
+pub(crate) use follow::follow;
+pub(crate) use follow::{FollowerParts, Store};
 pub(crate) use gate::Gated;
-pub use gate::Taking;
-pub use pacer::{Arrivals, Pacer, Seeds};
+pub(crate) use gate::Taking;
+pub(crate) use pacer::{Pacer, Seeds};
 pub(crate) use sizes::Files;
-pub use sizes::{PEER_SETS, PEERS_MAX, channels, message_bytes_max, quota, quota_of};
-pub use wiring::{Parts, Running, Transport, start};
+pub(crate) use sizes::quota_of;
+pub use sizes::{PEER_SETS, PEERS_MAX, channels, message_bytes_max, quota};
+pub(crate) use wiring::{Parts, Transport, start};
 
 use commonware_consensus::{
     marshal::{core::Mailbox as MarshalMailbox, standard::Standard},
@@ -53,33 +56,34 @@ use std::num::NonZeroU32;
 /// Public key of an authority, an account or a node: always Ed25519.
 pub type PublicKey = ed25519::PublicKey;
 /// Secret half of a [`PublicKey`].
-pub type PrivateKey = ed25519::PrivateKey;
+pub(crate) type PrivateKey = ed25519::PrivateKey;
 /// SHA-256: digests of headers and state can be checked by any browser.
-pub type Digest = sha256::Digest;
+pub(crate) type Digest = sha256::Digest;
 /// BLS12-381 with 48-byte signatures and 96-byte keys.
-pub type Variant = MinSig;
+pub(crate) type Variant = MinSig;
 /// Threshold signatures whose certificates carry a verifiable seed.
 pub type Scheme = vrf::Scheme<PublicKey, Variant>;
 /// The beacon value of one round.
-pub type Seed = vrf::Seed<Variant>;
+pub(crate) type Seed = vrf::Seed<Variant>;
 /// The view that consensus asks a proposal for, with its parent.
-pub type Context = types::Context<Digest, PublicKey>;
+pub(crate) type Context = types::Context<Digest, PublicKey>;
 /// Proof that a block is final: about 132 bytes, checked with the network key alone.
 pub type Finalization = types::Finalization<Scheme, Digest>;
 /// The ordered store of blocks and certificates.
-pub type Marshal = MarshalMailbox<Scheme, Standard<Block>>;
+pub(crate) type Marshal = MarshalMailbox<Scheme, Standard<Block>>;
 /// The network key: it outlives every reshare.
-pub type NetworkKey = <MinSig as commonware_cryptography::bls12381::primitives::variant::Variant>::Public;
+pub(crate) type NetworkKey =
+    <MinSig as commonware_cryptography::bls12381::primitives::variant::Variant>::Public;
 /// The record store: 32-byte keys in order, 256-byte slots, a root that proves presence and absence.
-pub type Database<E> = fixed::Db<mmr::Family, E, Digest, Slot, Sha256, EightCap, 32, Sequential>;
+pub(crate) type Database<E> = fixed::Db<mmr::Family, E, Digest, Slot, Sha256, EightCap, 32, Sequential>;
 
 /// An entry of the record store's log.
-pub type StoreOperation = ordered::fixed::Operation<mmr::Family, Digest, Slot>;
+pub(crate) type StoreOperation = ordered::fixed::Operation<mmr::Family, Digest, Slot>;
 
 /// Most authorities a term may have; bounds every decoded set.
 pub const AUTHORITIES_MAX: NonZeroU32 = NonZeroU32::new(limits::AUTHORITIES_MAX).expect("it is not zero");
 /// Terms whose schemes and weights stay in memory: the running one, its neighbours, and slack.
-pub const CONSENSUS_TERMS_KEPT: usize = 8;
+pub(crate) const CONSENSUS_TERMS_KEPT: usize = 8;
 
 /// The runtime features that the engine uses.
 pub trait Runtime: Spawner + Metrics + CryptoRng + Clock + Storage + Network {}

@@ -38,7 +38,7 @@ type Signature = <Variant as BlsVariant>::Signature;
 
 /// The seeds of recent rounds.
 #[derive(Clone)]
-pub struct Seeds {
+pub(crate) struct Seeds {
     table: Arc<Mutex<BTreeMap<Round, Signature>>>,
     changed: watch::Sender<()>,
 }
@@ -51,7 +51,7 @@ impl Default for Seeds {
 
 impl Seeds {
     /// The seed of `round`, if a certificate of that round was seen.
-    pub fn peek(&self, round: Round) -> Option<Signature> {
+    pub(crate) fn peek(&self, round: Round) -> Option<Signature> {
         let table = self.table.lock();
         table.get(&round).copied()
     }
@@ -78,7 +78,7 @@ impl Seeds {
 /// For each recent block, a timer of one pace that starts when the block is first seen here. As it is a timer
 /// and not a timestamp, a clock that steps back delays no block.
 #[derive(Clone, Default)]
-pub struct Arrivals(Arc<Mutex<VecDeque<(Digest, Due)>>>);
+pub(crate) struct Arrivals(Arc<Mutex<VecDeque<(Digest, Due)>>>);
 
 /// Becomes true once a block is one pace old.
 type Due = watch::Receiver<bool>;
@@ -115,7 +115,7 @@ impl Arrivals {
 }
 
 /// Wraps the block pipeline `D` of a node running on `E`.
-pub struct Pacer<E, D> {
+pub(crate) struct Pacer<E, D> {
     context: Arc<E>,
     inner: D,
     marshal: Marshal,
@@ -142,7 +142,7 @@ impl<E, D: Clone> Clone for Pacer<E, D> {
 impl<E: Runtime, D> Pacer<E, D> {
     /// Wraps `inner`: this node's own blocks come at least `pace` after their parents, and only while its key
     /// may sign.
-    pub fn new(
+    pub(crate) fn new(
         context: E,
         inner: D,
         marshal: Marshal,

@@ -40,27 +40,27 @@ pub mod channels {
     /// Votes of the running term.
     pub const VOTES: u64 = 0;
     /// Certificates of the running term.
-    pub const CERTIFICATES: u64 = 1;
+    pub(crate) const CERTIFICATES: u64 = 1;
     /// Requests for certificates that a node lacks.
-    pub const RESOLVER: u64 = 2;
+    pub(crate) const RESOLVER: u64 = 2;
     /// Requests for blocks that a node lacks.
-    pub const BACKFILL: u64 = 3;
+    pub(crate) const BACKFILL: u64 = 3;
     /// Broadcast of newly proposed blocks.
     pub const BROADCAST: u64 = 4;
     /// State for a node that starts without any.
-    pub const STATE: u64 = 5;
+    pub(crate) const STATE: u64 = 5;
     /// Dealings and acknowledgements of the key reshare.
-    pub const RESHARE: u64 = 6;
+    pub(crate) const RESHARE: u64 = 6;
     /// Requests for the block at which a node without state begins.
-    pub const PROBE: u64 = 7;
+    pub(crate) const PROBE: u64 = 7;
     /// Batches of operations; served by the mempool.
-    pub const MEMPOOL: u64 = 8;
+    pub(crate) const MEMPOOL: u64 = 8;
     /// Headers and evidence that authorities saw others sign; served by the equivocation watcher.
-    pub const EQUIVOCATION: u64 = 9;
+    pub(crate) const EQUIVOCATION: u64 = 9;
     /// Each authority's newest proposal that the others hold, and their clocks.
-    pub const OWN_KEY: u64 = 10;
+    pub(crate) const OWN_KEY: u64 = 10;
     /// Channels of the engine itself, in the order in which a transport carries them.
-    pub const ENGINE: [u64; 10] =
+    pub(crate) const ENGINE: [u64; 10] =
         [VOTES, CERTIFICATES, RESOLVER, BACKFILL, BROADCAST, STATE, RESHARE, PROBE, EQUIVOCATION, OWN_KEY];
 }
 
@@ -100,7 +100,7 @@ pub const fn quota() -> Quota {
 
 /// The quota of a channel of a running network, per peer and direction. The transport allocates a place for
 /// every message of a burst from each of [`PEERS_MAX`] peers, so bursts are small and rates are not.
-pub const fn quota_of(channel: u64) -> Quota {
+pub(crate) const fn quota_of(channel: u64) -> Quota {
     let (rate, burst) = match channel {
         channels::VOTES | channels::CERTIFICATES => (NZU32!(256), NZU32!(32)),
         channels::BACKFILL | channels::STATE => (NZU32!(256), NZU32!(32)),

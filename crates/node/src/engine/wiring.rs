@@ -79,7 +79,7 @@ type Channel<S, R> = (S, R);
 type Voting<S, R> = Channel<Muted<S>, Gated<Noted<R>>>;
 
 /// The network, as the engine needs it: one pair for each channel of [`channels::ENGINE`], in order.
-pub struct Transport<M, B, S, R> {
+pub(crate) struct Transport<M, B, S, R> {
     /// Receives the peers to keep, with their addresses.
     pub manager: M,
     /// Receives the peers to cut off.
@@ -89,7 +89,7 @@ pub struct Transport<M, B, S, R> {
 }
 
 /// The inputs from which a node is built.
-pub struct Parts {
+pub(crate) struct Parts {
     /// Genesis of the network that the node joins.
     pub genesis: Arc<Genesis>,
     /// Private key of this authority.
@@ -113,11 +113,11 @@ pub struct Parts {
 }
 
 /// A node whose actors have been started.
-pub struct Running {
+pub(crate) struct Running {
     /// Access to blocks and state, for the services.
     pub handle: Handle,
     /// The node's right to sign; once it is refused, the node must end.
-    pub own_key: OwnKey,
+    pub(crate) own_key: OwnKey,
     /// The versions of the rules; at an unknown one, the node must end.
     pub(crate) versions: Versions,
     /// The actors; if one ends, the node must end.
@@ -162,7 +162,7 @@ struct Node<E, M, B> {
 ///
 /// # Panics
 /// If a disk cannot be read, or if the genesis asks for terms longer than the kept blocks.
-pub async fn start<E, M, B, S, R>(context: E, parts: Parts, transport: Transport<M, B, S, R>) -> Running
+pub(crate) async fn start<E, M, B, S, R>(context: E, parts: Parts, net: Transport<M, B, S, R>) -> Running
 where
     E: Runtime,
     M: AddressableManager<PublicKey = PublicKey> + std::marker::Sync,
@@ -170,10 +170,10 @@ where
     S: Sender<PublicKey = PublicKey>,
     R: Receiver<PublicKey = PublicKey>,
 {
-    let node = Node::new(context, parts, transport.manager, transport.blocker).await;
+    let node = Node::new(context, parts, net.manager, net.blocker).await;
     let taking = Taking::default();
     let [votes, certificates, missing, backfill, broadcast, state, reshare, probe, sightings, own] =
-        <[_; 10]>::try_from(transport.channels).ok().expect("a transport carries every engine channel");
+        <[_; 10]>::try_from(net.channels).ok().expect("a transport carries every engine channel");
     let [votes, certificates, missing] = node.voting([votes, certificates, missing], &taking);
     let [backfill, broadcast, reshare] =
         [backfill, broadcast, reshare].map(|(sender, receiver)| (sender, Gated::new(receiver, &taking)));

@@ -29,7 +29,7 @@ use commonware_utils::{Faults as _, N3f1, ordered::Set};
 
 /// Builds a [`HybridElector`] for each term.
 #[derive(Clone, Debug)]
-pub struct Hybrid(pub Weights);
+pub(crate) struct Hybrid(pub Weights);
 
 impl Config<Scheme> for Hybrid {
     type Elector = HybridElector;
@@ -42,7 +42,7 @@ impl Config<Scheme> for Hybrid {
 
 /// Elects the leaders of one term.
 #[derive(Clone, Debug)]
-pub struct HybridElector {
+pub(crate) struct HybridElector {
     weights: Weights,
     participants: Set<PublicKey>,
 }

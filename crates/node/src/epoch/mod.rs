@@ -22,11 +22,11 @@
 //!
 //! Source: the term hooks of `commonware-glue`, module `dkg`.
 
-pub mod elector;
+pub(crate) mod elector;
 pub mod secrets;
-pub mod terms;
+pub(crate) mod terms;
 
-pub use terms::Authorities;
+pub(crate) use terms::Authorities;
 
 use crate::{
     engine::{CONSENSUS_TERMS_KEPT, PublicKey, Scheme, Variant},
@@ -123,7 +123,7 @@ impl DirectoryTrait<PublicKey> for Directory {
 
 /// Leader weights by term, shared between [`Peers`] (writes) and the elector (reads).
 #[derive(Clone, Debug, Default)]
-pub struct Weights(Arc<Mutex<BTreeMap<u64, Map<PublicKey, u64>>>>);
+pub(crate) struct Weights(Arc<Mutex<BTreeMap<u64, Map<PublicKey, u64>>>>);
 
 impl Weights {
     pub(crate) fn set(&self, term: u64, directory: &Directory) {
@@ -155,21 +155,21 @@ impl Weights {
 /// A directory lacks a peer that it must name.
 #[derive(Clone, Debug, Error)]
 #[error("the directory of term {term} names no address for {peer}")]
-pub struct MissingAddress {
+pub(crate) struct MissingAddress {
     term: u64,
     peer: Box<PublicKey>,
 }
 
 /// The transport's peer manager, controlled by the ledger instead of by an operator.
 #[derive(Clone, Debug)]
-pub struct Peers<M> {
+pub(crate) struct Peers<M> {
     inner: M,
     weights: Weights,
 }
 
 impl<M> Peers<M> {
     /// Wraps the transport's manager; the elector reads `weights`.
-    pub const fn new(inner: M, weights: Weights) -> Self {
+    pub(crate) const fn new(inner: M, weights: Weights) -> Self {
         Self { inner, weights }
     }
 }
@@ -217,7 +217,7 @@ impl<M: AddressableManager<PublicKey = PublicKey>> Manager for Peers<M> {
 
 /// The signing scheme of each recent term.
 #[derive(Clone, Default)]
-pub struct Schemes(Arc<Mutex<BTreeMap<Epoch, Arc<Scheme>>>>);
+pub(crate) struct Schemes(Arc<Mutex<BTreeMap<Epoch, Arc<Scheme>>>>);
 
 impl Schemes {
     /// The newest term whose scheme is known.
@@ -241,7 +241,7 @@ impl CertificateProvider for Schemes {
 
 /// Turns the outcome of a reshare into the scheme that consensus signs with.
 #[derive(Clone)]
-pub struct Registrar {
+pub(crate) struct Registrar {
     schemes: Schemes,
     namespace: Arc<[u8]>,
     own_key: OwnKey,
@@ -250,7 +250,7 @@ pub struct Registrar {
 impl Registrar {
     /// Registers into `schemes`; certificates are bound to `namespace`, and `own_key` takes the authorities of
     /// each term.
-    pub const fn new(schemes: Schemes, namespace: Arc<[u8]>, own_key: OwnKey) -> Self {
+    pub(crate) const fn new(schemes: Schemes, namespace: Arc<[u8]>, own_key: OwnKey) -> Self {
         Self { schemes, namespace, own_key }
     }
 

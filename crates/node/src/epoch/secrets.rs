@@ -38,7 +38,7 @@ const VOTED: &str = "voted";
 const KEPT: [&str; 4] = [PROPOSED, BEGUN, WAITS, VOTED];
 
 /// Term and view of a proposal or a vote.
-pub type SignedAt = [u64; 2];
+pub(crate) type SignedAt = [u64; 2];
 
 /// A wait for whole terms in which the node signs nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl Secrets {
 
     /// Returns true if this authority may sign a proposal in that view: it has signed none in it or in a
     /// later one, in this run or before. The view is durable before this returns (AU-8).
-    pub fn may_propose(&self, term: u64, view: u64) -> bool {
+    pub(crate) fn may_propose(&self, term: u64, view: u64) -> bool {
         let is_later = self.get::<[u64; 2]>(PROPOSED).is_none_or(|last| last < [term, view]);
         if is_later {
             self.put(PROPOSED, &[term, view].encode());
@@ -142,17 +142,9 @@ impl Secrets {
     }
 
     /// True if a node has run with these secrets, whatever became of its storage.
-    pub fn has_run(&self) -> bool {
+    pub(crate) fn has_run(&self) -> bool {
         let ran = |name: &String| name == BEGUN || name == PROPOSED;
         self.names().iter().any(ran) || self.has_later_share()
-    }
-
-    /// True if nothing is stored.
-    pub fn is_empty(&self) -> bool {
-        match self {
-            Self::Disk(directory) => entries(directory).is_empty(),
-            Self::Memory(table) => table.lock().is_empty(),
-        }
     }
 
     fn names(&self) -> Vec<String> {
@@ -257,7 +249,7 @@ impl Secrets {
 }
 
 /// Writes `bytes` to `directory/name`, readable by the owner only, and durable on return.
-pub fn write_private(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_private(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = directory.join(format!(".{name}.new"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;

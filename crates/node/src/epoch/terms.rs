@@ -36,14 +36,14 @@ use std::sync::Arc;
 
 /// The authorities of every term: those of the genesis, minus those jailed since for a proved fault.
 #[derive(Clone)]
-pub struct Authorities {
+pub(crate) struct Authorities {
     genesis: Arc<Genesis>,
     ledger: watch::Receiver<Option<Handle>>,
 }
 
 impl Authorities {
     /// Answers from the genesis and, once it is readable, from the `ledger`.
-    pub const fn new(genesis: Arc<Genesis>, ledger: watch::Receiver<Option<Handle>>) -> Self {
+    pub(crate) const fn new(genesis: Arc<Genesis>, ledger: watch::Receiver<Option<Handle>>) -> Self {
         Self { genesis, ledger }
     }
 

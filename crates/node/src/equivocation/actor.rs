@@ -16,14 +16,14 @@ type Sightings = Bounded<Sighting, SIGHTINGS_MAX>;
 /// A receiver of new blocks that also reports their headers: a block that no one votes for is never
 /// verified, but it was signed.
 #[derive(Debug)]
-pub struct Overheard<R> {
+pub(crate) struct Overheard<R> {
     inner: R,
     equivocation: EquivocationWatcher,
 }
 
 impl<R> Overheard<R> {
     /// Wraps `inner` and reports its headers to `equivocation`.
-    pub const fn new(inner: R, equivocation: EquivocationWatcher) -> Self {
+    pub(crate) const fn new(inner: R, equivocation: EquivocationWatcher) -> Self {
         Self { inner, equivocation }
     }
 }
@@ -44,7 +44,7 @@ impl<R: Receiver<PublicKey = PublicKey>> Receiver for Overheard<R> {
 }
 
 /// Sends and receives sightings until the node stops.
-pub async fn run<S: Sender, R: Receiver>(
+pub(crate) async fn run<S: Sender, R: Receiver>(
     equivocation: EquivocationWatcher,
     (mut sender, mut receiver): (S, R),
 ) {

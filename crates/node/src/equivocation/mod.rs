@@ -13,14 +13,14 @@
 //!
 //! `docs/threats.md` lists the faults that are found and those that can go unseen.
 
-pub mod actor;
-pub mod rotation;
-pub mod state;
-pub mod submit;
+pub(crate) mod actor;
+pub(crate) mod rotation;
+pub(crate) mod state;
+pub(crate) mod submit;
 #[cfg(test)]
 mod tests;
 
-pub use actor::Overheard;
+pub(crate) use actor::Overheard;
 
 use crate::{engine::Digest, genesis::Genesis};
 use commonware_codec::{Copying, Encode as _, Read as _};
@@ -49,7 +49,7 @@ impl fmt::Debug for EquivocationWatcher {
 
 impl EquivocationWatcher {
     /// Watches the seats of a network.
-    pub fn new(genesis: &Genesis) -> Self {
+    pub(crate) fn new(genesis: &Genesis) -> Self {
         let seats = genesis.authorities.iter().map(|authority| Account::of(&authority.key));
         let state = State::new(genesis.chain(), genesis.parameters, seats);
         Self { state: Arc::new(Mutex::new(state)), changed: watch::Sender::new(()) }
@@ -60,31 +60,31 @@ impl EquivocationWatcher {
     }
 
     /// Resumes at a height that is final already.
-    pub fn begin(&self, height: u64) {
+    pub(crate) fn begin(&self, height: u64) {
         self.state().begin(height);
     }
 
     /// Takes the header of a block that will be verified.
-    pub fn header(&self, header: &Header) {
+    pub(crate) fn header(&self, header: &Header) {
         let found = self.state().header(header);
         self.settle(found);
     }
 
     /// Takes the bytes of an incoming block, which begin with its header.
-    pub fn overhear(&self, bytes: &[u8]) {
+    pub(crate) fn overhear(&self, bytes: &[u8]) {
         if let Ok(header) = Header::read_cfg(&mut Copying(bytes), &()) {
             self.header(&header);
         }
     }
 
     /// Takes a final block.
-    pub fn block(&self, header: &Header, operations: &[Operation]) {
+    pub(crate) fn block(&self, header: &Header, operations: &[Operation]) {
         let found = self.state().block(header, operations);
         self.settle(found);
     }
 
     /// Takes the commitment of a seat.
-    pub fn commitment(&self, seat: &Account, commit: &AuditCommit) {
+    pub(crate) fn commitment(&self, seat: &Account, commit: &AuditCommit) {
         let found = self.state().commitment(seat, commit);
         self.settle(found);
     }

@@ -8,11 +8,11 @@ use posync_protocol::limits::EVIDENCE_EPOCHS_MAX;
 
 /// Blocks that one seat has for itself before the next one tries: a proposal, its certificate, and
 /// some slack.
-pub const TURN_BLOCKS: u64 = 8;
+pub(crate) const TURN_BLOCKS: u64 = 8;
 
 /// The facts about a fault in the applied state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TurnFacts {
+pub(crate) struct TurnFacts {
     /// Epoch of the applied height.
     pub now: u64,
     /// Number of seats on the ledger.
@@ -27,7 +27,7 @@ pub struct TurnFacts {
 
 /// The step that this node takes about a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub(crate) enum Turn {
     /// Nothing, ever: the ledger has the evidence or no longer accepts it, or this node is the offender.
     Over,
     /// Another seat goes first.
@@ -37,7 +37,7 @@ pub enum Turn {
 }
 
 /// Decides at `height` about a fault of `epoch` that was found at height `found`.
-pub fn turn(epoch: u64, found: u64, height: u64, facts: &TurnFacts) -> Turn {
+pub(crate) fn turn(epoch: u64, found: u64, height: u64, facts: &TurnFacts) -> Turn {
     let TurnFacts { now, seats, mine, offender, is_settled } = *facts;
     let Some(offender) = offender.filter(|_| !is_settled && epoch.saturating_add(EVIDENCE_EPOCHS_MAX) >= now)
     else {

@@ -31,13 +31,13 @@ use posync_protocol::{
 use std::collections::{BTreeMap, VecDeque};
 
 /// Headers kept for each seat.
-pub const HEADERS_MAX: usize = 512;
+pub(crate) const HEADERS_MAX: usize = 512;
 /// Views above the newest final one, and views of the next term, whose headers are kept.
-pub const AHEAD_MAX: u64 = 128;
+pub(crate) const AHEAD_MAX: u64 = 128;
 /// Terms whose headers are kept: the running one and those before it.
-pub const TERMS_KEPT: u64 = 3;
+pub(crate) const TERMS_KEPT: u64 = 3;
 /// Sightings that wait to be sent; the oldest are dropped first.
-pub const OUTBOX_MAX: usize = 256;
+pub(crate) const OUTBOX_MAX: usize = 256;
 
 tagged! {
     /// A message of one authority to the others.
@@ -51,7 +51,7 @@ tagged! {
 
 /// Evidence that was found here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Contradiction {
+pub(crate) struct Contradiction {
     /// Two signatures of one seat that contradict each other.
     pub evidence: Evidence,
     /// The newest final height when it was found.
@@ -61,7 +61,7 @@ pub struct Contradiction {
 }
 
 /// Identifies evidence: the epoch of the fault and the offender.
-pub type Fault = (u64, Account);
+pub(crate) type Fault = (u64, Account);
 /// Term and view of a header.
 type TermView = (u64, u64);
 
@@ -100,7 +100,7 @@ impl Tip {
 
 /// The signatures of all seats, the evidence found, and the sightings to send.
 #[derive(Clone, Debug)]
-pub struct State {
+pub(crate) struct State {
     chain: Hash,
     parameters: Parameters,
     seats: BTreeMap<Account, Signed>,
@@ -111,7 +111,7 @@ pub struct State {
 
 impl State {
     /// Starts empty; signatures of accounts other than `seats` are ignored.
-    pub fn new(chain: Hash, parameters: Parameters, seats: impl IntoIterator<Item = Account>) -> Self {
+    pub(crate) fn new(chain: Hash, parameters: Parameters, seats: impl IntoIterator<Item = Account>) -> Self {
         let seats = seats.into_iter().map(|seat| (seat, Signed::default())).collect();
         let (found, outbox) = Default::default();
         let tip = Tip { place: (0, 0), height: 0, epoch: 0 };
@@ -119,19 +119,19 @@ impl State {
     }
 
     /// Resumes at a final height. A term has at least as many views as blocks, so this view is a lower bound.
-    pub fn begin(&mut self, height: u64) {
+    pub(crate) fn begin(&mut self, height: u64) {
         let term = self.parameters.term_blocks();
         let place = (height / term, height % term);
         self.tip = Tip { place, height, epoch: self.parameters.epoch(height) };
     }
 
     /// Takes a header from any source; returns new evidence.
-    pub fn header(&mut self, header: &Header) -> Option<Contradiction> {
+    pub(crate) fn header(&mut self, header: &Header) -> Option<Contradiction> {
         self.see(header, false)
     }
 
     /// Takes a sighting of another authority; returns new evidence.
-    pub fn hear(&mut self, sighting: &Sighting) -> Option<Contradiction> {
+    pub(crate) fn hear(&mut self, sighting: &Sighting) -> Option<Contradiction> {
         match sighting {
             Sighting::Header(header) => self.see(header, true),
             Sighting::Evidence(Evidence::Proposals(pair)) => {
@@ -145,7 +145,7 @@ impl State {
 
     /// Takes a final block: its header, and the commitments in it. Headers that the chain passed over are
     /// queued for the other authorities.
-    pub fn block(&mut self, header: &Header, operations: &[Operation]) -> Vec<Contradiction> {
+    pub(crate) fn block(&mut self, header: &Header, operations: &[Operation]) -> Vec<Contradiction> {
         let (place, height) = ((header.term, header.view), header.height);
         let tip = Tip { place, height, epoch: self.parameters.epoch(height) };
         if self.tip.place < place {
@@ -163,7 +163,7 @@ impl State {
     }
 
     /// Takes a commitment; returns new evidence.
-    pub fn commitment(&mut self, seat: &Account, commit: &AuditCommit) -> Option<Contradiction> {
+    pub(crate) fn commitment(&mut self, seat: &Account, commit: &AuditCommit) -> Option<Contradiction> {
         if commit.epoch.abs_diff(self.tip.epoch) > 1 || self.found.contains_key(&(commit.epoch, *seat)) {
             return None;
         }
@@ -182,30 +182,30 @@ impl State {
     }
 
     /// True if there are sightings to send.
-    pub fn has_news(&self) -> bool {
+    pub(crate) fn has_news(&self) -> bool {
         !self.outbox.is_empty()
     }
 
     /// Takes the sightings to send; each is returned once.
-    pub fn take_outbox(&mut self) -> Vec<Sighting> {
+    pub(crate) fn take_outbox(&mut self) -> Vec<Sighting> {
         self.outbox.drain(..).collect()
     }
 
     /// Evidence that the ledger may not have yet.
-    pub fn open(&self) -> Vec<(Fault, Contradiction)> {
+    pub(crate) fn open(&self) -> Vec<(Fault, Contradiction)> {
         let open = self.found.iter().filter(|(_, found)| !found.is_over);
         open.map(|(fault, found)| (*fault, found.clone())).collect()
     }
 
     /// Marks a fault as done.
-    pub fn close(&mut self, fault: &Fault) {
+    pub(crate) fn close(&mut self, fault: &Fault) {
         if let Some(found) = self.found.get_mut(fault) {
             found.is_over = true;
         }
     }
 
     /// The seats found to have signed twice, since the memory began.
-    pub fn accused(&self) -> Vec<Account> {
+    pub(crate) fn accused(&self) -> Vec<Account> {
         self.found.keys().map(|(_, seat)| *seat).collect()
     }
 

@@ -39,7 +39,7 @@ struct Reporter {
 }
 
 /// Follows the applied blocks until the node stops.
-pub async fn run(mempool: Mempool, handle: Handle, key: PrivateKey) {
+pub(crate) async fn run(mempool: Mempool, handle: Handle, key: PrivateKey) {
     let (equivocation, mut heights) = (handle.equivocation().clone(), handle.heights());
     let account = Account::of(&key.public_key());
     let mut reporter =

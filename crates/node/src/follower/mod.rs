@@ -15,8 +15,8 @@
 //! begin there. An archive runs all blocks from genesis on, so it needs an upstream archive at its first start.
 
 pub mod relay;
-pub mod source;
-pub mod state;
+pub(crate) mod source;
+pub(crate) mod state;
 
 use crate::{
     config::{ConfigError, lock},

@@ -23,7 +23,7 @@ use posync_protocol::{Account, Code, Hash, Operation, limits::RECEIPT_WAIT_MS};
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 /// Operations on their way. An upstream node answers 64 calls of this node at once, and some are for blocks.
-pub const RELAYED_MAX: usize = 32;
+pub(crate) const RELAYED_MAX: usize = 32;
 /// Operations of one caller on their way.
 pub const RELAYED_PER_CALLER: usize = 16;
 /// Operations on their way that came from one address; the addresses of an IPv6 /64 count as one.
@@ -41,7 +41,7 @@ type UnderWay = Arc<Mutex<BTreeMap<Hash, Caller>>>;
 
 /// Passes operations on; clones share its bounds.
 #[derive(Clone)]
-pub struct Relay {
+pub(crate) struct Relay {
     chain: Hash,
     connection: Connection,
     under_way: UnderWay,
@@ -80,7 +80,7 @@ impl Drop for Under<'_> {
 
 impl Relay {
     /// Passes operations of the network `chain` on over `connection`.
-    pub fn new<E: Runtime>(context: E, chain: Hash, connection: Connection) -> Self {
+    pub(crate) fn new<E: Runtime>(context: E, chain: Hash, connection: Connection) -> Self {
         let random = Mutex::new(context.child("random"));
         let verify = move |operation: &_, chain: &_| {
             ingress::verify_guarded(&mut *random.lock(), chain, [operation], Part::All) == [true]
@@ -99,7 +99,7 @@ impl Relay {
     ///
     /// # Errors
     /// [`Refused`], with `Full` when a bound is reached or no upstream node answers: the caller tries again.
-    pub async fn submit(&self, caller: Caller, bytes: &[u8]) -> Result<Hash, Refused> {
+    pub(crate) async fn submit(&self, caller: Caller, bytes: &[u8]) -> Result<Hash, Refused> {
         let operation = ingress::decode(bytes)?;
         let id = operation.id();
         // One that is under way costs no second check of its signatures.

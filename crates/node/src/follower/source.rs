@@ -49,7 +49,7 @@ pub struct Forked {
 ///
 /// # Errors
 /// [`Forked`].
-pub async fn run<E: Runtime>(
+pub(crate) async fn run<E: Runtime>(
     context: E,
     connection: Connection,
     handle: Handle,

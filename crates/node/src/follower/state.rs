@@ -51,7 +51,7 @@ pub(crate) struct Floor {
 
 /// The upstream nodes, as the source of a state; clones share them.
 #[derive(Clone)]
-pub struct Origin {
+pub(crate) struct Origin {
     connection: Connection,
     sleep: Arc<Sleep>,
     /// Most blocks that are run instead; `None` if all are.
@@ -61,7 +61,7 @@ pub struct Origin {
 
 impl Origin {
     /// Takes states over `connection`, where more than `replayed_max` blocks are missing.
-    pub fn new<E: Runtime>(context: E, connection: Connection, replayed_max: Option<u64>) -> Self {
+    pub(crate) fn new<E: Runtime>(context: E, connection: Connection, replayed_max: Option<u64>) -> Self {
         let sleep = move |time| context.sleep(time).boxed();
         Self { connection, sleep: Arc::new(sleep), replayed_max, lost: watch::Sender::new(false) }
     }

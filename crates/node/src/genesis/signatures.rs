@@ -80,7 +80,7 @@ impl Genesis {
     }
 
     /// Returns true if `account` signed this genesis with that signature.
-    pub fn is_signed_by(&self, account: &Account, signature: &Signature) -> bool {
+    pub(crate) fn is_signed_by(&self, account: &Account, signature: &Signature) -> bool {
         let signature = ed25519::Signature::decode(Copying(signature));
         let (Some(key), Ok(signature)) = (account.public_key(), signature) else { return false };
         key.verify(NAMESPACE, &self.chain(), &signature)
@@ -92,7 +92,7 @@ impl Signatures {
     ///
     /// # Errors
     /// [`SignaturesError`] names the first authority whose signature is wrong, or all that are missing.
-    pub fn check(&self, genesis: &Genesis) -> Result<(), SignaturesError> {
+    pub(crate) fn check(&self, genesis: &Genesis) -> Result<(), SignaturesError> {
         let authorities: BTreeSet<Account> =
             genesis.authorities.iter().map(|a| Account::of(&a.key)).collect();
         for (account, signature) in &self.0 {
@@ -120,7 +120,7 @@ impl Signatures {
     ///
     /// # Errors
     /// [`SignaturesError::Line`] with the number of the line that has another form.
-    pub fn from_text(text: &[u8]) -> Result<Self, SignaturesError> {
+    pub(crate) fn from_text(text: &[u8]) -> Result<Self, SignaturesError> {
         let text = std::str::from_utf8(text).map_err(|_| SignaturesError::Line(1))?;
         let mut signatures = BTreeMap::new();
         for (number, line) in (1..).zip(text.lines()) {

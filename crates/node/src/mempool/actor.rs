@@ -58,7 +58,7 @@ const EARLY_BLOCKS_MAX: u64 = 64;
 type Batch = Bounded<Operation, OPERATIONS_MAX>;
 
 /// The result of a submission, for its caller.
-pub type Submitted = Result<Hash, Refused>;
+pub(crate) type Submitted = Result<Hash, Refused>;
 
 /// An operation before admission. Peers wait for no answer.
 pub(super) struct Arrival {
@@ -130,7 +130,7 @@ pub struct Inbox {
 
 impl Mempool {
     /// Creates an empty mempool and its inbox.
-    pub fn new() -> (Self, Inbox) {
+    pub(crate) fn new() -> (Self, Inbox) {
         let (free, free_inbox) = mpsc::channel(INGRESS_QUEUED_MAX);
         let (paid, paid_inbox) = mpsc::channel(INGRESS_QUEUED_MAX);
         let (pool, dirty, moved) = (Arc::default(), Arc::default(), watch::Sender::new(0));
@@ -146,7 +146,7 @@ impl Mempool {
     ///
     /// # Errors
     /// [`Refused`], with `Full` if the caller's share is used up.
-    pub async fn submit_of(&self, caller: Account, bytes: Vec<u8>) -> Submitted {
+    pub(crate) async fn submit_of(&self, caller: Account, bytes: Vec<u8>) -> Submitted {
         let _queued = Queued::new(&self.callers, caller).ok_or(Refused::Full)?;
         self.submit(bytes).await
     }
@@ -155,7 +155,7 @@ impl Mempool {
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn submit(&self, bytes: Vec<u8>) -> Submitted {
+    pub(crate) async fn submit(&self, bytes: Vec<u8>) -> Submitted {
         let operation = ingress::decode(&bytes)?;
         let (done, answer) = oneshot::channel();
         // The lanes are separate from the start: a queue full of payments delays no answer to a challenge.
@@ -165,18 +165,8 @@ impl Mempool {
         answer.await.unwrap_or(Err(Refused::Full))
     }
 
-    /// True if an account has waiting paid operations.
-    pub fn has_waiting(&self, account: &Account) -> bool {
-        !self.pool().waiting([*account]).is_empty()
-    }
-
-    /// Number of operations that wait for a block.
-    pub fn waiting(&self) -> usize {
-        self.pool().len()
-    }
-
     /// Runs until the node stops.
-    pub async fn run<E, S, R>(self, context: E, handle: Handle, inbox: Inbox, channel: (S, R))
+    pub(crate) async fn run<E, S, R>(self, context: E, handle: Handle, inbox: Inbox, channel: (S, R))
     where
         E: Clock + CryptoRng,
         S: Sender,

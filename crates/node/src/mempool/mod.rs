@@ -11,12 +11,12 @@
 //! up accounts and challenges in the applied state, and sends callers' operations to the other
 //! authorities. All authorities are connected, so no operation is forwarded a second time.
 
-pub mod actor;
+pub(crate) mod actor;
 mod admit;
 mod early;
-pub mod state;
+pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 mod upkeep;
 
-pub use actor::{Inbox, Mempool, Submitted};
+pub(crate) use actor::{Inbox, Mempool};

@@ -44,7 +44,7 @@ use std::{
 
 /// The reason for which the pool refuses an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub(crate) enum Refused {
     /// The operation is invalid, with the ledger's code.
     Code(Code),
     /// The pool is full of operations that came first or offer more.
@@ -59,7 +59,7 @@ impl From<Code> for Refused {
 
 /// Nonce and balance of an account in the applied state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Funds {
+pub(crate) struct Funds {
     /// Nonce that the account's next operation must have.
     pub nonce: u64,
     /// Money that is not locked, which pays fees and amounts.
@@ -68,7 +68,7 @@ pub struct Funds {
 
 /// The lane of an admitted operation, and the facts from the applied state that it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
+pub(crate) enum Admission {
     /// The answer to an open challenge.
     StorageProof,
     /// An operation of a seat, or evidence.
@@ -167,7 +167,7 @@ struct Pending {
 
 /// The waiting operations of all lanes, with their indices.
 #[derive(Default)]
-pub struct Pool {
+pub(crate) struct Pool {
     entries: BTreeMap<Hash, PoolEntry>,
     accounts: BTreeMap<Account, Pending>,
     /// Paid operations that a block can hold, the worst first.
@@ -191,22 +191,25 @@ pub struct Pool {
 
 impl Pool {
     /// Number of operations that wait.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// True if no operation waits.
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// Bytes of all operations that wait.
-    pub const fn bytes(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) const fn bytes(&self) -> usize {
         self.paid_bytes + self.gap_bytes + self.storage_proof_bytes + self.reserved_bytes + self.settle_bytes
     }
 
     /// True if the operation with that id waits, so its signatures were verified.
-    pub fn contains(&self, id: &Hash) -> bool {
+    pub(crate) fn contains(&self, id: &Hash) -> bool {
         self.entries.contains_key(id)
     }
 
@@ -215,7 +218,12 @@ impl Pool {
     /// # Errors
     /// `BadShape` if it is admitted to a lane other than its own; `NonceOld`, `NonceGap`, `Balance`;
     /// or [`Refused::Full`].
-    pub fn insert(&mut self, id: Hash, operation: Operation, admission: Admission) -> Result<(), Refused> {
+    pub(crate) fn insert(
+        &mut self,
+        id: Hash,
+        operation: Operation,
+        admission: Admission,
+    ) -> Result<(), Refused> {
         if self.entries.contains_key(&id) {
             return Ok(());
         }
@@ -430,7 +438,7 @@ impl Pool {
     }
 
     /// Removes the operations of a final block, and those that expired with it.
-    pub fn finalized(&mut self, height: u64, operations: &[Operation]) {
+    pub(crate) fn finalized(&mut self, height: u64, operations: &[Operation]) {
         for operation in operations {
             match &operation.body {
                 Body::StorageProof(storage_proof) => {
@@ -460,7 +468,7 @@ impl Pool {
     /// Counts operations that an own proposal had to leave out. A storage proof is dropped after several
     /// refusals, and so is upkeep of a party, which may wait for an answer. Reserved operations and upkeep of
     /// strangers are dropped at once. Paid operations stay.
-    pub fn refused(&mut self, ids: &[Hash]) {
+    pub(crate) fn refused(&mut self, ids: &[Hash]) {
         for id in ids {
             let Some(entry) = self.entries.get_mut(id) else { continue };
             let most = match (entry.operation.body.lane(), entry.sender) {
@@ -485,7 +493,7 @@ impl Pool {
     /// Candidates for the next block at `base_fee`, best first: of the free lanes as many as a body holds, of
     /// the paid lane as many as all selections of a proposal could take. An operation that offers less waits,
     /// and so do the later nonces of its account.
-    pub fn candidates(&self, height: u64, base_fee: u64) -> Vec<Operation> {
+    pub(crate) fn candidates(&self, height: u64, base_fee: u64) -> Vec<Operation> {
         let mut chosen = Vec::new();
         let mut free = FreeBytes { left: BODY_BYTES_MAX };
         for id in
@@ -547,7 +555,7 @@ impl Pool {
     }
 
     /// The accounts among `signers` that have waiting paid operations.
-    pub fn waiting(&self, signers: impl IntoIterator<Item = Account>) -> Vec<Account> {
+    pub(crate) fn waiting(&self, signers: impl IntoIterator<Item = Account>) -> Vec<Account> {
         let waiting: BTreeSet<Account> =
             signers.into_iter().filter(|signer| self.accounts.contains_key(signer)).collect();
         waiting.into_iter().collect()

@@ -39,13 +39,14 @@
 //! 5. The last vote of a node that signs nothing is kept beside the secrets: what consensus writes to the journal of
 //!    votes meanwhile is not this node's.
 
-pub mod actor;
+pub(crate) mod actor;
 mod state;
 #[cfg(test)]
 mod tests;
-pub mod votes;
+pub(crate) mod votes;
 
-pub use state::{Refusal, SigningRight, Word};
+pub(crate) use state::SigningRight;
+pub use state::{Refusal, Word};
 
 use crate::{
     engine::PublicKey,
@@ -107,11 +108,6 @@ impl OwnKey {
             right.log();
             self.right.send_replace(right);
         }
-    }
-
-    /// The node's right to sign, and its changes.
-    pub fn right(&self) -> watch::Receiver<SigningRight> {
-        self.right.subscribe()
     }
 
     fn signs(&self) -> bool {

@@ -18,7 +18,7 @@ use std::{
 
 /// The node's right to sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SigningRight {
+pub(crate) enum SigningRight {
     /// Not enough of the others have answered.
     Silent,
     /// The node follows, and signs from this term on.

@@ -26,7 +26,7 @@ use rand_core::CryptoRng;
 use std::{fmt, num::NonZeroUsize, time::SystemTime};
 
 /// Most bytes of a vote that is kept: a vote has about 150.
-pub const VOTE_BYTES_MAX: usize = 256;
+pub(crate) const VOTE_BYTES_MAX: usize = 256;
 
 /// A vote that this node cannot check yet.
 pub(super) struct TooNew;

@@ -93,7 +93,7 @@ tagged! {
 type Signing = Result<Signature, No>;
 
 /// Returns the length of a shard that the agreement holds durably; called when a signature is decided.
-pub type Held = Arc<dyn Fn(&AgreementId, &Hash) -> Option<u32> + Send + Sync>;
+pub(crate) type Held = Arc<dyn Fn(&AgreementId, &Hash) -> Option<u32> + Send + Sync>;
 
 enum Command {
     Sign { terms: Box<Terms>, ask: Box<Sign>, height: u64, done: oneshot::Sender<Signing> },
@@ -169,7 +169,7 @@ impl DataSets {
     ///
     /// # Errors
     /// `Closed`, `NoSpace`.
-    pub async fn end(&self, agreement: AgreementId) -> Result<Vec<Hash>, DataSetsError> {
+    pub(crate) async fn end(&self, agreement: AgreementId) -> Result<Vec<Hash>, DataSetsError> {
         self.ask(|done| Command::End { agreement, done }).await
     }
 
@@ -190,7 +190,7 @@ impl DataSets {
     }
 
     /// Takes back a shard that is put again. Returns `false` if it is being removed.
-    pub fn take_back(&self, agreement: AgreementId, shard: Hash) -> bool {
+    pub(crate) fn take_back(&self, agreement: AgreementId, shard: Hash) -> bool {
         self.state.lock().take_back(agreement, shard)
     }
 

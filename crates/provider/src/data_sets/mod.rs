@@ -22,6 +22,8 @@
 mod actor;
 mod state;
 
-pub use actor::{DataSets, DataSetsError, Held};
+pub use actor::DataSets;
+pub(crate) use actor::{DataSetsError, Held};
+pub(crate) use state::Bringing;
+pub use state::State;
 pub(crate) use state::hex;
-pub use state::{Bringing, Change, State, Variant};

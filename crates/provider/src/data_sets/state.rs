@@ -23,7 +23,7 @@ pub(super) const VERSIONS_MAX: usize = 32;
 const VERSIONS_LOOK: usize = VERSIONS_MAX / 2;
 
 /// Names a version by number and root: two may share a number until the ledger accepts one.
-pub type Variant = (u64, Hash);
+pub(crate) type Variant = (u64, Hash);
 
 /// A version that is kept whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,7 +93,7 @@ pub struct State {
 
 /// A version that may be signed.
 #[derive(Clone, Debug)]
-pub struct Change {
+pub(crate) struct Change {
     /// The claim to be signed.
     pub claim: DataSetClaim,
     /// The version on which the change is based.
@@ -106,7 +106,7 @@ pub struct Change {
 
 /// A claim that this provider can submit to the ledger by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bringing {
+pub(crate) struct Bringing {
     /// The claim that both parties signed.
     pub claim: DataSetClaim,
     /// The consumer's signature, by its storage key.
@@ -127,7 +127,7 @@ impl State {
     ///
     /// # Errors
     /// The refusal, with what the consumer has to change.
-    pub fn judge(
+    pub(crate) fn judge(
         &self,
         terms: &Terms,
         ask: &Sign,
@@ -174,18 +174,18 @@ impl State {
     }
 
     /// True if so many signed versions of an agreement wait that the next one may find no place.
-    pub fn is_crowded(&self, agreement: &AgreementId) -> bool {
+    pub(crate) fn is_crowded(&self, agreement: &AgreementId) -> bool {
         let versions = self.data_sets.get(agreement);
         versions.is_some_and(|versions| versions.waiting().count() >= VERSIONS_LOOK)
     }
 
     /// True if the ledger has versions of an agreement that are not noted here yet.
-    pub fn is_behind(&self, agreement: &AgreementId, data: &DataSet) -> bool {
+    pub(crate) fn is_behind(&self, agreement: &AgreementId, data: &DataSet) -> bool {
         self.data_sets.get(agreement).is_some_and(|versions| versions.is_behind(data))
     }
 
     /// Keeps a version that is signed at a certified height.
-    pub fn keep(&mut self, change: &Change, height: u64) {
+    pub(crate) fn keep(&mut self, change: &Change, height: u64) {
         let versions = self.data_sets.entry(change.claim.agreement).or_default();
         let kept = Kept { tree: change.tree.clone(), signature: Some(change.signature), height };
         versions.versions.entry(variant(&change.claim)).or_insert(kept);
@@ -194,7 +194,7 @@ impl State {
     /// Notes the versions that the ledger has in force and as `next`. These two stay, and so do all above
     /// both; the others can never take effect any more (DS-1) and are dropped. Returns the shards that were
     /// only in those: the caller lets them go.
-    pub fn observe(&mut self, agreement: AgreementId, data: &DataSet) -> Vec<Hash> {
+    pub(crate) fn observe(&mut self, agreement: AgreementId, data: &DataSet) -> Vec<Hash> {
         let (current, next) = (of(&data.current), data.next.as_ref().map(of));
         let Some(versions) = self.data_sets.get_mut(&agreement) else { return vec![] };
         if !versions.is_behind(data) {
@@ -217,7 +217,7 @@ impl State {
     }
 
     /// Forgets an agreement that is gone from the ledger; returns its shards.
-    pub fn end(&mut self, agreement: &AgreementId) -> Vec<Hash> {
+    pub(crate) fn end(&mut self, agreement: &AgreementId) -> Vec<Hash> {
         let mut shards =
             self.data_sets.remove(agreement).map(|versions| versions.shards()).unwrap_or_default();
         let theirs = self.unheld.extract_if(.., |(id, _), _| id == agreement);
@@ -234,7 +234,7 @@ impl State {
     }
 
     /// Takes back a shard that is put again, so that it is not removed. Returns `false` if it is being removed.
-    pub fn take_back(&mut self, agreement: AgreementId, shard: Hash) -> bool {
+    pub(crate) fn take_back(&mut self, agreement: AgreementId, shard: Hash) -> bool {
         self.unheld.remove(&(agreement, shard));
         !self.leaving.contains(&(agreement, shard))
     }
@@ -266,7 +266,12 @@ impl State {
     /// The newest claim that the ledger lacks, and the provider's pay for the rounds up to `height` in
     /// which it held more than the ledger records (DS-1), from each version's signature to the next one's.
     /// `None` if it holds no more, or less than is in force, which may not be submitted at once.
-    pub fn missed(&self, terms: &Terms, height: u64, parameters: &Parameters) -> Option<(Bringing, u128)> {
+    pub(crate) fn missed(
+        &self,
+        terms: &Terms,
+        height: u64,
+        parameters: &Parameters,
+    ) -> Option<(Bringing, u128)> {
         let versions = self.data_sets.get(&terms.id).filter(|versions| !versions.unknown)?;
         let DataSet { current, next } = &terms.data;
         let known = (versions.in_force, versions.next);
@@ -303,7 +308,7 @@ impl State {
     }
 
     /// The tree of a version; version 0 is empty.
-    pub fn tree(&self, agreement: &AgreementId, variant: Variant) -> Option<Arc<SumTree>> {
+    pub(crate) fn tree(&self, agreement: &AgreementId, variant: Variant) -> Option<Arc<SumTree>> {
         match self.data_sets.get(agreement) {
             Some(versions) => versions.tree(variant),
             None => Versions::default().tree(variant),
@@ -316,29 +321,30 @@ impl State {
     }
 
     /// True if every version that the ledger has of an agreement is known here.
-    pub fn knows(&self, agreement: &AgreementId, data: &DataSet) -> bool {
+    pub(crate) fn knows(&self, agreement: &AgreementId, data: &DataSet) -> bool {
         let both = [Some(&data.current), data.next.as_ref()];
         let mut both = both.into_iter().flatten().map(of);
         both.all(|variant| variant.0 == 0 || self.tree(agreement, variant).is_some())
     }
 
     /// True if records of the journal were ever lost.
-    pub const fn is_damaged(&self) -> bool {
+    pub(crate) const fn is_damaged(&self) -> bool {
         self.damaged
     }
 
     /// Agreements that have data sets.
-    pub fn agreements(&self) -> impl Iterator<Item = AgreementId> {
+    pub(crate) fn agreements(&self) -> impl Iterator<Item = AgreementId> {
         self.data_sets.keys().copied()
     }
 
     /// True if the ledger is at a version that was never signed here.
-    pub fn is_unknown(&self, agreement: &AgreementId) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_unknown(&self, agreement: &AgreementId) -> bool {
         self.data_sets.get(agreement).is_some_and(|versions| versions.unknown)
     }
 
     /// Shards of the versions in force: those that a scrub must find.
-    pub fn owed(&self) -> BTreeSet<Hash> {
+    pub(crate) fn owed(&self) -> BTreeSet<Hash> {
         let in_force = |versions: &Versions| versions.tree(versions.in_force);
         let trees: Vec<_> = self.data_sets.values().filter_map(in_force).collect();
         trees.iter().flat_map(|tree| tree.shards()).map(|(shard, _)| *shard).collect()
@@ -354,7 +360,8 @@ impl State {
     }
 
     /// True while a shard is being removed from the disk.
-    pub fn is_leaving(&self, agreement: &AgreementId, shard: &Hash) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_leaving(&self, agreement: &AgreementId, shard: &Hash) -> bool {
         self.leaving.contains(&(*agreement, *shard))
     }
 

@@ -29,7 +29,7 @@ pub(crate) fn is_full(error: &Error) -> bool {
 
 /// The volume that holds the shards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Volume {
+pub(crate) struct Volume {
     directory: Option<PathBuf>,
     in_use: Option<InUse>,
 }
@@ -37,7 +37,7 @@ pub struct Volume {
 impl Volume {
     /// The volume of a directory; `None`: a volume without limit. `in_use` checks that it is there; `None`: it always
     /// is.
-    pub const fn of(directory: Option<PathBuf>, in_use: Option<InUse>) -> Self {
+    pub(crate) const fn of(directory: Option<PathBuf>, in_use: Option<InUse>) -> Self {
         Self { directory, in_use }
     }
 

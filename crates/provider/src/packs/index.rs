@@ -78,7 +78,7 @@ impl Totals {
 }
 
 /// Leaves of a shard: 1 KiB each, at least one.
-pub fn leaves(length: u32) -> u64 {
+pub(crate) fn leaves(length: u32) -> u64 {
     u64::from(length).div_ceil(LEAF_BYTES).max(1)
 }
 

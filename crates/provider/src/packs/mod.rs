@@ -27,7 +27,7 @@
 //! Any other failed write or sync ends the writer for good: every later call returns
 //! [`StoreError::Closed`] and the provider stops.
 
-pub mod damage;
+pub(crate) mod damage;
 mod files;
 mod frame;
 mod full;
@@ -37,9 +37,9 @@ mod recover;
 mod store;
 
 pub use damage::{Extent, extents};
-pub use full::Volume;
+pub(crate) use full::Volume;
 pub(crate) use full::is_full;
-pub use index::{Totals, leaves};
+pub(crate) use index::{Totals, leaves};
 
 use bytes::Bytes;
 use commonware_runtime::{Blob, Handle, Spawner};
@@ -56,9 +56,9 @@ const MAILBOX: usize = 64;
 /// Maximum bytes that one group collects.
 const GROUP_BYTES: u64 = 16 << 20;
 /// Smallest permitted size at which a file is sealed.
-pub const PACK_BYTES_MIN: u64 = 1 << 20;
+pub(crate) const PACK_BYTES_MIN: u64 = 1 << 20;
 /// Maximum number of shards in one `unlink`.
-pub const UNLINK_MAX: usize = 512;
+pub(crate) const UNLINK_MAX: usize = 512;
 
 /// Location and limits of a store.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ pub struct StoreConfig {
     /// Maximum bytes of all packs together.
     pub cap_bytes: u64,
     /// The volume, of which a reserve stays free.
-    pub volume: Volume,
+    pub(crate) volume: Volume,
 }
 
 impl StoreConfig {
@@ -83,19 +83,19 @@ impl StoreConfig {
 
     /// Limits the files to `space` bytes in total, and makes them smaller if that is little.
     #[must_use]
-    pub fn within(self, space: u64) -> Self {
+    pub(crate) fn within(self, space: u64) -> Self {
         let pack_bytes = self.pack_bytes.min((space / 8).max(PACK_BYTES_MIN));
         Self { cap_bytes: self.cap_bytes.min(space), pack_bytes, ..self }
     }
 
     /// Sets the volume that holds the files.
     #[must_use]
-    pub fn on(self, volume: Volume) -> Self {
+    pub(crate) fn on(self, volume: Volume) -> Self {
         Self { volume, ..self }
     }
 
     /// Bytes of shards that it has room for: headers take at most an eighth of them.
-    pub const fn room_bytes(&self) -> u64 {
+    pub(crate) const fn room_bytes(&self) -> u64 {
         self.usable_bytes() / 9 * 8
     }
 
@@ -209,7 +209,12 @@ impl<B: Blob> Store<B> {
     ///
     /// # Errors
     /// `NoSpace`, `Full`, `Bound` or `Closed`.
-    pub async fn put(&self, agreement: AgreementId, shard: Hash, data: Bytes) -> Result<(), StoreError> {
+    pub(crate) async fn put(
+        &self,
+        agreement: AgreementId,
+        shard: Hash,
+        data: Bytes,
+    ) -> Result<(), StoreError> {
         if data.len() as u64 > SHARD_BYTES_MAX {
             return Err(StoreError::Bound("bytes of a shard"));
         }
@@ -243,7 +248,7 @@ impl<B: Blob> Store<B> {
     ///
     /// # Errors
     /// `Closed` if it ended before.
-    pub async fn close(&self) -> Result<(), StoreError> {
+    pub(crate) async fn close(&self) -> Result<(), StoreError> {
         self.ask(|done| Command::Close { done }).await
     }
 
@@ -310,7 +315,7 @@ impl<B: Blob> Store<B> {
     }
 
     /// The shards that an agreement holds.
-    pub fn held_by(&self, agreement: &AgreementId) -> Vec<Hash> {
+    pub(crate) fn held_by(&self, agreement: &AgreementId) -> Vec<Hash> {
         self.shared.lock().index.held_by(agreement)
     }
 
@@ -320,22 +325,23 @@ impl<B: Blob> Store<B> {
     }
 
     /// Sums over the shards that an agreement holds.
-    pub fn held(&self, agreement: &AgreementId) -> Totals {
+    pub(crate) fn held(&self, agreement: &AgreementId) -> Totals {
         self.shared.lock().index.held(agreement)
     }
 
     /// Bytes of all packs.
-    pub fn file_bytes(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn file_bytes(&self) -> u64 {
         self.shared.lock().index.file_bytes()
     }
 
     /// The reason for which no new shard is accepted now; `None` if shards are accepted.
-    pub fn full(&self) -> Option<String> {
+    pub(crate) fn full(&self) -> Option<String> {
         self.shared.lock().full.clone()
     }
 
     /// Shards found damaged and not put again since, in order, at most `limit`.
-    pub fn damaged(&self, limit: usize) -> Vec<Hash> {
+    pub(crate) fn damaged(&self, limit: usize) -> Vec<Hash> {
         let state = self.shared.lock();
         state.damaged.iter().filter(|shard| state.index.get(shard).is_some()).take(limit).copied().collect()
     }

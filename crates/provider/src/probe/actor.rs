@@ -34,7 +34,7 @@ struct Peer {
 }
 
 /// Measures this provider's egress once an epoch.
-pub struct Prober<E, N, L> {
+pub(crate) struct Prober<E, N, L> {
     context: E,
     network: SharedNetwork<N>,
     key: PrivateKey,
@@ -47,7 +47,7 @@ pub struct Prober<E, N, L> {
 
 impl<E: Spawner + Clock + CryptoRng + Resolver, N: Network, L: Ledger> Prober<E, N, L> {
     /// Creates a prober for the provider of `view` and `key` that sends at most `rate` bytes a second.
-    pub fn new(
+    pub(crate) fn new(
         context: E,
         network: SharedNetwork<N>,
         view: View,
@@ -61,7 +61,7 @@ impl<E: Spawner + Clock + CryptoRng + Resolver, N: Network, L: Ledger> Prober<E,
     }
 
     /// Runs for as long as the provider does.
-    pub async fn run(self) {
+    pub(crate) async fn run(self) {
         let mut heights = self.view.heights();
         let mut done = None;
         loop {

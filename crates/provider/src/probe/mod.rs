@@ -20,5 +20,5 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use actor::Prober;
-pub use state::{Plan, Window};
+pub(crate) use actor::Prober;
+pub(crate) use state::{Plan, Window};

@@ -16,7 +16,7 @@ const SKEW_BLOCKS: u64 = 1;
 
 /// The window of an epoch, as proved from the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Window {
+pub(crate) struct Window {
     /// The ledger's draw for the epoch.
     pub probe: record::Probe,
     /// Index of this provider at the ledger.
@@ -27,13 +27,13 @@ pub struct Window {
 
 impl Window {
     /// The window that a record fixes, for the provider at `index`.
-    pub fn new(probe: record::Probe, index: u32, parameters: &Parameters) -> Self {
+    pub(crate) fn new(probe: record::Probe, index: u32, parameters: &Parameters) -> Self {
         let heights = probe.window(parameters);
         Self { probe, index, heights }
     }
 
     /// True if a probe of `sender` is for this provider and comes in time.
-    pub fn takes(&self, sender: &Account, ask: &Probe, height: u64) -> bool {
+    pub(crate) fn takes(&self, sender: &Account, ask: &Probe, height: u64) -> bool {
         let drawn = self.probe.peer(sender, ask.index, ask.draw);
         ask.epoch == self.probe.epoch
             && drawn == Some(self.index)
@@ -42,23 +42,23 @@ impl Window {
     }
 
     /// True if bytes that arrive at `height` count.
-    pub fn counts(&self, height: u64) -> bool {
+    pub(crate) fn counts(&self, height: u64) -> bool {
         height.saturating_add(SKEW_BLOCKS) >= self.heights.start
             && height < self.heights.end.saturating_add(SKEW_BLOCKS)
     }
 
     /// The height from which peers are dialled.
-    pub const fn begins(&self) -> u64 {
+    pub(crate) const fn begins(&self) -> u64 {
         self.heights.start.saturating_sub(EARLY_BLOCKS)
     }
 
     /// The height at which an open probe is given up.
-    pub const fn ends(&self) -> u64 {
+    pub(crate) const fn ends(&self) -> u64 {
         self.heights.end.saturating_add(SKEW_BLOCKS)
     }
 
     /// True if a signed count answers what `receiver` was asked, and is no more than the bytes sent.
-    pub fn is_good(
+    pub(crate) fn is_good(
         &self,
         count: &ProbeCount,
         ask: &Probe,
@@ -75,7 +75,7 @@ impl Window {
 
 /// Sizes and pace of the messages to one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Bytes of each message but the last.
     pub piece: u64,
     /// Bytes to send to this peer in total.
@@ -87,7 +87,7 @@ pub struct Plan {
 impl Plan {
     /// An eighth of the bytes offered for a window, spread over three quarters of it: the last quarter is for
     /// bytes in flight. `offered` is in bytes an epoch.
-    pub fn new(offered: u64, parameters: &Parameters) -> Self {
+    pub(crate) fn new(offered: u64, parameters: &Parameters) -> Self {
         let window = u128::from(offered) * u128::from(parameters.probe_blocks());
         let bytes = window / u128::from(parameters.epoch_blocks()) / PROBE_PEERS as u128;
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
@@ -100,7 +100,7 @@ impl Plan {
     }
 
     /// Sizes of the messages, in order; a single empty one if nothing is offered.
-    pub fn messages(&self) -> impl Iterator<Item = usize> + use<> {
+    pub(crate) fn messages(&self) -> impl Iterator<Item = usize> + use<> {
         let Self { piece, bytes, .. } = *self;
         let whole = (0..bytes / piece).map(move |_| piece);
         let rest = Some(bytes % piece).filter(|rest| *rest > 0 || bytes == 0);

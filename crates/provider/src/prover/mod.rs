@@ -19,7 +19,7 @@ mod state;
 mod tests;
 
 pub(crate) use state::up_to;
-pub use state::{Case, answer, reask};
+pub(crate) use state::{Case, answer, reask};
 
 use crate::{data_sets::DataSets, packs::Store};
 use bytes::Bytes;
@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 /// Reasons for which there is no storage proof.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoStorageProof {
+pub(crate) enum NoStorageProof {
     /// No challenge is open.
     #[error("no challenge is open")]
     NotDrawn,
@@ -57,7 +57,7 @@ pub enum NoStorageProof {
 }
 
 /// Reads shards for answers.
-pub struct Reader<'a, B> {
+pub(crate) struct Reader<'a, B> {
     /// Store with the shards to prove.
     pub store: &'a Store<B>,
     /// Books with the trees of the data sets.
@@ -69,7 +69,7 @@ impl<B: Blob> Reader<'_, B> {
     ///
     /// # Errors
     /// [`NoStorageProof`].
-    pub async fn answers(&self, case: &Case) -> Result<Bounded<Answer, READS>, NoStorageProof> {
+    pub(crate) async fn answers(&self, case: &Case) -> Result<Bounded<Answer, READS>, NoStorageProof> {
         let mut prover = case.prover()?;
         while let Some(question) = prover.question() {
             prover.answer(self.answer(case, &question).await?);
@@ -93,7 +93,7 @@ impl<B: Blob> Reader<'_, B> {
     ///
     /// # Errors
     /// `Away`.
-    pub async fn reasked(&self, case: &Case) -> Result<Bounded<Reasked, MISSING_MAX>, NoStorageProof> {
+    pub(crate) async fn reasked(&self, case: &Case) -> Result<Bounded<Reasked, MISSING_MAX>, NoStorageProof> {
         let mut all = vec![];
         for missing in case.audit.missing.iter() {
             all.push(self.reask(missing).await?);

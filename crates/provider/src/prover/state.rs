@@ -21,7 +21,7 @@ const ENVELOPE_BYTES: usize = 512;
 
 /// The ledger's records about a provider, all read while one challenge was open.
 #[derive(Clone, Debug)]
-pub struct Case {
+pub(crate) struct Case {
     /// Account of the provider.
     pub account: Account,
     /// Protocol parameters from the genesis.
@@ -49,7 +49,7 @@ impl Case {
     ///
     /// # Errors
     /// `NotDrawn`.
-    pub fn challenge(&self) -> Result<Challenge, NoStorageProof> {
+    pub(crate) fn challenge(&self) -> Result<Challenge, NoStorageProof> {
         self.audit.challenge.ok_or(NoStorageProof::NotDrawn)
     }
 
@@ -67,7 +67,7 @@ impl Case {
     ///
     /// # Errors
     /// `NotDrawn`, `Incomplete`.
-    pub fn prover(&self) -> Result<Prover, NoStorageProof> {
+    pub(crate) fn prover(&self) -> Result<Prover, NoStorageProof> {
         let (challenge, shares) = (self.challenge()?, self.shares());
         let known = shares.iter().map(|share| u128::from(share.rate) * u128::from(share.leaves)).sum();
         let slot_weight = self.provider.slot_weight;
@@ -78,7 +78,7 @@ impl Case {
     }
 
     /// Slots whose `next` waits for this settlement, with consumer and end.
-    pub fn apply(&self) -> Bounded<(u32, Account, u64), SETTLE_SLOTS_MAX> {
+    pub(crate) fn apply(&self) -> Bounded<(u32, Account, u64), SETTLE_SLOTS_MAX> {
         let epoch = self.parameters.epoch(self.height);
         let waits = |terms: &&Terms| terms.data.next.is_some() && epoch < terms.agreement.end_epoch;
         let named = self.terms.values().filter(waits).map(name);
@@ -86,7 +86,7 @@ impl Case {
     }
 
     /// End epochs that the interval crosses, and the next one in case the block is late.
-    pub fn endings(&self) -> Bounded<u64, ENDINGS_MAX> {
+    pub(crate) fn endings(&self) -> Bounded<u64, ENDINGS_MAX> {
         let epoch = self.parameters.epoch(self.height) + 1;
         up_to(self.endings.iter().flat_map(|endings| endings.due(epoch)))
     }
@@ -95,7 +95,7 @@ impl Case {
     ///
     /// # Errors
     /// `NotDrawn`.
-    pub fn storage_proof(
+    pub(crate) fn storage_proof(
         &self,
         answers: Bounded<Answer, READS>,
         reasked: Bounded<Reasked, MISSING_MAX>,
@@ -120,7 +120,7 @@ impl Case {
     /// Free upkeep that is due while no challenge is open: endings that an expired challenge left
     /// behind, slots of ended agreements to be charged and freed (RD-9), and the return into the fee
     /// tree (DR-6). `None` if none is due.
-    pub fn upkeep(&self) -> Option<Settle> {
+    pub(crate) fn upkeep(&self) -> Option<Settle> {
         if self.audit.challenge.is_some() {
             return None;
         }
@@ -173,7 +173,7 @@ fn prove(data: &[u8], index: u64) -> Option<(Vec<u8>, Vec<Hash>)> {
 
 /// The answer to one read at a place of the slot tree: proved if the shard's bytes are available, else
 /// declared missing.
-pub fn answer(place: u32, read: ShardRead, data: Option<&[u8]>) -> Answer {
+pub(crate) fn answer(place: u32, read: ShardRead, data: Option<&[u8]>) -> Answer {
     let ShardRead { shard, length, leaf, position } = read;
     let proved = data.and_then(|data| prove(data, leaf)).and_then(|(leaf, path)| {
         let (leaf, path) = (Bounded::new(leaf)?, Bounded::new(path)?);
@@ -184,7 +184,7 @@ pub fn answer(place: u32, read: ShardRead, data: Option<&[u8]>) -> Answer {
 
 /// The answer to a read that is asked again, from the shard's bytes `data` (RD-7), whatever the data set
 /// holds by now.
-pub fn reask(missing: &Missing, data: &[u8]) -> Option<Reasked> {
+pub(crate) fn reask(missing: &Missing, data: &[u8]) -> Option<Reasked> {
     let (leaf, path) = prove(data, missing.leaf.into())?;
     Some(Reasked::Proved(FoundRead {
         slot: missing.slot,

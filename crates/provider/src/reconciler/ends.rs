@@ -32,7 +32,7 @@ struct State {
 }
 
 /// The ends of agreements, with their journal.
-pub struct Ends<E: Context> {
+pub(crate) struct Ends<E: Context> {
     journal: Journal<E, Record>,
     state: State,
 }
@@ -42,7 +42,7 @@ impl<E: Context> Ends<E> {
     ///
     /// # Errors
     /// The disk failed.
-    pub async fn open(context: E, partition: &str) -> Result<Self, Error> {
+    pub(crate) async fn open(context: E, partition: &str) -> Result<Self, Error> {
         let (journal, state) = Journal::open(context, partition, apply, snapshot, |_| ()).await?;
         let mut ends = Self { journal, state };
         ends.shorten().await?;

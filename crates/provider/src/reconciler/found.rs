@@ -95,7 +95,7 @@ struct State {
 }
 
 /// The found agreements, with their journal.
-pub struct Finds<E: Context> {
+pub(crate) struct Finds<E: Context> {
     journal: Journal<E, Record>,
     state: State,
 }
@@ -105,7 +105,7 @@ impl<E: Context> Finds<E> {
     ///
     /// # Errors
     /// The disk failed.
-    pub async fn open(context: E, partition: &str) -> Result<Self, Error> {
+    pub(crate) async fn open(context: E, partition: &str) -> Result<Self, Error> {
         let (journal, state) = Journal::open(context, partition, apply, snapshot, hurt).await?;
         let mut finds = Self { journal, state };
         finds.shorten().await?;

@@ -64,7 +64,11 @@ pub(super) async fn read_slots<L: Ledger>(
 }
 
 /// Answers the view's questions; questions that wait together share one proven read.
-pub async fn answer_questions<L: Ledger>(ledger: L, view: View, mut questions: mpsc::Receiver<Question>) {
+pub(crate) async fn answer_questions<L: Ledger>(
+    ledger: L,
+    view: View,
+    mut questions: mpsc::Receiver<Question>,
+) {
     while let Some(first) = questions.recv().await {
         let mut asked = vec![first];
         while asked.len() < TOGETHER

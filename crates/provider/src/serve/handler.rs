@@ -285,7 +285,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
     }
 
     /// Shards known to be damaged or missing, from reads and the last scrub.
-    pub fn bad(&self) -> Vec<Hash> {
+    pub(crate) fn bad(&self) -> Vec<Hash> {
         let mut bad = self.parts.store.damaged(BAD_SHARDS_MAX);
         let missing = self.missing.lock();
         bad.extend(missing.iter().filter(|shard| self.parts.store.length(shard).is_none()));
@@ -294,7 +294,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
     }
 
     /// Notes the owed shards that a scrub did not find.
-    pub fn set_missing(&self, shards: Vec<Hash>) {
+    pub(crate) fn set_missing(&self, shards: Vec<Hash>) {
         *self.missing.lock() = shards;
     }
 
@@ -319,17 +319,17 @@ impl<E: Clock, B: Blob> Handler<E, B> {
     }
 
     /// True if a shard was put again since [`Self::expired`] took it out.
-    pub fn is_loose(&self, agreement: AgreementId, shard: Hash) -> bool {
+    pub(crate) fn is_loose(&self, agreement: AgreementId, shard: Hash) -> bool {
         self.loose.lock().contains_key(&(agreement, shard))
     }
 
     /// Agreements with stored shards that are in no signed version.
-    pub fn loose_agreements(&self) -> BTreeSet<AgreementId> {
+    pub(crate) fn loose_agreements(&self) -> BTreeSet<AgreementId> {
         self.loose.lock().keys().map(|(agreement, _)| *agreement).collect()
     }
 
     /// Forgets the loose shards of an agreement whose shards are gone.
-    pub fn forget_loose(&self, agreement: &AgreementId) {
+    pub(crate) fn forget_loose(&self, agreement: &AgreementId) {
         self.loose.lock().retain(|(id, _), _| id != agreement);
     }
 
@@ -339,7 +339,8 @@ impl<E: Clock, B: Blob> Handler<E, B> {
     }
 
     /// Number of requests that wait for their turn.
-    pub fn waiting(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
         self.queue.waiting()
     }
 

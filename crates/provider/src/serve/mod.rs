@@ -18,7 +18,7 @@
 
 mod count;
 mod handler;
-pub mod queue;
+pub(crate) mod queue;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -32,11 +32,11 @@ use posync_protocol::{
 };
 
 /// Requests at once: those of the queue, and short ones that never wait in it.
-pub const LOAD_MAX: u32 = 2048;
+pub(crate) const LOAD_MAX: u32 = 2048;
 /// Maximum time in milliseconds that a stream waits for a voucher.
-pub const PAY_WAIT_MS: u64 = 10_000;
+pub(crate) const PAY_WAIT_MS: u64 = 10_000;
 /// Maximum time in milliseconds that a request waits for a proof of its terms.
-pub const TERMS_WAIT_MS: u64 = 8_000;
+pub(crate) const TERMS_WAIT_MS: u64 = 8_000;
 
 /// Traces every request with all fields by which a provider could distinguish consumers.
 fn trace(peer: &Account, ask: &Ask) {

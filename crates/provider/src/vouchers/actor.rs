@@ -88,7 +88,7 @@ impl Vouchers {
     ///
     /// # Errors
     /// `Closed`, `NoSpace`.
-    pub async fn keep(&self, redemption: Redemption) -> Result<(), VouchersError> {
+    pub(crate) async fn keep(&self, redemption: Redemption) -> Result<(), VouchersError> {
         self.ask(Record::Keep(redemption)).await
     }
 
@@ -96,7 +96,7 @@ impl Vouchers {
     ///
     /// # Errors
     /// `Closed`, `NoSpace`.
-    pub async fn forget(&self, agreement: AgreementId) -> Result<(), VouchersError> {
+    pub(crate) async fn forget(&self, agreement: AgreementId) -> Result<(), VouchersError> {
         self.ask(Record::Forget(agreement)).await
     }
 
@@ -112,7 +112,7 @@ impl Vouchers {
     }
 
     /// Draws credit for `bytes`, waiting while a voucher is due. The caller bounds the wait.
-    pub async fn draw(&self, agreement: AgreementId, bytes: u64, trust: u64, ceiling: u64) -> Credit {
+    pub(crate) async fn draw(&self, agreement: AgreementId, bytes: u64, trust: u64, ceiling: u64) -> Credit {
         let mut changed = self.changed.clone();
         loop {
             changed.mark_unchanged();

@@ -20,8 +20,10 @@
 mod actor;
 mod state;
 
-pub use actor::{Vouchers, VouchersError};
-pub use state::{Judged, OVERDUE, State, judge};
+pub use actor::Vouchers;
+pub(crate) use actor::VouchersError;
+pub(crate) use state::{Judged, judge};
+pub use state::{OVERDUE, State};
 
 #[cfg(test)]
 mod operator;

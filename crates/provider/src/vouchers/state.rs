@@ -61,7 +61,7 @@ impl Kept {
 
 /// Outcome of a check of a voucher.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Judged {
+pub(crate) enum Judged {
     /// Better than the kept one: keep it, then count it as paid.
     Better(Redemption),
     /// Not above the kept or redeemed one; it was overtaken by a later one on the way.
@@ -72,7 +72,7 @@ pub enum Judged {
 ///
 /// # Errors
 /// The code with which the ledger would refuse it.
-pub fn judge(
+pub(crate) fn judge(
     terms: &Terms,
     voucher: &Voucher,
     chain: &Hash,
@@ -100,7 +100,7 @@ impl State {
     ///
     /// # Errors
     /// `VoucherWentBack` if one unit is above and another below.
-    pub fn compare(&self, voucher: &Voucher) -> Result<bool, Code> {
+    pub(crate) fn compare(&self, voucher: &Voucher) -> Result<bool, Code> {
         let Some(best) = self.voucher(&voucher.agreement).map(|kept| kept.voucher) else { return Ok(true) };
         let above = !voucher.units.is_within(best.units);
         let below = !best.units.is_within(voucher.units);
@@ -108,7 +108,7 @@ impl State {
     }
 
     /// Keeps a voucher that is durable now, unless a better one is kept already.
-    pub fn keep(&mut self, redemption: Redemption) {
+    pub(crate) fn keep(&mut self, redemption: Redemption) {
         if cfg!(planted = "worse-voucher") || self.compare(&redemption.voucher) == Ok(true) {
             let kept = self.all.entry(redemption.voucher.agreement).or_default();
             kept.best = Some(redemption);
@@ -129,7 +129,7 @@ impl State {
     }
 
     /// Notes that a download begins, under an agreement of which the ledger has `disputed` bytes.
-    pub fn begin(&mut self, agreement: AgreementId, disputed: u64, now: SystemTime) {
+    pub(crate) fn begin(&mut self, agreement: AgreementId, disputed: u64, now: SystemTime) {
         let kept = self.all.entry(agreement).or_default();
         if kept.sent == 0 {
             kept.sent = kept.paid().saturating_add(disputed);
@@ -144,7 +144,7 @@ impl State {
     }
 
     /// Notes that a download has ended.
-    pub fn end(&mut self, agreement: &AgreementId, now: SystemTime) {
+    pub(crate) fn end(&mut self, agreement: &AgreementId, now: SystemTime) {
         if let Some(kept) = self.all.get_mut(agreement) {
             kept.running = kept.running.saturating_sub(1);
             kept.rests_since = Some(now);
@@ -152,7 +152,7 @@ impl State {
     }
 
     /// Draws credit for `bytes` more, if they may leave now.
-    pub fn draw(&mut self, agreement: AgreementId, bytes: u64, trust: u64, ceiling: u64) -> Credit {
+    pub(crate) fn draw(&mut self, agreement: AgreementId, bytes: u64, trust: u64, ceiling: u64) -> Credit {
         let kept = self.all.entry(agreement).or_default();
         let tab = Tab { sent: kept.sent(), paid: kept.paid(), lost: kept.lost };
         let credit = credit::judge(tab, bytes, trust, ceiling);
@@ -163,7 +163,7 @@ impl State {
     }
 
     /// Gives back credit for bytes that did not leave.
-    pub fn give_back(&mut self, agreement: &AgreementId, bytes: u64) {
+    pub(crate) fn give_back(&mut self, agreement: &AgreementId, bytes: u64) {
         if let Some(kept) = self.all.get_mut(agreement) {
             kept.sent = kept.sent.saturating_sub(bytes);
         }
@@ -176,17 +176,17 @@ impl State {
     }
 
     /// All kept vouchers, in the order of agreements.
-    pub fn vouchers(&self) -> impl Iterator<Item = &Redemption> {
+    pub(crate) fn vouchers(&self) -> impl Iterator<Item = &Redemption> {
         self.all.values().filter_map(|kept| kept.best.as_ref())
     }
 
     /// The kept voucher of an agreement.
-    pub fn voucher(&self, agreement: &AgreementId) -> Option<&Redemption> {
+    pub(crate) fn voucher(&self, agreement: &AgreementId) -> Option<&Redemption> {
         self.all.get(agreement)?.best.as_ref()
     }
 
     /// Agreements of which the voucher store keeps any state.
-    pub fn agreements(&self) -> impl Iterator<Item = AgreementId> {
+    pub(crate) fn agreements(&self) -> impl Iterator<Item = AgreementId> {
         self.all.keys().copied()
     }
 
@@ -196,22 +196,23 @@ impl State {
     }
 
     /// True if the journal was damaged when it was read, now or at an earlier start.
-    pub const fn is_damaged(&self) -> bool {
+    pub(crate) const fn is_damaged(&self) -> bool {
         self.damaged
     }
 
     /// Drops an agreement that can redeem no more vouchers.
-    pub fn forget(&mut self, agreement: &AgreementId) {
+    pub(crate) fn forget(&mut self, agreement: &AgreementId) {
         self.all.remove(agreement);
     }
 
     /// Number of agreements of which any state is kept.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.all.len()
     }
 
     /// True if no state is kept.
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 }

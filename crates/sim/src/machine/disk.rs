@@ -18,7 +18,7 @@ pub enum Damage {
 
 /// The faults of one machine's disk; the runtime stores its bytes. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Disk(Arc<Mutex<State>>);
+pub(crate) struct Disk(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -40,28 +40,29 @@ struct DamagedPlace {
 
 impl Disk {
     /// Damages permanently the place that is read next from a partition with this ending.
-    pub fn damage(&self, ending: &'static str, damage: Damage) {
+    pub(crate) fn damage(&self, ending: &'static str, damage: Damage) {
         self.0.lock().armed = Some((ending, damage));
     }
 
     /// Sets whether every write fails because the disk is full.
-    pub fn fill(&self, full: bool) {
+    pub(crate) fn fill(&self, full: bool) {
         self.0.lock().full = full;
     }
 
     /// Damage that struck so far, also where a write has repaired it.
-    pub fn struck(&self) -> Vec<Damage> {
+    pub(crate) fn struck(&self) -> Vec<Damage> {
         self.0.lock().struck.clone()
     }
 
     /// Number of damaged places.
-    pub fn damaged(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn damaged(&self) -> usize {
         self.0.lock().places.len()
     }
 }
 
 /// A file on the disk of a [`Machine`].
-pub struct MachineBlob {
+pub(crate) struct MachineBlob {
     blob: <deterministic::Context as Storage>::Blob,
     partition: String,
     name: Vec<u8>,

@@ -7,7 +7,9 @@
 //!    as after SIGSTOP. Time goes on, so everything it waited for is overdue when the gate opens.
 //! 2. A fault of a [`Disk`] affects this machine alone, in this life and all later ones.
 
-mod disk;
+pub(crate) mod disk;
+#[cfg(test)]
+mod tests;
 
 use commonware_runtime::{
     Clock, Handle, Metrics, Name, Resolver, Spawner, Supervisor,
@@ -16,7 +18,7 @@ use commonware_runtime::{
     telemetry::metrics::{Metric, Registered},
 };
 use commonware_utils::sync::Mutex;
-pub use disk::{Damage, Disk, MachineBlob};
+pub(crate) use disk::{Damage, Disk};
 use rand_core::{TryCryptoRng, TryRng};
 use std::{
     convert::Infallible,
@@ -31,7 +33,7 @@ use std::{
 
 /// Controls whether the tasks of a process run. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Gate(Arc<Mutex<Closed>>);
+pub(crate) struct Gate(Arc<Mutex<Closed>>);
 
 #[derive(Debug, Default)]
 struct Closed {
@@ -41,12 +43,12 @@ struct Closed {
 
 impl Gate {
     /// Stops every task of the process.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.0.lock().closed = true;
     }
 
     /// Lets every task continue.
-    pub fn open(&self) {
+    pub(crate) fn open(&self) {
         let mut state = self.0.lock();
         state.closed = false;
         state.waiting.drain(..).for_each(Waker::wake);
@@ -71,7 +73,7 @@ impl Gate {
 }
 
 /// The runtime as one process sees it.
-pub struct Machine {
+pub(crate) struct Machine {
     context: Context,
     gate: Gate,
     disk: Disk,
@@ -79,7 +81,7 @@ pub struct Machine {
 
 impl Machine {
     /// A machine with this gate and this disk.
-    pub const fn new(context: Context, gate: Gate, disk: Disk) -> Self {
+    pub(crate) const fn new(context: Context, gate: Gate, disk: Disk) -> Self {
         Self { context, gate, disk }
     }
 }

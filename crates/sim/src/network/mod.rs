@@ -8,7 +8,7 @@
 //! ```text
 //!  role at 10.0.1.0 ── SimNetwork ──┐            ┌── SimNetwork ── role at 10.0.2.3
 //!                                   ├── Fabric ──┤
-//!            Plan: set_link, partition, isolate, reset
+//!            Plan: partition, isolate, reset
 //! ```
 //!
 //! Invariants
@@ -17,9 +17,11 @@
 //! 3. A partition holds bytes and handshakes until it heals. Only [`Fabric::reset`] and a crash
 //!    break streams.
 //! 4. Equal seeds and equal calls give equal deliveries.
-//! 5. At most [`WINDOW_BYTES`] of a stream and [`BACKLOG`] unaccepted streams wait.
+//! 5. At most [`state::WINDOW_BYTES`] of a stream and [`state::BACKLOG`] unaccepted streams wait.
 
-mod state;
+pub(crate) mod state;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 use commonware_macros::select;
@@ -28,7 +30,7 @@ use commonware_utils::{
     channel::{mpsc, oneshot},
     sync::Mutex,
 };
-pub use state::{BACKLOG, Link, RETRANSMISSION, WINDOW_BYTES};
+pub(crate) use state::Link;
 use state::{Next, Room, State};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -38,7 +40,7 @@ use std::{
 /// The kind of process that a host runs: the third byte of its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Role {
+pub(crate) enum Role {
     /// An authority's node service.
     Authority = 1,
     /// A provider with its service.
@@ -50,70 +52,63 @@ pub enum Role {
 }
 
 /// Address of the `index`-th process of a role: 10.0.role.index.
-pub const fn host(role: Role, index: u8) -> IpAddr {
+pub(crate) const fn host(role: Role, index: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, role as u8, index))
 }
 
 /// The links and streams between all hosts. Clones share it; it survives the crash of every host.
 #[derive(Clone)]
-pub struct Fabric(Arc<Mutex<State>>);
+pub(crate) struct Fabric(Arc<Mutex<State>>);
 
 impl Fabric {
     /// A fabric in which every link starts as `link`; `seed` determines jitter and loss.
-    pub fn new(seed: u64, link: Link) -> Self {
+    pub(crate) fn new(seed: u64, link: Link) -> Self {
         Self(Arc::new(Mutex::new(State::new(seed, link))))
     }
 
     /// The network as `host` sees it. `context` provides the time.
-    pub fn at(&self, context: &Context, host: IpAddr) -> SimNetwork {
+    pub(crate) fn at(&self, context: &Context, host: IpAddr) -> SimNetwork {
         SimNetwork { fabric: self.clone(), host, clock: Arc::new(context.child("network")) }
     }
 
-    /// Changes the link from `from` to `to`. Bytes in flight keep their time of arrival.
-    pub fn set_link(&self, from: IpAddr, to: IpAddr, link: Link) {
-        self.0.lock().set_link(from, to, link);
-    }
-
     /// Cuts both directions between two hosts; bytes wait.
-    pub fn partition(&self, a: IpAddr, b: IpAddr) {
+    #[cfg(test)]
+    pub(crate) fn partition(&self, a: IpAddr, b: IpAddr) {
         self.0.lock().set_up(a, b, false);
     }
 
     /// Restores both directions between two hosts after [`Self::partition`].
-    pub fn heal(&self, a: IpAddr, b: IpAddr) {
+    #[cfg(test)]
+    pub(crate) fn heal(&self, a: IpAddr, b: IpAddr) {
         self.0.lock().set_up(a, b, true);
     }
 
     /// Cuts a host off from all others, in both directions.
-    pub fn isolate(&self, host: IpAddr) {
+    pub(crate) fn isolate(&self, host: IpAddr) {
         self.0.lock().set_isolated(host, true);
     }
 
     /// Reconnects a host after [`Self::isolate`].
-    pub fn rejoin(&self, host: IpAddr) {
+    pub(crate) fn rejoin(&self, host: IpAddr) {
         self.0.lock().set_isolated(host, false);
     }
 
     /// Breaks every stream between two hosts. Both sides notice at their next call.
-    pub fn reset(&self, a: IpAddr, b: IpAddr) {
+    #[cfg(test)]
+    pub(crate) fn reset(&self, a: IpAddr, b: IpAddr) {
         self.0.lock().reset(a, b);
     }
 }
 
 /// The network of one host.
 #[derive(Clone)]
-pub struct SimNetwork {
+pub(crate) struct SimNetwork {
     fabric: Fabric,
     host: IpAddr,
     clock: Arc<Context>,
 }
 
 impl SimNetwork {
-    /// The host that this network speaks for.
-    pub const fn host(&self) -> IpAddr {
-        self.host
-    }
-
     fn ends(&self, pipe: u64, back: u64) -> (SimSink, SimStream) {
         let sink = SimSink { fabric: self.fabric.clone(), clock: self.clock.clone(), pipe, broken: false };
         let stream = SimStream {
@@ -155,7 +150,7 @@ impl commonware_runtime::Network for SimNetwork {
 }
 
 /// Accepts streams at one address, until it is dropped.
-pub struct SimListener {
+pub(crate) struct SimListener {
     network: SimNetwork,
     socket: SocketAddr,
     generation: u64,
@@ -191,7 +186,7 @@ impl Drop for SimListener {
 }
 
 /// The sending half of a stream.
-pub struct SimSink {
+pub(crate) struct SimSink {
     fabric: Fabric,
     clock: Arc<Context>,
     pipe: u64,
@@ -225,7 +220,7 @@ impl Drop for SimSink {
 }
 
 /// The receiving half of a stream.
-pub struct SimStream {
+pub(crate) struct SimStream {
     fabric: Fabric,
     clock: Arc<Context>,
     pipe: u64,

@@ -14,11 +14,11 @@ use std::{
 };
 
 /// Limit of the bytes in flight in one direction of a stream.
-pub const WINDOW_BYTES: usize = 1 << 20;
+pub(crate) const WINDOW_BYTES: usize = 1 << 20;
 /// Limit of the streams that a listener has not accepted yet.
-pub const BACKLOG: usize = 128;
+pub(crate) const BACKLOG: usize = 128;
 /// Delay of a lost part: TCP's least retransmission timeout.
-pub const RETRANSMISSION: Duration = Duration::from_millis(200);
+pub(crate) const RETRANSMISSION: Duration = Duration::from_millis(200);
 /// Bytes of a part, the unit of a stream that is lost or delayed.
 const PART_BYTES: usize = 64 << 10;
 
@@ -37,7 +37,7 @@ pub struct Link {
 
 impl Link {
     /// A local network: a millisecond, no loss.
-    pub const LOCAL: Self =
+    pub(crate) const LOCAL: Self =
         Self { latency: Duration::from_millis(1), jitter: Duration::ZERO, loss_per_mille: 0, up: true };
 }
 
@@ -107,11 +107,7 @@ impl State {
         link
     }
 
-    pub(super) fn set_link(&mut self, from: IpAddr, to: IpAddr, link: Link) {
-        self.links.insert((from, to), link);
-        self.wake_all();
-    }
-
+    #[cfg(test)]
     pub(super) fn set_up(&mut self, a: IpAddr, b: IpAddr, up: bool) {
         for way in [(a, b), (b, a)] {
             self.links.entry(way).or_insert(self.link).up = up;
@@ -128,6 +124,7 @@ impl State {
         self.wake_all();
     }
 
+    #[cfg(test)]
     pub(super) fn reset(&mut self, a: IpAddr, b: IpAddr) {
         for pipe in self.pipes.values_mut() {
             if (pipe.from, pipe.to) == (a, b) || (pipe.from, pipe.to) == (b, a) {

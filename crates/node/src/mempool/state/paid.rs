@@ -216,7 +216,7 @@ impl Pool {
 
     /// Applies an account's present state: drops old nonces, and operations that its balance no longer
     /// covers.
-    pub fn refresh(&mut self, account: &Account, funds: Funds) {
+    pub(crate) fn refresh(&mut self, account: &Account, funds: Funds) {
         let Some(pending) = self.accounts.get_mut(account) else { return };
         // The state read may be one block older than the blocks known to be final.
         let funds = Funds { nonce: funds.nonce.max(pending.funds.nonce), ..funds };

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// The queue is full, or a consumer with fewer requests took the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the queue is full and you have most of it; wait for your open requests, or ask another provider")]
-pub struct Full;
+pub(crate) struct Full;
 
 #[derive(Default)]
 struct Inner {
@@ -29,10 +29,10 @@ impl Inner {
 
 /// A fair queue of requests, shared by all calls.
 #[derive(Default)]
-pub struct Queue(Mutex<Inner>);
+pub(crate) struct Queue(Mutex<Inner>);
 
 /// A place in the queue, then a turn; dropping it makes room.
-pub struct Turn<'a> {
+pub(crate) struct Turn<'a> {
     queue: &'a Queue,
     ticket: u64,
 }
@@ -42,7 +42,12 @@ impl Queue {
     ///
     /// # Errors
     /// [`Full`].
-    pub async fn turn(&self, consumer: Account, weight: u64, demand: Demand) -> Result<Turn<'_>, Full> {
+    pub(crate) async fn turn(
+        &self,
+        consumer: Account,
+        weight: u64,
+        demand: Demand,
+    ) -> Result<Turn<'_>, Full> {
         let (turn, mine) = oneshot::channel();
         let place = {
             let mut inner = self.0.lock();
@@ -58,7 +63,8 @@ impl Queue {
     }
 
     /// Number of requests that wait.
-    pub fn waiting(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
         self.0.lock().state.waiting()
     }
 }

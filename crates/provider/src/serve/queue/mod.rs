@@ -13,12 +13,12 @@
 //! 1. Served requests never exceed the totals.
 //! 2. A consumer that holds no resource comes before all that hold some; one consumer leaves a quarter
 //!    of each resource to the others, so none of them waits for the end of another's work.
-//! 3. At most [`QUEUE_MAX`] wait. When the queue is full, the consumer with most waiting gives up its
+//! 3. At most `QUEUE_MAX` of `state` wait. When the queue is full, the consumer with most waiting gives up its
 //!    newest request for one with fewer.
 //! 4. A request that goes away, waiting or served, frees all that it held.
 
 mod actor;
 mod state;
 
-pub use actor::{Full, Queue, Turn};
-pub use state::{Demand, QUEUE_MAX, TOTAL};
+pub(crate) use actor::{Queue, Turn};
+pub(crate) use state::Demand;

@@ -4,13 +4,13 @@ use posync_protocol::{Account, economics::fair, limits::SHARD_BYTES_MAX};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Maximum number of waiting requests.
-pub const QUEUE_MAX: usize = 1024;
+pub(crate) const QUEUE_MAX: usize = 1024;
 /// Number of resources: requests on the disk, their bytes in memory, their bytes on the uplink.
 const RESOURCES: usize = 3;
 /// Amounts of each resource that a request takes.
-pub type Demand = [u64; RESOURCES];
+pub(crate) type Demand = [u64; RESOURCES];
 /// Totals of each resource: 64 requests, 128 MiB in memory, 128 MiB on the uplink.
-pub const TOTAL: Demand = [64, 32 * SHARD_BYTES_MAX, 32 * SHARD_BYTES_MAX];
+pub(crate) const TOTAL: Demand = [64, 32 * SHARD_BYTES_MAX, 32 * SHARD_BYTES_MAX];
 /// Divisor: a consumer that holds some of a resource may hold all but one of this many parts.
 const PARTS: u64 = 4;
 
@@ -144,6 +144,7 @@ impl State {
     }
 
     /// Number of requests that wait.
+    #[cfg(test)]
     pub(super) const fn waiting(&self) -> usize {
         self.waiting
     }

@@ -1,11 +1,11 @@
 //! Checks the invariants in the header of the in-memory network.
 
+use super::{Fabric, Link, Role, SimNetwork, SimSink, SimStream, host, state::RETRANSMISSION};
 use commonware_runtime::{
     Clock as _, Error, Listener as _, Network as _, Runner as _, Sink as _, Spawner as _, Stream as _,
     Supervisor as _,
     deterministic::{Context, Runner},
 };
-use posync_sim::network::{Fabric, Link, RETRANSMISSION, Role, SimNetwork, SimSink, SimStream, host};
 use std::{
     net::{IpAddr, SocketAddr},
     time::{Duration, SystemTime},

@@ -1,11 +1,11 @@
 //! A machine pauses on command, and its faults stay on its own disk.
 
+use super::{Damage, Disk, Gate, Machine};
 use commonware_runtime::{
     Blob as _, Clock as _, Error, ReadOptions, Runner as _, Spawner as _, Storage as _, Supervisor as _,
     WriteOptions,
     deterministic::{Context, Runner},
 };
-use posync_sim::machine::{Damage, Disk, Gate, Machine};
 use std::{
     sync::{
         Arc,
