@@ -42,7 +42,7 @@ pub(crate) type Place = [u64; 2];
 
 /// A wait for whole terms in which the node signs nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wait {
+pub struct Wait {
     /// First term in which the node signs.
     pub from: u64,
     /// The newest proposal of this node's key that the network knew when the wait began.
@@ -145,6 +145,14 @@ impl Secrets {
     pub(crate) fn has_run(&self) -> bool {
         let ran = |name: &String| name == BEGUN || name == PROPOSED;
         self.names().iter().any(ran) || self.has_later_share()
+    }
+
+    /// True if nothing is stored.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Disk(directory) => entries(directory).is_empty(),
+            Self::Memory(table) => table.lock().is_empty(),
+        }
     }
 
     fn names(&self) -> Vec<String> {
