@@ -13,7 +13,7 @@ const CEILINGS: &[(&str, usize)] = &[
     ("consumer", 32),
     ("economy", 10),
     ("gateway", 3),
-    ("node", 15),
+    ("node", 16),
     ("provider", 12),
     ("sim", 22),
 ];

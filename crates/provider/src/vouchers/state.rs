@@ -209,12 +209,6 @@ impl State {
     pub(crate) fn len(&self) -> usize {
         self.all.len()
     }
-
-    /// True if no state is kept.
-    #[cfg(test)]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
 }
 
 #[cfg(test)]
