@@ -32,3 +32,22 @@ fn a_member_without_its_volume_ends_writes_nothing_and_goes_on_when_it_is_mounte
     net.reads(&source, "kept");
     net.down();
 }
+
+#[test]
+fn a_refused_restore_marks_no_mount_point_as_the_gateways_volume() {
+    let mut net = Net::start();
+    net.down();
+    let home = tempfile::tempdir().expect("a directory");
+    let gateway = net.directory.join("gateway");
+    let (volume, away) = (gateway.join("storage"), home.path().join("away"));
+    fs::rename(&volume, &away).expect("unmounted");
+    fs::create_dir(&volume).expect("the mount point");
+    let junk = file(home.path(), "junk", 5_000, 7);
+    let (_, error) = net.refuse(&["gateway", "restore", junk.to_str().expect("text")]);
+    assert!(error.to_string().contains("no whole backup"), "{error}");
+    assert_eq!(fs::read_dir(&volume).expect("there").count(), 0, "nothing is written there");
+    let (code, said) = run_role(&gateway);
+    assert_eq!(code, Some(8), "it waits for its volume: {said}");
+    fs::remove_dir(&volume).expect("empty");
+    fs::rename(&away, &volume).expect("mounted");
+}

@@ -22,7 +22,7 @@ pub async fn keep<E>(context: E, connection: &Connection, partition: &str)
 where
     E: Spawner + Clock + Storage,
 {
-    let (slots, kept) = match open(&context, partition, connection.light().chain()).await {
+    let (slots, kept, first) = match open(&context, partition, connection.light().chain()).await {
         Ok(opened) => opened,
         Err(error) => {
             tracing::warn!(%error, partition,
@@ -33,7 +33,7 @@ where
     connection.raise_floor(kept);
     let connection = connection.clone();
     context.spawn(move |context| async move {
-        let (mut written, mut turn) = (kept, 0);
+        let (mut written, mut turn) = (kept, first);
         loop {
             context.sleep(EVERY).await;
             let height = connection.floor();
@@ -52,14 +52,17 @@ where
     });
 }
 
+/// Opens the slots; also returns the kept height, and the turn of the first write: it does not hit the slot with that
+/// height.
 async fn open<E: Storage>(
     context: &E,
     partition: &str,
     chain: Hash,
-) -> Result<(TwoSlots<E::Blob>, u64), Error> {
+) -> Result<(TwoSlots<E::Blob>, u64, u64), Error> {
     let (slots, contents) = TwoSlots::open(context, partition, NAME, SLOT).await?;
-    let kept = contents.iter().filter_map(|slot| decode(&chain, slot)).max();
-    Ok((slots, kept.unwrap_or(0)))
+    let heights = (0_u64..).zip(&contents).filter_map(|(turn, slot)| Some((decode(&chain, slot)?, turn)));
+    let newest = heights.max();
+    Ok((slots, newest.map_or(0, |(height, _)| height), newest.map_or(0, |(_, turn)| turn + 1)))
 }
 
 fn encode(chain: &Hash, height: u64) -> Vec<u8> {
@@ -83,12 +86,12 @@ mod tests {
     fn a_torn_slot_leaves_the_other_and_another_chain_counts_for_nothing() {
         deterministic::Runner::default().start(|context| async move {
             let chain = [7; 32];
-            let (slots, kept) = open(&context, "floor", chain).await.expect("opens");
-            assert_eq!(kept, 0);
+            let (slots, kept, first) = open(&context, "floor", chain).await.expect("opens");
+            assert_eq!((kept, first), (0, 0));
             slots.write_durably(0, encode(&chain, 100)).await.expect("writes");
             slots.write_durably(1, encode(&chain, 130)).await.expect("writes");
             drop(slots);
-            let (slots, kept) = open(&context, "floor", chain).await.expect("opens");
+            let (slots, kept, _) = open(&context, "floor", chain).await.expect("opens");
             assert_eq!(kept, 130);
             let torn = encode(&chain, 160)[..40].to_vec();
             slots.write_durably(1, torn).await.expect("writes");
@@ -96,6 +99,27 @@ mod tests {
             assert_eq!(open(&context, "floor", chain).await.expect("opens").1, 100);
             assert_eq!(open(&context, "floor", [8; 32]).await.expect("opens").1, 0);
             drop(context.child("alive"));
+        });
+    }
+
+    #[test]
+    fn a_torn_write_after_any_restart_costs_only_the_height_that_it_wrote() {
+        deterministic::Runner::default().start(|context| async move {
+            let chain = [7; 32];
+            // Each process writes some heights and is killed.
+            for (found, heights) in [(0, vec![100, 130]), (130, vec![160]), (160, vec![190, 220, 250])] {
+                let (slots, kept, first) = open(&context, "floor", chain).await.expect("opens");
+                assert_eq!(kept, found);
+                for (turn, height) in (first..).zip(heights) {
+                    slots.write_durably(turn, encode(&chain, height)).await.expect("writes");
+                }
+                drop(slots);
+                let (slots, kept, first) = open(&context, "floor", chain).await.expect("opens");
+                let torn = encode(&chain, kept + 30)[..40].to_vec();
+                slots.write_durably(first, torn).await.expect("writes");
+                drop(slots);
+                assert_eq!(open(&context, "floor", chain).await.expect("opens").1, kept, "a torn write");
+            }
         });
     }
 }

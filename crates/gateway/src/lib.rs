@@ -33,7 +33,7 @@ mod transfer;
 mod why;
 
 pub use access::{TooMany, User};
-pub use catalogue::{Held, backup, partitions, restore};
+pub use catalogue::{Held, backup, check, partitions, restore};
 pub use coding::SHARDS;
 pub use posync_alert::Alerts;
 pub use posync_consumer::Policy;

@@ -12,7 +12,7 @@ use commonware_runtime::{
     Runner as _, Supervisor as _,
     tokio::{Config, Runner},
 };
-use posync_client::volume;
+use posync_client::volume::{self, VolumeError};
 use posync_gateway::{self as catalogue, Held};
 use serde_json::json;
 use std::{
@@ -121,16 +121,30 @@ fn restore(own: &Path, storage: &Path, file: &Path) -> Outcome<Held> {
     {
         return Err(failed(file, "restore", "the gateway runs; stop the network first"));
     }
-    File::open(file).map_err(doing)?;
-    // The storage that was lost, or moved aside, is replaced on the operator's word.
     let account = keys::account(&Settings::read(own)?.key()?);
-    volume::take(own, storage, &account).map_err(|error| failed(file, "restore", error))?;
+    if let Err(error @ VolumeError::Foreign(..)) = volume::check(own, storage, &account, PARTITION) {
+        return Err(failed(file, "restore", error));
+    }
+    // The runtime writes into the storage when it starts, and that may be the mount point of a volume.
+    let backup = File::open(file).map(BufReader::new).map_err(doing)?;
+    catalogue::check(backup).map_err(|why| failed(file, "restore", why))?;
     let config = Config::new().with_storage_directory(storage);
     let open = || File::open(file).map(BufReader::new);
     let work = async |context: commonware_runtime::tokio::Context| {
         catalogue::restore(context.child("restore"), PARTITION, open).await
     };
-    Runner::new(config).start(work).map_err(|why| failed(file, "restore", why))
+    let held = Runner::new(config).start(work).map_err(|why| failed(file, "restore", why))?;
+    // The storage that was lost, or moved aside, is replaced on the operator's word, once the catalogue is in it: an
+    // empty one with the mark would be taken for that of a gateway without files.
+    volume::take(own, storage, &account).map_err(|error| {
+        let what = "the catalogue is restored, but its volume does not take the mark of this gateway";
+        let next = format!(
+            "do what the reason names, then run `posync start --dir {} --take-this-volume`",
+            own.display()
+        );
+        Failure::new(Exit::Local, what, error, next)
+    })?;
+    Ok(held)
 }
 
 /// The files of the catalogue, with their lengths and times.

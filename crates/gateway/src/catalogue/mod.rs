@@ -34,7 +34,7 @@ pub(crate) use posync_consumer::catalogue::{
 };
 #[cfg(test)]
 pub(crate) use posync_consumer::catalogue::{Entry, Loaded, Started, erase, store};
-pub use snapshot::{Held, backup, restore};
+pub use snapshot::{Held, backup, check, restore};
 pub(crate) use usage::{Claim, NoRoom, Usage};
 
 use crate::coding::FileId;

@@ -181,7 +181,7 @@ impl<R: Read> Reader<R> {
 ///
 /// # Errors
 /// [`Error::Backup`].
-fn check(from: impl Read) -> Result<(), Error> {
+pub fn check(from: impl Read) -> Result<(), Error> {
     let mut reader = Reader { from, hasher: Hasher::new() };
     if reader.bytes(MAGIC.len())? != MAGIC {
         return Err(Error::Backup("it does not begin as one"));

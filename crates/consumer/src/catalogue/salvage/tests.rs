@@ -105,10 +105,13 @@ fn a_damaged_salvage_of_a_damaged_log_is_an_error_wherever_the_work_was_interrup
             let rows: Rows = [Meta::key(), Meta::copy()].map(|key| (key, meta.encode().to_vec())).into();
             rows.iter().for_each(|(key, row)| store.put_raw(key.clone(), row.clone()));
             store.commit().await.expect("durable");
+            // They end on the second page, whose damage looks like a torn end.
+            (0..70).for_each(|number| store.put_raw(key(number), vec![1; 90]));
+            store.commit().await.expect("durable");
             drop(store);
             let [data, ..] = partitions("t");
             let files = names(&context, &data).await.expect("listed");
-            flip(&context, &files[0], 0).await;
+            flip(&context, &files[0], 5).await;
             let refused = Store::open(context.child("damaged"), "t").await.map(drop);
             assert!(matches!(refused, Err(Error::Page(_))), "{what}: {refused:?}");
             let (whole, mut flipped) = (encode(&rows), encode(&rows));
