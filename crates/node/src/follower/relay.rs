@@ -6,6 +6,8 @@
 //! 2. An operation whose signatures do not verify costs this node a check. It takes no place, and costs the upstream
 //!    nodes nothing.
 //! 3. An operation is on its way once: nodes that have each other as upstream do not pass it in a circle.
+//! 4. That an upstream node refuses an operation moves this node to no other one: anyone can send operations that are
+//!    refused.
 
 use crate::{
     engine::Runtime,
@@ -112,7 +114,7 @@ impl Relay {
         let _under = Under::new(&self.under_way, id, caller).ok_or(Refused::Full)?;
         let limit = (self.sleep)(LIMIT);
         let answer = select! {
-            answer = self.connection.submit(&operation) => answer,
+            answer = self.connection.pass_on(&operation) => answer,
             () = limit => return Err(Refused::Full),
         };
         match answer {
