@@ -21,11 +21,13 @@ use posync_protocol::{
     record::{ProviderAt, System},
     wire::node::Unavailable,
 };
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 /// Time that an operation waits while no newer block is proved; its fate is unknown then. It waits four
 /// times as long while blocks come without it.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Nodes that must prove what nothing can undo afterwards.
+const CONFIRMERS: usize = 2;
 
 /// A finalized block with its receipts and events.
 #[derive(Debug)]
@@ -43,7 +45,21 @@ pub(crate) struct Block {
 /// A verified connection to the network's nodes.
 pub(crate) struct Ledger {
     connection: Connection,
+    /// The nodes of the network file and those with a seat alone, each over a connection of its own.
+    trusted: Connection,
+    /// True if the network file names one node.
+    trusts_one: bool,
     parameters: Parameters,
+}
+
+/// A record as several trusted nodes prove it, each by itself.
+pub(crate) struct Confirmed<R> {
+    /// The record, if one of them proves that it is there; then the newest.
+    pub(crate) record: Option<R>,
+    /// Least height at which it was proved.
+    pub(crate) least: u64,
+    /// Number of the nodes.
+    pub(crate) nodes: usize,
 }
 
 impl Ledger {
@@ -57,7 +73,12 @@ impl Ledger {
         // A network that does not run is reported at once, with the reason of each node.
         let parameters = net.parameters(context, key).await?;
         let (client, over) = (context.child("ledger"), context.child("network"));
-        let connection = Connection::new(client, over, key.clone(), net.file.endpoints(), net.light.clone());
+        let endpoints = net.file.endpoints();
+        let trusts_one = endpoints.iter().map(|node| node.account).collect::<BTreeSet<_>>().len() == 1;
+        let connect =
+            |client, over| Connection::new(client, over, key.clone(), endpoints.clone(), net.light.clone());
+        let connection = connect(client, over);
+        let trusted = connect(context.child("trusted"), context.child("network"));
         connection.recall(&net.known);
         connection.raise_floor(net.file.checkpoint.height);
         // One node alone could show an old state: two are compared, and reads stay near that height.
@@ -65,7 +86,9 @@ impl Ledger {
         if let Some(directory) = &net.directory {
             known::renew(directory, &connection, &net.known).await;
         }
-        Ok(Self { connection, parameters })
+        let seats: Vec<_> = connection.learned().into_iter().filter(|node| node.has_seat).collect();
+        trusted.recall(&seats);
+        Ok(Self { connection, trusted, trusts_one, parameters })
     }
 
     /// The constants of the network's rules.
@@ -87,6 +110,38 @@ impl Ledger {
     pub(crate) async fn read_at<R: Record>(&self, key: Key) -> Outcome<(u64, Option<R>)> {
         let proved = self.connection.read(key).await.map_err(failed)?;
         Ok((proved.header.height, proved.value))
+    }
+
+    /// Reads a record from [`CONFIRMERS`] trusted nodes, each by itself; if the network file names one node, that one does.
+    /// All are asked for their height first: one that keeps old states counts for nothing, here and in later reads.
+    pub(crate) async fn confirmed<R: Record>(&self, key: Key) -> Outcome<Confirmed<R>> {
+        self.trusted.raise_floor(self.connection.floor());
+        drop(self.trusted.survey().await);
+        self.connection.raise_floor(self.trusted.floor());
+        let proofs = match self.trusted.read_from_several(&[key], 0, CONFIRMERS).await {
+            Err(_) if self.trusts_one => vec![self.trusted.read_many(&[key]).await.map_err(failed)?],
+            proofs => proofs.map_err(failed)?,
+        };
+        self.connection.raise_floor(self.trusted.floor());
+        let (nodes, mut newest) = (proofs.len(), None);
+        let mut least = u64::MAX;
+        for proof in proofs {
+            let height = proof.header.height;
+            least = least.min(height);
+            let record: Option<R> =
+                connection::decode(proof.value.into_iter().next().flatten()).map_err(failed)?;
+            if let Some(record) = record
+                && newest.as_ref().is_none_or(|(at, _)| *at < height)
+            {
+                newest = Some((height, record));
+            }
+        }
+        Ok(Confirmed { record: newest.map(|(_, record)| record), least, nodes })
+    }
+
+    /// The newest height that was proved here or by an earlier command.
+    pub(crate) fn floor(&self) -> u64 {
+        self.connection.floor()
     }
 
     /// Newest height that was proved here.

@@ -2,13 +2,29 @@
 
 mod common;
 
-use common::{Net, POSYNC, eventually, port, posync, signal, text};
+use common::{Net, POSYNC, bytes, eventually, port, posync, signal, text};
+use commonware_codec::{Copying, DecodeExt as _};
+use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, tokio};
+use futures::channel::oneshot;
+use posync_client::{
+    channel::Listen,
+    connection::Endpoint,
+    rpc::{self, Client, Incoming, Server, Service as _},
+};
+use posync_protocol::{
+    Account, Bounded,
+    block::sha256,
+    record::{Provider, System},
+    wire::node::{Answer, Ask, Unavailable},
+};
 use serde_json::Value;
 use std::{
     fs::{self, File},
-    net::TcpListener,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -216,6 +232,172 @@ fn who_left_is_registered_by_no_start_but_the_one_that_says_so() {
     joiner.process = Some(again.spawn().expect("it starts"));
     eventually(60, "it is called back", is_on_offer);
     assert_eq!(joiner.end("TERM"), Some(0));
+}
+
+/// A node that answers at once with the states of one old block, and an honest one that is far away. Both are there
+/// until the value is dropped.
+struct Pair {
+    old: Endpoint,
+    far: Endpoint,
+    _end: oneshot::Sender<()>,
+}
+
+impl Pair {
+    /// Both ask the node `honest`; the old one keeps what that proves now about `account`.
+    fn beside(honest: Endpoint, account: Account) -> Self {
+        let ((tell, told), (end, ended)) = (mpsc::channel(), oneshot::channel());
+        std::thread::spawn(move || {
+            tokio::Runner::new(tokio::Config::new()).start(|context| async move {
+                let (asking, own) = (context.child("asking"), secret(70));
+                let client = Client::dial(asking, &context, &own, honest.account, honest.address).await;
+                let client: Client<rpc::Node> = client.expect("it is reached");
+                let mut kept = Vec::new();
+                for key in [System::key(), Provider::key(&account)] {
+                    let ask = Ask::Read(Bounded::new(vec![key]).expect("one"));
+                    let answer = client.call(ask.clone()).await.expect("it answers");
+                    assert!(matches!(answer, Answer::Read(_)), "{answer:?}");
+                    kept.push((ask, answer));
+                }
+                let old = serve(&context, 71, client.clone(), kept).await;
+                let far = serve(&context, 72, client, Vec::new()).await;
+                tell.send((old, far)).expect("the test waits");
+                let _ = ended.await;
+            });
+        });
+        let (old, far) = told.recv().expect("both listen");
+        Self { old, far, _end: end }
+    }
+}
+
+fn secret(seed: u8) -> PrivateKey {
+    PrivateKey::decode(Copying(&[seed; 32])).expect("a key")
+}
+
+/// Serves what `kept` holds at once and nothing else but the description of the network; without it, serves all, late.
+async fn serve(
+    context: &tokio::Context,
+    seed: u8,
+    behind: Client<rpc::Node>,
+    kept: Vec<(Ask, Answer)>,
+) -> Endpoint {
+    let clock = std::sync::Arc::new(context.child("late"));
+    let server = Server::<rpc::Node, _>::new(move |call: Incoming<rpc::Node>, ask: Ask| {
+        let (behind, clock, kept) = (behind.clone(), clock.clone(), kept.clone());
+        async move {
+            if let Some((_, answer)) = kept.iter().find(|(kept, _)| *kept == ask) {
+                return drop(call.finish(answer).await);
+            }
+            if !kept.is_empty() && !matches!(ask, Ask::Info(_)) {
+                return drop(call.finish(&Answer::Unavailable(Unavailable::Busy)).await);
+            }
+            if kept.is_empty() {
+                clock.sleep(Duration::from_millis(700)).await;
+            }
+            let mut answers = behind.open(ask).await.expect("the honest node lives");
+            while let Some(answer) = answers.recv().await {
+                drop(call.send(&answer).await);
+            }
+        }
+    });
+    let own = secret(seed);
+    let account = Account::of(&own.public_key());
+    let listen = Listen::new(own, rpc::Node::NAMESPACE, (Ipv4Addr::LOCALHOST, 0).into());
+    let listening = server.listen(context.child("node"), context, listen).await.expect("a free port");
+    Endpoint { account, address: listening.address.into() }
+}
+
+/// The network file of a network as `net show` prints it, with these nodes and no gateway.
+fn network_file(shown: &Value, nodes: &[&Endpoint]) -> String {
+    let block = shown["checkpoint"]["height"].as_u64().expect("a height");
+    let mut all = vec![1];
+    all.extend(bytes::<32>(&shown["chain"]));
+    all.extend(bytes::<96>(&shown["network_key"]));
+    all.extend(bytes::<32>(&shown["parameters"]));
+    all.extend(block.to_be_bytes());
+    all.extend(bytes::<32>(&shown["checkpoint"]["block"]));
+    all.push(u8::try_from(nodes.len()).expect("few"));
+    let mut tables = String::new();
+    for node in nodes {
+        let at: SocketAddr = node.address.to_string().parse().expect("an address");
+        all.extend(node.account.0);
+        all.extend([0, 4]);
+        all.extend(Ipv4Addr::LOCALHOST.octets());
+        all.extend(at.port().to_be_bytes());
+        tables += &format!("[[node]]\naccount = \"{}\"\naddress = \"{at}\"\n", node.account);
+    }
+    all.push(0);
+    let checksum = hex::encode(&sha256(&[b"posync/net/1".as_slice(), &all].concat())[..4]);
+    let of = |name: &str| text(&shown[name]).to_owned();
+    format!(
+        "version = 1\nchain = \"{}\"\nnetwork_key = \"{}\"\nparameters = \"{}\"\nchecksum = \"{checksum}\"\n\
+         [checkpoint]\nheight = {block}\nblock = \"{}\"\n{tables}",
+        of("chain"),
+        of("network_key"),
+        of("parameters"),
+        text(&shown["checkpoint"]["block"])
+    )
+}
+
+/// A provider has one node near that keeps a state from before its registration, and an honest one far away.
+#[test]
+fn old_states_of_one_near_node_switch_no_provider_off() {
+    let net = Net::start_with(&["--providers", "8"]);
+    let home = tempfile::tempdir().expect("a directory");
+    let shown = posync(&["net", "show", "--net", net.directory.to_str().expect("text")]);
+    let shown = lines(&shown.stdout).swap_remove(0);
+    let at = port();
+    let mut joiner = Joiner::new(home.path(), text(&shown["line"]), "provider", &settings(at, at, "1 GiB"));
+    joiner.start();
+    let sum = joiner.awaits("sum", 60);
+    let account: Account = text(&sum["account"]).parse().expect("an account");
+    // The old state is above the last block of what was signed before a mark at block 1.
+    net.wait_for(&["status"], 240, "a registration expires", |status| {
+        status["height"].as_u64() > Some(1 + posync_protocol::limits::Parameters::LOCAL.expiry_blocks_max)
+    });
+    let honest = &shown["nodes"][0];
+    let honest = Endpoint {
+        account: text(&honest["account"]).parse().expect("an account"),
+        address: text(&honest["address"]).parse().expect("an address"),
+    };
+    let pair = Pair::beside(honest, account);
+    net.ask(&["send", text(&sum["account"]), text(&sum["sum"]["sync"])]);
+    joiner.awaits("registered", 60);
+    let registered = net.height();
+    assert_eq!(joiner.end("TERM"), Some(0), "{}", joiner.told());
+
+    let directory = joiner.directory.clone();
+    // Nothing else is known, as at a provider that never reached another node.
+    fs::write(directory.join("nodes.known"), "").expect("writable");
+    let knows = |nodes: &[&Endpoint]| {
+        fs::write(directory.join("network.toml"), network_file(&shown, nodes)).expect("writable");
+    };
+    let leave = || {
+        let left = posync(&["leave", "--dir", directory.to_str().expect("text")]);
+        assert!(left.status.success(), "{}", String::from_utf8_lossy(&left.stderr));
+        lines(&left.stdout).swap_remove(0)
+    };
+    let (mark, low) = (directory.join("left"), "left at height 1\n");
+    knows(&[&pair.old, &pair.far]);
+    let first = leave();
+    assert_eq!((&first["registered"], &first["may_switch_off"]), (&true.into(), &false.into()), "{first}");
+    assert!(first["leaves_at"].as_u64() > first["epoch"].as_u64(), "the notice was sent: {first}");
+    let noted = fs::read_to_string(&mark).expect("there");
+    let noted = noted.lines().next().and_then(|line| line.strip_prefix("left at height "));
+    let noted: u64 = noted.expect("a height").parse().expect("a number");
+    assert!(noted >= registered, "noted at {noted}, registered by {registered}");
+
+    // With a mark of long ago too, and if the honest one cannot be reached.
+    fs::write(&mark, low).expect("writable");
+    assert_eq!(leave()["registered"], true);
+    let gone = Endpoint { address: format!("127.0.0.1:{}", port()).parse().expect("an address"), ..pair.far };
+    knows(&[&pair.old, &gone]);
+    let alone = leave();
+    assert_eq!((&alone["may_switch_off"], &alone["proved_by_nodes"]), (&false.into(), &0.into()), "{alone}");
+
+    // One node that is the only one given counts, and the answer says so.
+    knows(&[&pair.old]);
+    let only = leave();
+    assert_eq!((&only["may_switch_off"], &only["proved_by_nodes"]), (&true.into(), &1.into()), "{only}");
 }
 
 #[test]

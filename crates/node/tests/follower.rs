@@ -6,24 +6,23 @@ mod common;
 mod liar;
 
 use common::{Network4, World, address, serve};
+use commonware_codec::Encode as _;
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{
     Clock as _, Handle as Task, Runner as _, Spawner as _, Supervisor as _, deterministic,
 };
-use commonware_utils::{channel::oneshot, sync::Mutex};
-use futures::future::pending;
-use liar::{LIES, Lie, liar};
+use commonware_utils::channel::oneshot;
+use liar::{LIES, Lie, front, liar, liar_as, sink};
 use posync_client::{
     account::Submitter,
-    channel::Listen,
     connection::{Connection, Endpoint},
     light::{Light, Subject, SyncProof},
-    rpc::{self, Incoming, Server, Service as _},
+    rpc,
 };
 use posync_node::{
     follower::{
         self, Settings,
-        relay::{RELAYED_PER_CALLER, RELAYED_PER_ORIGIN},
+        relay::{RELAYED_PER_CALLER, RELAYED_PER_ORIGIN, Relay},
     },
     genesis::Genesis,
     handle::Handle,
@@ -343,6 +342,63 @@ fn a_follower_begins_at_the_newest_block_though_an_upstream_names_an_old_one() {
     });
 }
 
+/// A near node that shows an old block is not believed that the chain is short, if another one is given.
+#[test]
+fn an_old_block_of_one_near_node_makes_no_follower_run_all_blocks() {
+    runner().start(|context| async move {
+        let world = world(&context).await;
+        let genesis = world.network.genesis.clone();
+        world.reach(10).await;
+        let (old, asked) = liar(&world, Lie::OldRead, 140).await;
+        let (late, _) = liar_as(&world, 67, Lie::Late, 141).await;
+        world.reach(60).await;
+        let follower = follow_from(&context, &genesis, (90, 0), (vec![old.clone(), late], 20)).await;
+        let goal = world.handles[&1].applied() + 10;
+        reach(&context, &follower.handle, goal).await;
+        assert!(follower.handle.header(5).await.is_none(), "it ran old blocks");
+        expect_same(&follower.handle, &world.handles[&1], goal - 5..=goal).await;
+        assert!(asked.load(Ordering::SeqCst) > 0, "it was asked");
+        // While the other one is away, nothing is decided.
+        let away = Endpoint { account: account(68), address: SocketAddr::from(([10, 9, 9, 9], 142)).into() };
+        let before = asked.load(Ordering::SeqCst);
+        let (task, mut handle, _) = launch(&context, &genesis, (91, 0), (vec![old, away], 20));
+        while asked.load(Ordering::SeqCst) < before + 12 {
+            context.sleep(Duration::from_millis(20)).await;
+        }
+        assert!(futures::FutureExt::now_or_never(&mut handle).is_none(), "it has no state");
+        liar_as(&world, 68, Lie::Late, 142).await;
+        let handle = handle.await.expect("it starts");
+        reach(&context, &handle, goal).await;
+        assert!(handle.header(5).await.is_none(), "it ran old blocks");
+        task.abort();
+    });
+}
+
+/// A node that says of every state that it is gone ends nothing while another one may have it.
+#[test]
+fn one_nodes_word_ends_no_state_sync() {
+    runner().start(|context| async move {
+        let world = world(&context).await;
+        let genesis = world.network.genesis.clone();
+        world.reach(60).await;
+        let (liar, asked) = liar(&world, Lie::PrunedState, 150).await;
+        let honest =
+            Endpoint { account: account(67), address: SocketAddr::from(([10, 9, 9, 9], 151)).into() };
+        let (task, handle, _) = launch(&context, &genesis, (92, 0), (vec![liar.clone(), honest], 20));
+        context.sleep(Duration::from_secs(3)).await;
+        assert!(asked.load(Ordering::SeqCst) > 0, "it was asked");
+        liar_as(&world, 67, Lie::Late, 151).await;
+        let handle = handle.await.expect("it becomes readable");
+        let goal = world.handles[&1].applied() + 10;
+        reach(&context, &handle, goal).await;
+        expect_same(&handle, &world.handles[&1], goal - 5..=goal).await;
+        task.abort();
+        // If it is the only one, its word ends the node, and the next start takes another state.
+        let (task, _, _) = launch(&context, &genesis, (93, 0), (vec![liar], 20));
+        assert!(matches!(task.await, Ok(Err(RunError::StateGone))));
+    });
+}
+
 /// A node that sends a false part of the state, or none, keeps nobody from the true one.
 #[test]
 fn a_false_state_is_not_taken() {
@@ -491,25 +547,26 @@ fn another_chain_is_not_followed() {
     });
 }
 
-/// Starts an upstream node that takes operations and never answers; returns the most that waited at once.
-async fn sink(context: &deterministic::Context) -> (Endpoint, Arc<Mutex<usize>>) {
-    let waiting = Arc::new(Mutex::new(0));
-    let counted = waiting.clone();
-    let server = Server::<rpc::Node, _>::new(move |call: Incoming<rpc::Node>, ask| {
-        if matches!(ask, Ask::Submit(_)) {
-            *counted.lock() += 1;
+/// Operations that every upstream node refuses are answered with the code, and cost no upstream node its place.
+#[test]
+fn operations_that_are_refused_move_no_upstream() {
+    runner().start(|context| async move {
+        let world = world(&context).await;
+        let genesis = world.network.genesis.clone();
+        world.reach(120).await;
+        let ((one, to_one), (other, to_other)) = (front(&world, 70).await, front(&world, 71).await);
+        let connection = connect(&context, &genesis, vec![one, other]);
+        let relay = Relay::new(context.child("relay"), genesis.chain(), connection.clone());
+        let upstream = connection.current();
+        for nonce in 0..20 {
+            // Its last block is far behind.
+            let expired = signed(&genesis, 1, nonce, 1);
+            let refused = relay.submit((account(200), None), &expired.encode()).await;
+            assert_eq!(refused.map_err(|refused| format!("{refused:?}")), Err("Code(Expired)".into()));
+            assert_eq!(connection.current(), upstream, "operation {nonce}");
         }
-        async move {
-            // Dropped, the call would be closed.
-            let _call = call;
-            pending::<()>().await;
-        }
+        assert_eq!((to_one.load(Ordering::SeqCst), to_other.load(Ordering::SeqCst)), (1, 1));
     });
-    let address = SocketAddr::from(([10, 9, 9, 9], 99));
-    let listen = Listen::new(key(66), rpc::Node::NAMESPACE, address);
-    let network = context.child("network");
-    server.listen(context.child("sink"), &network, listen).await.expect("listens");
-    (Endpoint { account: account(66), address: address.into() }, waiting)
 }
 
 async fn caller(context: &deterministic::Context, seed: u64, node: Endpoint) -> rpc::Client<rpc::Node> {

@@ -14,6 +14,8 @@ use std::{
 const NAME: &str = "left";
 /// Most bytes of a mark.
 const BYTES_MAX: usize = 256;
+/// The line that explains a mark to its finder.
+const ABOUT: &str = "posync leave wrote this: the provider registers no more";
 
 /// The mark in a provider's directory; the default has no directory, and forgets.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +34,7 @@ impl Left {
     }
 
     /// The height at which the mark was written; `None` if there is no mark, or no height in it.
-    pub(crate) fn since(&self) -> Option<u64> {
+    pub fn since(&self) -> Option<u64> {
         let text = fs::read_to_string(self.0.as_ref()?).ok().filter(|text| text.len() <= BYTES_MAX)?;
         text.lines().next()?.strip_prefix("left at height ")?.parse().ok()
     }
@@ -46,10 +48,21 @@ impl Left {
             return Ok(since);
         }
         if let Some(path) = &self.0 {
-            let about = "posync leave wrote this: the provider registers no more";
-            replace(path, &format!("left at height {height}\n{about}\n"))?;
+            replace(path, &format!("left at height {height}\n{ABOUT}\n"))?;
         }
         Ok(height)
+    }
+
+    /// Writes a mark without a height, durably, unless there is a mark: no start registers the provider from here on, and
+    /// [`Self::note`] adds the height once it is sure.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn begin(&self) -> io::Result<()> {
+        match &self.0 {
+            Some(path) if !self.is_noted() => replace(path, &format!("left\n{ABOUT}\n")),
+            _ => Ok(()),
+        }
     }
 
     /// Removes the mark: the next start registers the provider again.
@@ -74,8 +87,11 @@ mod tests {
         let home = tempfile::tempdir().expect("a directory");
         let left = Left::of(home.path());
         assert!(!left.is_noted() && left.since().is_none());
+        left.begin().expect("writable");
+        assert!(left.is_noted() && left.since().is_none(), "it counts before its height is sure");
         assert_eq!(left.note(7).expect("writable"), 7);
         assert_eq!(left.note(9).expect("there"), 7);
+        left.begin().expect("there");
         assert_eq!((left.is_noted(), Left::of(home.path()).since()), (true, Some(7)));
         fs::write(home.path().join(NAME), "left at").expect("writable");
         assert!(left.is_noted() && left.since().is_none(), "what it says is lost, that it left is not");

@@ -39,6 +39,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 const DIALLED: Duration = Duration::from_secs(10);
 /// Time to reach the role's own listener.
 const OWN: Duration = Duration::from_secs(2);
+/// Nodes that must have dialled in vain before the way in counts as closed: one may be wrong, or lie.
+const UNREACHED: usize = 2;
 /// Time within which a network that runs makes a block.
 const NEXT_BLOCK: Duration = Duration::from_secs(20);
 
@@ -344,7 +346,18 @@ fn outside(visits: &[Visit], port: &Port, number: u16, advertise: &str) -> Check
         "the listener here answers, so the way to it is closed: open TCP port {number} in this machine's firewall, \
          forward it in the router (NAT), and check that `{advertise}` names the port that others see"
     );
-    Check::fail("outside", format!("no node reaches port {number} of this machine"), lines.join("\n"), next)
+    let what = format!("no node reaches port {number} of this machine");
+    let serving = visits.iter().filter(|visit| visit.height.is_ok()).count();
+    if done.len() >= UNREACHED && 2 * done.len() > serving {
+        return Check::fail("outside", what, lines.join("\n"), next);
+    }
+    let what = format!("{what}, but only {} of {serving} that serve this network dialled back", done.len());
+    Check::warn(
+        "outside",
+        what,
+        lines.join("\n"),
+        format!("check again when more nodes dial back; otherwise {next}"),
+    )
 }
 
 /// The warning that nodes reach this machine at another address than it announces: a dial-back proves
@@ -422,6 +435,28 @@ mod tests {
         let taken = judge(&[other], Port::None);
         assert!(taken.state == State::Fail && taken.why.contains("closed side is here"), "{taken:?}");
         assert_eq!(judge(&[], Port::Role).state, State::Warn, "nobody dialled");
+    }
+
+    #[test]
+    fn one_nodes_word_or_a_few_of_many_stop_nobody_from_joining() {
+        let refused = DialOutcome::Refused(Nothing {});
+        let judge = |dialled: usize, busy: usize, gone: usize| {
+            let mut all = visits(&vec![refused; dialled]);
+            let other = |height| Visit {
+                name: "another".into(),
+                height,
+                dialled: Some(Err("it dials others now".into())),
+            };
+            all.extend((0..busy).map(|_| other(Ok(7))));
+            all.extend((0..gone).map(|_| other(Err("no connection".into()))));
+            outside(&all, &Port::Role, 4100, "advertise").state
+        };
+        assert_eq!(judge(1, 7, 0), State::Warn);
+        assert_eq!(judge(1, 0, 0), State::Warn, "one node alone");
+        assert_eq!(judge(1, 0, 7), State::Warn, "one node alone that answers");
+        assert_eq!(judge(2, 2, 0), State::Warn, "half is not most");
+        assert_eq!(judge(3, 2, 0), State::Fail);
+        assert_eq!(judge(2, 0, 6), State::Fail, "those that serve nothing do not count");
     }
 
     #[test]

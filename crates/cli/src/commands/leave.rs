@@ -62,14 +62,31 @@ pub(crate) struct Leave {
 enum State {
     /// Registered, with the records that say so.
     Registered(Box<Seen>),
-    /// It is not, at `height`. One that was signed before the mark may still be in a block up to `sure`.
-    Absent { height: u64, sure: u64 },
+    /// It has no record there, which is proved.
+    Absent(Absent),
+}
+
+/// The proof that a provider is not registered.
+#[derive(Default)]
+struct Absent {
+    /// Trusted nodes that prove it, each by itself; 0 if too few answered.
+    nodes: usize,
+    /// Least height at which one of them proves it.
+    height: u64,
+    /// Height up to which a registration from before the mark may still be in a block; `None` without a height in the
+    /// mark.
+    sure: Option<u64>,
 }
 
 impl State {
     /// True if the machine may be switched off.
-    const fn is_over(&self) -> bool {
-        matches!(self, Self::Absent { height, sure } if *height > *sure)
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Registered(_) => false,
+            Self::Absent(Absent { nodes, height, sure }) => {
+                *nodes > 0 && sure.is_some_and(|sure| *height > sure)
+            }
+        }
     }
 }
 
@@ -196,29 +213,46 @@ impl Leaving {
         Ok(!due.is_empty())
     }
 
-    /// Reads the provider's records, and marks its directory as soon as the ledger answers.
+    /// Reads the provider's records, and marks its directory as soon as the ledger answers. One node may keep old
+    /// states: an absence counts once two trusted ones prove it.
     async fn look(&self) -> Outcome<State> {
         let account = &self.account;
-        let (height, provider) = self.ledger.read_at::<Provider>(Provider::key(account)).await?;
-        let since = self.left.note(height).map_err(|error| {
-            let next =
-                "make room in the provider's directory, or mend its permissions, and repeat the command";
-            let what = "the exit cannot be noted in the provider's directory; nothing was sent";
-            Failure::new(Exit::Local, what, error, next)
-        })?;
-        let sure = since.saturating_add(self.ledger.parameters().expiry_blocks_max);
-        let Some(provider) = provider else { return Ok(State::Absent { height, sure }) };
-        let offer: Option<Offer> = self.ledger.read(Offer::key(account)).await?;
+        let key = Provider::key(account);
+        let confirmed = self.ledger.confirmed::<Provider>(key).await;
+        let since = self.mark(confirmed.is_ok().then(|| self.ledger.floor()))?;
+        let sure = since.map(|since| since.saturating_add(self.ledger.parameters().expiry_blocks_max));
+        let (provider, absent) = match confirmed {
+            Ok(by) => (by.record, Absent { nodes: by.nodes, height: by.least, sure }),
+            Err(_) => (self.ledger.read(key).await?, Absent { sure, ..Absent::default() }),
+        };
+        let Some(provider) = provider else { return Ok(State::Absent(absent)) };
+        let (height, offer) = self.ledger.read_at::<Offer>(Offer::key(account)).await?;
         let addresses: Option<Endpoint> = self.ledger.read(Endpoint::key(account)).await?;
         let standing: Option<Reputation> = self.ledger.read(Reputation::key(account)).await?;
         let (Some(offer), Some(addresses), Some(standing)) = (offer, addresses, standing) else {
-            // It left between two reads.
-            return Ok(State::Absent { height, sure });
+            // It left between two reads, and the next look proves that.
+            return Ok(State::Absent(Absent { sure, ..Absent::default() }));
         };
         let epoch = self.ledger.parameters().epoch(height);
         let held = self.held(provider.slots).await?;
         let registered = standing.registered;
         Ok(State::Registered(Box::new(Seen { epoch, provider, offer, addresses, registered, held })))
+    }
+
+    /// Marks the directory, and returns the height in the mark. `newest` is the newest block of those that several nodes
+    /// prove; without it the mark gets its height from a later look, as a height that is too low would end the
+    /// wait for a late registration too early.
+    fn mark(&self, newest: Option<u64>) -> Outcome<Option<u64>> {
+        let marked = match newest {
+            Some(newest) => self.left.note(newest).map(Some),
+            None => self.left.begin().map(|()| self.left.since()),
+        };
+        marked.map_err(|error| {
+            let next =
+                "make room in the provider's directory, or mend its permissions, and repeat the command";
+            let what = "the exit cannot be noted in the provider's directory; nothing was sent";
+            Failure::new(Exit::Local, what, error, next)
+        })
     }
 
     /// The provider's agreements: slots are searched in order until as many are found as it has. Consumers choose
@@ -263,25 +297,40 @@ impl Leaving {
     fn describe(&self, state: &State) -> (Value, String) {
         match state {
             State::Registered(seen) => self.describe_registered(seen),
-            State::Absent { sure, .. } => self.describe_absent(*sure, state.is_over()),
+            State::Absent(absent) => self.describe_absent(absent, state.is_over()),
         }
     }
 
-    fn describe_absent(&self, sure: u64, is_over: bool) -> (Value, String) {
+    fn describe_absent(&self, absent: &Absent, is_over: bool) -> (Value, String) {
         let account = self.account.to_string();
-        let mut value = json!({ "account": account, "registered": false, "may_switch_off": is_over });
-        if !is_over {
-            value["sure_after_block"] = sure.into();
+        let mut value = json!({ "account": account, "registered": false, "may_switch_off": is_over,
+            "proved_by_nodes": absent.nodes });
+        if is_over {
+            let by = match absent.nodes {
+                1 => "One node proves it: this machine's network file names no other, so its word alone counts."
+                    .to_owned(),
+                nodes => format!("{nodes} nodes prove it, each by itself."),
+            };
             let text = format!(
-                "account       {account}\nregistered    not now; what was signed before this exit may still be in a block up to {sure}\n\
-                 Leave the machine on, and run `posync leave` again after that block: then it is certain."
+                "account       {account}\nregistered    no: nothing is under contract and no bond is locked\n\
+                 The machine may be switched off; no start registers the provider again but one with \
+                 --register-again.\n{by}\nKeep node.key: the account's money is there."
             );
             return (value, text);
         }
+        if let Some(sure) = absent.sure {
+            value["sure_after_block"] = sure.into();
+        }
+        let why = if absent.nodes == 0 {
+            "one node says so, and no second trusted node proves it: see with `posync status` which nodes answer"
+                .to_owned()
+        } else {
+            let sure = absent.sure.unwrap_or_default();
+            format!("what was signed before this exit may still be in a block up to {sure}")
+        };
         let text = format!(
-            "account       {account}\nregistered    no: nothing is under contract and no bond is locked\n\
-             The machine may be switched off; no start registers the provider again but one with \
-             --register-again.\nKeep node.key: the account's money is there."
+            "account       {account}\nregistered    not now; {why}\n\
+             Leave the machine on, and run `posync leave` again later: it says when that is certain."
         );
         (value, text)
     }

@@ -93,8 +93,9 @@ fn bad(why: impl std::fmt::Display) -> Failure {
 
 impl NetworkFile {
     /// The description of the network that begins with this genesis.
-    pub(crate) fn new(genesis: &Genesis, nodes: Vec<Service>, gateways: Vec<Service>) -> Self {
+    pub(crate) fn new(genesis: &Genesis, mut nodes: Vec<Service>, gateways: Vec<Service>) -> Self {
         let chain = genesis.chain();
+        archives_first(&mut nodes);
         Self {
             chain,
             network_key: light::network_key_bytes(&genesis.network_key()),
@@ -121,8 +122,10 @@ impl NetworkFile {
     }
 
     /// Takes over the ledger's list: a node of the file that has moved gets its new address, and nodes that `fits`
-    /// accepts are added, up to the bound.
+    /// accepts are added at the end, up to the bound. Archives come first among the nodes that were there before: a
+    /// listed node is an archive by its own word.
     pub(crate) fn add(&mut self, listed: Vec<Listed>, fits: impl Fn(&Listed) -> bool) {
+        let before = self.nodes.len();
         for node in listed {
             let may_be_new = fits(&node) && self.nodes.len() < NODES_MAX;
             let service = Service { archive: node.archive, ..Service::of(node.endpoint) };
@@ -132,6 +135,7 @@ impl NetworkFile {
                 None => (),
             }
         }
+        archives_first(&mut self.nodes[..before]);
     }
 
     /// The light client that verifies under the network key.
@@ -171,10 +175,9 @@ impl NetworkFile {
         checksum(&self.to_bytes())
     }
 
-    /// The line. Nodes that do not fit are left out, archives last.
+    /// The line, in the order of the file. Nodes at its end that do not fit are left out.
     pub(crate) fn to_line(&self) -> String {
         let mut short = self.clone();
-        short.nodes.sort_by_key(|node| !node.archive);
         loop {
             let mut bytes = short.to_bytes();
             bytes.extend(checksum(&bytes));
@@ -282,6 +285,11 @@ impl NetworkFile {
         }
         Ok(file)
     }
+}
+
+/// Sorts archives before other nodes, each kind in its own order.
+fn archives_first(nodes: &mut [Service]) {
+    nodes.sort_by_key(|node| !node.archive);
 }
 
 /// True if a text can only be a line.
@@ -420,24 +428,45 @@ pub(crate) mod tests {
         assert_eq!(NetworkFile::parse(&file.to_toml()).expect("its own text"), file);
         let line = file.to_line();
         assert!(line.starts_with("posync1") && line.len() <= LINE_MAX, "{line}");
-        let mut found = NetworkFile::parse(&format!("  {line}\n")).expect("its own line");
-        assert!(found.nodes[0].archive, "archives come first");
-        found.nodes.sort_by_key(|node| node.account.0);
-        assert_eq!(found, file);
+        assert_eq!(NetworkFile::parse(&format!("  {line}\n")).expect("its own line"), file);
         assert_eq!(NetworkFile::parse(&line.to_uppercase()).expect("as a QR code has it").chain, file.chain);
+    }
+
+    fn listed(number: u8, address: &str, has_seat: bool) -> Listed {
+        let endpoint =
+            Endpoint { account: Account([number; 32]), address: address.parse().expect("an address") };
+        Listed { endpoint, archive: false, region: String::new(), has_seat }
+    }
+
+    #[test]
+    fn strangers_that_call_themselves_archives_push_no_given_node_out_of_a_line() {
+        let strangers = |has_seat| {
+            let names = (60..70).map(|number| (number, format!("stranger-{number}.example.org:4001")));
+            let node =
+                |(number, name): (u8, String)| Listed { archive: true, ..listed(number, &name, has_seat) };
+            names.map(node).collect::<Vec<_>>()
+        };
+        for has_seat in [false, true] {
+            let mut file = network(6);
+            file.add(strangers(has_seat), |_| true);
+            assert_eq!(file.nodes.len(), 16);
+            let line = NetworkFile::parse(&file.to_line()).expect("its own line");
+            assert!(line.nodes.len() < 16, "not all fit");
+            let names: Vec<u8> = line.nodes.iter().map(|node| node.account.0[0]).collect();
+            assert_eq!(
+                names[..6],
+                [1, 0, 2, 3, 4, 5],
+                "the given ones first, their archive before the others"
+            );
+            assert_eq!(file.nodes[..names.len()], line.nodes, "in the order of the file");
+        }
+        let mut file = network(6);
+        file.add(strangers(false), |node| node.has_seat);
+        assert_eq!(file.nodes.len(), 6, "without --all, no stranger at all");
     }
 
     #[test]
     fn a_new_file_names_no_stranger_but_where_its_own_nodes_have_moved() {
-        let listed = |number: u8, address: &str, has_seat| Listed {
-            endpoint: Endpoint {
-                account: Account([number; 32]),
-                address: address.parse().expect("an address"),
-            },
-            archive: false,
-            region: String::new(),
-            has_seat,
-        };
         let all = vec![
             listed(0, "moved.example.org:1", false),
             listed(50, "stranger.example.org:1", false),
@@ -447,8 +476,8 @@ pub(crate) mod tests {
         file.add(all, |node| node.has_seat);
         let names =
             |file: &NetworkFile| -> Vec<u8> { file.nodes.iter().map(|node| node.account.0[0]).collect() };
-        assert_eq!(names(&file), [0, 1, 2, 3, 51]);
-        assert_eq!(file.nodes[0].address.to_string(), "moved.example.org:1");
+        assert_eq!(names(&file), [1, 0, 2, 3, 51]);
+        assert_eq!(file.nodes[1].address.to_string(), "moved.example.org:1");
         let many = (60..200).map(|number| listed(number, "seat.example.org:1", true)).collect();
         file.add(many, |node| node.has_seat);
         assert_eq!(file.nodes.len(), NODES_MAX);
@@ -461,7 +490,8 @@ pub(crate) mod tests {
         let line = file.to_line();
         assert!(line.len() <= LINE_MAX);
         let found = NetworkFile::parse(&line).expect("its own line");
-        assert!((6..60).contains(&found.nodes.len()) && found.nodes[0].archive, "{}", found.nodes.len());
+        assert!((6..60).contains(&found.nodes.len()), "{}", found.nodes.len());
+        assert_eq!(found.nodes, file.nodes[..found.nodes.len()]);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub use error::Error;
 pub(crate) use follow::FollowBodies;
 pub use follow::{Follow, Run};
 use home::Home;
-pub use pool::LEARNED_MAX;
+pub(crate) use pool::LEARNED_MAX;
 use pool::{At, Failed, Pool};
 pub use reach::Reach;
 
@@ -225,7 +225,7 @@ impl Connection {
     }
 
     /// The newest height that was proved or remembered; 0 if there is none.
-    pub(crate) fn floor(&self) -> u64 {
+    pub fn floor(&self) -> u64 {
         self.0.height.load(Ordering::Acquire)
     }
 
@@ -347,6 +347,35 @@ impl Connection {
         let ask = Ask::submit(operation).ok_or(Error::Refused(Code::TooLarge))?;
         let id = operation.id();
         self.ask(ask, |answer| accepted(id, answer)).await
+    }
+
+    /// Sends another member's operation to a node and, if that does not accept it, once to a second one, whose acceptance
+    /// counts. A refusal moves no later request to another node: its sender may cause as many as it likes.
+    ///
+    /// # Errors
+    /// As [`Self::submit`], without further attempts.
+    pub async fn pass_on(&self, operation: &Operation) -> Result<Hash, Error> {
+        let ask = Ask::submit(operation).ok_or(Error::Refused(Code::TooLarge))?;
+        let id = operation.id();
+        let judge = |answer| accepted(id, answer);
+        self.come_home().await;
+        let first = match self.0.pool.ask(ANSWER, &ask, &judge).await {
+            Ok((_, id)) => return Ok(id),
+            Err(failed) => failed,
+        };
+        match first.error {
+            // Nodes may disagree about nonces for a moment: another node's answer would mislead.
+            Error::Refused(Code::NonceOld | Code::NonceGap) => return Err(first.error),
+            Error::Refused(_) | Error::Unavailable(_) => (),
+            _ => self.0.pool.leave(first.at),
+        }
+        let mut others = self.0.pool.others().into_iter().chain([self.0.pool.current()]);
+        let Some(other) = others.find(|other| *other != first.at.place) else { return Err(first.error) };
+        let second = self.0.pool.once(other, ANSWER, &ask, &judge).await;
+        second.map(|(_, id)| id).map_err(|second| match first.error {
+            Error::Refused(_) => first.error,
+            _ => second.error,
+        })
     }
 
     /// Sends an operation to one node other than the current one, in rotation, if there is another: a trusted one, or

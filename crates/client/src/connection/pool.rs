@@ -44,7 +44,7 @@ pub(super) type Sleep = dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync
 /// Time without an answer after which a second node is asked as well.
 const HEDGE: Duration = Duration::from_secs(1);
 /// Most nodes that are learned from the ledger, beside those given at the start.
-pub const LEARNED_MAX: usize = 64;
+pub(crate) const LEARNED_MAX: usize = 64;
 /// Most strangers that are learned at one host, outside a private network.
 const SAME_HOST_MAX: usize = 2;
 /// Round trip of a node that was not measured.

@@ -115,7 +115,7 @@ where
     }
 
     /// Serves one connection until it ends.
-    pub(crate) async fn serve<E, O, I>(
+    pub async fn serve<E, O, I>(
         &self,
         context: &E,
         peer: Account,

@@ -171,6 +171,8 @@ impl<'a> Attempt<'a> {
         }
         let genesis = self.draft.genesis(output).map_err(CeremonyError::Misfit)?;
         self.home.keep_share()?;
+        // Those of an attempt before this one may lie in the directory.
+        self.signatures.0.retain(|account, signature| genesis.is_signed_by(account, signature));
         self.signatures.0.insert(self.account, genesis.sign(&self.home.key));
         self.genesis = Some(genesis);
         self.step = CeremonyStep::Signed;
@@ -283,9 +285,12 @@ mod tests {
         super::{draft::tests::draft, home::Opened},
         *,
     };
-    use crate::engine::PrivateKey;
+    use crate::{engine::PrivateKey, genesis::signatures::SIGNATURES_FILE};
     use commonware_codec::Encode as _;
-    use commonware_utils::TestRng;
+    use commonware_consensus::types::Epoch;
+    use commonware_cryptography::bls12381::{dkg::feldman_desmedt::deal, primitives::sharing::Mode};
+    use commonware_glue::dkg::SecretStore as _;
+    use commonware_utils::{N3f1, TestRng, ordered::Set};
     use std::{fs, path::Path, time::Duration};
 
     const OTHERS: std::ops::Range<u64> = 1..4;
@@ -296,7 +301,13 @@ mod tests {
 
     /// Runs `work` on the part of the first of four members, which has begun to listen at 0.
     fn with(work: impl FnOnce(&mut Attempt<'_>, &Path)) {
+        with_signatures("", work);
+    }
+
+    /// As [`with`], in a directory in which another attempt has left its signatures.
+    fn with_signatures(text: &str, work: impl FnOnce(&mut Attempt<'_>, &Path)) {
         let directory = tempfile::tempdir().expect("a directory");
+        fs::write(directory.path().join(SIGNATURES_FILE), text).expect("writable");
         let digits = crate::config::hex(&PrivateKey::from_seed(0).encode());
         fs::write(directory.path().join("node.key"), digits).expect("writable");
         let draft = draft(4);
@@ -411,6 +422,41 @@ mod tests {
             [1, 3].into_iter().for_each(|from| announce(attempt, from, CeremonyStep::Present, Vec::new(), 0));
             assert!(!attempt.may_begin(0), "member 2 was not heard");
             begun(attempt);
+        });
+    }
+
+    #[test]
+    fn signatures_of_an_attempt_that_was_given_up_keep_no_later_one_from_its_end() {
+        let keys: Vec<PrivateKey> = (0..4).map(PrivateKey::from_seed).collect();
+        let players = Set::from_iter_dedup(keys.iter().map(PrivateKey::public_key));
+        let dealt = |seed| {
+            let rng = &mut TestRng::new(seed);
+            deal::<Variant, _, N3f1>(rng, Mode::NonZeroCounter, players.clone()).expect("valid")
+        };
+        let signature =
+            |genesis: &Genesis, key: &PrivateKey| (Account::of(&key.public_key()), genesis.sign(key));
+        let old = draft(4).genesis(dealt(1).0).expect("it fits");
+        // A member of the attempt before that is none of this one.
+        let gone = PrivateKey::from_seed(4);
+        let text = Signatures(keys.iter().chain([&gone]).map(|key| signature(&old, key)).collect()).to_text();
+        with_signatures(&text, |attempt, directory| {
+            assert_eq!(attempt.signatures.0.len(), 5, "they lie there");
+            begun(attempt);
+            let (output, shares) = dealt(2);
+            let genesis = attempt.draft.genesis(output).expect("it fits");
+            let share = shares.get_value(&keys[0].public_key()).expect("a share").clone();
+            futures::executor::block_on(attempt.home.store.put_share(Epoch::zero(), share));
+            let completion = Completion { info: Some(genesis.epoch_info()) };
+            attempt.take_key(Some(completion)).expect("writable");
+            for from in OTHERS {
+                let mut heard = announced(attempt, from, CeremonyStep::Signed, Vec::new());
+                heard.signatures = vec![signature(&genesis, &PrivateKey::from_seed(from))];
+                attempt.hear(&key(from), &heard.encode(), 0).expect("it goes on");
+            }
+            attempt.look(0).expect("writable");
+            assert_eq!(attempt.step, CeremonyStep::Complete);
+            let text = fs::read(directory.join(SIGNATURES_FILE)).expect("there");
+            Signatures::from_text(&text).expect("whole").check(&genesis).expect("all signed this one");
         });
     }
 }

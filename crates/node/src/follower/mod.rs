@@ -144,7 +144,8 @@ pub async fn run<E: Runtime + Resolver, N: Network>(
     } = settings;
     let upstream = others(&key, upstream)?;
     let light = Light::new(genesis.chain(), genesis.network_key());
-    let connection = Connection::new(context.child("upstream"), dialing, key.clone(), upstream, light);
+    let connection =
+        Connection::new(context.child("upstream"), dialing, key.clone(), upstream.clone(), light);
     let learned = format!("{prefix}-known");
     known::keep(
         context.child("known"),
@@ -154,7 +155,7 @@ pub async fn run<E: Runtime + Resolver, N: Network>(
     )
     .await;
     let replayed_max = (!archive && replayed_max < u64::MAX).then_some(replayed_max);
-    let origin = Origin::new(context.child("origin"), connection.clone(), replayed_max);
+    let origin = Origin::new(context.child("origin"), connection.clone(), &upstream, replayed_max);
     let relay = Relay::new(context.child("relay"), genesis.chain(), connection.clone());
     let parts = FollowerParts {
         genesis,

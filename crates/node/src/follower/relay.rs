@@ -6,6 +6,8 @@
 //! 2. An operation whose signatures do not verify costs this node a check. It takes no place, and costs the upstream
 //!    nodes nothing.
 //! 3. An operation is on its way once: nodes that have each other as upstream do not pass it in a circle.
+//! 4. That an upstream node refuses an operation moves this node to no other one: anyone can send operations that are
+//!    refused.
 
 use crate::{
     engine::Runtime,
@@ -41,7 +43,7 @@ type UnderWay = Arc<Mutex<BTreeMap<Hash, Caller>>>;
 
 /// Passes operations on; clones share its bounds.
 #[derive(Clone)]
-pub(crate) struct Relay {
+pub struct Relay {
     chain: Hash,
     connection: Connection,
     under_way: UnderWay,
@@ -80,7 +82,7 @@ impl Drop for Under<'_> {
 
 impl Relay {
     /// Passes operations of the network `chain` on over `connection`.
-    pub(crate) fn new<E: Runtime>(context: E, chain: Hash, connection: Connection) -> Self {
+    pub fn new<E: Runtime>(context: E, chain: Hash, connection: Connection) -> Self {
         let random = Mutex::new(context.child("random"));
         let verify = move |operation: &_, chain: &_| {
             ingress::verify_guarded(&mut *random.lock(), chain, [operation], Part::All) == [true]
@@ -99,7 +101,7 @@ impl Relay {
     ///
     /// # Errors
     /// [`Refused`], with `Full` when a bound is reached or no upstream node answers: the caller tries again.
-    pub(crate) async fn submit(&self, caller: Caller, bytes: &[u8]) -> Result<Hash, Refused> {
+    pub async fn submit(&self, caller: Caller, bytes: &[u8]) -> Result<Hash, Refused> {
         let operation = ingress::decode(bytes)?;
         let id = operation.id();
         // One that is under way costs no second check of its signatures.
@@ -112,7 +114,7 @@ impl Relay {
         let _under = Under::new(&self.under_way, id, caller).ok_or(Refused::Full)?;
         let limit = (self.sleep)(LIMIT);
         let answer = select! {
-            answer = self.connection.submit(&operation) => answer,
+            answer = self.connection.pass_on(&operation) => answer,
             () = limit => return Err(Refused::Full),
         };
         match answer {

@@ -12,7 +12,10 @@
 //!    another one is left.
 //! 2. The floor is durable before the first part is asked for: a node that is killed meanwhile goes on with it, or
 //!    with a newer one.
-//! 3. A state that no upstream node keeps any more ends the node; its next start takes a newer one.
+//! 3. A state that no upstream node keeps any more ends the node; its next start takes a newer one. Every trusted
+//!    node that answers must have said so, twice, with a pause between.
+//! 4. All blocks are run only if two trusted nodes prove that there are few, or the only one that was given does: an old
+//!    block of one node would start a run that may never end.
 
 use super::source::Condition;
 use crate::engine::{Block, Database, Digest, Finalization, Runtime, StoreOperation};
@@ -29,15 +32,22 @@ use commonware_storage::{
 };
 use futures::{FutureExt as _, future::BoxFuture};
 use posync_client::{
-    connection::{Connection, Error},
+    connection::{Connection, Endpoint, Error, Heard},
     light, watch,
 };
 use posync_protocol::{
-    Bounded,
+    Account, Bounded,
     block::Header,
     wire::node::{STATE_OPERATIONS_MAX, Unavailable},
 };
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
+
+/// Trusted nodes that must prove a low height before all blocks are run.
+const CONFIRMERS: usize = 2;
+/// Rounds in which all trusted nodes that answer must say that a state is gone, before it counts as gone.
+const GONE_ROUNDS: u32 = 2;
+/// Least pause between two such rounds: a node that is restarted answers again.
+const GONE_PAUSE: Duration = Duration::from_secs(5);
 
 type Sleep = dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync;
 /// A part of the state, with its proof.
@@ -53,6 +63,8 @@ pub(crate) struct Floor {
 #[derive(Clone)]
 pub(crate) struct Origin {
     connection: Connection,
+    /// Accounts of the nodes that the settings name.
+    given: Arc<BTreeSet<Account>>,
     sleep: Arc<Sleep>,
     /// Most blocks that are run instead; `None` if all are.
     replayed_max: Option<u64>,
@@ -60,10 +72,17 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Takes states over `connection`, where more than `replayed_max` blocks are missing.
-    pub(crate) fn new<E: Runtime>(context: E, connection: Connection, replayed_max: Option<u64>) -> Self {
+    /// Takes states over `connection`, where more than `replayed_max` blocks are missing. `given` are the nodes that the
+    /// settings name.
+    pub(crate) fn new<E: Runtime>(
+        context: E,
+        connection: Connection,
+        given: &[Endpoint],
+        replayed_max: Option<u64>,
+    ) -> Self {
         let sleep = move |time| context.sleep(time).boxed();
-        Self { connection, sleep: Arc::new(sleep), replayed_max, lost: watch::Sender::new(false) }
+        let given = Arc::new(given.iter().map(|node| node.account).collect());
+        Self { connection, given, sleep: Arc::new(sleep), replayed_max, lost: watch::Sender::new(false) }
     }
 
     /// True if a node without state may take one.
@@ -94,13 +113,17 @@ impl Origin {
     }
 
     async fn newest(&self, begun: Option<Round>) -> Result<Option<Floor>, Error> {
-        // Of two nodes, the one that is ahead is asked from here on.
-        let ahead = self.connection.compare().await?;
-        // Not from the node's own newest: the run begins at the compared height, so an old header is no answer.
+        let heard = self.connection.survey().await;
+        let ahead =
+            heard.iter().filter_map(|node| node.newest.as_ref().ok()).map(|header| header.height).max();
+        let ahead = ahead.ok_or_else(|| Error::Unreachable("none proves its newest block".into()))?;
+        // Not from the node's own newest: the run begins at the highest of all, so an old header is no answer.
         let run = self.connection.follow(ahead).next_run().await?;
         let header: Header = run.headers.last().expect("a run has a header").clone();
         if begun.is_none() && self.replayed_max.is_none_or(|most| header.height <= most) {
-            return Ok(None);
+            let is_sure = self.replayed_max.is_none() || self.is_confirmed(&heard);
+            let few = "one alone proves that the chain is short, and a second one is waited for";
+            return if is_sure { Ok(None) } else { Err(Error::Unreachable(few.into())) };
         }
         let certificate = Finalization::decode(Copying(&run.certificate)).expect("it was verified");
         let round = Round::new(certificate.proposal.epoch(), certificate.proposal.view());
@@ -117,6 +140,16 @@ impl Origin {
             "this node has no state: it takes that of a recent block from the upstream nodes"
         );
         Ok(Some(Floor { block, certificate }))
+    }
+
+    /// True if [`CONFIRMERS`] trusted nodes answered, or the only one that was given.
+    fn is_confirmed(&self, heard: &[Heard]) -> bool {
+        let answered: BTreeSet<Account> =
+            heard.iter().filter(|node| node.newest.is_ok()).map(|node| node.endpoint.account).collect();
+        let seats = self.connection.learned().into_iter().filter(|node| node.has_seat);
+        let mut trusted: BTreeSet<Account> = seats.map(|node| node.endpoint.account).collect();
+        trusted.extend(self.given.iter());
+        answered.intersection(&trusted).count() >= CONFIRMERS.min(self.given.len())
     }
 
     /// A source of the parts of the state with this root.
@@ -140,21 +173,25 @@ impl Source for Parts {
 
     async fn serve(&self, request: Request<Family>) -> source::Result<Self> {
         let asked = Bounded::new(request.encode().to_vec()).expect("a request has 29 bytes");
-        let mut condition = Condition::new("a part of the state", 0);
+        let (mut condition, mut gone) = (Condition::new("a part of the state", 0), 0);
         loop {
             let judge = |bytes: &[u8]| proved(&request, &self.root, bytes);
-            match self.origin.connection.state_part(&asked, judge).await {
+            let error = match self.origin.connection.state_part(&asked, judge).await {
                 Ok(part) => {
                     condition.over();
                     return Ok((part, None));
                 }
-                Err(error) => {
-                    if matches!(error, Error::Unavailable(Unavailable::Pruned)) {
-                        self.origin.lost.send_replace(true);
-                    }
-                    (self.origin.sleep)(condition.log(&error)).await;
-                }
+                Err(error) => error,
+            };
+            let mut pause = condition.log(&error);
+            if matches!(error, Error::Unavailable(Unavailable::Pruned)) {
+                gone += 1;
+                pause = pause.max(GONE_PAUSE);
             }
+            if gone >= GONE_ROUNDS {
+                self.origin.lost.send_replace(true);
+            }
+            (self.origin.sleep)(pause).await;
         }
     }
 }

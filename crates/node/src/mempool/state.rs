@@ -44,7 +44,7 @@ use std::{
 
 /// The reason for which the pool refuses an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub enum Refused {
     /// The operation is invalid, with the ledger's code.
     Code(Code),
     /// The pool is full of operations that came first or offer more.

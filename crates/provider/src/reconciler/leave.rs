@@ -54,7 +54,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         }
         // A registration that was signed before the mark is in a block by then, or never.
         let lifetime = parts.view.parameters.expiry_blocks_max;
-        let since = self.leaver.left.note(height).unwrap_or(height);
+        let since = self.since(height).await?;
         let sure = since.saturating_add(lifetime).max(self.ender.ends.floor());
         if height <= sure {
             return Ok(());
@@ -63,5 +63,16 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         let is_absent = |records: &Vec<Option<_>>| records.iter().all(Option::is_none);
         let all = !proofs.is_empty() && proofs.iter().all(|(at, records)| *at >= sure && is_absent(records));
         if all { Err(ReconcilerError::Left) } else { Ok(()) }
+    }
+
+    /// The height in the mark. One that is missing is noted: the newest that several nodes prove, as the node behind
+    /// `height` may keep old states.
+    async fn since(&self, height: u64) -> Result<u64, ReconcilerError> {
+        if let Some(since) = self.leaver.left.since() {
+            return Ok(since);
+        }
+        let proofs = self.ledger.confirmers(vec![Provider::key(&self.account())], 0).await?;
+        let newest = proofs.iter().map(|(at, _)| *at).fold(height, u64::max);
+        Ok(self.leaver.left.note(newest).unwrap_or(newest))
     }
 }

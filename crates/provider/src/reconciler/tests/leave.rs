@@ -95,3 +95,19 @@ fn a_mark_before_the_registration_keeps_it_off_and_what_may_be_in_flight_is_wait
         assert!(matches!(ended, Some(ReconcilerError::Left)), "{ended:?}");
     });
 }
+
+#[test]
+fn a_mark_without_a_height_gets_the_newest_that_several_nodes_prove() {
+    let home = tempfile::tempdir().expect("a directory");
+    let left = Left::of(home.path());
+    run(|context| async move {
+        left.begin().expect("writable");
+        let mut bench = Bench::new(&context).await.start_with(&context, &left).await;
+        let world = bench.ledger.world.lock().clone();
+        let mut ahead = world.clone();
+        (0..64).for_each(|_| drop(ahead.block(&[]).expect("empty")));
+        bench.ledger.blocks.lock().confirmers = vec![world, ahead.clone()];
+        assert!(bench.until_end(&context, 2).await.is_none(), "one may still be in a block");
+        assert_eq!(left.since(), Some(ahead.height));
+    });
+}
