@@ -30,7 +30,7 @@ use commonware_storage::{
         verify_proof, verify_proof_and_pinned_nodes,
     },
 };
-use futures::{FutureExt as _, future::BoxFuture};
+use futures::{FutureExt as _, future::BoxFuture, lock::Mutex};
 use posync_client::{
     connection::{Connection, Endpoint, Error, Heard},
     light, watch,
@@ -69,6 +69,9 @@ pub(crate) struct Origin {
     /// Most blocks that are run instead; `None` if all are.
     replayed_max: Option<u64>,
     lost: watch::Sender<bool>,
+    /// Held by the one request that is repeated after nodes said that the state is gone: it alone tries the silent nodes
+    /// again, and the others see what it found.
+    again: Arc<Mutex<()>>,
 }
 
 impl Origin {
@@ -82,7 +85,8 @@ impl Origin {
     ) -> Self {
         let sleep = move |time| context.sleep(time).boxed();
         let given = Arc::new(given.iter().map(|node| node.account).collect());
-        Self { connection, given, sleep: Arc::new(sleep), replayed_max, lost: watch::Sender::new(false) }
+        let (lost, again) = (watch::Sender::new(false), Arc::default());
+        Self { connection, given, sleep: Arc::new(sleep), replayed_max, lost, again }
     }
 
     /// True if a node without state may take one.
@@ -176,7 +180,10 @@ impl Source for Parts {
         let (mut condition, mut gone) = (Condition::new("a part of the state", 0), 0);
         loop {
             let judge = |bytes: &[u8]| proved(&request, &self.root, bytes);
-            let error = match self.origin.connection.state_part(&asked, judge).await {
+            let turn = if gone > 0 { Some(self.origin.again.lock().await) } else { None };
+            let part = self.origin.connection.state_part(&asked, judge).await;
+            drop(turn);
+            let error = match part {
                 Ok(part) => {
                     condition.over();
                     return Ok((part, None));
