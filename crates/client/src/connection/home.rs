@@ -1,10 +1,10 @@
 //! The way back from strangers to a trusted node, and the question of whether all trusted nodes were asked.
 
-use super::{At, Connection, Course, Error};
+use super::{APART_BLOCKS_MAX, At, Connection, Course, Error};
 use crate::Backoff;
 use futures::future::join_all;
 use posync_protocol::{
-    limits::{ASK_ATTEMPTS, ASK_PAUSE_MS, STALE_BLOCKS_MAX},
+    limits::{ASK_ATTEMPTS, ASK_PAUSE_MS},
     wire::node::Unavailable,
 };
 use std::time::{Duration, SystemTime};
@@ -79,7 +79,7 @@ impl Connection {
         silent.truncate(TRIED_AT_ONCE);
         let tried = silent.into_iter().map(|place| async move {
             if let Ok((at, newest)) = self.newest_at(place).await
-                && newest.height + STALE_BLOCKS_MAX < self.floor()
+                && newest.height + APART_BLOCKS_MAX < self.floor()
             {
                 // It answers, and is far behind.
                 pool.leave(at);
@@ -127,8 +127,9 @@ impl Connection {
             None => pool.next_stranger(&course.tried),
         };
         let Some(next) = next else { return Err(error) };
-        pool.begin_at(next);
         self.sleep(Duration::from_millis(ASK_PAUSE_MS)).await;
+        // After the pause, so that no other request chooses another node meanwhile.
+        pool.begin_at(next);
         Ok(())
     }
 }

@@ -517,6 +517,11 @@ impl Pool {
                 self.blame(&failed);
                 second.await
             }
+            // The second node's word is an answer: nobody waits for the silent one as well.
+            Either::Right((Err(failed), _)) if !failed.is_fault() => {
+                self.leave(At::nowhere(first));
+                Err(failed)
+            }
             Either::Right((Err(failed), _)) => {
                 self.blame(&failed);
                 asked.await

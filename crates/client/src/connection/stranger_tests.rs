@@ -235,6 +235,23 @@ fn a_block_is_pruned_when_every_trusted_node_that_answers_has_said_so() {
 }
 
 #[test]
+fn requests_that_ask_at_the_same_time_ask_each_trusted_node_once_for_what_none_has() {
+    run(|context| async move {
+        let net = Net::new(&context, 14).await;
+        let all = || net.trusted.iter().chain(&net.strangers);
+        let seats = all().map(|node| Learned { endpoint: node.endpoint.clone(), has_seat: true });
+        net.connection.learn(&seats.collect::<Vec<_>>());
+        let before: usize = all().map(Node::asked).sum();
+        let eight = futures::future::join_all((0..8).map(|_| net.connection.header(FIRST))).await;
+        for asked in eight {
+            assert!(matches!(asked, Err(Error::Unavailable(Unavailable::Pruned))), "{asked:?}");
+        }
+        let questions = all().map(Node::asked).sum::<usize>() - before;
+        assert!((1..=8 * 16 + 8).contains(&questions), "{questions} questions");
+    });
+}
+
+#[test]
 fn a_second_copy_of_an_operation_goes_to_trusted_nodes() {
     run(|context| async move {
         let net = Net::new(&context, 6).await;

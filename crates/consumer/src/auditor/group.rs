@@ -12,7 +12,7 @@ use super::{
 use crate::{
     account::{self, Consumer},
     agreements::Agreements,
-    catalogue::{self, Nothing},
+    catalogue::{self, Nothing, store::durable_partition},
     ledger::Error,
     sample::Sample,
     shared::Shared,
@@ -82,13 +82,17 @@ pub(super) struct Groups<E: Spawner + Clock + Storage + Metrics + CryptoRng + Re
 /// Groups of an earlier process that are handled at once.
 const LEFT_AT_ONCE: usize = 4;
 
-/// The groups below `now` that still have a catalogue: their accounts were never emptied.
+/// The groups below `now` that still have a catalogue, or notes about one: their accounts were never emptied.
 async fn left<E: Storage>(context: &E, partition: &str, now: u64) -> BTreeSet<u64> {
     let mut left = BTreeSet::new();
     for group in 0..now {
-        let [rows, ..] = catalogue::partitions(&of_group(partition, group));
-        if context.scan(&rows).await.is_ok_and(|blobs| !blobs.is_empty()) {
-            left.insert(group);
+        let of = of_group(partition, group);
+        let [rows, ..] = catalogue::partitions(&of);
+        // Notes without rows: the rows were lost, and the account may still hold money.
+        for part in [rows, durable_partition(&of)] {
+            if context.scan(&part).await.is_ok_and(|blobs| !blobs.is_empty()) {
+                left.insert(group);
+            }
         }
     }
     left
@@ -428,6 +432,11 @@ mod tests {
             }
             assert_eq!(left(&context, "auditor", 60).await, BTreeSet::from([3, 40]));
             assert_eq!(left(&context, "auditor", 40).await, BTreeSet::from([3]));
+            // Its rows were moved away, and its notes are there.
+            for part in catalogue::partitions(&of_group("auditor", 3)) {
+                context.remove(&part, None).await.expect("there");
+            }
+            assert_eq!(left(&context, "auditor", 40).await, BTreeSet::from([3]), "it may hold money");
         });
     }
 

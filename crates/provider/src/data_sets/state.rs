@@ -189,6 +189,10 @@ impl State {
         let versions = self.data_sets.entry(change.claim.agreement).or_default();
         let kept = Kept { tree: change.tree.clone(), signature: Some(change.signature), height };
         versions.versions.entry(variant(&change.claim)).or_insert(kept);
+        // The height of older terms without these shards says nothing about their next end.
+        for (shard, _) in change.tree.shards() {
+            self.unheld.remove(&(change.claim.agreement, *shard));
+        }
     }
 
     /// Notes the versions that the ledger has in force and as `next`. These two stay, and so do all above

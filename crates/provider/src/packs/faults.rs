@@ -133,17 +133,25 @@ fn headers_that_a_consumer_put_into_its_shard_cost_no_shard_of_others_when_its_o
     let inner = [&[7; 900 - frame::HEADER_BYTES][..], &frame::MAGIC].concat();
     let name = *blake3::hash(&inner).as_bytes();
     let length = u32::try_from(inner.len()).expect("small");
-    for (what, head) in [
-        ("it skips two shards", Frame { kind: Kind::Keep, agreement: own, shard: [9; 32], length: 2_000 }),
-        ("it ends in a header", Frame { kind: Kind::Keep, agreement: own, shard: name, length }),
-        ("it links a shard", Frame { kind: Kind::Link, agreement: own, shard: [9; 32], length: 0 }),
+    let keep = |shard, length| Frame { kind: Kind::Keep, agreement: own, shard, length };
+    let small = [7; 40];
+    let skips = keep([9; 32], 2_000).header();
+    for (what, head, data) in [
+        ("it skips two shards", keep([9; 32], 2_000), vec![]),
+        ("it ends in a header", keep(name, length), vec![]),
+        ("it links a shard", Frame { kind: Kind::Link, agreement: own, shard: [9; 32], length: 0 }, vec![]),
+        (
+            "a whole shard leads to one that skips",
+            keep(*blake3::hash(&small).as_bytes(), 40),
+            [&small[..], &skips].concat(),
+        ),
     ] {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().to_path_buf();
         let all = on_disk(directory.path(), |context| async move {
             let (store, _writer) = Store::open(context.child("store"), config()).await.expect("opens");
             let mut all = fill(&store, 0..3).await;
-            let (name, data) = forged(&head, &[]);
+            let (name, data) = forged(&head, &data);
             store.put(own, name, data.clone()).await.expect("fits");
             all.push((name, data));
             all.extend(fill(&store, 4..53).await);

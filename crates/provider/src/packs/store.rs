@@ -345,9 +345,10 @@ impl<E: Context> Writer<E> {
         self.shared.files.close(number).await;
         let partition = self.config.packs_partition();
         match self.context.remove(&partition, Some(&number.to_be_bytes())).await {
-            // The index has given the file up: the next start removes it, as after a crash at this place.
+            // The index keeps that it was given up: the next start removes it, as after a crash at this place.
             Err(error) if is_away(&error) => {
-                tracing::info!(number, "a pack without shards stays for now: {error}")
+                tracing::info!(number, "a pack without shards stays for now: {error}");
+                return Ok(());
             }
             removed => removed?,
         }
