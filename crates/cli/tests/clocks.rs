@@ -94,6 +94,12 @@ impl Drop for Role {
     }
 }
 
+/// True if the text names about an hour in seconds.
+fn is_about_an_hour(what: &str) -> bool {
+    let mut numbers = what.split(' ').filter_map(|word| word.parse::<i64>().ok());
+    numbers.any(|seconds| (HOUR - 120..HOUR + 120).contains(&seconds))
+}
+
 /// Waits for the alert of each account that its clock is off; returns their texts, in the order of the accounts.
 fn clocks_off(got: &Receiver<Posted>, accounts: &[&str], logs: impl Fn() -> String) -> Vec<String> {
     let (mut texts, start) = (vec![None; accounts.len()], Instant::now());
@@ -104,9 +110,14 @@ fn clocks_off(got: &Receiver<Posted>, accounts: &[&str], logs: impl Fn() -> Stri
             continue;
         }
         assert_eq!(posted["state"], "raised", "no clock was set: {posted}");
-        let place = accounts.iter().position(|account| posted["node"] == *account);
-        let place = place.unwrap_or_else(|| panic!("another's clock is right: {posted}"));
-        texts[place] = Some(text(&posted["what"]).to_owned());
+        let what = text(&posted["what"]).to_owned();
+        match accounts.iter().position(|account| posted["node"] == *account) {
+            Some(place) => texts[place] = Some(what),
+            // The blocks of an authority that is ahead may be seconds ahead of a right clock, as far as the rules allow.
+            None => {
+                assert!(!what.contains(" 3600 ") && !what.contains(" 3599 "), "its clock is right: {posted}")
+            }
+        }
     }
     texts.into_iter().flatten().collect()
 }
@@ -136,7 +147,7 @@ fn an_hour_off_is_said_by_status_and_by_each_roles_alert_and_stalls_nobody() {
     let logs = || roles.iter().map(Role::log).collect::<String>();
     let texts = clocks_off(&got, &accounts, logs);
     for (what, side) in texts.iter().zip(["ahead of", "behind", "ahead of", "behind"]) {
-        assert!(what.contains(side) && (what.contains("3600") || what.contains("3599")), "{what}");
+        assert!(what.contains(side) && is_about_an_hour(what), "{what}");
     }
 
     // Without another one the network needs the authority whose clock is wrong.

@@ -470,7 +470,11 @@ mod tests {
                 blob.write_at(0, bytes, WriteOptions::default()).await.expect("writable");
                 let file = File { blob, size };
                 let (whole, headers) = walk(&file, 8 << 20).await;
-                assert_eq!((whole, headers), (vec![at], HEADERS + 1), "no length of {length} skips the shard");
+                assert_eq!(
+                    (whole, headers),
+                    (vec![at], HEADERS + 1),
+                    "no length of {length} skips the shard"
+                );
             }
         });
     }
