@@ -382,9 +382,10 @@ fn old_states_of_one_near_node_switch_no_provider_off() {
     assert_eq!((&first["registered"], &first["may_switch_off"]), (&true.into(), &false.into()), "{first}");
     assert!(first["leaves_at"].as_u64() > first["epoch"].as_u64(), "the notice was sent: {first}");
     let noted = fs::read_to_string(&mark).expect("there");
-    let noted = noted.lines().next().and_then(|line| line.strip_prefix("left at height "));
-    let noted: u64 = noted.expect("a height").parse().expect("a number");
-    assert!(noted >= registered, "noted at {noted}, registered by {registered}");
+    // One honest node is too few for a height; if the other's state is a moment old, both prove one.
+    let height = noted.lines().next().and_then(|line| line.strip_prefix("left at height "));
+    let height: Option<u64> = height.map(|height| height.parse().expect("a number"));
+    assert!(noted.starts_with("left") && height.is_none_or(|height| height >= registered), "{noted}");
 
     // With a mark of long ago too, and if the honest one cannot be reached.
     fs::write(&mark, low).expect("writable");
