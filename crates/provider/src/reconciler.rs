@@ -316,10 +316,6 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         self.is_registered = true;
         self.leaver.note(case.provider.leaves_at, at);
         self.is_unasked = case.audit.challenge.is_none() && case.audit.missing.is_empty();
-        match self.handler.parts().store.look().await {
-            Err(StoreError::NoSpace(_)) => {}
-            looked => looked?,
-        }
         self.look(&case);
         // A record older than one seen before, or than the floor, cannot end a read.
         let is_newest = at >= self.own_at && at >= self.ender.ends.floor();
