@@ -412,10 +412,10 @@ mod tests {
                 let opened = catalogue::start::<Nothing, _>(context.child("refused"), &partition, [1; 32]);
                 let refused = opened.await.map(drop).expect_err("its agreements would be forgotten");
                 assert!(matches!(refused, catalogue::Error::Page(_)), "{refused}");
-                let told = alerts("auditor", &BTreeMap::from([(3, refused.to_string())]));
+                let raised = alerts("auditor", &BTreeMap::from([(3, refused.to_string())]));
                 assert!(
-                    told[0].kind == Kind::Damaged && told[0].next.contains("auditor-3-catalogue"),
-                    "{told:?}"
+                    raised[0].kind == Kind::Damaged && raised[0].next.contains("auditor-3-catalogue"),
+                    "{raised:?}"
                 );
             }
             clear_remains(&context, &partition, is_emptied(false, fee, fee)).await.expect("goes");
