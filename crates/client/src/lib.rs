@@ -10,6 +10,7 @@ pub mod descriptors;
 pub mod directory_lock;
 pub mod floor;
 pub mod format_mark;
+mod forward;
 pub mod known;
 pub mod light;
 pub mod rpc;

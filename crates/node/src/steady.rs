@@ -11,18 +11,11 @@
 //! its network runs on without it ([`is_lost`]): its next start takes the time again.
 
 use crate::silence::{Attentive, Heard};
-use commonware_runtime::{
-    BlobVersion, Clock, Error, Handle, Metrics, Name, Network, Resolver, SinkOf, Spawner, Storage, StreamOf,
-    Supervisor,
-    signal::Signal,
-    telemetry::metrics::{Metric, Registered},
-};
-use governor::clock::{Clock as GovernorClock, ReasonablyRealtime};
-use rand_core::{TryCryptoRng, TryRng};
+use commonware_runtime::{BlobVersion, Clock, Error, Network, SinkOf, Storage, StreamOf, Supervisor};
 use rustix::time::{ClockId, clock_gettime};
 use std::{
     collections::VecDeque,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     ops::RangeInclusive,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -99,19 +92,7 @@ impl<E> Steady<E> {
     }
 }
 
-impl<E: Supervisor> Supervisor for Steady<E> {
-    fn name(&self) -> Name {
-        self.inner.name()
-    }
-
-    fn child(&self, label: &'static str) -> Self {
-        Self { inner: self.inner.child(label), source: self.source }
-    }
-
-    fn with_attribute(self, key: &'static str, value: impl std::fmt::Display) -> Self {
-        Self { inner: self.inner.with_attribute(key, value), source: self.source }
-    }
-}
+posync_client::forward_runtime!(Steady { inner, source });
 
 impl<E: Clock> Clock for Steady<E> {
     fn current(&self) -> SystemTime {
@@ -130,77 +111,6 @@ impl<E: Clock> Clock for Steady<E> {
 
     fn sleep_until(&self, deadline: SystemTime) -> impl Future<Output = ()> + Send + 'static + use<E> {
         self.inner.sleep(deadline.duration_since(self.current()).unwrap_or_default())
-    }
-}
-
-impl<E: Clock> GovernorClock for Steady<E> {
-    type Instant = SystemTime;
-
-    fn now(&self) -> SystemTime {
-        self.current()
-    }
-}
-
-impl<E: Clock> ReasonablyRealtime for Steady<E> {}
-
-impl<E: Metrics> Metrics for Steady<E> {
-    fn register<N: Into<String>, H: Into<String>, M: Metric>(
-        &self,
-        name: N,
-        help: H,
-        metric: M,
-    ) -> Registered<M> {
-        self.inner.register(name, help, metric)
-    }
-
-    fn encode(&self) -> String {
-        self.inner.encode()
-    }
-}
-
-impl<E: TryRng> TryRng for Steady<E> {
-    type Error = E::Error;
-
-    fn try_next_u32(&mut self) -> Result<u32, E::Error> {
-        self.inner.try_next_u32()
-    }
-
-    fn try_next_u64(&mut self) -> Result<u64, E::Error> {
-        self.inner.try_next_u64()
-    }
-
-    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), E::Error> {
-        self.inner.try_fill_bytes(bytes)
-    }
-}
-
-impl<E: TryCryptoRng> TryCryptoRng for Steady<E> {}
-
-impl<E: Spawner> Spawner for Steady<E> {
-    fn shared(self, blocking: bool) -> Self {
-        Self { inner: self.inner.shared(blocking), source: self.source }
-    }
-
-    fn dedicated(self) -> Self {
-        Self { inner: self.inner.dedicated(), source: self.source }
-    }
-
-    fn spawn<F, Fut, T>(self, f: F) -> Handle<T>
-    where
-        F: FnOnce(Self) -> Fut + Send + 'static,
-        Fut: Future<Output = T> + Send + 'static,
-        T: Send + 'static,
-    {
-        let source = self.source;
-        self.inner.spawn(move |inner| f(Self { inner, source }))
-    }
-
-    async fn stop(self, value: i32, timeout: Option<Duration>) -> Result<(), Error> {
-        self.inner.stop(value, timeout).await
-    }
-
-    fn stopped(&self) -> Signal {
-        self.inner.stopped()
     }
 }
 
@@ -235,12 +145,6 @@ impl<E: Network + Clock + Supervisor> Network for Steady<E> {
     async fn dial(&self, socket: SocketAddr) -> Result<(SinkOf<Self>, StreamOf<Self>), Error> {
         let (sink, stream) = self.inner.dial(socket).await?;
         Ok((sink, Heard::new(&self.inner, stream)))
-    }
-}
-
-impl<E: Resolver> Resolver for Steady<E> {
-    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, Error> {
-        self.inner.resolve(host).await
     }
 }
 

@@ -4,11 +4,9 @@
 //! which unsynced bytes survive ([`power_cut`]).
 
 use commonware_runtime::{
-    Blob, BlobVersion, Clock, Error, Handle, IoBufs, IoBufsMut, Metrics, Name, ReadOptions, Runner as _,
-    Spawner, Storage, Supervisor, WriteOptions,
+    Blob, BlobVersion, Clock, Error, Handle, IoBufs, IoBufsMut, ReadOptions, Runner as _, Storage,
+    WriteOptions,
     deterministic::{self, FaultConfig, PartialWriteMode, ResizeConfig, WriteConfig},
-    signal,
-    telemetry::metrics::{Metric, Registered},
 };
 use commonware_utils::{Probability, probability};
 use posync_client::volume::{VolumeError, away};
@@ -92,26 +90,7 @@ impl<E> Cut<E> {
     }
 }
 
-impl<E: Supervisor> Supervisor for Cut<E> {
-    fn name(&self) -> Name {
-        self.inner.name()
-    }
-    fn child(&self, label: &'static str) -> Self {
-        Self { inner: self.inner.child(label), fuse: self.fuse.clone() }
-    }
-    fn with_attribute(self, key: &'static str, value: impl std::fmt::Display) -> Self {
-        Self { inner: self.inner.with_attribute(key, value), fuse: self.fuse }
-    }
-}
-
-impl<E: Clock> governor::clock::Clock for Cut<E> {
-    type Instant = SystemTime;
-    fn now(&self) -> SystemTime {
-        self.inner.current()
-    }
-}
-
-impl<E: Clock> governor::clock::ReasonablyRealtime for Cut<E> {}
+posync_client::forward_runtime!(Cut { inner, fuse });
 
 impl<E: Clock> Clock for Cut<E> {
     fn current(&self) -> SystemTime {
@@ -122,44 +101,6 @@ impl<E: Clock> Clock for Cut<E> {
     }
     fn sleep_until(&self, deadline: SystemTime) -> impl Future<Output = ()> + Send + 'static + use<E> {
         self.inner.sleep_until(deadline)
-    }
-}
-
-impl<E: Metrics> Metrics for Cut<E> {
-    fn register<N: Into<String>, H: Into<String>, M: Metric>(
-        &self,
-        name: N,
-        help: H,
-        metric: M,
-    ) -> Registered<M> {
-        self.inner.register(name, help, metric)
-    }
-    fn encode(&self) -> String {
-        self.inner.encode()
-    }
-}
-
-impl<E: Spawner> Spawner for Cut<E> {
-    fn shared(self, blocking: bool) -> Self {
-        Self { inner: self.inner.shared(blocking), fuse: self.fuse }
-    }
-    fn dedicated(self) -> Self {
-        Self { inner: self.inner.dedicated(), fuse: self.fuse }
-    }
-    fn spawn<F, Fut, T>(self, f: F) -> Handle<T>
-    where
-        F: FnOnce(Self) -> Fut + Send + 'static,
-        Fut: Future<Output = T> + Send + 'static,
-        T: Send + 'static,
-    {
-        let fuse = self.fuse;
-        self.inner.spawn(move |inner| f(Self { inner, fuse }))
-    }
-    async fn stop(self, value: i32, timeout: Option<Duration>) -> Result<(), Error> {
-        self.inner.stop(value, timeout).await
-    }
-    fn stopped(&self) -> signal::Signal {
-        self.inner.stopped()
     }
 }
 

@@ -4,16 +4,9 @@
 //! file that is opened would be an empty one, and what it held would count as lost. So a file is opened, listed or
 //! removed only while the volume is there; the error says that it is away otherwise.
 
-use commonware_runtime::{
-    BlobVersion, Clock, Error, Handle, Metrics, Name, Resolver, Spawner, Storage, Supervisor,
-    signal::Signal,
-    telemetry::metrics::{Metric, Registered},
-};
-use governor::clock::{Clock as GovernorClock, ReasonablyRealtime};
+use commonware_runtime::{BlobVersion, Clock, Error, Storage};
 use posync_client::volume::{InUse, away};
-use rand_core::{TryCryptoRng, TryRng};
 use std::{
-    net::IpAddr,
     ops::RangeInclusive,
     time::{Duration, SystemTime},
 };
@@ -62,47 +55,7 @@ impl<E: Storage> Storage for OnVolume<E> {
     }
 }
 
-impl<E: Supervisor> Supervisor for OnVolume<E> {
-    fn name(&self) -> Name {
-        self.inner.name()
-    }
-
-    fn child(&self, label: &'static str) -> Self {
-        Self { inner: self.inner.child(label), volume: self.volume.clone() }
-    }
-
-    fn with_attribute(self, key: &'static str, value: impl std::fmt::Display) -> Self {
-        Self { inner: self.inner.with_attribute(key, value), volume: self.volume }
-    }
-}
-
-impl<E: Spawner> Spawner for OnVolume<E> {
-    fn shared(self, blocking: bool) -> Self {
-        Self { inner: self.inner.shared(blocking), volume: self.volume }
-    }
-
-    fn dedicated(self) -> Self {
-        Self { inner: self.inner.dedicated(), volume: self.volume }
-    }
-
-    fn spawn<F, Fut, T>(self, f: F) -> Handle<T>
-    where
-        F: FnOnce(Self) -> Fut + Send + 'static,
-        Fut: Future<Output = T> + Send + 'static,
-        T: Send + 'static,
-    {
-        let volume = self.volume;
-        self.inner.spawn(move |inner| f(Self { inner, volume }))
-    }
-
-    async fn stop(self, value: i32, timeout: Option<Duration>) -> Result<(), Error> {
-        self.inner.stop(value, timeout).await
-    }
-
-    fn stopped(&self) -> Signal {
-        self.inner.stopped()
-    }
-}
+posync_client::forward_runtime!(OnVolume { inner, volume });
 
 impl<E: Clock> Clock for OnVolume<E> {
     fn current(&self) -> SystemTime {
@@ -118,59 +71,10 @@ impl<E: Clock> Clock for OnVolume<E> {
     }
 }
 
-impl<E: Clock> GovernorClock for OnVolume<E> {
-    type Instant = SystemTime;
-
-    fn now(&self) -> SystemTime {
-        self.current()
-    }
-}
-
-impl<E: Clock> ReasonablyRealtime for OnVolume<E> {}
-
-impl<E: Metrics> Metrics for OnVolume<E> {
-    fn register<N: Into<String>, H: Into<String>, M: Metric>(
-        &self,
-        name: N,
-        help: H,
-        metric: M,
-    ) -> Registered<M> {
-        self.inner.register(name, help, metric)
-    }
-
-    fn encode(&self) -> String {
-        self.inner.encode()
-    }
-}
-
-impl<E: TryRng> TryRng for OnVolume<E> {
-    type Error = E::Error;
-
-    fn try_next_u32(&mut self) -> Result<u32, E::Error> {
-        self.inner.try_next_u32()
-    }
-
-    fn try_next_u64(&mut self) -> Result<u64, E::Error> {
-        self.inner.try_next_u64()
-    }
-
-    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), E::Error> {
-        self.inner.try_fill_bytes(bytes)
-    }
-}
-
-impl<E: TryCryptoRng> TryCryptoRng for OnVolume<E> {}
-
-impl<E: Resolver> Resolver for OnVolume<E> {
-    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, Error> {
-        self.inner.resolve(host).await
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use commonware_runtime::{Runner as _, tokio::Runner};
+    use commonware_runtime::{Runner as _, Supervisor as _, tokio::Runner};
     use posync_client::volume::{claim, is_away};
     use posync_protocol::Account;
     use std::fs;
