@@ -34,6 +34,13 @@ impl World<'_> {
         Ok(())
     }
 
+    /// Judges the blocks that any running authority has applied, and one more. The judge falls behind while a step
+    /// waits for an answer.
+    pub(super) async fn catch_up(&mut self) -> Result<(), Failure> {
+        let newest = self.handles().iter().map(|(_, handle)| handle.applied()).max().unwrap_or(0);
+        self.reach(newest.max(self.lasting.judge.height()) + 1).await
+    }
+
     /// Judges blocks until `condition` holds.
     pub(super) async fn until(
         &mut self,

@@ -19,8 +19,8 @@ impl World<'_> {
         for sample in self.lasting.acknowledged.clone() {
             self.must_read(&sample, start).await?;
         }
-        // One block more puts the reader's last payments and requests on the ledger.
-        self.reach(self.lasting.judge.height() + 1).await?;
+        // One block more than the newest puts the last payments and requests on the ledger.
+        self.catch_up().await?;
         self.check_payments()?;
         self.check_endings()
     }
@@ -59,8 +59,7 @@ impl World<'_> {
                 return Err(Failure::Lost { name: sample.name, blocks, reason });
             }
             self.context.sleep(AGAIN).await;
-            let newest = self.handles().iter().map(|(_, handle)| handle.applied()).max().unwrap_or(0);
-            self.reach(newest.max(self.lasting.judge.height() + 1)).await?;
+            self.catch_up().await?;
         }
     }
 
