@@ -1,6 +1,6 @@
 //! The nodes that a connection learns, and how far each is.
 
-use super::{At, COMPARE, Connection, Endpoint, unexpected};
+use super::{At, Connection, Endpoint, unexpected};
 use posync_protocol::wire::node::{Answer, Ask, Nothing};
 use std::time::UNIX_EPOCH;
 
@@ -48,7 +48,7 @@ impl Connection {
             other => unexpected(&other),
         };
         let before = self.now_ms();
-        let asked = self.0.pool.once(place, COMPARE, &Ask::Clock(Nothing {}), &judge).await;
+        let asked = self.0.pool.once(place, self.0.pool.limit(place), &Ask::Clock(Nothing {}), &judge).await;
         let (theirs, after) = (asked.ok()?.1, self.now_ms());
         let middle = before + after.saturating_sub(before) / 2;
         Some(i64::try_from(theirs).ok()?.saturating_sub(i64::try_from(middle).ok()?))

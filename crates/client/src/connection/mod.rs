@@ -66,10 +66,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const STILL: Duration = Duration::from_secs(5);
 /// Blocks by which two healthy nodes may differ at any moment.
 const APART_BLOCKS_MAX: u64 = 4;
-/// Time that a node has to answer with its height when all are asked or two are compared.
-const COMPARE: Duration = Duration::from_secs(2);
-/// Extra time that the slower of two nodes gets.
-const GRACE: Duration = Duration::from_millis(500);
 /// Most nodes that are asked for what one of them cannot show.
 const ASKED_MAX: u32 = 6;
 /// Time that a node has to answer a request.
@@ -147,7 +143,7 @@ impl Connection {
         let random = move || random.lock().next_u64();
         let start = random() as usize;
         let (dialing, network) = (Arc::new(context), Arc::new(network));
-        let (sleeping, clock) = (dialing.clone(), dialing.clone());
+        let (sleeping, clock, timing) = (dialing.clone(), dialing.clone(), dialing.clone());
         let dial = move |endpoint: Endpoint| {
             let (context, network, key) = (dialing.child("node"), network.clone(), key.clone());
             async move { Client::dial(context, &*network, &key, endpoint.account, endpoint.address).await }
@@ -155,7 +151,12 @@ impl Connection {
         };
         let sleep = move |pause| sleeping.sleep(pause).boxed();
         Self(Arc::new(Inner {
-            pool: Pool::new(endpoints, start, Box::new(dial), Box::new(sleep)),
+            pool: Pool::new(
+                endpoints,
+                start,
+                Box::new(dial),
+                (Box::new(sleep), Box::new(move || timing.current())),
+            ),
             random: Box::new(random),
             now: Box::new(move || clock.current()),
             light,
@@ -192,7 +193,7 @@ impl Connection {
     }
 
     /// Asks two nodes for their newest certified header; later reads are not far below the newer one. A node
-    /// that is half a second slower than the other is not waited for.
+    /// that is slower than the other by half a second and its way is not waited for.
     ///
     /// # Errors
     /// [`Error`], if neither node answers.
@@ -205,11 +206,12 @@ impl Connection {
         let late = |error| Failed { at: At::nowhere(first), error };
         let (here, there) = match either(here.as_mut(), there.as_mut()).await {
             Either::Left((Ok(here), _)) => {
-                (Ok(here), self.0.pool.within(GRACE, there).await.ok().and_then(Result::ok))
+                let grace = self.0.pool.grace(second);
+                (Ok(here), self.0.pool.within(grace, there).await.ok().and_then(Result::ok))
             }
             Either::Left((failed, _)) => (failed, there.await.ok()),
             Either::Right((Ok(there), _)) => {
-                let here = self.0.pool.within(GRACE, here).await;
+                let here = self.0.pool.within(self.0.pool.grace(first), here).await;
                 (here.map_err(late).and_then(|here| here), Some(there))
             }
             Either::Right((Err(_), _)) => (here.await, None),
@@ -254,7 +256,7 @@ impl Connection {
             }
             other => unexpected(&other),
         };
-        self.0.pool.once(place, COMPARE, &ask, &judge).await
+        self.0.pool.once(place, self.0.pool.limit(place), &ask, &judge).await
     }
 
     /// The light client that verifies all answers.
@@ -317,7 +319,8 @@ impl Connection {
         let ask = Ask::submit(operation).ok_or(Error::Refused(Code::TooLarge))?;
         let place = (self.0.pool.current() + turn) % self.0.pool.len().max(1);
         let id = operation.id();
-        let given = self.0.pool.once(place, COMPARE, &ask, &|answer| accepted(id, answer)).await;
+        let limit = self.0.pool.limit(place);
+        let given = self.0.pool.once(place, limit, &ask, &|answer| accepted(id, answer)).await;
         given.map(drop).map_err(|failed| failed.error)
     }
 
