@@ -45,7 +45,7 @@ impl Bench {
     async fn far(context: &Context, agreements: u32, trip: Duration) -> Self {
         let mut world = World::new(&["paul", "carol"]);
         (world.parameters, world.check_every) = (Parameters::PRODUCTION, 1 << 20);
-        let mut bench = Self::of(context, world).await;
+        let bench = Self::of(context, world).await;
         bench.run_paid("paul", vec![Body::RegisterProvider(register_body())]);
         let openings = (0..agreements).map(|slot| {
             let quota = PerClass::new(64, 1 << 20, 0);
