@@ -59,14 +59,14 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             }
         });
         // An agreement that ended may have left its slot to another one.
-        due.iter().for_each(|slot| drop(case.terms.remove(slot)));
+        case.terms.retain(|slot, _| !due.contains(slot));
         due
     }
 
     /// Replaces the terms of slots by those that are proved now.
     async fn prove_terms(&self, case: &mut Case, slots: BTreeSet<u32>) -> Result<(), LedgerError> {
+        case.terms.retain(|slot, _| !slots.contains(slot));
         let slots: Vec<u32> = slots.into_iter().collect();
-        slots.iter().for_each(|slot| drop(case.terms.remove(slot)));
         let pages = read_pages(&self.ledger, &self.account(), &slots).await?;
         for terms in pages.into_iter().flat_map(|(_, terms)| terms).flatten() {
             self.handler.parts().view.learn(terms.clone());
