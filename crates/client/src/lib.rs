@@ -12,7 +12,10 @@ pub mod floor;
 pub mod format_mark;
 pub mod known;
 pub mod light;
+#[cfg(test)]
+mod relay;
 pub mod rpc;
+pub mod trips;
 mod two_slots;
 pub mod volume;
 pub mod watch;
