@@ -13,7 +13,10 @@ pub mod format_mark;
 mod forward;
 pub mod known;
 pub mod light;
+#[cfg(test)]
+mod relay;
 pub mod rpc;
+pub mod trips;
 mod two_slots;
 pub mod volume;
 pub mod watch;

@@ -16,6 +16,7 @@
 
 mod ends;
 mod found;
+mod gather;
 mod give_up;
 mod leave;
 mod read;
@@ -53,7 +54,7 @@ use posync_protocol::{
     record::{Address, Audit, Endings, Endpoint, Offer, Provider, Reputation, RoundInfo, System},
     reputation::check_grows,
 };
-use read::{read_slots, slot_keys, terms_of};
+use read::{read_pages, slot_keys, terms_of};
 use sending::{FailedSends, Sending};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -61,7 +62,7 @@ use std::{
     time::Duration,
 };
 
-/// Blocks after which an unanswered challenge is answered again.
+/// Blocks after which an unanswered challenge is answered again, beside the time of a round trip.
 const RETRY_BLOCKS: u64 = 3;
 /// Blocks between two reads of the chain and of its own records by a provider that stores nothing: half of the
 /// time in which a challenge is answered on a local network.
@@ -129,8 +130,10 @@ pub struct Reconciler<E: Spawner + Context, B, L> {
     /// The height at which the duties were performed last.
     stepped: u64,
     registered_at: Option<u64>,
-    /// The challenge answered last, and the height of the answer.
+    /// The challenge answered last, and the height of the last records that the answer was made from.
     answered: Option<(u64, u64)>,
+    /// Time of the last proven read before an answer: a round trip to the node.
+    trip: Duration,
     /// The storage proof made last: its challenge, and the height of the records that it was made from.
     proved: Option<(u64, u64, StorageProof)>,
     /// The agreement that was refreshed last.
@@ -210,6 +213,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             stepped: 0,
             registered_at: None,
             answered: None,
+            trip: Duration::ZERO,
             proved: None,
             refreshed: None,
             tidied: None,
@@ -326,8 +330,14 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         let rounds = u128::from(case.parameters.epoch_rounds);
         self.costs.pay = case.provider.paid_base.saturating_mul(rounds) / UNIT;
         self.declare(&case);
-        let found = self.find(case.provider.born).await;
+        let (born, is_drawn) = (case.provider.born, case.audit.challenge.is_some());
+        let before = if is_drawn { None } else { Some(self.find(born).await) };
         let answered = self.answer_once(case, height).await;
+        // No duty delays the answer.
+        let found = match before {
+            Some(found) => found,
+            None => self.find(born).await,
+        };
         if is_newest {
             for (agreement, shards) in self.handler.parts().data_sets.release(at, &asked) {
                 self.unlink(agreement, shards).await?;
@@ -341,11 +351,11 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// Answers an open challenge, unless that was done a moment ago; frees slots if there is none.
     async fn answer_once(&mut self, case: Case, height: u64) -> Result<(), ReconcilerError> {
         let Some(challenge) = case.audit.challenge else { return self.free(case).await };
-        let waits = self
-            .answered
-            .is_some_and(|(drawn, at)| drawn == challenge.height && case.height < at + RETRY_BLOCKS);
+        let retry = self.retry_blocks();
+        let waits =
+            self.answered.is_some_and(|(drawn, at)| drawn == challenge.height && case.height < at + retry);
         if !waits {
-            self.answered = self.answer(case).await?.then_some((challenge.height, height));
+            self.answered = self.answer(case).await?.map(|at| (challenge.height, at));
         }
         Ok(())
     }
@@ -482,40 +492,30 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         Ok((at, Some(case)))
     }
 
-    /// Proves the records of slots; absent agreements are `None`.
-    async fn read_slots(&self, slots: &[u32]) -> Result<(u64, Vec<Option<Terms>>), LedgerError> {
-        read_slots(&self.ledger, &self.account(), slots).await
-    }
-
-    /// Builds and sends a storage proof. Returns `false` if there is none to send now.
-    async fn answer(&mut self, mut case: Case) -> Result<bool, ReconcilerError> {
+    /// Builds and sends a storage proof. Returns the height of the last records that it was made from, or
+    /// `None` if there is none to send now.
+    async fn answer(&mut self, mut case: Case) -> Result<Option<u64>, ReconcilerError> {
+        self.gather(&mut case).await?;
         let parts = self.handler.parts();
-        let slots: BTreeSet<u32> =
-            parts.data_sets.with(|state| state.agreements().map(|agreement| agreement.slot).collect());
-        let slots: Vec<u32> = slots.into_iter().collect();
-        for page in slots.chunks(SLOTS_READ) {
-            for terms in self.read_slots(page).await?.1.into_iter().flatten() {
-                parts.view.learn(terms.clone());
-                case.terms.insert(terms.id.slot, terms);
-            }
-        }
-        let Ok(challenge) = case.challenge() else { return Ok(false) };
+        let Ok(challenge) = case.challenge() else { return Ok(None) };
         let round = case.parameters.round(challenge.height);
         let key = RoundInfo::key(round % case.parameters.round_ring);
         let keys = vec![Audit::key(&case.account), Provider::key(&case.account), key];
+        let asked = self.context.current();
         let (at, last) = self.ledger.read(keys).await?;
+        self.trip = self.context.current().duration_since(asked).unwrap_or_default();
         let now: Option<Audit> = decode(last.first().and_then(Option::as_ref))?;
         if now.as_ref().and_then(|audit| audit.challenge) != Some(challenge) {
-            return Ok(false);
+            return Ok(None);
         }
         let info: Option<RoundInfo> = decode(last.get(2).and_then(Option::as_ref))?;
-        let Some(info) = info.filter(|info| info.round == round) else { return Ok(false) };
+        let Some(info) = info.filter(|info| info.round == round) else { return Ok(None) };
         // Until a block comes, what was sent and not confirmed may wait in a node: a second one is not made.
         if let Some((_, _, again)) =
             self.proved.as_ref().filter(|(of, from, _)| (*of, *from) == (challenge.height, at))
         {
             self.ledger.send(Body::StorageProof(again.clone())).await?;
-            return Ok(true);
+            return Ok(Some(at));
         }
         (case.anchor, case.height) = (info.anchor, at);
         let reader = Reader { store: &parts.store, data_sets: &parts.data_sets };
@@ -531,14 +531,20 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
                 self.proved = Some((challenge.height, at, storage_proof.clone()));
                 self.ledger.send(Body::StorageProof(storage_proof)).await?;
                 self.unanswered.ended();
-                Ok(true)
+                Ok(Some(at))
             }
-            Err(NoStorageProof::NotDrawn) => Ok(false),
+            Err(NoStorageProof::NotDrawn) => Ok(None),
             Err(error) => {
                 self.unanswered.holds(&error);
-                Ok(true)
+                Ok(Some(at))
             }
         }
+    }
+
+    /// Blocks after an answer in which it may reach a block and be proved here.
+    fn retry_blocks(&self) -> u64 {
+        let block = self.handler.parts().view.parameters.block_ms.max(1);
+        RETRY_BLOCKS + u64::try_from(self.trip.as_millis()).unwrap_or(u64::MAX).div_ceil(block)
     }
 
     fn payable(&self, case: &Case) -> Vec<Redemption> {
@@ -582,9 +588,9 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     async fn refresh(&mut self) -> Result<(), ReconcilerError> {
         let due = self.due();
         self.refreshed = due.last().copied().or(Some(nobody()));
-        for page in due.chunks(SLOTS_READ) {
-            let slots: Vec<u32> = page.iter().map(|id| id.slot).collect();
-            let (height, all) = self.read_slots(&slots).await?;
+        let slots: Vec<u32> = due.iter().map(|id| id.slot).collect();
+        let pages = read_pages(&self.ledger, &self.account(), &slots).await?;
+        for (page, (height, all)) in due.chunks(SLOTS_READ).zip(pages) {
             let mut proved = vec![];
             for (id, terms) in page.iter().zip(all) {
                 match terms.filter(|terms| terms.id == *id) {

@@ -1,6 +1,6 @@
 //! The nodes that a connection learns, and how far each is.
 
-use super::{ANSWER, At, COMPARE, Connection, Endpoint, Error, Learned, Proved, unexpected};
+use super::{ANSWER, At, Connection, Endpoint, Error, Learned, Proved, unexpected};
 use crate::address::Address;
 use futures::future::join_all;
 use posync_protocol::{
@@ -137,7 +137,7 @@ impl Connection {
             other => unexpected(&other),
         };
         let before = self.now_ms();
-        let asked = self.0.pool.once(place, COMPARE, &Ask::Clock(Nothing {}), &judge).await;
+        let asked = self.0.pool.once(place, self.0.pool.limit(place), &Ask::Clock(Nothing {}), &judge).await;
         let (theirs, after) = (asked.ok()?.1, self.now_ms());
         let middle = before + after.saturating_sub(before) / 2;
         Some(i64::try_from(theirs).ok()?.saturating_sub(i64::try_from(middle).ok()?))

@@ -77,10 +77,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const STILL: Duration = Duration::from_secs(5);
 /// Blocks by which two healthy nodes may differ at any moment.
 const APART_BLOCKS_MAX: u64 = 4;
-/// Time that a node has to answer with its height when all are asked or two are compared.
-const COMPARE: Duration = Duration::from_secs(2);
-/// Extra time that the slower of two nodes gets.
-const GRACE: Duration = Duration::from_millis(500);
 /// Most strangers that are asked for what one of them cannot show.
 const ASKED_MAX: usize = 6;
 /// Nodes that must refuse an operation.
@@ -184,7 +180,7 @@ impl Connection {
         let reach = Reach::of(&endpoints);
         let dialled = reach.clone();
         let (dialing, network) = (Arc::new(context), Arc::new(network));
-        let (sleeping, clock) = (dialing.clone(), dialing.clone());
+        let (sleeping, clock, timing) = (dialing.clone(), dialing.clone(), dialing.clone());
         let dial = move |endpoint: Endpoint, is_given: bool| {
             let (context, network, key) = (dialing.child("node"), network.clone(), key.clone());
             let reach = dialled.clone();
@@ -199,7 +195,12 @@ impl Connection {
         };
         let sleep = move |pause| sleeping.sleep(pause).boxed();
         Self(Arc::new(Inner {
-            pool: Pool::new(endpoints, start, Box::new(dial), Box::new(sleep)),
+            pool: Pool::new(
+                endpoints,
+                start,
+                Box::new(dial),
+                (Box::new(sleep), Box::new(move || timing.current())),
+            ),
             random: Box::new(random),
             now: Box::new(move || clock.current()),
             light,
@@ -240,7 +241,7 @@ impl Connection {
     }
 
     /// Asks two nodes for their newest certified header; later reads are not far below the newer one. A node
-    /// that is half a second slower than the other is not waited for.
+    /// that is slower than the other by half a second and its way is not waited for.
     ///
     /// # Errors
     /// [`Error`], if neither node answers.
@@ -254,11 +255,12 @@ impl Connection {
         let late = |error| Failed { at: At::nowhere(first), error };
         let (here, there) = match either(here.as_mut(), there.as_mut()).await {
             Either::Left((Ok(here), _)) => {
-                (Ok(here), self.0.pool.within(GRACE, there).await.ok().and_then(Result::ok))
+                let grace = self.0.pool.grace(second);
+                (Ok(here), self.0.pool.within(grace, there).await.ok().and_then(Result::ok))
             }
             Either::Left((failed, _)) => (failed, there.await.ok()),
             Either::Right((Ok(there), _)) => {
-                let here = self.0.pool.within(GRACE, here).await;
+                let here = self.0.pool.within(self.0.pool.grace(first), here).await;
                 (here.map_err(late).and_then(|here| here), Some(there))
             }
             Either::Right((Err(_), _)) => (here.await, None),
@@ -303,7 +305,7 @@ impl Connection {
             }
             other => unexpected(&other),
         };
-        self.0.pool.once(place, COMPARE, &ask, &judge).await
+        self.0.pool.once(place, self.0.pool.limit(place), &ask, &judge).await
     }
 
     /// The light client that verifies all answers.
@@ -409,7 +411,8 @@ impl Connection {
         let turn = self.0.turn.wrapping_add(turn) % places.len().max(1);
         let place = places.get(turn).copied().unwrap_or(self.0.pool.current());
         let id = operation.id();
-        let given = self.0.pool.once(place, COMPARE, &ask, &|answer| accepted(id, answer)).await;
+        let limit = self.0.pool.limit(place);
+        let given = self.0.pool.once(place, limit, &ask, &|answer| accepted(id, answer)).await;
         given.map(drop).map_err(|failed| failed.error)
     }
 

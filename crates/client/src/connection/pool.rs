@@ -2,7 +2,7 @@
 //! proof.
 //!
 //! ```text
-//!   ask ──► current ──(silent for HEDGE)──► the next best beside it ──► the first good answer counts
+//!   ask ──► current ──(silent for its patience)──► the next best beside it ──► the first good answer counts
 //!              ✕ lost, late, behind, or not believed: strike, the next best becomes current
 //! ```
 //!
@@ -12,15 +12,18 @@
 //! 2. Dialling one node delays no request to another.
 //! 3. Nodes with fewer failures in a row are asked first; an accepted answer resets the count. Among equals,
 //!    near ones come first, each list in its own order, so that callers spread.
-//! 4. The nodes given at the start stay for ever; at most [`LEARNED_MAX`] are learned later. A learned node that
+//! 4. How long a node may be silent follows its measured round trips ([`crate::trips`]): a far node is not a
+//!    silent one.
+//! 5. The nodes given at the start stay for ever; at most [`LEARNED_MAX`] are learned later. A learned node that
 //!    answers is never replaced by a stranger.
-//! 5. Trusted nodes are the given ones and those with a seat. All others are strangers: one is chosen, as
+//! 6. Trusted nodes are the given ones and those with a seat. All others are strangers: one is chosen, as
 //!    the first or as a second opinion, only while every trusted node has failed last.
 
 use super::{Endpoint, Error, Learned};
 use crate::{
     address::{self, Address, Scope},
     rpc::{self, Client},
+    trips::{DIAL_TRIPS, Trips},
 };
 use commonware_macros::select;
 use commonware_utils::sync::Mutex as Lock;
@@ -32,7 +35,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::sync::Mutex;
 
@@ -40,9 +43,13 @@ use tokio::sync::Mutex;
 pub(super) type Dial =
     dyn Fn(Endpoint, bool) -> BoxFuture<'static, Result<Client<rpc::Node>, rpc::Error>> + Send + Sync;
 pub(super) type Sleep = dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync;
+pub(super) type Now = dyn Fn() -> SystemTime + Send + Sync;
 
-/// Time without an answer after which a second node is asked as well.
+/// Time without an answer, beside that of the way, after which a second node is asked as well: a node's own
+/// work, and a lost packet.
 const HEDGE: Duration = Duration::from_secs(1);
+/// Extra time that the slower of two nodes gets, beside that of the way.
+const GRACE: Duration = Duration::from_millis(500);
 /// Most nodes that are learned from the ledger, beside those given at the start.
 pub(crate) const LEARNED_MAX: usize = 64;
 /// Most strangers that are learned at one host, outside a private network.
@@ -101,13 +108,16 @@ struct Node {
     strikes: AtomicU32,
     /// Round trip of the last measured question, in milliseconds.
     trip_ms: AtomicU64,
+    /// Estimate of the time of an answer, from all answers over an open connection.
+    trips: Lock<Trips>,
 }
 
 impl Node {
     fn new(endpoint: Endpoint, is_trusted: bool) -> Arc<Self> {
         let (strikes, trip_ms) = (AtomicU32::new(0), AtomicU64::new(UNMEASURED));
         let (is_trusted, has_answered) = (AtomicBool::new(is_trusted), AtomicBool::new(false));
-        Arc::new(Self { endpoint, open: Mutex::new(None), is_trusted, has_answered, strikes, trip_ms })
+        let (open, trips) = (Mutex::new(None), Lock::default());
+        Arc::new(Self { endpoint, open, is_trusted, has_answered, strikes, trip_ms, trips })
     }
 
     fn is_trusted(&self) -> bool {
@@ -117,6 +127,14 @@ impl Node {
     /// True if it has answered, and not failed since.
     fn is_well(&self) -> bool {
         self.has_answered.load(Ordering::Relaxed) && self.strikes() == 0
+    }
+
+    /// Time that the way of a request and its answer takes, and of a connection if none is open.
+    fn way(&self) -> Duration {
+        let is_open = |open: &Open| !open.client.is_gone();
+        let is_open = self.open.try_lock().is_ok_and(|held| held.as_ref().is_some_and(is_open));
+        let trips = if is_open { 1 } else { 1 + DIAL_TRIPS };
+        self.trips.lock().expected(trips)
     }
 
     fn strikes(&self) -> u32 {
@@ -165,15 +183,21 @@ pub(super) struct Pool {
     generations: AtomicU64,
     dial: Box<Dial>,
     sleep: Box<Sleep>,
+    now: Box<Now>,
 }
 
 impl Pool {
     /// Trusts these endpoints, and starts with the one at `start`, modulo their number.
-    pub(super) fn new(endpoints: Vec<Endpoint>, start: usize, dial: Box<Dial>, sleep: Box<Sleep>) -> Self {
+    pub(super) fn new(
+        endpoints: Vec<Endpoint>,
+        start: usize,
+        dial: Box<Dial>,
+        (sleep, now): (Box<Sleep>, Box<Now>),
+    ) -> Self {
         let given = endpoints.len();
         let current = AtomicUsize::new(start % given.max(1));
         let nodes = Lock::new(endpoints.into_iter().map(|endpoint| Node::new(endpoint, true)).collect());
-        Self { nodes, given, current, generations: AtomicU64::new(0), dial, sleep }
+        Self { nodes, given, current, generations: AtomicU64::new(0), dial, sleep, now }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -415,11 +439,38 @@ impl Pool {
         if let Some(open) = held.as_ref().filter(|open| !open.client.is_gone()) {
             return Ok((At { place, generation: open.generation }, open.client.clone()));
         }
+        let begun = (self.now)();
         let client = (self.dial)(node.endpoint.clone(), place < self.given).await;
+        if client.is_ok() {
+            node.trips.lock().took(self.since(begun) / DIAL_TRIPS);
+        }
         let client = client.map_err(|error| failed(Error::Unreachable(error.to_string())))?;
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         *held = Some(Open { generation, client: client.clone() });
         Ok((At { place, generation }, client))
+    }
+
+    fn since(&self, begun: SystemTime) -> Duration {
+        (self.now)().duration_since(begun).unwrap_or_default()
+    }
+
+    fn way(&self, place: usize) -> Duration {
+        self.node(place).map_or(Duration::ZERO, |node| node.way())
+    }
+
+    /// Time without an answer after which the node at `place` counts as silent.
+    fn patience(&self, place: usize) -> Duration {
+        HEDGE + self.way(place)
+    }
+
+    /// Time that the node at `place` has to answer a request that it answers at once.
+    pub(super) fn limit(&self, place: usize) -> Duration {
+        self.patience(place) * 2
+    }
+
+    /// Time by which the node at `place` may be slower than another one.
+    pub(super) fn grace(&self, place: usize) -> Duration {
+        GRACE + self.way(place)
     }
 
     /// Leaves a node for the next best one, unless another task has done so.
@@ -473,8 +524,12 @@ impl Pool {
         let asked = async {
             let (at, client) = self.client(place).await?;
             generation.store(at.generation, Ordering::Relaxed);
+            let begun = (self.now)();
             let answer =
                 client.call(ask.clone()).await.map_err(|error| Error::Unreachable(error.to_string()));
+            if answer.is_ok() && is_prompt(ask) {
+                self.node(place).into_iter().for_each(|node| node.trips.lock().took(self.since(begun)));
+            }
             match answer.and_then(judge) {
                 Ok(value) => Ok((at, value)),
                 Err(error) => Err(Failed { at, error }),
@@ -489,18 +544,19 @@ impl Pool {
     }
 
     /// Runs `work` at the current node, and at the next best one as well if the first stays silent for
-    /// `patience`. The first success is returned; if it is the second node's, the silent one is left.
+    /// longer than its way and `beside` take. The first success is returned; if it is the second node's, the
+    /// silent one is left.
     pub(super) async fn hedged<T, F>(
         &self,
-        patience: Duration,
+        beside: Duration,
         work: impl Fn(usize) -> F,
     ) -> Result<(At, T), Failed>
     where
         F: Future<Output = Result<(At, T), Failed>>,
     {
-        let first = self.current();
+        let (first, begun) = (self.current(), (self.now)());
         let mut asked = pin!(work(first));
-        let late = self.sleep(patience);
+        let late = self.sleep(self.patience(first) + beside);
         let other = match either(asked.as_mut(), late).await {
             Either::Left((done, _)) => return done,
             Either::Right(_) => self.beside(first),
@@ -510,6 +566,8 @@ impl Pool {
         match either(asked.as_mut(), second.as_mut()).await {
             Either::Left((Ok(done), _)) => Ok(done),
             Either::Right((Ok(done), _)) => {
+                let waited = self.since(begun).saturating_sub(beside);
+                self.node(first).into_iter().for_each(|node| node.trips.lock().gave_up(waited));
                 self.leave(At::nowhere(first));
                 Ok(done)
             }
@@ -531,7 +589,7 @@ impl Pool {
 
     /// A connection to the current node, or to the next best one if that is slow.
     pub(super) async fn connected(&self) -> Result<(At, Client<rpc::Node>), Failed> {
-        self.hedged(HEDGE, |place| self.client(place)).await
+        self.hedged(Duration::ZERO, |place| self.client(place)).await
     }
 
     /// Sends a request, and sends it to a second node as well if the first is slow.
@@ -542,10 +600,15 @@ impl Pool {
         judge: &(impl Fn(Answer) -> Result<T, Error> + Sync),
     ) -> Result<(At, T), Failed> {
         // A node may hold a request for a receipt this long by its rules; only after that is it slow.
-        let patience = match ask {
-            Ask::Receipt(_) => HEDGE + Duration::from_millis(posync_protocol::limits::RECEIPT_WAIT_MS),
-            _ => HEDGE,
+        let beside = match ask {
+            Ask::Receipt(_) => Duration::from_millis(posync_protocol::limits::RECEIPT_WAIT_MS),
+            _ => Duration::ZERO,
         };
-        self.hedged(patience, |place| self.once(place, limit, ask, judge)).await
+        self.hedged(beside, |place| self.once(place, limit, ask, judge)).await
     }
+}
+
+/// True if a node answers such a request at once, so that the time of the answer is that of the way.
+const fn is_prompt(ask: &Ask) -> bool {
+    !matches!(ask, Ask::Receipt(_) | Ask::DialBack(_))
 }

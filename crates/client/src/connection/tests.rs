@@ -1,6 +1,12 @@
 //! Followers of nodes that lie: what reaches the caller is the network's chain, in order, each block once.
 
-use super::*;
+use super::{
+    pool::{Now, Sleep},
+    *,
+};
+
+mod far;
+
 use crate::{
     channel::Listen,
     light::tests::{CHAIN, Committee, header},
@@ -264,7 +270,9 @@ fn measured(trips: &[Option<u64>]) -> (Pool, Vec<Endpoint>) {
     };
     let endpoints: Vec<Endpoint> = (0..trips.len()).map(endpoint).collect();
     let dial = |_, _| pending().boxed();
-    let pool = Pool::new(endpoints.clone(), 0, Box::new(dial), Box::new(|_| pending().boxed()));
+    let clock =
+        (Box::new(|_| pending().boxed()) as Box<Sleep>, Box::new(|| SystemTime::UNIX_EPOCH) as Box<Now>);
+    let pool = Pool::new(endpoints.clone(), 0, Box::new(dial), clock);
     for (place, trip) in trips.iter().enumerate() {
         if let Some(trip) = trip {
             pool.measured(place, Duration::from_millis(*trip));

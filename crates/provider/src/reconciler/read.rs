@@ -7,11 +7,15 @@ use crate::{
     view::{Question, View},
 };
 use commonware_utils::channel::mpsc;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use posync_protocol::{
     Account, Key, Slot,
     record::{Agreement, DataSet, Usage},
 };
 
+/// Most proven reads that are on their way at once: a far node's round trips overlap, and a full answer of each
+/// takes less than 2 MiB of the node's memory for messages.
+pub(super) const READS_AT_ONCE: usize = 8;
 /// Number of questions that one read answers.
 const TOGETHER: usize = SLOTS_READ;
 
@@ -61,6 +65,24 @@ pub(super) async fn read_slots<L: Ledger>(
 ) -> Result<(u64, Vec<Option<Terms>>), LedgerError> {
     let (height, records) = ledger.read(slot_keys(account, slots)).await?;
     Ok((height, terms_of(account, slots, height, &records)?))
+}
+
+/// Proves the records of any number of slots, [`READS_AT_ONCE`] pages at a time; returns, for each page of
+/// [`SLOTS_READ`] slots, what [`read_slots`] does.
+///
+/// # Errors
+/// As [`read_slots`], from the first page that fails.
+pub(super) async fn read_pages<L: Ledger>(
+    ledger: &L,
+    account: &Account,
+    slots: &[u32],
+) -> Result<Vec<(u64, Vec<Option<Terms>>)>, LedgerError> {
+    let pages: Vec<Vec<u32>> = slots.chunks(SLOTS_READ).map(<[u32]>::to_vec).collect();
+    let reads = pages.into_iter().map(|page| {
+        let (ledger, account) = (ledger.clone(), *account);
+        async move { read_slots(&ledger, &account, &page).await }
+    });
+    stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await
 }
 
 /// Answers the view's questions; questions that wait together share one proven read.

@@ -13,7 +13,7 @@ use super::{
     Case, Finds, REFRESH_MAX, Reconciler, ReconcilerError, SLOTS_READ,
     found::{BLOCKS_A_TICK, Proof, Reach},
     give_up::window_end,
-    read_slots,
+    read_pages,
 };
 use crate::{
     ledger::{Ledger, LedgerError, decode},
@@ -254,9 +254,9 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         let view = self.handler.parts().view.clone();
         let window = view.parameters.redemption_epochs;
         let mut reputation = vec![];
-        for page in ids.chunks(SLOTS_READ) {
-            let slots: Vec<u32> = page.iter().map(|id| id.slot).collect();
-            let (height, all) = read_slots(&ledger, &account, &slots).await?;
+        let slots: Vec<u32> = ids.iter().map(|id| id.slot).collect();
+        let pages = read_pages(&ledger, &account, &slots).await?;
+        for (page, (height, all)) in ids.chunks(SLOTS_READ).zip(pages) {
             for (id, terms) in page.iter().zip(all) {
                 if let Some(terms) = terms.filter(|terms| terms.id == *id) {
                     let over = window_end(&terms, window);

@@ -3,6 +3,7 @@
 use super::*;
 
 mod alerts;
+mod far;
 mod give_up;
 mod leave;
 mod search;
@@ -47,6 +48,7 @@ struct Memory {
     is_stuck: Arc<AtomicBool>,
     /// Nodes take an operation, and their answer is lost.
     is_mute: Arc<AtomicBool>,
+    distance: Arc<far::Distance>,
 }
 
 /// The answers of a node about blocks.
@@ -80,6 +82,7 @@ impl Memory {
 impl Ledger for Memory {
     async fn read(&self, keys: Vec<Key>) -> Result<crate::ledger::Proven, LedgerError> {
         assert!(keys.len() <= READ_KEYS_MAX);
+        self.distance.travel().await;
         let (world, blocks) = (self.world.lock(), self.blocks.lock());
         let behind = blocks.behind.as_ref().filter(|_| !keys.contains(&System::key()));
         let world = behind.unwrap_or(&world);
@@ -123,6 +126,8 @@ impl Ledger for Memory {
         if self.is_stuck.load(Ordering::Relaxed) && !matches!(body, Body::StorageProof(_)) {
             futures::future::pending::<()>().await;
         }
+        self.distance.note(&body);
+        self.distance.travel().await;
         self.waiting.lock().push(body);
         let is_lost = self.is_mute.load(Ordering::Relaxed);
         if is_lost { Err(LedgerError::Unreachable("the answer is lost".into())) } else { Ok(()) }
@@ -176,7 +181,10 @@ async fn reconciler_of(
 
 impl Bench {
     async fn new(context: &Context) -> Self {
-        let world = World::new(&["paul", "carol"]);
+        Self::of(context, World::new(&["paul", "carol"])).await
+    }
+
+    async fn of(context: &Context, world: World) -> Self {
         let (view, questions) = View::new(account("paul"), world.chain, world.parameters);
         let chain = world.chain;
         let ledger = Memory {
@@ -185,6 +193,7 @@ impl Bench {
             blocks: Arc::default(),
             is_stuck: Arc::default(),
             is_mute: Arc::default(),
+            distance: Arc::default(),
         };
         let (asked, answered) = (ledger.clone(), view.clone());
         context.child("questions").spawn(move |_| answer_questions(asked, answered, questions));
