@@ -22,6 +22,7 @@ use futures::future::BoxFuture;
 use posync_client::{
     address::Address,
     rpc::{Call, Client, Provider},
+    trips::{DIAL_TRIPS, Trips},
 };
 use posync_protocol::{
     Account, AgreementId, Bounded, Hash, Signature,
@@ -53,6 +54,9 @@ pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const DOUBT: Duration = Duration::from_secs(5);
 /// Maximum of doublings of [`DOUBT`]: 80 seconds.
 pub(crate) const DOUBT_DOUBLED_MAX: u32 = 4;
+/// Round trips that a shard of 1 MiB takes: those of a connection, and those in which the window of TCP doubles
+/// from 10 segments of 1,460 bytes (RFC 6928) to the whole of it.
+const SHARD_TRIPS: u32 = DIAL_TRIPS + 7;
 /// Pause after a failed dial before the next one.
 pub(crate) const DIAL_PAUSE: Duration = Duration::from_secs(1);
 
@@ -239,6 +243,7 @@ pub struct Peer {
     peer_health: Mutex<PeerHealth>,
     probing: AtomicBool,
     offers: Mutex<Offers>,
+    trips: Mutex<Trips>,
 }
 
 /// The offers without an answer yet: the time of each, by its number.
@@ -283,6 +288,7 @@ impl Peer {
             peer_health: Mutex::default(),
             probing: AtomicBool::new(false),
             offers: Mutex::default(),
+            trips: Mutex::default(),
         }
     }
 
@@ -341,13 +347,39 @@ impl Peer {
     async fn dial(&self) -> Result<Client<Provider>, String> {
         let address = self.address.lock().clone();
         let address = address.ok_or("the ledger names no address that parses")?;
-        (self.dialer)(self.account, address).await
+        let begun = self.environment.now();
+        let client = (self.dialer)(self.account, address).await?;
+        self.trips.lock().took(self.since(begun) / DIAL_TRIPS);
+        Ok(client)
+    }
+
+    fn since(&self, begun: SystemTime) -> Duration {
+        self.environment.now().duration_since(begun).unwrap_or_default()
+    }
+
+    /// Time that a shard takes to or from the provider for the distance alone; zero before it was measured.
+    pub fn way(&self) -> Duration {
+        let trips = self.trips.lock();
+        if trips.is_measured() { trips.expected(SHARD_TRIPS) } else { Duration::ZERO }
+    }
+
+    /// Completes after `time` and the time of the way, which may be measured only meanwhile.
+    pub async fn overdue(&self, time: Duration) {
+        let begun = self.environment.now();
+        while let Some(rest) =
+            (time + self.way()).checked_sub(self.since(begun)).filter(|rest| !rest.is_zero())
+        {
+            self.environment.sleep(rest).await;
+        }
     }
 
     async fn call(&self, ask: Ask, patience: Duration) -> Result<Answer, Error> {
         let work = async {
             let client = self.client().await?;
-            client.call(ask).await.map_err(|error| self.unreachable(error))
+            let begun = self.environment.now();
+            let answer = client.call(ask).await.map_err(|error| self.unreachable(error))?;
+            self.trips.lock().took(self.since(begun));
+            Ok(answer)
         };
         match self.environment.within(patience, work).await {
             Some(Ok(Answer::Refused(refused))) => Err(self.refused(refused)),
@@ -425,8 +457,9 @@ impl Peer {
         Owed { peer: self.clone(), number }
     }
 
-    /// True if the provider has left an offer unanswered for `time`.
+    /// True if the provider has left an offer unanswered for `time` and the time of its way.
     pub fn owes(&self, time: Duration) -> bool {
+        let time = time + self.way();
         let (now, offers) = (self.environment.now(), self.offers());
         let first = offers.open.first_key_value();
         first.is_some_and(|(_, since)| now.duration_since(*since).is_ok_and(|waited| waited >= time))

@@ -234,3 +234,43 @@ fn a_signed_refusal_counts_only_as_the_answer_to_an_offer_of_that_agreement() {
         }
     });
 }
+
+#[test]
+fn a_provider_at_1_100_or_300_ms_is_overdue_only_after_its_way() {
+    for (port, ms) in [(9_201, 1), (9_202, 100), (9_203, 300)] {
+        deterministic::Runner::timed(Duration::from_secs(600)).start(|context| async move {
+            let (trip, hedge) = (Duration::from_millis(ms), Duration::from_secs(1));
+            let clock = Arc::new(context.child("clock"));
+            let answering = clock.clone();
+            let (peer, _) = linked(&context, port, move |call: Incoming<Provider>, _| {
+                let clock = answering.clone();
+                async move {
+                    clock.sleep(trip).await;
+                    drop(call.finish(&Answer::Stored([0; 32])).await);
+                }
+            })
+            .await;
+            let mut peer = Arc::into_inner(peer).expect("nothing else holds it");
+            let (near, dialing) = (peer.dialer.clone(), clock.clone());
+            peer.dialer = Arc::new(move |account, address| {
+                let (near, clock) = (near.clone(), dialing.clone());
+                Box::pin(async move {
+                    clock.sleep(trip * DIAL_TRIPS).await;
+                    near(account, address).await
+                })
+            });
+            let peer = Arc::new(peer);
+            assert_eq!(peer.way(), Duration::ZERO, "it was not measured yet");
+            let begun = clock.current();
+            // The distance is measured while the wait is under way.
+            futures::join!(peer.overdue(hedge), async { drop(peer.status().await) });
+            let waited = clock.current().duration_since(begun).expect("time goes on");
+            assert!(waited >= hedge + trip * SHARD_TRIPS, "{waited:?} at {ms} ms");
+            for _ in 0..40 {
+                drop(peer.status().await);
+            }
+            let (way, least) = (peer.way(), trip * SHARD_TRIPS);
+            assert!(way >= least && way <= least * 11 / 10 + Duration::from_millis(100), "{way:?}");
+        });
+    }
+}

@@ -31,12 +31,12 @@ use commonware_macros::select;
 use commonware_utils::channel::oneshot;
 use futures::{
     FutureExt as _, StreamExt as _,
-    future::{BoxFuture, pending},
+    future::{BoxFuture, join_all, pending},
     stream::FuturesUnordered,
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-/// Time without a shard after which one more holder is asked.
+/// Time without a shard, beside that of the way from those that are asked, after which one more holder is asked.
 const HEDGE: Duration = Duration::from_millis(750);
 
 /// Time for which a get waits for the holders of a segment: a network that has just started answers soon.
@@ -242,6 +242,10 @@ async fn gather_rest(
     let mut count = held.iter().flatten().count();
     let mut under_way = FuturesUnordered::new();
     let fetch = |source: Source| fetch(shared, source, row);
+    let first: Vec<Arc<peer::Peer>> = {
+        let first = rest.iter().take(DATA.saturating_sub(count));
+        first.map(|source| source.agreement.peer.clone()).collect()
+    };
     let mut asked: Vec<(usize, Arc<peer::Peer>)> = Vec::new();
     let mut ask = |source: Source| {
         asked.push((source.position, source.agreement.peer.clone()));
@@ -253,7 +257,7 @@ async fn gather_rest(
             if rest.is_empty() {
                 return pending().await;
             }
-            shared.common.environment.sleep(HEDGE).await;
+            join_all(first.iter().map(|peer| peer.overdue(HEDGE))).await;
         };
         let arrived = select! {
             arrived = under_way.next() => Some(arrived.ok_or(coding::Error::TooFew(count))?),

@@ -51,10 +51,11 @@ const ROOM_TIMEOUT: Duration = Duration::from_secs(20);
 const ROOM_PAUSE: Duration = Duration::from_millis(500);
 /// Maximum of other places that are tried for a refused shard.
 const SHARD_ATTEMPTS: u32 = 4;
-/// Maximum of the time after which a second provider is offered a shard that the first has not stored.
+/// Maximum of the time, beside that of the way, after which a second provider is offered a shard that the first
+/// has not stored.
 const HEDGE: Duration = Duration::from_secs(1);
 /// Time for which a shard may be later than the others of its segment, beyond the time that half of them
-/// took, before it is offered to a second provider.
+/// took and beyond that of its way, before it is offered to a second provider.
 const HEDGE_BEYOND: Duration = Duration::from_millis(200);
 /// Bounds of the time after the sixth signature within which the other providers must answer, or they count
 /// as slow. Between them it is [`LINGER_TIMES`] as long as the six took.
@@ -240,7 +241,9 @@ impl Task {
             let rest = async { while under_way.next().await.is_some() {} };
             let patient = async {
                 tokio::pin!(rest);
-                if environment.within(linger, &mut rest).await.is_none() {
+                if environment.within(linger, &mut rest).await.is_none()
+                    && environment.within(self.furthest(), &mut rest).await.is_none()
+                {
                     self.asked.lock().values().filter(|peer| peer.owes(linger)).for_each(Peer::late);
                     environment.within(SIGNED_TIMEOUT, rest).await;
                 }
@@ -254,6 +257,11 @@ impl Task {
         if self.signed() < SHARDS {
             self.fate.incomplete(self.segment).await;
         }
+    }
+
+    /// The longest way to a provider that has not answered yet.
+    fn furthest(&self) -> Duration {
+        self.asked.lock().values().map(|peer| peer.way()).max().unwrap_or_default()
     }
 
     /// Sends one shard to its provider, or to others if that one is late or refuses, and waits for the
@@ -271,15 +279,18 @@ impl Task {
         }
     }
 
-    /// Completes when a shard is later than those of its segment that are stored, and after [`HEDGE`].
-    async fn late(&self) {
-        let environment = &self.shared.common.environment;
+    /// Completes when a shard is later at `peer` than those of its segment that are stored, and after [`HEDGE`];
+    /// both are counted beside the time of the way.
+    async fn late(&self, peer: Arc<Peer>) {
         let behind = async {
             let mut half = self.half.subscribe();
             let took = half.wait_for(Option::is_some).await.ok().and_then(|half| *half);
-            environment.sleep(took.unwrap_or(HEDGE) + HEDGE_BEYOND).await;
+            peer.overdue(took.unwrap_or(HEDGE) + HEDGE_BEYOND).await;
         };
-        environment.within(HEDGE, behind).await;
+        select! {
+            () = behind => {},
+            () = peer.overdue(HEDGE) => {},
+        }
     }
 
     fn note_stored(&self, begun: SystemTime) {
@@ -300,11 +311,11 @@ impl Task {
             offered.push(room.agreement().peer.clone());
             self.attempt(room, added, parcel)
         };
+        let late = self.late(room.agreement().peer.clone());
         attempts.push(attempt(room));
         if hedged {
             attempts.extend(self.instead(false).map(&mut attempt));
         }
-        let late = self.late();
         tokio::pin!(late);
         loop {
             let answer = select! {
