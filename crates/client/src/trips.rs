@@ -22,6 +22,8 @@ pub struct Trips {
     smooth: Option<Duration>,
     /// Smoothed difference between a measurement and `smooth`.
     varies: Duration,
+    /// Shortest time lately: it grows by an eighth with each measurement that is longer.
+    least: Duration,
 }
 
 impl Trips {
@@ -32,6 +34,7 @@ impl Trips {
             None => (time, time / 2),
             Some(smooth) => ((smooth * 7 + time) / 8, (self.varies * 3 + smooth.abs_diff(time)) / 4),
         };
+        self.least = if self.smooth.is_none() { time } else { time.min(self.least + self.least / 8) };
         (self.smooth, self.varies) = (Some(smooth), varies);
     }
 
@@ -50,9 +53,11 @@ impl Trips {
         expected.min(EXPECTED_MAX)
     }
 
-    /// True if there was a measurement.
-    pub const fn is_measured(&self) -> bool {
-        self.smooth.is_some()
+    /// Time that `trips` round trips take for the distance alone: as often the shortest measurement of late, which
+    /// holds the least of the peer's own work. Zero before the first one; at most that of [`FAR`], so that a peer
+    /// that answers slowly on purpose gains little time.
+    pub fn distance(&self, trips: u32) -> Duration {
+        self.least.min(FAR) * trips
     }
 }
 
@@ -101,6 +106,21 @@ mod tests {
         assert_eq!(given_up, 1);
         trips.gave_up(ms(1));
         assert!(trips.expected(1) > ms(500), "a short wait says nothing");
+    }
+
+    #[test]
+    fn a_distance_is_the_shortest_time_of_late_and_work_does_not_count_for_it() {
+        let mut trips = Trips::default();
+        assert_eq!(trips.distance(10), Duration::ZERO, "nothing is known of a stranger");
+        for _ in 0..20 {
+            trips.took(ms(900));
+            trips.took(ms(2));
+        }
+        assert_eq!(trips.distance(10), ms(20));
+        (0..60).for_each(|_| trips.took(ms(100)));
+        assert_eq!(trips.distance(10), ms(1_000), "it moved away");
+        (0..60).for_each(|_| trips.took(ms(4_000)));
+        assert_eq!(trips.distance(10), FAR * 10, "nobody is farther than the other side of the earth");
     }
 
     #[test]

@@ -359,8 +359,7 @@ impl Peer {
 
     /// Time that a shard takes to or from the provider for the distance alone; zero before it was measured.
     pub fn way(&self) -> Duration {
-        let trips = self.trips.lock();
-        if trips.is_measured() { trips.expected(SHARD_TRIPS) } else { Duration::ZERO }
+        self.trips.lock().distance(SHARD_TRIPS)
     }
 
     /// Completes after `time` and the time of the way, which may be measured only meanwhile.

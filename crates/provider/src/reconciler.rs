@@ -332,7 +332,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         self.declare(&case);
         let (born, is_drawn) = (case.provider.born, case.audit.challenge.is_some());
         let before = if is_drawn { None } else { Some(self.find(born).await) };
-        let answered = self.answer_once(case, height).await;
+        let answered = self.answer_once(case).await;
         // No duty delays the answer.
         let found = match before {
             Some(found) => found,
@@ -349,7 +349,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     }
 
     /// Answers an open challenge, unless that was done a moment ago; frees slots if there is none.
-    async fn answer_once(&mut self, case: Case, height: u64) -> Result<(), ReconcilerError> {
+    async fn answer_once(&mut self, case: Case) -> Result<(), ReconcilerError> {
         let Some(challenge) = case.audit.challenge else { return self.free(case).await };
         let retry = self.retry_blocks();
         let waits =
@@ -544,7 +544,8 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// Blocks after an answer in which it may reach a block and be proved here.
     fn retry_blocks(&self) -> u64 {
         let block = self.handler.parts().view.parameters.block_ms.max(1);
-        RETRY_BLOCKS + u64::try_from(self.trip.as_millis()).unwrap_or(u64::MAX).div_ceil(block)
+        let trip = self.trip.min(posync_client::trips::FAR);
+        RETRY_BLOCKS + u64::try_from(trip.as_millis()).unwrap_or(u64::MAX).div_ceil(block)
     }
 
     fn payable(&self, case: &Case) -> Vec<Redemption> {

@@ -69,7 +69,7 @@ impl Case {
     }
 
     /// True if the known slots weigh as much as the ledger says.
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.known() == self.provider.slot_weight
     }
 
