@@ -5,6 +5,7 @@
 
 mod cited;
 mod language;
+mod layers;
 mod lists;
 mod map;
 mod pure;
@@ -101,6 +102,7 @@ fn problems(root: &Path) -> io::Result<(String, Vec<String>)> {
     let exists = |path: &str| root.join(path).exists();
     let mut found = sizes::check(&sources, LONGER);
     found.extend(pure::check(&sources));
+    found.extend(layers::check(&sources));
     found.extend(cited::check(&sources, &cited::defined(&rules), exists));
     for document in documents(root)? {
         found.extend(cited::files(&document, &fs::read_to_string(root.join(&document))?, &sources));

@@ -1,10 +1,10 @@
 //! Accounts: nonces, fees and transfers (AC-1).
 
 use crate::{
-    Account, Amount, Broken, Code, Halt, Operation,
-    ledger::{Touched, Working},
-    operation::Transfer,
+    Account, Amount, Broken, Code, Halt,
+    bodies::Transfer,
     record::AccountState,
+    working::{Touched, Working},
 };
 
 /// Names the records of a transfer, except the signer's account.
@@ -38,30 +38,6 @@ pub fn credit(working: &mut Working<'_>, account: &Account, amount: Amount) -> R
     state.balance.gain(amount, "AccountState.balance")?;
     working.system.balances.gain(amount, "System.balances")?;
     working.put(key, &state)
-}
-
-/// Checks the nonce, if the operation carries one, and burns the fee (AC-2).
-///
-/// # Errors
-/// `UnknownAccount`, `NonceOld`, `NonceGap`, `FeeAboveMaximum`, `Balance`; with any of them the
-/// operation may not be in a block.
-pub(crate) fn charge(working: &mut Working<'_>, operation: &Operation, fee: Amount) -> Result<(), Halt> {
-    let key = AccountState::key(&operation.signer);
-    let mut state: AccountState = working.need(key, Code::UnknownAccount)?;
-    if operation.body.has_nonce() {
-        match operation.nonce.cmp(&state.nonce) {
-            core::cmp::Ordering::Less => return Err(Code::NonceOld.into()),
-            core::cmp::Ordering::Greater => return Err(Code::NonceGap.into()),
-            core::cmp::Ordering::Equal => state.nonce += 1,
-        }
-        working.put(key, &state)?;
-    }
-    if fee > operation.max_fee {
-        return Err(Code::FeeAboveMaximum.into());
-    }
-    debit(working, &operation.signer, fee)?;
-    working.system.burned.gain(fee, "System.burned")?;
-    Ok(())
 }
 
 /// Moves money from the signer. Creating the receiving account burns `account_burn` on top (AC-4).

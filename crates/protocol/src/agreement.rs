@@ -34,16 +34,17 @@ pub(crate) use voucher::{redeem, touches_redeem};
 use crate::{
     Account, AgreementId, Amount, Broken, Class, Code, Halt, Metered, PerClass,
     account::{credit, debit},
+    bodies::{Close, CloseAlone, Open, RotateKey, TopUp},
     books::{self, Pair},
     capacity, data_set,
-    ledger::{AgreementChange, Event, Touched, Working},
+    event::{AgreementChange, Event},
     limits::Parameters,
-    operation::{Close, CloseAlone, Open, RotateKey, TopUp},
     record::{
         AccountState, Agreement, Audit, DataSet, Ending, Lock, Market, Measured, Offer, Provider, Reputation,
         System, Usage,
     },
     settlement,
+    working::{Touched, Working},
 };
 
 /// The round in which the agreement was opened.

@@ -39,9 +39,10 @@ pub(crate) use weight::{touches_weight, wake, weigh};
 use crate::number::{count, saturate_u8, saturate_u32};
 use crate::{
     Account, Hash,
-    ledger::{BlockContext, Event},
+    event::Event,
     limits::{NEWCOMER_CLOSED, Parameters, READS},
     record::{Audit, Challenge, Provider},
+    working::BlockContext,
 };
 use ruint::aliases::U256;
 

@@ -24,11 +24,12 @@ pub(crate) use evidence::{apply, check, touches as touches_evidence};
 use crate::{
     Account, Amount, Broken, Record as _,
     account::credit as pay_out,
-    block::sha256,
     books::begins_epoch,
     economics::{slash, split::floor_carry},
-    ledger::{BlockContext, Event, Touched, Working},
+    event::Event,
+    header::sha256,
     record::{AccountState, Closing, Offences, Seat},
+    working::{BlockContext, Touched, Working},
 };
 use alloc::vec::Vec;
 

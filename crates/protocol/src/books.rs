@@ -30,12 +30,13 @@ pub use measure::{Figures, figures_of, on_time_of, proven_of, quality_of};
 use crate::number::{count, saturate_u8};
 use crate::{
     Account, Amount, Broken, Class, Record, authority,
-    ledger::{BlockContext, Invalid, Records, Touched, Working, decode},
+    invalid::Invalid,
     limits::{AUDITORS_MAX, SETTLEMENT_RING},
     record::{
         AccountState, Audit, Books, CLOSING_RING, Closing, Key, Market, Measured, Offer, Peak, Provider,
         ProviderAt, Reports, Reputation, Seat, SeatAt, ServiceRound, Settlement, System,
     },
+    working::{BlockContext, Records, Touched, Working, decode},
 };
 use alloc::vec::Vec;
 use core::ops::Range;

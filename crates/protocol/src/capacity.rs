@@ -22,11 +22,12 @@ use crate::{
     Account, Broken, Class, Code, Halt, Key, PerClass,
     agreement::Seen,
     audit::reduce,
-    ledger::{BlockContext, Event, Touched, Working},
+    bodies::{Measure, ProbeCount},
+    event::Event,
     limits::{MEASURED_FRESH_EPOCHS, PROBE_PEERS, PROBE_QUORUM, PROBE_WINDOW_MS, Parameters},
-    operation::{Measure, ProbeCount},
     provider::sellable,
     record::{Agreement, MEASURED, Measured, Offer, PROBE_RING, Probe, Provider, ProviderAt, Reputation},
+    working::{BlockContext, Touched, Working},
 };
 use core::ops::Range;
 

@@ -26,14 +26,14 @@ use crate::{
     Account, Broken, Class, Code, Halt,
     agreement::check_open,
     audit::{self, is_awake, proved_nothing},
+    bodies::{DataSetClaim, SetDataSet},
     fenwick,
-    ledger::{Touched, Working},
     limits::{LEAF_BYTES, PLACES_MAX},
-    operation::{DataSetClaim, SetDataSet},
     record::{Agreement, Audit, DataSet, Ending, Endings, Provider, Reputation, SlotTree, Usage, Version},
     reputation::check_grows,
     settlement,
     tree::EMPTY_ROOT,
+    working::{Touched, Working},
 };
 use alloc::vec::Vec;
 

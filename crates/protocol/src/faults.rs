@@ -23,9 +23,10 @@ use crate::number::{wide, widest};
 use crate::{
     Broken,
     amount::ONE,
-    ledger::{BlockContext, Event, Touched, Working},
+    event::Event,
     limits::{FAULT_MISSED_SHARE, Parameters},
     record::{Challenge, FaultBits, FaultRing, Key, RoundInfo},
+    working::{BlockContext, Touched, Working},
 };
 
 /// Returns true if a round with these challenges by fee is the network's fault (NF-1).

@@ -6,9 +6,10 @@
 use crate::{
     Account, AgreementId, Amount, Broken, Code, Halt, Units,
     amount::{ONE, mul_div, mul_div_up},
-    ledger::{BlockContext, Event, Touched, Working},
+    event::Event,
     limits::SETTLEMENT_RING,
     record::{AccountState, Settlement},
+    working::{BlockContext, Touched, Working},
 };
 
 /// A fee to book, and the units that it pays for.

@@ -24,7 +24,7 @@
 
 use crate::{
     Account, Amount, Bounded, Class, Code, Hash, Metered, PerClass, Slot, Units,
-    operation::ProbeCount,
+    bodies::ProbeCount,
     record::{self, Address, Before, Challenge, Measured, Pair, Ratio, Record as _, UNMEASURED},
 };
 use alloc::{

@@ -1,7 +1,7 @@
 //! Execution of a block: name the records, then run the operations over them, each all or nothing.
 //!
 //! ```text
-//!   closing_set_keys -> Roster               providers and seats whose books this block closes
+//!   closing_set_keys -> ClosingSet      providers and seats whose books this block closes
 //!   touches(op) -> keys, bounded        one batched read by the node
 //!   execute: round anchor -> books -> leader's credit -> draws -> operations in order -> System
 //!            each operation: charge its fee, run on an overlay, keep it or drop it whole
@@ -17,22 +17,21 @@
 
 mod fee;
 mod select;
-mod working;
 
 pub use crate::{
     books::{ClosingSet, closing_set_keys},
     event::{AgreementChange, Event, ReputationReason, ReputationStep},
+    invalid::Invalid,
+    working::{BlockContext, Records, Touched, Working},
 };
 pub use fee::{Size, base_fee, fee, floor, next_base_fee};
 pub use select::select;
-pub use working::Working;
-pub(crate) use working::decode;
 
 use crate::{
-    Account, Body, Broken, Code, Halt, Hash, Key, Operation, Slot, account, audit, authority,
+    Account, Body, Broken, Code, Halt, Hash, Key, Operation, Slot, audit, authority,
     block::{Draw, sha256},
     books, capacity, faults,
-    limits::{BODY_BYTES_MAX, KEYS_MAX, OPERATIONS_MAX, PAID_LANE_BYTES, Parameters, RESERVED_PER_ACCOUNT},
+    limits::{BODY_BYTES_MAX, KEYS_MAX, OPERATIONS_MAX, PAID_LANE_BYTES, RESERVED_PER_ACCOUNT},
     operation::{Lane, check_structure},
     record::{AccountState, Newcomer, ProviderAt, RoundInfo, System},
     service,
@@ -43,38 +42,6 @@ use alloc::{
 };
 use commonware_codec::{Encode, EncodeSize};
 
-/// Records read for a block. A named key that is absent from the state maps to `None`.
-pub type Records = BTreeMap<Key, Option<Slot>>;
-
-/// Facts about a block that are known before it runs.
-#[derive(Clone, Debug)]
-pub struct BlockContext {
-    /// Chain id: SHA-256 of the genesis.
-    pub chain: Hash,
-    /// Parameters that the genesis fixes.
-    pub parameters: Parameters,
-    /// Height of this block.
-    pub height: u64,
-    /// Authority that leads the block.
-    pub leader: Account,
-    /// Digest of the parent block.
-    pub parent: Hash,
-    /// Digest of the parent's seed; `None` in the first block of a term.
-    pub seed: Option<Hash>,
-}
-
-impl BlockContext {
-    /// The round of this block's height.
-    pub const fn round(&self) -> u64 {
-        self.parameters.round(self.height)
-    }
-
-    /// The epoch of this block's height.
-    pub const fn epoch(&self) -> u64 {
-        self.parameters.epoch(self.height)
-    }
-}
-
 /// How a block runs. A proposer leaves out what would make a verifier reject the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -82,48 +49,6 @@ pub enum Mode {
     Propose,
     /// Fail on the first such operation.
     Verify,
-}
-
-/// Why a block may be neither built nor voted for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Invalid {
-    /// An operation is malformed or cannot pay its fee, or one outside the paid lane was refused.
-    #[error("operation {index} makes the block invalid: {}", code.explain())]
-    Operation {
-        /// Position of the operation in the body.
-        index: usize,
-        /// Receipt code that says why.
-        code: Code,
-    },
-    /// A draw differs from the beacon's.
-    #[error("draw {index} is not what the beacon drew")]
-    Draw {
-        /// Position of the draw in the body.
-        index: usize,
-    },
-    /// The block names more records than [`KEYS_MAX`].
-    #[error("the block names more than {KEYS_MAX} records")]
-    Keys,
-    /// The body exceeds its limits on operations, bytes or paid bytes; its lanes are out of order; or an
-    /// account has too many reserved operations.
-    #[error(
-        "the operations do not fit a body: at most {OPERATIONS_MAX}, {BODY_BYTES_MAX} bytes, {PAID_LANE_BYTES} of them paid; storage proofs, reserved ones, upkeep and paid ones in this order; {RESERVED_PER_ACCOUNT} reserved ones of an account"
-    )]
-    Body,
-    /// The state is damaged, or contradicts the rules: no block can be built on it.
-    #[error(
-        "the state contradicts the rules ({0}); restore this node from a peer, and report this if it stays"
-    )]
-    State(#[from] Broken),
-}
-
-/// The keys that an operation names before it runs.
-#[derive(Debug, Default)]
-pub struct Touched {
-    /// Keys that may be written; the fee counts each.
-    pub writable: Vec<Key>,
-    /// Keys that may only be read; free.
-    pub readable: Vec<Key>,
 }
 
 /// The result of running a block.
@@ -284,7 +209,8 @@ pub fn execute(
         }
     }
     working.system.base_fee = next_base_fee(parent, floor(&context.parameters), paid);
-    Ok(working.finish(outcome))
+    (outcome.changes, outcome.events) = working.finish();
+    Ok(outcome)
 }
 
 /// The records that [`check_free`] reads, for one free operation.
@@ -336,13 +262,13 @@ fn apply(working: &mut Working<'_>, base_fee: u64, operation: &Operation) -> Res
         }
         Lane::Reserved => {
             working.atomically(|w| {
-                account::charge(w, operation, fee)?;
+                fee::charge(w, operation, fee)?;
                 operation.body.apply(&operation.signer, w)
             })?;
             Code::Done
         }
         Lane::Paid => {
-            working.atomically(|w| account::charge(w, operation, fee))?;
+            working.atomically(|w| fee::charge(w, operation, fee))?;
             match working.atomically(|w| operation.body.apply(&operation.signer, w)) {
                 Ok(()) => Code::Done,
                 Err(Halt::Refused(code)) => code,

@@ -8,6 +8,15 @@
 //!        \__________________________execute________________________/--> changes, receipts, events
 //! ```
 //!
+//! Imports point down:
+//!
+//! ```text
+//!   block, ledger, operation, invariants       dispatch: which rule runs on which operation
+//!     account, agreement, .., storage_proof    nouns: what an operation does to their records
+//!       working, bodies, header, event, tree   what the nouns work on
+//!         record, amount, limits, ..           values
+//! ```
+//!
 //! Invariants
 //! 1. Equal inputs give equal bytes on every machine and build profile.
 //! 2. The work of an operation does not grow with the number of members.
@@ -29,6 +38,7 @@ pub mod amount;
 pub mod audit;
 pub mod authority;
 pub mod block;
+mod bodies;
 pub mod books;
 pub mod capacity;
 mod class;
@@ -38,7 +48,9 @@ pub mod event;
 pub mod faults;
 pub mod fees;
 pub mod fenwick;
+mod header;
 pub mod identity;
+mod invalid;
 pub mod invariants;
 #[cfg(feature = "serde")]
 pub mod json;
@@ -58,6 +70,7 @@ pub mod shard;
 pub mod storage_proof;
 pub mod tree;
 pub mod wire;
+mod working;
 
 pub use amount::Amount;
 pub use broken::{Broken, Halt};

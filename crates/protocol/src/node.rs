@@ -16,10 +16,10 @@
 use crate::{
     Account, Amount, Broken, Code, Halt,
     account::{credit, debit},
-    ledger::{Touched, Working},
+    bodies::AnnounceNode,
     limits::{NODE_DEPOSIT_MIN, NODE_RAISE_DIVISOR},
-    operation::AnnounceNode,
     record::{AccountState, Node, NodeAt, Seat},
+    working::{Touched, Working},
 };
 
 /// The least deposit for a place: that of a free one, or a quarter more than the deposit of the node that

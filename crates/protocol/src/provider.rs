@@ -16,14 +16,15 @@
 use crate::{
     Account, Amount, Class, Code, Halt,
     account::{credit, debit},
-    ledger::{BlockContext, Event, Touched, Working},
+    bodies::{RefusedPlacement, RegisterProvider, UpdateProvider},
+    event::Event,
     limits::{OPERATOR_BYTES, Parameters, SETTLEMENT_RING},
-    operation::{RefusedPlacement, RegisterProvider, UpdateProvider},
     record::{
         Audit, CLOSING_RING, Endings, Endpoint, Measured, Newcomer, Offer, Provider, ProviderAt, Reputation,
         Seat, Settlement,
     },
     service,
+    working::{BlockContext, Touched, Working},
 };
 use core::ops::RangeInclusive;
 

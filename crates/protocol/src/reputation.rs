@@ -19,12 +19,13 @@ use crate::{
     Account, Class, Code, Halt, Hash, PerClass,
     account::debit,
     amount::{ONE, mul_div},
+    bodies::Unjail,
     economics::score::{CORRECTNESS_MIN, SCORE_START, quality, update},
-    ledger::{Event, ReputationReason, ReputationStep, Touched, Working},
-    operation::Unjail,
+    event::{Event, ReputationReason, ReputationStep},
     provider::bond_needed,
     record::{Offer, Provider, QUALITIES, Reputation, Settlement, UNMEASURED},
     service::is_quorum,
+    working::{Touched, Working},
 };
 use alloc::vec::Vec;
 

@@ -31,11 +31,12 @@ use crate::{
     Account, Amount, Broken, Class, Code, Halt, Units,
     agreement::{is_over, last_round, remove, touches_removal},
     amount::{ONE, UNIT, mul_div, mul_div_up},
-    audit, data_set, faults, fees,
-    ledger::{BlockContext, Touched, Working},
+    audit,
+    bodies::Settle,
+    data_set, faults, fees,
     limits::{ENDINGS_MAX, Parameters, READS},
-    operation::Settle,
     record::{Agreement, Audit, DataSet, Ending, Endings, Provider, Reputation, Usage},
+    working::{BlockContext, Touched, Working},
 };
 use alloc::vec::Vec;
 use ruint::aliases::U256;

@@ -25,14 +25,16 @@ use crate::{
     agreement::{redeem, touches_redeem},
     amount::{UNIT, mul_div},
     audit::{self, Live, Reads, Timing},
-    data_set, faults, fenwick,
-    ledger::{BlockContext, Event, Touched, Working},
+    bodies::{Answer, FoundRead, MissingRead, ProvedRead, Reasked, StorageProof, SumPath},
+    data_set,
+    event::Event,
+    faults, fenwick,
     limits::{MISSING_MAX, REASKS, RESTITUTION_BURN},
-    operation::{Answer, FoundRead, MissingRead, ProvedRead, Reasked, StorageProof, SumPath},
     record::{
         Agreement, Audit, Challenge, DataSet, Missing, Provider, Reputation, RoundInfo, SlotTree, Usage,
     },
     settlement, shard,
+    working::{BlockContext, Touched, Working},
 };
 use alloc::{collections::BTreeSet, vec::Vec};
 

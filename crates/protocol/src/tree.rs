@@ -18,8 +18,8 @@
 use crate::number::index;
 use crate::{
     Bounded, Hash,
+    bodies::SumPath,
     limits::{SHARD_BYTES_MAX, SUM_LEVELS_MAX},
-    operation::SumPath,
     shard,
 };
 use alloc::vec::Vec;

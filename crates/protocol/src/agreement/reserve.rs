@@ -20,10 +20,10 @@ use super::start_round;
 use crate::{
     Account, Amount, Class, Code, Metered, PerClass,
     amount::{ONE, UNIT, mul_div, mul_div_up},
+    bodies::Open,
     books::Pair,
     capacity::{self, share},
     limits::Parameters,
-    operation::Open,
     record::{Agreement, Measured, Offer, Provider, Reputation, Usage},
     reputation::check_takes,
 };

@@ -12,11 +12,12 @@ use super::{is_over, lock_of, start_round};
 use crate::{
     Account, AgreementId, Amount, Code, Halt, Units,
     amount::mul_div,
+    bodies::{Redemption, Voucher},
+    event::Event,
     fees::{self, FeeEntry},
-    ledger::{BlockContext, Event, Touched, Working},
     limits::Parameters,
-    operation::{Redemption, Voucher},
     record::{Agreement, Lock, Usage},
+    working::{BlockContext, Touched, Working},
 };
 use alloc::vec::Vec;
 

@@ -4,12 +4,14 @@ use super::{expire, is_awake, is_expired, is_on_time, reduce, touches_weight, we
 use crate::number::{count, saturate_u32};
 use crate::{
     Account, Broken, Code, Halt, Hash, Key, Record,
-    block::Draw,
+    event::Event,
     faults,
     fenwick::{self, Descent},
-    ledger::{BlockContext, Event, Invalid, Records, Touched, Working},
+    header::Draw,
+    invalid::Invalid,
     limits::{NEWCOMER_CLOSED, NEWCOMER_READS},
     record::{Audit, Challenge, FeeTree, Newcomer, Provider, ProviderAt, System},
+    working::{BlockContext, Records, Touched, Working},
 };
 use alloc::{
     collections::{BTreeMap, BTreeSet},

@@ -2,9 +2,10 @@
 
 use super::{NO_LEAF, reduce};
 use crate::{
-    Account, Bounded, Hash, fenwick,
+    Account, Bounded, Hash,
+    bodies::Answer,
+    fenwick,
     limits::{Parameters, READS},
-    operation::Answer,
     record::Challenge,
     shard,
     tree::{ShardRead, SumTree},

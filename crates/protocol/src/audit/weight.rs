@@ -14,9 +14,9 @@
 use crate::number::bound_u32;
 use crate::{
     Account, Broken, fenwick,
-    ledger::{Touched, Working},
     limits::{HISTORY, PROVIDERS_MAX, READS},
     record::{Audit, FeeTree, Provider},
+    working::{Touched, Working},
 };
 
 /// Returns true if the provider has its full weight. (A provider that is paid for nothing is awake.)

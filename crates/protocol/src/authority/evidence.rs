@@ -4,12 +4,13 @@
 use super::{CLOSED_AFTER, take};
 use crate::{
     Account, Broken, Code, Halt, Hash, PerClass,
-    block::{Header, sha256},
+    bodies::Evidence,
     economics::slash,
-    ledger::{Event, ReputationReason, ReputationStep, Touched, Working},
+    event::{Event, ReputationReason, ReputationStep},
+    header::{Header, sha256},
     limits::{EVIDENCE_EPOCHS_MAX, Parameters},
-    operation::Evidence,
     record::{Offences, Reputation, Seat},
+    working::{Touched, Working},
 };
 use commonware_codec::Encode;
 

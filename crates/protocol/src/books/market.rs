@@ -3,9 +3,10 @@
 use crate::{
     Broken, Class,
     economics::price,
-    ledger::{Event, Touched, Working},
+    event::Event,
     limits::Parameters,
     record::{Closing, Market, Pair},
+    working::{Touched, Working},
 };
 
 /// Names the market records that an opening reads.

@@ -10,12 +10,12 @@ use crate::{
     amount::ONE,
     capacity::offered_egress,
     economics::{pool, score},
-    ledger::Working,
     limits::{ANSWERED_FRESH_EPOCHS, HISTORY, Parameters, READS, SETTLEMENT_RING},
     provider::sellable,
     record::{Audit, Closing, Measured, Offer, Provider, Ratio, Reputation, Settlement, UNMEASURED},
     reputation::check_takes,
     service::{self, Verdict},
+    working::Working,
 };
 use alloc::vec::Vec;
 

@@ -6,10 +6,11 @@ use crate::{
     account::credit,
     authority,
     economics::pool,
-    ledger::{Event, Working},
+    event::Event,
     limits::SETTLEMENT_RING,
     record::{Books, CLOSING_RING, Closing, Market, Peak, Ratio, Reputation, Settlement},
     reputation,
+    working::Working,
 };
 use alloc::vec::Vec;
 

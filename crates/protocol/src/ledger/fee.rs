@@ -11,14 +11,15 @@
 //!    grain (AC-5).
 //! 2. Only the paid lane moves the base fee (AC-5).
 
-use super::{BlockContext, Touched, touches_operation};
+use super::{BlockContext, Touched, Working, touches_operation};
 use crate::number::{count, widest};
 use crate::{
-    Amount, Key, Operation,
+    Amount, Code, Halt, Key, Operation,
+    account::debit,
     amount::ONE,
     limits::{FEE_BYTES_PER_KEY, PAID_LANE_BYTES, PAID_LANE_KEYS, Parameters},
     operation::Lane,
-    record::System,
+    record::{AccountState, System},
 };
 use alloc::collections::BTreeSet;
 use commonware_codec::EncodeSize;
@@ -100,4 +101,28 @@ pub fn next_base_fee(base_fee: u64, floor: u64, paid: Size) -> u64 {
         None => base.saturating_sub(step(TARGET - fullness)),
     };
     u64::try_from(moved).unwrap_or(u64::MAX).max(floor)
+}
+
+/// Checks the nonce, if the operation carries one, and burns the fee (AC-2).
+///
+/// # Errors
+/// `UnknownAccount`, `NonceOld`, `NonceGap`, `FeeAboveMaximum`, `Balance`; with any of them the
+/// operation may not be in a block.
+pub(super) fn charge(working: &mut Working<'_>, operation: &Operation, fee: Amount) -> Result<(), Halt> {
+    let key = AccountState::key(&operation.signer);
+    let mut state: AccountState = working.need(key, Code::UnknownAccount)?;
+    if operation.body.has_nonce() {
+        match operation.nonce.cmp(&state.nonce) {
+            core::cmp::Ordering::Less => return Err(Code::NonceOld.into()),
+            core::cmp::Ordering::Greater => return Err(Code::NonceGap.into()),
+            core::cmp::Ordering::Equal => state.nonce += 1,
+        }
+        working.put(key, &state)?;
+    }
+    if fee > operation.max_fee {
+        return Err(Code::FeeAboveMaximum.into());
+    }
+    debit(working, &operation.signer, fee)?;
+    working.system.burned.gain(fee, "System.burned")?;
+    Ok(())
 }

@@ -50,7 +50,7 @@ macro_rules! operations {
             }
 
             /// True if every field is in range.
-            pub(crate) fn fits(&self, $context: &crate::ledger::BlockContext) -> bool {
+            pub(crate) fn fits(&self, $context: &crate::working::BlockContext) -> bool {
                 match self { $(Self::$name($body) => $fits,)* }
             }
 
@@ -58,7 +58,7 @@ macro_rules! operations {
             fn check(
                 &self,
                 $signer: &crate::Account,
-                $context: &crate::ledger::BlockContext,
+                $context: &crate::working::BlockContext,
             ) -> Result<(), crate::Code> {
                 match self { $(Self::$name($body) => $check,)* }
             }
@@ -67,8 +67,8 @@ macro_rules! operations {
             pub(crate) fn touches(
                 &self,
                 $signer: &crate::Account,
-                $context: &crate::ledger::BlockContext,
-                $touched: &mut crate::ledger::Touched,
+                $context: &crate::working::BlockContext,
+                $touched: &mut crate::working::Touched,
             ) {
                 match self { $(Self::$name($body) => $touches,)* }
             }
@@ -77,7 +77,7 @@ macro_rules! operations {
             pub(crate) fn apply(
                 &self,
                 $signer: &crate::Account,
-                $working: &mut crate::ledger::Working<'_>,
+                $working: &mut crate::working::Working<'_>,
             ) -> Result<(), crate::Halt> {
                 match self { $(Self::$name($body) => $apply,)* }
             }

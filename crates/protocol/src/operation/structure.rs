@@ -10,9 +10,9 @@ use super::{
 };
 use crate::{
     Account, AgreementId, Amount, Code, capacity,
-    ledger::BlockContext,
     limits::{NODES_MAX, OPERATION_BYTES_MAX, PLACES_MAX, PROVIDERS_MAX, Parameters, SLOTS_MAX},
     record::Address,
+    working::BlockContext,
 };
 use commonware_codec::EncodeSize;
 

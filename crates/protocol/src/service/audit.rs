@@ -2,12 +2,13 @@
 
 use crate::{
     Account, Bounded, Broken, Code, Halt, Key,
-    ledger::{BlockContext, Event, Touched, Working},
+    bodies::{AuditCommit, AuditReveal, Report},
+    event::Event,
     limits::AUDIT_READ_BYTES,
-    operation::{AuditCommit, AuditReveal, Report},
     record::{
         Agreement, Commitment, Finding, ProviderAt, Reports, Reputation, Seat, ServiceRound, System, Usage,
     },
+    working::{BlockContext, Touched, Working},
 };
 
 /// Returns true if the block lies in the first round of its epoch.

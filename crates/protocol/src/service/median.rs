@@ -7,8 +7,9 @@ use crate::{
     amount::ONE,
     authority,
     economics::score::lower_weighted_median,
-    ledger::{Event, Working},
+    event::Event,
     record::{Finding, Reports, Reputation, ServiceRound, UNMEASURED},
+    working::Working,
 };
 use alloc::vec::Vec;
 

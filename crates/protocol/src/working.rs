@@ -11,12 +11,54 @@
 //! 3. A rule checks an author's hints before it reads what they name. So a key that was not named is a
 //!    fault of the rule, and no author can cause it.
 
-use super::{BlockContext, Event, Outcome, Records, Touched};
-use crate::{Broken, Code, Halt, Key, Record, Slot, record::System};
+use crate::{
+    Account, Broken, Code, Halt, Hash, Key, Record, Slot, event::Event, limits::Parameters, record::System,
+};
 use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
+
+/// Records read for a block. A named key that is absent from the state maps to `None`.
+pub type Records = BTreeMap<Key, Option<Slot>>;
+
+/// Facts about a block that are known before it runs.
+#[derive(Clone, Debug)]
+pub struct BlockContext {
+    /// Chain id: SHA-256 of the genesis.
+    pub chain: Hash,
+    /// Parameters that the genesis fixes.
+    pub parameters: Parameters,
+    /// Height of this block.
+    pub height: u64,
+    /// Authority that leads the block.
+    pub leader: Account,
+    /// Digest of the parent block.
+    pub parent: Hash,
+    /// Digest of the parent's seed; `None` in the first block of a term.
+    pub seed: Option<Hash>,
+}
+
+impl BlockContext {
+    /// The round of this block's height.
+    pub const fn round(&self) -> u64 {
+        self.parameters.round(self.height)
+    }
+
+    /// The epoch of this block's height.
+    pub const fn epoch(&self) -> u64 {
+        self.parameters.epoch(self.height)
+    }
+}
+
+/// The keys that an operation names before it runs.
+#[derive(Debug, Default)]
+pub struct Touched {
+    /// Keys that may be written; the fee counts each.
+    pub writable: Vec<Key>,
+    /// Keys that may only be read; free.
+    pub readable: Vec<Key>,
+}
 
 /// Name of a record's type, for the reports of a broken state.
 fn name<R: Record>() -> &'static str {
@@ -47,7 +89,7 @@ pub struct Working<'a> {
 }
 
 impl<'a> Working<'a> {
-    pub(super) fn new(context: &'a BlockContext, records: &'a Records) -> Result<Self, Broken> {
+    pub(crate) fn new(context: &'a BlockContext, records: &'a Records) -> Result<Self, Broken> {
         let slot = records.get(&System::key()).copied().flatten();
         let slot = slot.ok_or(Broken::Missing { what: "System" })?;
         Ok(Self {
@@ -65,12 +107,12 @@ impl<'a> Working<'a> {
     }
 
     /// Adds keys that every operation of the block may use, because they follow from `System`.
-    pub(super) fn share(&mut self, keys: impl IntoIterator<Item = Key>) {
+    pub(crate) fn share(&mut self, keys: impl IntoIterator<Item = Key>) {
         self.shared.extend(keys);
     }
 
     /// Begins an operation, or the system step, that named `touched`.
-    pub(super) fn begin(&mut self, touched: Touched) {
+    pub(crate) fn begin(&mut self, touched: Touched) {
         self.writable = touched.writable.into_iter().collect();
         self.readable = touched.readable.into_iter().collect();
     }
@@ -165,17 +207,15 @@ impl<'a> Working<'a> {
     }
 
     /// Keeps the changes of the operation that ran last.
-    pub(super) fn commit(&mut self) {
+    pub(crate) fn commit(&mut self) {
         self.block.append(&mut self.overlay);
         self.undo.clear();
     }
 
-    /// Ends the block: writes `System` and hands over changes and events.
-    pub(super) fn finish(mut self, mut outcome: Outcome) -> Outcome {
+    /// Ends the block: writes `System`. Returns all changes, and all events in order.
+    pub(crate) fn finish(mut self) -> (BTreeMap<Key, Option<Slot>>, Vec<Event>) {
         self.system.height = self.context.height;
         self.block.insert(System::key(), Some(self.system.to_slot()));
-        outcome.changes = self.block;
-        outcome.events = self.events;
-        outcome
+        (self.block, self.events)
     }
 }

@@ -1,13 +1,12 @@
-//! Signatures of an operation: its own, and those of others that it carries.
+//! Signatures that the body of an operation carries.
 
 use super::{
-    Body, CLOSE_NAMESPACE, Close, DATA_SET_NAMESPACE, Evidence, Measure, OPERATION_NAMESPACE, Operation,
-    PROBE_NAMESPACE, ProbeCount, REFUSAL_NAMESPACE, Redemption, RefusedPlacement, SetDataSet,
-    VOUCHER_NAMESPACE, Voucher,
+    CLOSE_NAMESPACE, Close, DATA_SET_NAMESPACE, Evidence, Measure, PROBE_NAMESPACE, ProbeCount,
+    REFUSAL_NAMESPACE, Redemption, RefusedPlacement, SetDataSet, VOUCHER_NAMESPACE, Voucher,
 };
 use crate::{
-    Account, AgreementId, Amount, Hash, Signature, Units,
-    block::{HEADER_NAMESPACE, Header, sha256, with_chain},
+    Account, AgreementId, Hash, Signature, Units,
+    header::{HEADER_NAMESPACE, Header, with_chain},
 };
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -43,48 +42,9 @@ pub fn sign(key: &ed25519::PrivateKey, namespace: &[u8], message: &[u8]) -> Sign
     bytes
 }
 
-impl Operation {
-    /// Builds and signs an operation.
-    pub fn signed(
-        key: &ed25519::PrivateKey,
-        chain: &Hash,
-        nonce: u64,
-        max_fee: Amount,
-        expires: u64,
-        body: Body,
-    ) -> Self {
-        let signer = Account::of(&key.public_key());
-        let mut operation = Self { signer, nonce, max_fee, expires, body, signature: [0; 64] };
-        operation.signature = sign(key, OPERATION_NAMESPACE, &operation.signed_bytes(chain));
-        operation
-    }
-
-    /// The operation's id: SHA-256 of its encoding.
-    pub fn id(&self) -> Hash {
-        sha256(&self.encode())
-    }
-
-    /// Bytes that the envelope's signature covers: chain id and every field before it.
-    pub fn signed_bytes(&self, chain: &Hash) -> Bytes {
-        unsigned(chain, self, &self.signature)
-    }
-
-    /// All signatures that the operation depends on, its own first.
-    pub fn signatures(&self, chain: &Hash) -> Vec<SignatureCheck> {
-        let mut checks = alloc::vec![SignatureCheck {
-            namespace: OPERATION_NAMESPACE,
-            message: self.signed_bytes(chain),
-            key: self.signer,
-            signature: self.signature,
-        }];
-        checks.extend(self.body.signatures(&self.signer, chain));
-        checks
-    }
-}
-
 impl Close {
     /// The signature of the party that does not send the close.
-    pub(super) fn check(&self, chain: &Hash, sender: &Account) -> SignatureCheck {
+    pub(crate) fn check(&self, chain: &Hash, sender: &Account) -> SignatureCheck {
         let second = if *sender == self.consumer { self.agreement.provider } else { self.consumer };
         SignatureCheck {
             namespace: CLOSE_NAMESPACE,
@@ -97,7 +57,7 @@ impl Close {
 
 impl SetDataSet {
     /// Signatures of both parties; the provider's may be absent.
-    pub(super) fn signatures(&self, chain: &Hash) -> impl Iterator<Item = SignatureCheck> {
+    pub(crate) fn signatures(&self, chain: &Hash) -> impl Iterator<Item = SignatureCheck> {
         let message = with_chain(chain, &self.claim);
         let consumer = SignatureCheck {
             namespace: DATA_SET_NAMESPACE,
@@ -117,7 +77,7 @@ impl SetDataSet {
 
 /// Bytes that are signed of a value whose last field is its signature: the chain id and everything
 /// before it.
-pub(super) fn unsigned(chain: &Hash, value: &impl Encode, signature: &Signature) -> Bytes {
+pub(crate) fn unsigned(chain: &Hash, value: &impl Encode, signature: &Signature) -> Bytes {
     let all = with_chain(chain, value);
     all.slice(..all.len() - signature.len())
 }
@@ -136,7 +96,7 @@ impl Header {
 
 impl Evidence {
     /// The seat's contradicting signatures. A header carries the chain id itself, a commitment does not.
-    pub(super) fn signatures(&self, chain: &Hash) -> Vec<SignatureCheck> {
+    pub(crate) fn signatures(&self, chain: &Hash) -> Vec<SignatureCheck> {
         match self {
             Self::Proposals(pair) => pair.headers.iter().map(Header::check).collect(),
             Self::Commitments(pair) => {
@@ -184,13 +144,13 @@ impl ProbeCount {
 
 impl Measure {
     /// Signatures of the receivers on their counts.
-    pub(super) fn signatures(&self, chain: &Hash) -> impl Iterator<Item = SignatureCheck> {
+    pub(crate) fn signatures(&self, chain: &Hash) -> impl Iterator<Item = SignatureCheck> {
         self.counts.iter().map(|(_, count)| count.check(chain))
     }
 }
 
 /// The session keys' signatures on vouchers.
-pub(super) fn of_redemptions(
+pub(crate) fn of_redemptions(
     redemptions: &[Redemption],
     chain: &Hash,
 ) -> impl Iterator<Item = SignatureCheck> {

@@ -11,11 +11,11 @@ use super::{sign, signatures::unsigned};
 use crate::number::{count, index16, saturate_u8};
 use crate::{
     Account, AgreementId, Bounded, Hash, Signature,
+    bodies::SignatureCheck,
     limits::{
         AUDITORS_MAX, LATENCY_BANDS, PROVIDERS_MAX, REPORT_BATCHES_MAX, REPORTS_MAX, SLOTS_MAX,
         THROUGHPUT_BANDS,
     },
-    operation::SignatureCheck,
 };
 use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
@@ -211,7 +211,7 @@ impl AuditReveal {
         commitment(auditor, self.epoch, before.iter().chain([&own]).chain(after))
     }
 
-    pub(super) fn signatures<'a>(
+    pub(crate) fn signatures<'a>(
         &'a self,
         chain: &'a Hash,
         auditor: &'a Account,
@@ -221,7 +221,7 @@ impl AuditReveal {
 
     /// True if the batch number exists in the commitment and the reports are valid, in order, and of its
     /// strata.
-    pub(super) fn fits(&self) -> bool {
+    pub(crate) fn fits(&self) -> bool {
         let batch = usize::from(self.batch);
         batch <= self.others.len()
             && !self.reports.is_empty()
