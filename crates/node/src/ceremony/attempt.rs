@@ -24,14 +24,11 @@ const ANNOUNCE_MS: u64 = 1_000;
 const SHOW_MS: u64 = 10_000;
 /// Milliseconds for which a member that is done announces it to the others before it ends.
 const LINGER_MS: u64 = 2_000;
-/// While dealings are missing, votes pass for so many milliseconds at a time: each final block makes every
-/// dealer repeat what was not acknowledged.
-const OPEN_MS: u64 = 300;
-/// Milliseconds between two such times.
+/// While dealings are missing, votes pass so many milliseconds after the last final block, until one more is
+/// final: each final block makes every dealer repeat what was not acknowledged.
 const OPEN_EVERY_MS: u64 = 1_500;
-/// Most such times: below the 20 blocks after which dealers publish what was not acknowledged, at three blocks
-/// each.
-const OPENINGS_MAX: u32 = 5;
+/// Blocks that may still become final after a member has seen one and stopped the votes.
+const BLOCKS_UNDER_WAY: u64 = 8;
 
 /// One member's part in a ceremony.
 pub(super) struct Attempt<'a> {
@@ -49,8 +46,12 @@ pub(super) struct Attempt<'a> {
     step: CeremonyStep,
     genesis: Option<Genesis>,
     signatures: Signatures,
-    opened_ms: u64,
-    openings: u32,
+    /// True once the engine was started here; the others learn it when it runs.
+    is_started: bool,
+    /// Height of the newest final block, and the time at which it changed or a member was missed.
+    height: (u64, u64),
+    /// True once the operator has read that votes pass no more.
+    is_stuck: bool,
     announced: Option<(CeremonyStep, u64)>,
     shown: (CeremonyStep, Vec<u8>, u64),
     complete_ms: u64,
@@ -77,8 +78,9 @@ impl<'a> Attempt<'a> {
             presence: Presence::new(draft.id, options.version.clone(), Vec::new(), 0),
             step: CeremonyStep::Present,
             genesis: None,
-            opened_ms: 0,
-            openings: 0,
+            is_started: false,
+            height: (0, 0),
+            is_stuck: false,
             announced: None,
             shown: (CeremonyStep::Present, Vec::new(), 0),
             complete_ms: 0,
@@ -105,14 +107,13 @@ impl<'a> Attempt<'a> {
 
     /// Returns true if this member may deal now: all are there, or it dealt already.
     pub(super) fn may_begin(&self, now_ms: u64) -> bool {
-        self.step == CeremonyStep::Present
-            && (self.home.met.is_some() || self.presence.all_here(CeremonyStep::Present, now_ms))
+        !self.is_started && (self.home.met.is_some() || self.presence.all_here(CeremonyStep::Present, now_ms))
     }
 
-    /// Records durably that this member deals.
+    /// Records durably that this member deals. It is announced once its engine runs, which its own dealing shows.
     pub(super) async fn begin(&mut self, rng: &mut impl CryptoRng) -> Result<(), CeremonyError> {
         self.home.begin(self.presence.marks(), rng).await?;
-        self.step = CeremonyStep::Begun;
+        self.is_started = true;
         self.say(&format!(
             "all {} members are here: they deal shares to each other",
             self.presence.members()
@@ -180,10 +181,20 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    /// Looks at the own progress, turns the valve, and renews the screen.
-    pub(super) fn look(&mut self, now_ms: u64) -> Result<(), CeremonyError> {
-        if self.step == CeremonyStep::Begun && self.home.store.first_dealings() >= self.presence.members() {
-            self.step = CeremonyStep::Dealt;
+    /// True while the height of the newest final block decides whether votes pass.
+    pub(super) fn counts_blocks(&self) -> bool {
+        self.step == CeremonyStep::Begun || self.step == CeremonyStep::Dealt
+    }
+
+    /// Looks at the own progress, turns the valve, and renews the screen. `height` is that of the newest final
+    /// block, once the engine shows one.
+    pub(super) fn look(&mut self, now_ms: u64, height: Option<u64>) -> Result<(), CeremonyError> {
+        if self.is_started && self.step < CeremonyStep::Dealt {
+            match self.home.store.first_dealings() {
+                0 => {}
+                all if all >= self.presence.members() => self.step = CeremonyStep::Dealt,
+                _ => self.step = CeremonyStep::Begun,
+            }
         }
         if let (CeremonyStep::Signed, Some(genesis)) = (self.step, &self.genesis)
             && self.signatures.check(genesis).is_ok()
@@ -192,24 +203,33 @@ impl<'a> Attempt<'a> {
             (self.step, self.complete_ms) = (CeremonyStep::Complete, now_ms);
             self.say("the genesis is signed by all and in place");
         }
-        self.turn_valve(now_ms);
+        self.turn_valve(now_ms, height);
         self.show(now_ms);
         Ok(())
     }
 
-    fn turn_valve(&mut self, now_ms: u64) {
+    fn turn_valve(&mut self, now_ms: u64, height: Option<u64>) {
         if self.step >= CeremonyStep::Dealt && self.presence.all_were(CeremonyStep::Dealt) {
             return self.valve.set(true);
         }
-        if self.step == CeremonyStep::Present || !self.presence.all_here(CeremonyStep::Begun, now_ms) {
-            self.opened_ms = now_ms;
+        let is_whole = self.counts_blocks() && self.presence.all_here(CeremonyStep::Begun, now_ms);
+        let Some(height) = height.filter(|_| is_whole) else {
+            self.height.1 = now_ms;
             return self.valve.set(false);
+        };
+        if height != self.height.0 {
+            self.height = (height, now_ms);
         }
-        if self.openings < OPENINGS_MAX && now_ms >= self.opened_ms + OPEN_EVERY_MS {
-            self.opened_ms = now_ms;
-            self.openings += 1;
+        // Dealers publish what was not acknowledged in the second half of the ceremony's blocks.
+        let last = self.draft.ceremony_blocks() / 2 - BLOCKS_UNDER_WAY;
+        if height >= last && !self.is_stuck {
+            self.is_stuck = true;
+            self.say(&format!(
+                "dealings are still missing after {height} blocks, and no more may pass before all have them: end \
+                 this command on all machines and start it again; each machine then sends its dealings again"
+            ));
         }
-        self.valve.set(self.openings > 0 && now_ms < self.opened_ms + OPEN_MS);
+        self.valve.set(height < last && now_ms >= self.height.1 + OPEN_EVERY_MS);
     }
 
     /// The announcement that is due now, if one is: each second, and at once after progress.
@@ -355,37 +375,76 @@ mod tests {
         futures::executor::block_on(attempt.begin(&mut TestRng::new(1))).expect("writable");
     }
 
+    /// Writes the dealings of the first `count` members, as the engine does.
+    fn deal_from(directory: &Path, count: u64) {
+        for dealer in 0..count {
+            let name = format!("ceremony/store/dealing-00000000000000000000-{dealer}");
+            fs::write(directory.join(name), "x").expect("writable");
+        }
+    }
+
     #[test]
-    fn no_vote_passes_before_all_hold_all_dealings_but_for_a_few_moments() {
+    fn votes_pass_until_a_block_is_final_and_again_a_moment_later_while_dealings_are_missing() {
         with(|attempt, directory| {
             begun(attempt);
-            let mut open_ms = 0;
-            for now_ms in (0..60_000).step_by(100) {
+            deal_from(directory, 1);
+            let (mut height, mut open, mut opened_ms) = (0, false, Vec::new());
+            for now_ms in (0..600_000).step_by(100) {
                 OTHERS.for_each(|from| announce(attempt, from, CeremonyStep::Dealt, Vec::new(), now_ms));
-                attempt.look(now_ms).expect("writable");
-                open_ms += if attempt.valve.is_on() { 100 } else { 0 };
+                attempt.look(now_ms, Some(height)).expect("writable");
+                if attempt.valve.is_on() && !open {
+                    opened_ms.push(now_ms);
+                }
+                open = attempt.valve.is_on();
+                // A block takes ten seconds on this slow network: no opening ends before it is final.
+                height += u64::from(open && now_ms >= opened_ms[opened_ms.len() - 1] + 10_000);
             }
-            assert_eq!(open_ms, u64::from(OPENINGS_MAX) * OPEN_MS, "it lacks dealings itself");
-            for dealer in 0..4 {
-                let name = format!("ceremony/store/dealing-00000000000000000000-{dealer}");
-                fs::write(directory.join(name), "x").expect("writable");
-            }
-            attempt.look(60_000).expect("writable");
+            assert_eq!(height, 12, "8 of the 20 blocks of the first half stay");
+            assert_eq!(opened_ms.len(), 12);
+            assert!(opened_ms.windows(2).all(|two| two[1] >= two[0] + 10_000 + OPEN_EVERY_MS));
+            assert!(attempt.is_stuck && !attempt.valve.is_on());
+            deal_from(directory, 4);
+            attempt.look(600_000, Some(height)).expect("writable");
             assert!(attempt.valve.is_on());
-            attempt.look(600_000).expect("writable");
+            attempt.look(6_000_000, None).expect("writable");
             assert!(attempt.valve.is_on(), "once all hold all dealings, an absence stops nothing");
         });
     }
 
     #[test]
-    fn no_vote_passes_while_a_member_is_away() {
-        with(|attempt, _| {
+    fn no_vote_passes_while_a_member_is_away_or_the_height_is_not_known() {
+        with(|attempt, directory| {
             begun(attempt);
+            deal_from(directory, 1);
             for now_ms in (0..60_000).step_by(100) {
                 (1..3).for_each(|from| announce(attempt, from, CeremonyStep::Begun, Vec::new(), now_ms));
-                attempt.look(now_ms).expect("writable");
+                attempt.look(now_ms, Some(0)).expect("writable");
                 assert!(!attempt.valve.is_on());
             }
+            for now_ms in (60_000..120_000).step_by(100) {
+                OTHERS.for_each(|from| announce(attempt, from, CeremonyStep::Begun, Vec::new(), now_ms));
+                attempt.look(now_ms, None).expect("writable");
+                assert!(!attempt.valve.is_on());
+            }
+        });
+    }
+
+    #[test]
+    fn a_member_counts_as_dealing_only_once_its_engine_runs_however_long_it_takes_to_start() {
+        with(|attempt, directory| {
+            begun(attempt);
+            for now_ms in (0..600_000).step_by(100) {
+                OTHERS.for_each(|from| announce(attempt, from, CeremonyStep::Begun, Vec::new(), now_ms));
+                attempt.look(now_ms, Some(0)).expect("writable");
+                assert!(!attempt.valve.is_on() && !attempt.may_begin(now_ms), "it begins once");
+            }
+            assert_eq!(attempt.announcement(600_000).expect("due").step, CeremonyStep::Present);
+            deal_from(directory, 1);
+            attempt.look(600_100, Some(0)).expect("writable");
+            assert_eq!(attempt.announcement(600_100).expect("due").step, CeremonyStep::Begun);
+            OTHERS.for_each(|from| announce(attempt, from, CeremonyStep::Begun, Vec::new(), 602_000));
+            attempt.look(602_000, Some(0)).expect("writable");
+            assert!(attempt.valve.is_on(), "no time has run out");
         });
     }
 
@@ -453,7 +512,7 @@ mod tests {
                 heard.signatures = vec![signature(&genesis, &PrivateKey::from_seed(from))];
                 attempt.hear(&key(from), &heard.encode(), 0).expect("it goes on");
             }
-            attempt.look(0).expect("writable");
+            attempt.look(0, None).expect("writable");
             assert_eq!(attempt.step, CeremonyStep::Complete);
             let text = fs::read(directory.join(SIGNATURES_FILE)).expect("there");
             Signatures::from_text(&text).expect("whole").check(&genesis).expect("all signed this one");

@@ -30,7 +30,7 @@ use commonware_p2p::{
 };
 use commonware_parallel::Sequential;
 use commonware_runtime::{
-    Clock as _, Handle as Task, Quota, Runner as _, Supervisor as _,
+    Clock as _, Handle as Task, Metrics as _, Quota, Runner as _, Supervisor as _,
     buffer::paged::{CacheRef, page_size},
     tokio,
 };
@@ -162,7 +162,8 @@ async fn attend(context: tokio::Context, attempt: &mut Attempt<'_>) -> Result<Ge
             _ = context.sleep_until(next) => {
                 next = context.current() + TICK;
                 let now_ms = millis(context.current());
-                attempt.look(now_ms)?;
+                let height = if attempt.counts_blocks() { final_height(&context.encode()) } else { None };
+                attempt.look(now_ms, height)?;
                 if attempt.may_begin(now_ms) && let Some((channels, peers, oracle)) = dealing.take() {
                     attempt.begin(&mut context.child("seed")).await?;
                     let (task, waiting) = start(&context, attempt, channels, peers, oracle);
@@ -186,6 +187,14 @@ async fn attend(context: tokio::Context, attempt: &mut Attempt<'_>) -> Result<Ge
             },
         }
     }
+}
+
+/// Height of the newest final block. The engine shows it in its metrics alone.
+fn final_height(metrics: &str) -> Option<u64> {
+    let mut values =
+        metrics.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+    let (_, height) = values.find(|(name, _)| name.ends_with("_marshal_finalized_height"))?;
+    height.parse().ok()
 }
 
 /// The result of the engine, once; never without an engine.
