@@ -35,6 +35,8 @@ struct Machine {
 struct World {
     home: tempfile::TempDir,
     machines: Vec<Machine>,
+    /// A library that is loaded before all others into each process.
+    preload: Option<PathBuf>,
 }
 
 fn posync<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Output {
@@ -69,7 +71,7 @@ impl World {
             Machine { account: text(&made["account"]).into(), directory, peers, process: None }
         };
         let machines = (0..count).map(machine).collect();
-        Self { home, machines }
+        Self { home, machines, preload: None }
     }
 
     /// Collects the cards of `machines` into a draft.
@@ -98,6 +100,7 @@ impl World {
             File::options().create(true).append(true).open(screen(&machine.directory)).expect("writable");
         let mut command = Command::new(POSYNC);
         command.args(["--json", "ceremony", "--dir"]).arg(&machine.directory).arg(draft);
+        command.envs(self.preload.iter().map(|library| ("LD_PRELOAD", library)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(screen);
         machine.process = Some(command.spawn().expect("it starts"));
     }
@@ -318,6 +321,41 @@ fn four_machines_make_a_key_that_nobody_holds_and_run_its_network() {
     world.machines[2].process = Some(start(&world.machines[2].directory));
     assert_ne!(world.code(2), 0);
     assert!(world.screen(2).contains(&format!("did not sign it: {absent}")), "{}", world.screen(2));
+}
+
+/// Builds a library with which each sync of a file takes 40 ms longer, as on a disk that is busy or old.
+fn slow_disk(directory: &Path) -> PathBuf {
+    const SOURCE: &str = r"
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+static int slow(long call, int file) {
+    struct timespec wait = {0, 40 * 1000 * 1000};
+    nanosleep(&wait, 0);
+    return (int)syscall(call, file);
+}
+int fsync(int file) { return slow(SYS_fsync, file); }
+int fdatasync(int file) { return slow(SYS_fdatasync, file); }
+";
+    let (source, library) = (directory.join("slow.c"), directory.join("slow.so"));
+    fs::write(&source, SOURCE).expect("writable");
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
+    let mut command = Command::new(compiler);
+    command.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
+    assert!(command.status().expect("the engine needs a C compiler as well").success());
+    library
+}
+
+#[test]
+fn a_ceremony_on_slow_disks_takes_longer_and_ends_well() {
+    let mut world = World::new(4);
+    world.preload = Some(slow_disk(world.home.path()));
+    let (draft, all) = (world.draft("draft.json", &world.all()), world.all());
+    for index in &all {
+        world.attend(*index, &draft);
+    }
+    let genesis = world.succeed(&all);
+    world.hides_the_key(&all, &genesis);
 }
 
 #[test]
