@@ -51,6 +51,12 @@ impl Environment {
         }
     }
 
+    /// The same, with another clock on the wall.
+    #[cfg(test)]
+    pub(crate) fn with_now(self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        Self { now: Arc::new(now), ..self }
+    }
+
     /// The runtime's current time, for measuring durations.
     pub fn now(&self) -> SystemTime {
         (self.now)()

@@ -54,9 +54,9 @@ pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const DOUBT: Duration = Duration::from_secs(5);
 /// Maximum of doublings of [`DOUBT`]: 80 seconds.
 pub(crate) const DOUBT_DOUBLED_MAX: u32 = 4;
-/// Round trips that a shard of 1 MiB takes: those of a connection, and those in which the window of TCP doubles
-/// from 10 segments of 1,460 bytes (RFC 6928) to the whole of it.
-const SHARD_TRIPS: u32 = DIAL_TRIPS + 7;
+/// Round trips that are granted to a far provider: one for the request and its answer, one for what of it does not
+/// fit the first window.
+const WAY_TRIPS: u32 = 2;
 /// Pause after a failed dial before the next one.
 pub(crate) const DIAL_PAUSE: Duration = Duration::from_secs(1);
 
@@ -357,19 +357,15 @@ impl Peer {
         self.environment.now().duration_since(begun).unwrap_or_default()
     }
 
-    /// Time that a shard takes to or from the provider for the distance alone; zero before it was measured.
+    /// Time that is granted to the provider for its distance; zero before it was measured.
     pub fn way(&self) -> Duration {
-        self.trips.lock().distance(SHARD_TRIPS)
+        self.trips.lock().distance(WAY_TRIPS)
     }
 
     /// Completes after `time` and the time of the way, which may be measured only meanwhile.
     pub async fn overdue(&self, time: Duration) {
-        let begun = self.environment.now();
-        while let Some(rest) =
-            (time + self.way()).checked_sub(self.since(begun)).filter(|rest| !rest.is_zero())
-        {
-            self.environment.sleep(rest).await;
-        }
+        self.environment.sleep(time).await;
+        self.environment.sleep(self.way()).await;
     }
 
     async fn call(&self, ask: Ask, patience: Duration) -> Result<Answer, Error> {

@@ -355,7 +355,9 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         let waits =
             self.answered.is_some_and(|(drawn, at)| drawn == challenge.height && case.height < at + retry);
         if !waits {
-            self.answered = self.answer(case).await?.map(|at| (challenge.height, at));
+            let height = case.height;
+            // A node that lags must not make each new block look like one after the answer's retry.
+            self.answered = self.answer(case).await?.map(|at| (challenge.height, at.max(height)));
         }
         Ok(())
     }

@@ -12,7 +12,7 @@
 //! 2. Dialling one node delays no request to another.
 //! 3. Nodes with fewer failures in a row are asked first; an accepted answer resets the count. Among equals,
 //!    near ones come first, each list in its own order, so that callers spread.
-//! 4. How long a node may be silent follows its measured round trips ([`crate::trips`]): a far node is not a
+//! 4. How long a node may be silent is counted beside its distance ([`crate::trips`]): a far node is not a
 //!    silent one.
 //! 5. The nodes given at the start stay for ever; at most [`LEARNED_MAX`] are learned later. A learned node that
 //!    answers is never replaced by a stranger.
@@ -554,7 +554,7 @@ impl Pool {
     where
         F: Future<Output = Result<(At, T), Failed>>,
     {
-        let (first, begun) = (self.current(), (self.now)());
+        let first = self.current();
         let mut asked = pin!(work(first));
         let late = self.sleep(self.patience(first) + beside);
         let other = match either(asked.as_mut(), late).await {
@@ -566,8 +566,6 @@ impl Pool {
         match either(asked.as_mut(), second.as_mut()).await {
             Either::Left((Ok(done), _)) => Ok(done),
             Either::Right((Ok(done), _)) => {
-                let waited = self.since(begun).saturating_sub(beside);
-                self.node(first).into_iter().for_each(|node| node.trips.lock().gave_up(waited));
                 self.leave(At::nowhere(first));
                 Ok(done)
             }

@@ -311,3 +311,61 @@ fn a_near_node_comes_first_among_equals_and_a_failed_one_last() {
     pool.prefer_near(&[], 0);
     assert_eq!(pool.current(), 1, "the nearest of those that answer counts as near");
 }
+
+/// Starts a node that answers each request for its description after the time that `delay` gives for its number.
+async fn slow_node(
+    context: &deterministic::Context,
+    committee: &Committee,
+    seed: u64,
+    delay: fn(usize) -> Duration,
+) -> (Endpoint, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let info = Info {
+        chain: CHAIN,
+        network_key: network_key_bytes(&committee.network_key),
+        parameters: posync_protocol::limits::Parameters::LOCAL,
+        height: FIRST,
+    };
+    let (count, clock) = (asked.clone(), Arc::new(context.child("clock")));
+    let server = Server::<rpc::Node, _>::new(move |call: Incoming<rpc::Node>, _| {
+        let (number, info, clock) = (count.fetch_add(1, Ordering::SeqCst), info.clone(), clock.clone());
+        async move {
+            clock.sleep(delay(number)).await;
+            drop(call.finish(&Answer::Info(info)).await);
+        }
+    });
+    let key = ed25519::PrivateKey::from_seed(seed);
+    let account = Account::of(&key.public_key());
+    let address = SocketAddr::from(([10, 0, 0, seed as u8], 100));
+    let listen = Listen::new(key, rpc::Node::NAMESPACE, address);
+    server.listen(context.child("node"), context, listen).await.expect("listens");
+    (Endpoint { account, address: address.into() }, asked)
+}
+
+/// A node that is near and withholds each answer for seconds on purpose is left for one that answers at once.
+#[test]
+fn a_node_that_holds_each_answer_for_seconds_is_left() {
+    run(|context| async move {
+        let committee = Committee::new(1);
+        // Each answer comes just before the patience that the ones before it bought is over.
+        let withholds = |number: usize| {
+            Duration::from_millis([1_900, 3_000, 5_000].get(number).copied().unwrap_or(5_800))
+        };
+        let (first, of_first) = slow_node(&context, &committee, 1, withholds).await;
+        let (second, of_second) = slow_node(&context, &committee, 2, |_| Duration::ZERO).await;
+        let light = Light::new(CHAIN, committee.network_key);
+        let key = ed25519::PrivateKey::from_seed(9);
+        let nodes = vec![first, second];
+        let connection =
+            Connection::new(context.child("reader"), context.child("network"), key, nodes, light);
+        let connection = connection.beginning_at(0);
+        let begun = context.current();
+        for _ in 0..20 {
+            connection.info().await.expect("it answers");
+        }
+        let took = context.current().duration_since(begun).expect("time goes on");
+        let counts = (of_first.load(Ordering::SeqCst), of_second.load(Ordering::SeqCst));
+        // With a hedge after one second the first request is the last one that is late.
+        assert!(counts.1 > 0 && took < Duration::from_secs(20), "{took:?} for 20 requests, asked {counts:?}");
+    });
+}

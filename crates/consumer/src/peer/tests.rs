@@ -265,12 +265,33 @@ fn a_provider_at_1_100_or_300_ms_is_overdue_only_after_its_way() {
             // The distance is measured while the wait is under way.
             futures::join!(peer.overdue(hedge), async { drop(peer.status().await) });
             let waited = clock.current().duration_since(begun).expect("time goes on");
-            assert!(waited >= hedge + trip * SHARD_TRIPS, "{waited:?} at {ms} ms");
+            assert!(waited >= hedge + trip * WAY_TRIPS, "{waited:?} at {ms} ms");
             for _ in 0..40 {
                 drop(peer.status().await);
             }
-            let (way, least) = (peer.way(), trip * SHARD_TRIPS);
-            assert!(way >= least && way <= least * 11 / 10 + Duration::from_millis(100), "{way:?}");
+            let (way, least) = (peer.way(), trip * WAY_TRIPS);
+            assert!(way >= least && way <= least * 11 / 10 + Duration::from_millis(50), "{way:?}");
         });
     }
+}
+
+/// A clock that is set back by a minute while a provider is waited for must not stop the wait from ending.
+#[test]
+fn a_clock_that_steps_back_prolongs_no_wait_for_a_provider() {
+    deterministic::Runner::timed(Duration::from_secs(600)).start(|context| async move {
+        let (peer, _) = silent(&context, Arc::default()).await;
+        let mut peer = Arc::into_inner(peer).expect("nothing else holds it");
+        let (back, clock) = (Arc::new(AtomicU64::new(0)), Arc::new(context.child("wall")));
+        let (stepped, wall) = (back.clone(), clock.clone());
+        peer.environment = peer
+            .environment
+            .with_now(move || wall.current() - Duration::from_secs(stepped.load(Ordering::Relaxed)));
+        let begun = clock.current();
+        futures::join!(peer.overdue(Duration::from_secs(1)), async {
+            clock.sleep(Duration::from_millis(500)).await;
+            back.store(60, Ordering::Relaxed);
+        });
+        let waited = clock.current().duration_since(begun).expect("time goes on");
+        assert!(waited < Duration::from_secs(3), "{waited:?} instead of one second");
+    });
 }

@@ -3,11 +3,11 @@
 
 use super::{
     served::Served,
-    world::{Context, Verdict, World, account, bytes, refusal, send},
+    world::{Context, Verdict, World, account, bytes, holders, index_of, refusal, send},
 };
 use crate::{repair::Notice, transfer::Error};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
-use commonware_runtime::{Clock as _, Runner as _, deterministic};
+use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic};
 use futures::future::join_all;
 use posync_protocol::wire::{
     gateway::{self, Answer},
@@ -374,5 +374,80 @@ fn a_failed_put_leaves_nothing_to_repair() {
         world.until("its space comes back", async |w| w.leaves() == 0).await;
         let jobs = async |w: &World| w.shared.catalogue.jobs(0, 9).await.expect("runs").is_empty();
         world.until("no job is left", jobs).await;
+    });
+}
+
+/// Has provider 0 answer each request 300 ms after it came, as over a long way, and each get after `get`.
+async fn answers_after(context: &Context, world: &mut World, get: Duration) {
+    let (handler, clock) = (world.providers[0].handler.clone(), Arc::new(context.child("slow")));
+    world
+        .replace(0, move |call, ask| {
+            let (handler, clock) = (handler.clone(), clock.clone());
+            async move {
+                clock.sleep(if matches!(ask, Ask::Get(_)) { get } else { Duration::from_millis(300) }).await;
+                handler.handle(call, ask).await;
+            }
+        })
+        .await;
+}
+
+/// Stores files until one has provider 0, whose dial takes 900 ms (three round trips of 300 ms), among its four data
+/// shards. Returns the file's name and the provider of another of them.
+async fn file_with_far(context: &Context, world: &mut World) -> (String, usize) {
+    answers_after(context, world, Duration::from_millis(300)).await;
+    let far = world.shared.agreements_with(&world.providers[0].account)[0].clone();
+    far.peer.status().await.expect("it answers");
+    eprintln!("its way: {:?}", far.peer.way());
+    for number in 0..60 {
+        let name = format!("file {number}");
+        world.put(&name, &bytes(4096, number)).await.expect("stored");
+        world.until("eight holders", async |w| whole(w, &name).await).await;
+        world.shared.common.environment.sleep(Duration::from_secs(1)).await;
+        let holders: Vec<usize> =
+            holders(world, &name, 0).await.iter().map(|(_, account, _)| index_of(world, account)).collect();
+        let doubtful = far.peer.is_doubtful();
+        if holders[..4].contains(&0) && !doubtful {
+            let other = holders[..4].iter().find(|index| **index != 0).expect("four");
+            return (name, *other);
+        }
+    }
+    panic!("no file has it");
+}
+
+/// A stopped near provider holds up a get for as long as before, though a far one is among those asked.
+#[test]
+fn a_far_provider_that_answered_makes_nobody_wait_longer_for_a_stopped_one() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        world.ledger.far.lock().insert(world.providers[0].account, Duration::from_millis(900));
+        let (name, other) = file_with_far(&context, &mut world).await;
+        world.get(&name).await.expect("all answer");
+        let hangs = |ask: &Ask| if matches!(ask, Ask::Get(_)) { Verdict::Hangs } else { Verdict::Answers };
+        world.judge([other], hangs).await;
+        let (got, took) = timed(&context, world.get(&name)).await;
+        assert!(got.is_ok());
+        assert!(took < Duration::from_millis(1_500), "{took:?}: it was 0.75 s before");
+    });
+}
+
+/// A provider that answers its dials and its gets slowly on purpose is noticed and asked last.
+#[test]
+fn a_provider_that_is_slow_on_purpose_holds_up_no_second_get() {
+    run(|context| async move {
+        let mut world = World::start(&context).await;
+        world.ledger.far.lock().insert(world.providers[0].account, Duration::from_millis(900));
+        let (name, _) = file_with_far(&context, &mut world).await;
+        answers_after(&context, &mut world, Duration::from_millis(2_700)).await;
+        let far = world.shared.agreements_with(&world.providers[0].account)[0].clone();
+        // The old connection ends with the first of these.
+        drop(far.peer.status().await);
+        far.peer.status().await.expect("it answers");
+        let mut all = Vec::new();
+        for _ in 0..6 {
+            let (got, took) = timed(&context, world.get(&name)).await;
+            assert!(got.is_ok());
+            all.push(took);
+        }
+        assert!(all.iter().skip(1).all(|took| *took < Duration::from_millis(1_500)), "{all:?}");
     });
 }

@@ -266,6 +266,8 @@ pub(crate) struct Ledgered {
     pub(crate) brought: AtomicU64,
     /// Data sets that providers submit in the next block.
     pub(crate) theirs: Mutex<Vec<DataSetClaim>>,
+    /// Time that a dial to a provider takes.
+    pub(crate) far: Mutex<BTreeMap<Account, Duration>>,
 }
 
 impl World {
@@ -305,6 +307,19 @@ impl World {
         let (shared, notices) = Shared::new(consumer, catalogue, heard);
         let dialer: Dialer<rpc::Provider> =
             dialer(context, &SharedNetwork::new(context.child("network")), &gateway_key());
+        let seen = Arc::<Ledgered>::default();
+        let (near, distances, sleeper) = (dialer, seen.clone(), environment.clone());
+        let dialer: Dialer<rpc::Provider> = Arc::new(move |account, address| {
+            let (near, sleeper) = (near.clone(), sleeper.clone());
+            let time = distances.far.lock().get(&account).copied();
+            async move {
+                if let Some(time) = time {
+                    sleeper.sleep(time).await;
+                }
+                near(account, address).await
+            }
+            .boxed()
+        });
         if loaded.agreements.is_empty() {
             for index in 0..10 {
                 let number =
@@ -323,7 +338,6 @@ impl World {
         environment.spawn(mending.map(drop));
         environment.spawn(repair::reap(shared.clone()));
         let handlers = providers.iter().map(|provider| provider.handler.clone()).collect();
-        let seen = Arc::<Ledgered>::default();
         environment.spawn(ledger(shared.clone(), handlers, seen.clone()));
         let share = Arc::new(Share::new(Owner::default(), SHARE_BYTES_MAX));
         Self { shared, share, providers, ledger: seen, versions }

@@ -31,12 +31,13 @@ use commonware_macros::select;
 use commonware_utils::channel::oneshot;
 use futures::{
     FutureExt as _, StreamExt as _,
-    future::{BoxFuture, join_all, pending},
+    future::{BoxFuture, pending},
     stream::FuturesUnordered,
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-/// Time without a shard, beside that of the way from those that are asked, after which one more holder is asked.
+/// Time without a shard, beside that of the shortest way from those that have not answered, after which one more
+/// holder is asked.
 const HEDGE: Duration = Duration::from_millis(750);
 
 /// Time for which a get waits for the holders of a segment: a network that has just started answers soon.
@@ -242,22 +243,21 @@ async fn gather_rest(
     let mut count = held.iter().flatten().count();
     let mut under_way = FuturesUnordered::new();
     let fetch = |source: Source| fetch(shared, source, row);
-    let first: Vec<Arc<peer::Peer>> = {
-        let first = rest.iter().take(DATA.saturating_sub(count));
-        first.map(|source| source.agreement.peer.clone()).collect()
-    };
     let mut asked: Vec<(usize, Arc<peer::Peer>)> = Vec::new();
-    let mut ask = |source: Source| {
+    let mut failed_at: Vec<usize> = Vec::new();
+    for source in rest.drain(..rest.len().min(DATA.saturating_sub(count))) {
         asked.push((source.position, source.agreement.peer.clone()));
-        fetch(source)
-    };
-    under_way.extend(rest.drain(..rest.len().min(DATA.saturating_sub(count))).map(&mut ask));
+        under_way.push(fetch(source));
+    }
     while count < DATA {
+        let is_open = |position: usize| held[position].is_none() && !failed_at.contains(&position);
+        let open = asked.iter().filter(|(position, _)| is_open(*position));
+        let way = open.map(|(_, peer)| peer.way()).min().unwrap_or_default();
         let hedge = async {
             if rest.is_empty() {
                 return pending().await;
             }
-            join_all(first.iter().map(|peer| peer.overdue(HEDGE))).await;
+            shared.common.environment.sleep(HEDGE + way).await;
         };
         let arrived = select! {
             arrived = under_way.next() => Some(arrived.ok_or(coding::Error::TooFew(count))?),
@@ -270,10 +270,16 @@ async fn gather_rest(
                 continue;
             }
             Some((_, Err(peer::Error::Paced(_)))) => *paced = true,
-            Some((source, Err(error))) => failed(shared, index, &source, &error),
+            Some((source, Err(error))) => {
+                failed_at.push(source.position);
+                failed(shared, index, &source, &error);
+            }
             None => {}
         }
-        under_way.extend(rest.pop_front().map(&mut ask));
+        if let Some(source) = rest.pop_front() {
+            asked.push((source.position, source.agreement.peer.clone()));
+            under_way.push(fetch(source));
+        }
     }
     drop(under_way);
     if *paced {

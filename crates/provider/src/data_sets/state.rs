@@ -184,15 +184,6 @@ impl State {
         self.data_sets.get(agreement).is_some_and(|versions| versions.is_behind(data))
     }
 
-    /// True if the ledger may have more of an agreement in force than `data` shows, or have it soon: a version
-    /// that was signed here. Without such a signature a data set only becomes empty (DS-3).
-    pub fn may_grow(&self, agreement: &AgreementId, data: &DataSet) -> bool {
-        let newer = |versions: &Versions| {
-            versions.versions.keys().any(|(version, _)| *version > data.current.version)
-        };
-        data.next.is_some() || self.data_sets.get(agreement).is_some_and(newer)
-    }
-
     /// Keeps a version that is signed at a certified height.
     pub(crate) fn keep(&mut self, change: &Change, height: u64) {
         let versions = self.data_sets.entry(change.claim.agreement).or_default();

@@ -63,22 +63,13 @@ impl Case {
         self.terms.iter().map(share).collect()
     }
 
-    /// Sum of the weights of the known slots.
-    fn known(&self) -> u128 {
-        self.shares().iter().map(|share| u128::from(share.rate) * u128::from(share.leaves)).sum()
-    }
-
-    /// True if the known slots weigh as much as the ledger says.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.known() == self.provider.slot_weight
-    }
-
     /// The reads of the open challenge.
     ///
     /// # Errors
     /// `NotDrawn`, `Incomplete`.
     pub(crate) fn prover(&self) -> Result<Prover, NoStorageProof> {
-        let (challenge, shares, known) = (self.challenge()?, self.shares(), self.known());
+        let (challenge, shares) = (self.challenge()?, self.shares());
+        let known = shares.iter().map(|share| u128::from(share.rate) * u128::from(share.leaves)).sum();
         let slot_weight = self.provider.slot_weight;
         if known != slot_weight {
             return Err(NoStorageProof::Incomplete { known, slot_weight });

@@ -50,7 +50,7 @@ impl Bench {
     }
 
     /// Ends an agreement at once, signed by both parties.
-    fn close(&self, agreement: AgreementId) {
+    pub(super) fn close(&self, agreement: AgreementId) {
         let world = self.ledger.world.lock().clone();
         let key_of = Agreement::key(&account("paul"), agreement.slot);
         let Agreement { consumer, end_epoch, .. } = world.get(key_of).expect("stands");
