@@ -6,9 +6,10 @@ use common::{Net, eventually, file, signal, text};
 use posync_alert::test_utils::{Posted, listen};
 use posync_client::volume::free;
 use posync_provider::packs::extents;
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
 use serde_json::Value;
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
@@ -133,6 +134,18 @@ fn must(program: &str, arguments: &[&Path]) {
     assert!(status.success(), "{program} {arguments:?}");
 }
 
+/// The files below a directory.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let below = |path: PathBuf| if path.is_dir() { files(&path) } else { vec![path] };
+    names(directory).into_iter().flat_map(below).collect()
+}
+
+/// The files below a directory, with their bytes.
+fn tree(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let read = |path: PathBuf| (path.clone(), fs::read(path).expect("readable"));
+    files(directory).into_iter().map(read).collect()
+}
+
 /// Names of the files in a directory.
 fn names(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("readable").path()).collect()
@@ -147,6 +160,9 @@ fn unmounted_under_a_provider() {
     let volume = net.directory.with_file_name("volume");
     fs::rename(&storage, &volume).expect("it is there");
     fs::create_dir(&storage).expect("the mount point");
+    // A copy of the data as it was before the last start.
+    let copy = net.directory.with_file_name("copy");
+    must("cp", &[Path::new("-a"), &volume, &copy]);
     let mount = || must("mount", &[Path::new("--bind"), &volume, &storage]);
     mount();
     net.up();
@@ -167,13 +183,140 @@ fn unmounted_under_a_provider() {
     assert_eq!(names(&storage), [] as [PathBuf; 0], "nothing is written below the volume");
     assert_eq!(extents(&volume).expect("its packs").len(), held, "no shard is taken");
 
+    // An older copy of its data below the mount point is not taken for it.
+    must("cp", &[Path::new("-a"), &copy.join("."), &storage]);
+    let below = tree(&storage);
+    let mut rounds = 0;
+    let beside = put_until(&net, 4, || {
+        rounds += 1;
+        rounds > 3
+    });
+    assert!(tree(&storage) == below, "nothing is written to the copy");
+
     // It does not start while the volume is away, and goes on when it is back.
     signal("KILL", net.pid("provider-0"));
     wait(&net, &got, &mut seen, (&account, "offline", "raised"));
-    assert_eq!(names(&storage), [] as [PathBuf; 0], "nor by a start");
+    assert!(tree(&storage) == below, "nor by a start");
     mount();
     let after = put_until(&net, 3, || extents(&volume).is_ok_and(|now| now.len() > held));
-    before.iter().chain(&during).chain(&after).for_each(|(name, source)| net.reads(source, name));
+    let all = before.iter().chain(&during).chain(&beside).chain(&after);
+    all.for_each(|(name, source)| net.reads(source, name));
+    seen.extend(got.try_iter().map(|posted| posted.json));
+    let lost = ["damaged", "reads_missing", "reads_fail"];
+    let lost = seen.iter().find(|json| lost.iter().any(|alert| json["alert"] == *alert));
+    assert_eq!(lost, None, "nothing that was acknowledged is lost");
+    net.down();
+    must("umount", &[&storage]);
+}
+
+/// Set in the process that may have a block device of its own.
+const WITH_DEVICE: &str = "POSYNC_TEST_MAY_HAVE_A_DEVICE";
+/// Sets the bytes of a loop device that can be read and written; 0: all. Its image keeps all bytes.
+const LIMIT: &str = "import fcntl,os,struct,sys
+device = os.open(sys.argv[1], os.O_RDONLY)
+status = bytearray(232)
+fcntl.ioctl(device, 0x4C05, status)
+struct.pack_into('Q', status, 32, int(sys.argv[2]))
+fcntl.ioctl(device, 0x4C04, bytes(status))";
+
+/// A block device of its own, over a file; dropping it removes it.
+struct Device(PathBuf);
+
+impl Device {
+    fn over(image: &Path, bytes: u64) -> Option<Self> {
+        File::create(image).and_then(|image| image.set_len(bytes)).expect("writable");
+        let output = Command::new("losetup").args(["--find", "--show"]).arg(image).output().ok()?;
+        let name = String::from_utf8(output.stdout).expect("text");
+        output.status.success().then(|| Self(name.trim().into()))
+    }
+
+    fn limit(&self, bytes: u64) {
+        let bytes = bytes.to_string();
+        must("python3", &[Path::new("-c"), Path::new(LIMIT), &self.0, Path::new(&bytes)]);
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("--detach").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_device_that_fails_under_a_running_provider_loses_nothing_and_goes_on_when_it_answers_again() {
+    let name = "a_device_that_fails_under_a_running_provider_loses_nothing_and_goes_on_when_it_answers_again";
+    if std::env::var_os(WITH_DEVICE).is_some() {
+        return failing_under_a_provider();
+    }
+    let home = tempfile::tempdir().expect("a directory");
+    let may_mount = Command::new("unshare").args(["--mount", "true"]).status();
+    let device = Device::over(&home.path().join("probe"), 1 << 20);
+    if device.is_none() || !may_mount.is_ok_and(|status| status.success()) {
+        eprintln!("NOT TESTED: this machine lets this user have no block device (`losetup`)");
+        return;
+    }
+    drop(device);
+    let mut inside = Command::new("unshare");
+    inside.arg("--mount").arg(std::env::current_exe().expect("this test"));
+    inside.args(["--exact", "--nocapture", name]).env(WITH_DEVICE, "1").env("TMPDIR", home.path());
+    let status = inside.status().expect("it starts");
+    assert!(status.success(), "{status}");
+}
+
+/// Drops the bytes of all packs from memory.
+fn forget(storage: &Path) {
+    let packs: BTreeSet<PathBuf> =
+        extents(storage).expect("its packs").into_iter().map(|extent| extent.path).collect();
+    for path in packs {
+        let file = File::open(path).expect("a pack");
+        file.sync_all().expect("durable");
+        fadvise(&file, 0, None, Advice::DontNeed).expect("a file");
+    }
+}
+
+fn failing_under_a_provider() {
+    let (url, got) = listen(vec![]);
+    let mut net = Net::start_with(&["--alert-url", &url]);
+    net.down();
+    let storage = net.directory.join("provider-0").join("storage");
+    let (image, aside): (PathBuf, PathBuf) =
+        ["image", "aside"].map(|name| net.directory.with_file_name(name)).into();
+    let device = Device::over(&image, 512 << 20).expect("there was one");
+    must("mkfs.ext4", &[Path::new("-q"), &device.0]);
+    fs::rename(&storage, &aside).expect("it is there");
+    fs::create_dir(&storage).expect("the mount point");
+    let mount = || must("mount", &[Path::new("-o"), Path::new("errors=continue"), &device.0, &storage]);
+    mount();
+    must("cp", &[Path::new("-a"), &aside.join("."), &storage]);
+    net.up();
+    let account = account(&net, "provider-0");
+    let mut stored = put_until(&net, 1, || extents(&storage).is_ok_and(|extents| extents.len() > 2));
+    let held = extents(&storage).expect("its packs").len();
+
+    forget(&storage);
+    device.limit(4096);
+    let mut seen = vec![];
+    let is_noticed = |json: &Value| {
+        json["node"] == account.as_str()
+            && (json["alert"] == "volume_away" || json["alert"] == "offline")
+            && json["state"] == "raised"
+    };
+    stored.extend(put_until(&net, 2, || {
+        seen.extend(got.try_iter().map(|posted| posted.json));
+        seen.iter().any(is_noticed)
+    }));
+    stored.iter().for_each(|(name, source)| net.reads(source, name));
+
+    // The file system gave up its journal: it is mounted anew once no process has it open.
+    device.limit(0);
+    let umount = || Command::new("umount").arg(&storage).status().is_ok_and(|status| status.success());
+    if let pid @ 1.. = net.pid("provider-0") {
+        signal("KILL", pid);
+    }
+    eventually(90, "no process has it open", umount);
+    mount();
+    stored.extend(put_until(&net, 3, || extents(&storage).is_ok_and(|now| now.len() > held)));
+    stored.iter().for_each(|(name, source)| net.reads(source, name));
     seen.extend(got.try_iter().map(|posted| posted.json));
     let lost = ["damaged", "reads_missing", "reads_fail"];
     let lost = seen.iter().find(|json| lost.iter().any(|alert| json["alert"] == *alert));

@@ -9,13 +9,23 @@
 //!                     they are not                     --> refused
 //! ```
 //!
-//! A mount can also end under a member that runs ([`InUse`]): open files go on, and every name leads to the empty
-//! mount point from then on.
+//! Each start writes the next number into the mark, and then into the record: a copy of the data that is older than the
+//! member's last start has a lower number than the record, and is refused.
+//!
+//! A mount can also end, or its device fail, under a member that runs ([`InUse`]): open files go on, and every name
+//! leads to the mount point from then on.
 //!
 //! A mount point without its volume is an empty directory. Taken for the store, everything on it would count as lost,
 //! and what is written there would vanish below the volume when that is mounted.
 
-use crate::{blob_header::partitions, format_mark::replace};
+mod in_use;
+
+pub use in_use::InUse;
+
+use crate::{
+    blob_header::partitions,
+    format_mark::{replace, replace_bytes},
+};
 use commonware_runtime::Error as RuntimeError;
 use posync_protocol::Account;
 use std::{
@@ -32,6 +42,10 @@ const MARK: &str = "member";
 const RECORD: &str = ".volume-mark";
 /// Name of the file in the member's directory that keeps the parameters of the network since the first start.
 pub const PARAMETERS: &str = "parameters";
+/// Name of the file on a volume that is read to find out whether its device answers.
+const PROBE: &str = "probe";
+/// Bytes of the probe: more than a file system keeps beside a file's name, so that a device must read them.
+const PROBE_BYTES: usize = 4096;
 /// Most bytes of a mark; a longer file is damaged.
 const BYTES_MAX: u64 = 256;
 
@@ -46,12 +60,28 @@ pub enum VolumeError {
     Missing(PathBuf),
     /// The mark does not read as one.
     #[error(
-        "the mark {0} is damaged: it must hold the line \"member ACCOUNT\"; nothing was written to the volume"
+        "the mark {0} is damaged: it must hold the line \"member ACCOUNT\", and may hold a line \"start NUMBER\"; nothing was \
+         written to the volume"
     )]
     Damaged(PathBuf),
     /// Another member keeps its data on the volume.
     #[error("{0} is the volume of another member, {1}; nothing was written to it")]
     Foreign(PathBuf, Account),
+    /// The volume holds a mark from before the member's last start.
+    #[error(
+        "{0} holds an older copy of the data of this member, from its start {1}; the last one was start {2}: the volume is \
+         not mounted, or was put back to an older state; nothing was written to it"
+    )]
+    Older(PathBuf, u64, u64),
+    /// The name of the volume leads elsewhere than at the start of the member that runs.
+    #[error(
+        "{0} is another file system or directory than when this member started: the volume is not mounted, or was \
+         mounted anew as another device; mount it, and if it is, start the member again; nothing was written to it"
+    )]
+    Other(PathBuf),
+    /// The device of the volume answers no read.
+    #[error("the device of {0} answers no read: {1}; check the disk and its connection")]
+    Failing(PathBuf, io::Error),
     /// The mark or the record cannot be read or written.
     #[error("{0}: {1}")]
     File(PathBuf, io::Error),
@@ -64,11 +94,14 @@ pub enum VolumeError {
 /// [`VolumeError`].
 pub fn check(directory: &Path, volume: &Path, account: &Account, partition: &str) -> Result<(), VolumeError> {
     match read(&volume.join(MARK))? {
-        Mark::Of(theirs) if theirs != *account => Err(VolumeError::Foreign(volume.into(), theirs)),
-        Mark::Of(_) => Ok(()),
+        Mark::Of(theirs, _) if theirs != *account => Err(VolumeError::Foreign(volume.into(), theirs)),
+        Mark::Of(_, start) => match read(&directory.join(RECORD))?.start() {
+            last if start < last => Err(VolumeError::Older(volume.into(), start, last)),
+            _ => Ok(()),
+        },
         Mark::Damaged => Err(VolumeError::Damaged(volume.join(MARK))),
         Mark::None => {
-            let is_recorded = matches!(read(&directory.join(RECORD))?, Mark::Of(_));
+            let is_recorded = matches!(read(&directory.join(RECORD))?, Mark::Of(..));
             // A member that ran before there were marks has no record.
             let is_lost = is_recorded || has_run(directory)? && !has_partitions(volume, partition)?;
             if is_lost { Err(VolumeError::Missing(volume.into())) } else { Ok(()) }
@@ -86,8 +119,8 @@ fn has_partitions(volume: &Path, partition: &str) -> Result<bool, VolumeError> {
     Ok(!own.is_empty())
 }
 
-/// Checks the volume as [`check`] does, and marks a new one: called before anything is stored there. A volume that
-/// holds the member's data and takes no mark now is marked at a later start.
+/// Checks the volume as [`check`] does, and marks it with the number of this start: called before anything is stored
+/// there. A volume that holds the member's data and takes no mark now is marked at a later start.
 ///
 /// # Errors
 /// [`VolumeError`].
@@ -101,8 +134,8 @@ pub fn claim(directory: &Path, volume: &Path, account: &Account, partition: &str
             tracing::warn!(
                 %error,
                 path,
-                "the volume is not marked as this member's; until it is, an empty mount point may be taken for it: \
-                 make room, or allow writing, and start again"
+                "the volume does not take the mark of this start; until it does, an empty mount point or an older copy \
+                 may be taken for it: make room, or allow writing, and start again"
             );
             Ok(())
         }
@@ -115,13 +148,13 @@ fn takes_no_file(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::PermissionDenied)
 }
 
-/// Takes the volume as it is on the operator's word, with a missing or damaged mark. What was on another is lost.
+/// Takes the volume as it is on the operator's word, with a missing, damaged or older mark. What was on another is lost.
 ///
 /// # Errors
 /// `Foreign`, `File`.
 pub fn take(directory: &Path, volume: &Path, account: &Account) -> Result<(), VolumeError> {
     let path = volume.join(MARK);
-    if let Mark::Of(theirs) = read(&path)?
+    if let Mark::Of(theirs, _) = read(&path)?
         && theirs != *account
     {
         return Err(VolumeError::Foreign(volume.into(), theirs));
@@ -129,31 +162,6 @@ pub fn take(directory: &Path, volume: &Path, account: &Account) -> Result<(), Vo
     match fs::remove_file(&path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(VolumeError::File(path, error)),
         _ => write(directory, volume, account),
-    }
-}
-
-/// The volume of a member that runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InUse {
-    directory: PathBuf,
-    volume: PathBuf,
-    account: Account,
-    partition: String,
-}
-
-impl InUse {
-    /// The volume that the member claimed at its start, by the same names as for [`claim`].
-    pub fn new(directory: &Path, volume: &Path, account: &Account, partition: &str) -> Self {
-        let (directory, volume) = (directory.to_path_buf(), volume.to_path_buf());
-        Self { directory, volume, account: *account, partition: partition.into() }
-    }
-
-    /// Checks that the name of the volume still leads to it, as [`check`] does.
-    ///
-    /// # Errors
-    /// [`VolumeError`].
-    pub fn check(&self) -> Result<(), VolumeError> {
-        check(&self.directory, &self.volume, &self.account, &self.partition)
     }
 }
 
@@ -173,10 +181,19 @@ pub fn is_away(error: &RuntimeError) -> bool {
 enum Mark {
     /// Nothing is there yet.
     None,
-    /// It names an account.
-    Of(Account),
+    /// It names an account, and the number of the member's last start: 0 from a version that did not count them.
+    Of(Account, u64),
     /// Something else is there.
     Damaged,
+}
+
+impl Mark {
+    const fn start(&self) -> u64 {
+        match self {
+            Self::Of(_, start) => *start,
+            Self::None | Self::Damaged => 0,
+        }
+    }
 }
 
 fn read(path: &Path) -> Result<Mark, VolumeError> {
@@ -189,20 +206,46 @@ fn read(path: &Path) -> Result<Mark, VolumeError> {
     }
     let bytes = fs::read(path).map_err(failed)?;
     let text = std::str::from_utf8(&bytes).ok();
-    let account = text.and_then(|text| text.trim_end().strip_prefix("member ")?.parse().ok());
-    Ok(account.map_or(Mark::Damaged, Mark::Of))
+    Ok(text.and_then(parse).unwrap_or(Mark::Damaged))
 }
 
-/// Writes what is missing: the mark first, so that a record without a mark is always a missing volume.
+fn parse(text: &str) -> Option<Mark> {
+    let mut lines = text.trim_end().lines();
+    let account = lines.next()?.strip_prefix("member ")?.parse().ok()?;
+    let start = match lines.next() {
+        None => 0,
+        Some(line) => line.strip_prefix("start ")?.parse().ok()?,
+    };
+    lines.next().is_none().then_some(Mark::Of(account, start))
+}
+
+/// Writes the next number of a start: the mark first, so that a record without a mark, or above it, is always a missing
+/// volume.
 fn write(directory: &Path, volume: &Path, account: &Account) -> Result<(), VolumeError> {
     fs::create_dir_all(volume).map_err(|error| VolumeError::File(volume.into(), error))?;
-    for path in [volume.join(MARK), directory.join(RECORD)] {
-        if !matches!(read(&path)?, Mark::Of(theirs) if theirs == *account) {
-            let text = format!("member {account}\n");
-            replace(&path, &text).map_err(|error| VolumeError::File(path, error))?;
-        }
+    let paths = [volume.join(MARK), directory.join(RECORD)];
+    let last = read(&paths[0])?.start().max(read(&paths[1])?.start());
+    let text = format!("member {account}\nstart {}\n", last.saturating_add(1));
+    for path in paths {
+        replace(&path, &text).map_err(|error| VolumeError::File(path, error))?;
     }
-    Ok(())
+    write_probe(volume)
+}
+
+/// Writes the file that is read to find out whether the device answers, if it is not there.
+fn write_probe(volume: &Path) -> Result<(), VolumeError> {
+    let path = volume.join(PROBE);
+    let written = match fs::symlink_metadata(&path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            // Bytes that no file system makes smaller.
+            let mut bytes = [0; PROBE_BYTES];
+            blake3::Hasher::new().update(PROBE.as_bytes()).finalize_xof().fill(&mut bytes);
+            replace_bytes(&path, &bytes)
+        }
+        Err(error) => Err(error),
+    };
+    written.map_err(|error| VolumeError::File(path, error))
 }
 
 /// Bytes that this process may still write to the volume that holds `directory`.
@@ -268,7 +311,7 @@ mod tests {
     fn a_volume_that_goes_away_under_its_member_is_missed_until_it_is_back() {
         let (home, directory, volume) = member();
         claim(&directory, &volume, &OWN, PARTITION).expect("a first start");
-        let in_use = InUse::new(&directory, &volume, &OWN, PARTITION);
+        let in_use = InUse::new(&directory, &volume, &OWN, PARTITION).expect("it is there");
         in_use.check().expect("it is there");
         let elsewhere = home.path().join("elsewhere");
         fs::rename(&volume, &elsewhere).expect("unmounted");
@@ -281,6 +324,49 @@ mod tests {
         for other in [RuntimeError::Closed, RuntimeError::Io(Arc::new(io::Error::other("another")))] {
             assert!(!is_away(&other), "{other}");
         }
+    }
+
+    #[test]
+    fn a_copy_of_the_data_below_the_mount_point_is_taken_neither_by_a_member_that_runs_nor_by_a_start() {
+        let (home, directory, volume) = member();
+        let [copy, exact, elsewhere] = ["copy", "exact", "elsewhere"].map(|name| home.path().join(name));
+        let copy_to = |to: &Path| {
+            fs::create_dir(to).expect("made");
+            for name in names(&volume) {
+                fs::copy(volume.join(&name), to.join(&name)).expect("copied");
+            }
+        };
+        fs::create_dir(&volume).expect("made");
+        fs::write(volume.join(MARK), format!("member {OWN}\n")).expect("of a version that counts no starts");
+        claim(&directory, &volume, &OWN, PARTITION).expect("a start");
+        copy_to(&copy);
+        claim(&directory, &volume, &OWN, PARTITION).expect("the last start");
+        let in_use = InUse::new(&directory, &volume, &OWN, PARTITION).expect("it is there");
+        copy_to(&exact);
+        fs::rename(&volume, &elsewhere).expect("unmounted");
+        for below in [&copy, &exact] {
+            fs::rename(below, &volume).expect("below the mount point");
+            let error = in_use.check().expect_err("another directory");
+            assert!(is_away(&away(error)), "however its mark looks");
+            fs::rename(&volume, below).expect("there");
+        }
+        fs::rename(&copy, &volume).expect("below the mount point");
+        let mark = fs::read(volume.join(MARK)).expect("there");
+        for refused in
+            [check(&directory, &volume, &OWN, PARTITION), claim(&directory, &volume, &OWN, PARTITION)]
+        {
+            let error = refused.expect_err("an older copy").to_string();
+            assert!(error.contains("older copy") && error.contains("from its start 1"), "{error}");
+        }
+        assert_eq!(fs::read(volume.join(MARK)).expect("there"), mark, "nothing is written to it");
+        fs::rename(&volume, &copy).expect("there");
+        fs::rename(&elsewhere, &volume).expect("mounted again");
+        in_use.check().expect("it is back");
+        claim(&directory, &volume, &OWN, PARTITION).expect("it is back");
+        fs::remove_dir_all(&volume).expect("the disk is gone");
+        fs::rename(&copy, &volume).expect("a backup");
+        take(&directory, &volume, &OWN).expect("on a word");
+        claim(&directory, &volume, &OWN, PARTITION).expect("the volume from now on");
     }
 
     #[test]

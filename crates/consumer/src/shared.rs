@@ -174,11 +174,17 @@ impl Shared {
         }
     }
 
-    /// Announces a put that will need room for `leaves`, so that agreements are opened if room is short.
-    pub fn announce(&self, leaves: u64) -> Coming {
-        let coming = self.expected.more(leaves);
-        self.expecting.notify_one();
-        coming
+    /// Begins a put, for which no agreement is opened yet.
+    pub fn begin(&self) -> Coming {
+        self.expected.begin()
+    }
+
+    /// Announces that a put will need room for `leaves` in all, so that agreements are opened if room is short.
+    pub fn announce(&self, coming: &Coming, leaves: u64) {
+        // The next look finds what is not worth a look of its own.
+        if coming.up_to(leaves) {
+            self.expecting.notify_one();
+        }
     }
 
     /// Leaves that announced puts will bring to each of `providers`, on average.

@@ -59,6 +59,8 @@ pub(crate) struct Share {
     pub puts: Semaphore,
     /// Files being read; further ones wait.
     pub gets: Semaphore,
+    /// Held by the put for which room is opened before its bytes arrive.
+    pub opens_ahead: Semaphore,
     incoming: Arc<Semaphore>,
     outgoing: Arc<Semaphore>,
     coding: Arc<Semaphore>,
@@ -145,6 +147,7 @@ impl Share {
             names: None,
             puts: Semaphore::new(TRANSFERS_PER_ACCOUNT),
             gets: Semaphore::new(TRANSFERS_PER_ACCOUNT),
+            opens_ahead: Semaphore::new(1),
             incoming: Arc::new(Semaphore::new(bytes / 1024)),
             outgoing: Arc::new(Semaphore::new(bytes / 1024)),
             coding: Arc::new(Semaphore::new(CODING_BYTES_MAX / 1024 * ACCOUNT_PERCENT / 100)),

@@ -153,13 +153,13 @@ impl Shared {
         all.into_values().map(of).collect()
     }
 
-    /// Announces a put of `length` bytes, so that agreements are opened for it if room is short.
-    pub(crate) fn expect(&self, length: u64) -> Coming {
+    /// Announces the first `length` bytes of a put, so that agreements are opened for them if room is short.
+    pub(crate) fn expect(&self, coming: &Coming, length: u64) {
         let segments = coding::segments(length).unwrap_or(0);
         let of = |segment| leaves(coding::shard_bytes(coding::segment_bytes(length, segment)) as u64);
         let (full, last) = if segments == 0 { (0, 0) } else { (of(0), of(segments - 1)) };
         let all = full.saturating_mul(u64::from(segments.saturating_sub(1))).saturating_add(last);
-        self.announce(all.saturating_mul(SHARDS as u64))
+        self.announce(coming, all.saturating_mul(SHARDS as u64));
     }
 
     /// Number of operators that could take a shard of `leaves` now, including those that were late a moment

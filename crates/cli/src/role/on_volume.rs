@@ -1,11 +1,17 @@
-//! A runtime whose storage is a volume that may be unmounted while its member runs.
+//! A runtime whose storage is a volume that may be unmounted, or whose device may fail, while its member runs.
 //!
 //! Open files go on then, and what is synced in them is on the volume. But each name leads to the empty mount point: a
 //! file that is opened would be an empty one, and what it held would count as lost. So a file is opened, listed or
 //! removed only while the volume is there; the error says that it is away otherwise.
+//!
+//! A read that fails says nothing about the other bytes. If the device answers no other read either, the error says that
+//! the volume is away, and what was to be read counts neither as damaged nor as lost.
 
-use commonware_runtime::{BlobVersion, Clock, Error, Storage};
-use posync_client::volume::{InUse, away};
+use commonware_runtime::{
+    Blob, BlobVersion, Clock, Error, Handle, IoBufs, IoBufsMut, ReadOptions, Storage, WriteOptions,
+};
+use futures::{Stream, StreamExt as _};
+use posync_client::volume::{InUse, away, is_away};
 use std::{
     ops::RangeInclusive,
     time::{Duration, SystemTime},
@@ -28,19 +34,30 @@ impl<E> OnVolume<E> {
     }
 }
 
+/// The error of a read: that of the volume if its device answers nothing.
+fn of_volume(volume: &InUse, error: Error) -> Error {
+    let is_of_disk = matches!(error, Error::ReadFailed | Error::BlobOpenFailed(..) | Error::Io(_));
+    if !is_of_disk || is_away(&error) {
+        return error;
+    }
+    volume.ask().map_or_else(away, |()| error)
+}
+
 impl<E: Storage> Storage for OnVolume<E> {
-    type Blob = E::Blob;
+    type Blob = OnVolumeBlob<E::Blob>;
 
     async fn open_versioned(
         &self,
         partition: &str,
         name: &[u8],
         versions: RangeInclusive<BlobVersion>,
-    ) -> Result<(E::Blob, u64, BlobVersion), Error> {
+    ) -> Result<(Self::Blob, u64, BlobVersion), Error> {
         self.is_there()?;
-        let opened = self.inner.open_versioned(partition, name, versions).await?;
+        let opened = self.inner.open_versioned(partition, name, versions).await;
+        let (inner, size, version) = opened.map_err(|error| of_volume(&self.volume, error))?;
         // It may have gone meanwhile, and the file be one of the mount point.
-        self.is_there().map(|()| opened)
+        self.is_there()?;
+        Ok((OnVolumeBlob { inner, volume: self.volume.clone() }, size, version))
     }
 
     async fn remove(&self, partition: &str, name: Option<&[u8]>) -> Result<(), Error> {
@@ -50,8 +67,70 @@ impl<E: Storage> Storage for OnVolume<E> {
 
     async fn scan(&self, partition: &str) -> Result<Vec<Vec<u8>>, Error> {
         self.is_there()?;
-        let names = self.inner.scan(partition).await?;
+        let names = self.inner.scan(partition).await.map_err(|error| of_volume(&self.volume, error))?;
         self.is_there().map(|()| names)
+    }
+}
+
+/// An open file on a volume.
+pub(super) struct OnVolumeBlob<B> {
+    inner: B,
+    volume: InUse,
+}
+
+impl<B: Blob> Blob for OnVolumeBlob<B> {
+    async fn read_at_buf(
+        &self,
+        offset: u64,
+        len: usize,
+        bufs: impl Into<IoBufsMut> + Send,
+        options: ReadOptions,
+    ) -> Result<IoBufsMut, Error> {
+        let read = self.inner.read_at_buf(offset, len, bufs, options).await;
+        read.map_err(|error| of_volume(&self.volume, error))
+    }
+
+    async fn read_at(&self, offset: u64, len: usize, options: ReadOptions) -> Result<IoBufsMut, Error> {
+        let read = self.inner.read_at(offset, len, options).await;
+        read.map_err(|error| of_volume(&self.volume, error))
+    }
+
+    fn read_many(
+        &self,
+        ranges: &[(u64, usize)],
+        options: ReadOptions,
+    ) -> impl Stream<Item = Result<(usize, IoBufsMut), Error>> + Send {
+        let volume = self.volume.clone();
+        self.inner.read_many(ranges, options).map(move |read| read.map_err(|error| of_volume(&volume, error)))
+    }
+
+    fn start_read_many(
+        &self,
+        ranges: &[(u64, usize)],
+        options: ReadOptions,
+    ) -> impl Future<Output = Handle<Vec<IoBufsMut>>> + Send {
+        self.inner.start_read_many(ranges, options)
+    }
+
+    async fn write_at(
+        &self,
+        offset: u64,
+        bufs: impl Into<IoBufs> + Send,
+        options: WriteOptions,
+    ) -> Result<(), Error> {
+        self.inner.write_at(offset, bufs, options).await
+    }
+
+    async fn resize(&self, len: u64) -> Result<(), Error> {
+        self.inner.resize(len).await
+    }
+
+    async fn sync(&self) -> Result<(), Error> {
+        self.inner.sync().await
+    }
+
+    async fn start_sync(&self) -> Handle<()> {
+        self.inner.start_sync().await
     }
 }
 
@@ -88,7 +167,7 @@ mod tests {
         claim(&directory, &volume, &account, "provider").expect("a first start");
         let config = commonware_runtime::tokio::Config::new().with_storage_directory(&volume);
         Runner::new(config).start(async |context| {
-            let in_use = InUse::new(&directory, &volume, &account, "provider");
+            let in_use = InUse::new(&directory, &volume, &account, "provider").expect("it is there");
             let storage = OnVolume::new(context.child("storage"), in_use);
             drop(storage.open("provider-x", b"one").await.expect("it is there"));
             let elsewhere = home.path().join("elsewhere");

@@ -440,15 +440,17 @@ fn own_volume(
     } else {
         volume::claim(directory, volume, &account, partition)
     };
-    done.map_err(|error| {
+    let in_use = done.and_then(|()| InUse::new(directory, volume, &account, partition)).map_err(|error| {
         let next = match error {
-            VolumeError::Missing(_) | VolumeError::Damaged(_) => format!(
-                "mount the volume, and start again. Only if it is lost for good, or this is it without its mark: \
+            VolumeError::Missing(_) | VolumeError::Damaged(_) | VolumeError::Older(..) => format!(
+                "mount the volume, and start again. Only if it is lost for good, or this is all that is left of it: \
                  `posync start --dir {} --take-this-volume`; what is not on it is lost then",
                 directory.display()
             ),
             VolumeError::Foreign(..) => "name the member's own volume".into(),
-            VolumeError::File(..) => "check the disk, the mount and its permissions, and start again".into(),
+            VolumeError::File(..) | VolumeError::Other(_) | VolumeError::Failing(..) => {
+                "check the disk, the mount and its permissions, and start again".into()
+            }
         };
         alerts.offline(&account.to_string(), None, &error);
         Failure::new(Exit::Local, format!("the {} does not have its volume", settings.role), error, next)
@@ -461,7 +463,7 @@ fn own_volume(
              kept beside the partitions; check the disk"
         );
     }
-    Ok(InUse::new(directory, volume, &account, partition))
+    Ok(in_use)
 }
 
 /// The parameters of the network: as kept here from an earlier start, or from a node. Waits for a node as

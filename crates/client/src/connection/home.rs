@@ -68,7 +68,7 @@ impl Connection {
 
     /// Asks all trusted nodes that failed last, if it is time, and waits as long as for any comparison; a good answer
     /// clears a node's failures.
-    async fn try_trusted(&self, is_urgent: bool) {
+    pub(super) async fn try_trusted(&self, is_urgent: bool) {
         let pool = &self.0.pool;
         let mut silent = pool.silent_trusted();
         if silent.is_empty() || !self.0.home.lock().is_due(self.now(), is_urgent) {

@@ -16,7 +16,8 @@
 //!    one, and left if that is ahead.
 //! 5. That a block is not there is believed when every trusted node that answers has said so.
 //! 6. A stranger is asked only while no trusted node answers ([`pool`]); the trusted ones are then tried again and
-//!    again, and the first that answers takes over.
+//!    again, and the first that answers takes over. One trusted node that answers alone is compared with a stranger, and
+//!    left while a stranger proves that it is behind.
 //!
 //! A connection may be cloned and used from many tasks; clones share it.
 
@@ -248,7 +249,7 @@ impl Connection {
     pub async fn compare(&self) -> Result<u64, Error> {
         self.come_home().await;
         let first = self.0.pool.current();
-        let Some(second) = self.0.pool.beside(first) else {
+        let Some(second) = self.opinion_beside(first).await else {
             return Ok(self.read::<System>(System::key()).await?.header.height);
         };
         let (mut here, mut there) = (pin!(self.newest_at(first)), pin!(self.newest_at(second)));
@@ -277,6 +278,17 @@ impl Connection {
             }
             (Ok(_), _) => Ok(self.floor()),
         }
+    }
+
+    /// The node with whose newest block that of the node at `place` is compared. Before a stranger is, the trusted nodes
+    /// that failed last are tried again, if it is time.
+    async fn opinion_beside(&self, place: usize) -> Option<usize> {
+        let other = self.0.pool.opinion_beside(place)?;
+        if self.0.pool.is_trusted(other) {
+            return Some(other);
+        }
+        self.try_trusted(false).await;
+        self.0.pool.opinion_beside(place)
     }
 
     /// Asks every node at the same time for its newest certified header.
@@ -381,12 +393,12 @@ impl Connection {
     }
 
     /// Sends an operation to one node other than the current one, in rotation, if there is another: a trusted one, or
-    /// a stranger while no trusted one answers.
+    /// a stranger while no other trusted one answers.
     ///
     /// # Errors
     /// As [`Self::submit`].
     pub async fn submit_elsewhere(&self, turn: usize, operation: &Operation) -> Result<(), Error> {
-        let others = self.0.pool.others();
+        let others = self.0.pool.others_or_strangers();
         self.submit_in_turn(&others, turn, operation).await
     }
 
@@ -396,7 +408,7 @@ impl Connection {
     /// # Errors
     /// As [`Self::submit`].
     pub(crate) async fn submit_at(&self, turn: usize, operation: &Operation) -> Result<(), Error> {
-        let mut all = self.0.pool.others();
+        let mut all = self.0.pool.others_or_strangers();
         all.push(self.0.pool.current());
         self.submit_in_turn(&all, turn, operation).await
     }
@@ -413,7 +425,10 @@ impl Connection {
         let id = operation.id();
         let limit = self.0.pool.limit(place);
         let given = self.0.pool.once(place, limit, &ask, &|answer| accepted(id, answer)).await;
-        given.map(drop).map_err(|failed| failed.error)
+        given.map(drop).map_err(|failed| {
+            self.0.pool.blame(&failed);
+            failed.error
+        })
     }
 
     /// The receipt of an operation, checked against its block. `None` if a node shows no receipt after
@@ -626,7 +641,7 @@ impl Connection {
     /// True if a node other than the one at `at` proves a block well above `height`. If that one fails, another is
     /// asked the next time.
     pub(super) async fn is_left_behind(&self, at: At, height: u64) -> bool {
-        let Some(other) = self.0.pool.beside(at.place) else { return false };
+        let Some(other) = self.opinion_beside(at.place).await else { return false };
         match self.newest_at(other).await {
             Ok((_, header)) => height + APART_BLOCKS_MAX < header.height,
             Err(failed) => {

@@ -16,8 +16,10 @@
 //!    silent one.
 //! 5. The nodes given at the start stay for ever; at most [`LEARNED_MAX`] are learned later. A learned node that
 //!    answers is never replaced by a stranger.
-//! 6. Trusted nodes are the given ones and those with a seat. All others are strangers: one is chosen, as
-//!    the first or as a second opinion, only while every trusted node has failed last.
+//! 6. Trusted nodes are the given ones and those with a seat. All others are strangers: one is chosen only while every
+//!    trusted node has failed last. While one trusted node alone answers, a stranger's proved height is compared with its
+//!    own ([`Pool::opinion_beside`]), and a stranger gets the second copy of an operation; it answers nothing in its
+//!    place.
 
 use super::{Endpoint, Error, Learned};
 use crate::{
@@ -124,6 +126,10 @@ impl Node {
         self.is_trusted.load(Ordering::Relaxed)
     }
 
+    fn is_trusted_and_answers(&self) -> bool {
+        self.is_trusted() && self.strikes() == 0
+    }
+
     /// True if it has answered, and not failed since.
     fn is_well(&self) -> bool {
         self.has_answered.load(Ordering::Relaxed) && self.strikes() == 0
@@ -148,7 +154,7 @@ impl Node {
 
 /// True if a trusted node did not fail last: then strangers are not asked.
 fn has_trusted(nodes: &[Arc<Node>]) -> bool {
-    nodes.iter().any(|node| node.is_trusted() && node.strikes() == 0)
+    nodes.iter().any(|node| node.is_trusted_and_answers())
 }
 
 /// The places of the nodes that may be asked: the trusted ones while one of them answers, otherwise all.
@@ -161,6 +167,16 @@ fn askable(nodes: &[Arc<Node>]) -> impl Iterator<Item = usize> + Clone + use<'_>
 fn near_ms(nodes: &[Arc<Node>]) -> u64 {
     let answering = askable(nodes).map(|place| &nodes[place]).filter(|node| node.strikes() == 0);
     answering.filter_map(|node| node.trip_ms()).min().map_or(UNMEASURED, |best| 2 * best + NEAR_MS)
+}
+
+/// The best of some nodes other than the one at `place`: fewest strikes, trusted, near, then the next in the list.
+fn best(nodes: &[Arc<Node>], places: impl Iterator<Item = usize>, place: usize) -> Option<usize> {
+    let (count, near) = (nodes.len(), near_ms(nodes));
+    places.filter(|other| *other != place).min_by_key(|other| {
+        let node = &nodes[*other];
+        let is_far = node.trip_ms().is_some_and(|trip| trip > near);
+        (node.strikes(), !node.is_trusted(), is_far, (other + count - place) % count)
+    })
 }
 
 /// The host of an address that anyone may name; `None` in a private network, where nodes share machines.
@@ -363,13 +379,16 @@ impl Pool {
     /// stranger while a trusted node answers, be it the one at `place`.
     pub(super) fn beside(&self, place: usize) -> Option<usize> {
         let nodes = self.nodes.lock();
-        let (count, near) = (nodes.len(), near_ms(&nodes));
-        let others = askable(&nodes).filter(|other| *other != place);
-        others.min_by_key(|other| {
-            let node = &nodes[*other];
-            let is_far = node.trip_ms().is_some_and(|trip| trip > near);
-            (node.strikes(), !node.is_trusted(), is_far, (other + count - place) % count)
-        })
+        best(&nodes, askable(&nodes), place)
+    }
+
+    /// The node whose newest block is compared with that of the node at `place`: another trusted one, if one did not
+    /// fail last, or the best of all others. A stranger's block is proved, so all that a stranger can do is to withhold
+    /// it.
+    pub(super) fn opinion_beside(&self, place: usize) -> Option<usize> {
+        let nodes = self.nodes.lock();
+        let trusted = (0..nodes.len()).filter(|other| nodes[*other].is_trusted_and_answers());
+        best(&nodes, trusted, place).or_else(|| best(&nodes, 0..nodes.len(), place))
     }
 
     /// The nodes other than the current one that may be asked, in their order after it: those that did not fail last,
@@ -384,6 +403,20 @@ impl Pool {
         }
         others.sort_by_key(|place| (place + count - current) % count);
         others
+    }
+
+    /// The nodes that get a second copy of an operation: as [`Self::others`], and strangers that did not fail last while
+    /// no other trusted node answers.
+    pub(super) fn others_or_strangers(&self) -> Vec<usize> {
+        let others = self.others();
+        let nodes = self.nodes.lock();
+        if others.iter().any(|place| nodes[*place].strikes() == 0) {
+            return others;
+        }
+        let (count, current) = (nodes.len(), self.current());
+        let after = (1..count).map(|step| (current + step) % count);
+        let well: Vec<usize> = after.filter(|place| nodes[*place].strikes() == 0).collect();
+        if well.is_empty() { others } else { well }
     }
 
     /// Two lists of places, each account once: the trusted nodes, and the strangers.
@@ -489,7 +522,7 @@ impl Pool {
     }
 
     /// Leaves a node that did not do its part.
-    fn blame(&self, failed: &Failed) {
+    pub(super) fn blame(&self, failed: &Failed) {
         if failed.is_fault() {
             self.leave(failed.at);
         }

@@ -50,6 +50,8 @@ impl World {
 struct Node {
     endpoint: Endpoint,
     asked: Arc<AtomicUsize>,
+    /// Number of questions for a block.
+    headers: Arc<AtomicUsize>,
     is_up: Arc<AtomicBool>,
     /// Height of its newest block.
     height: Arc<AtomicU64>,
@@ -70,6 +72,7 @@ impl Node {
         let node = Self {
             endpoint: Endpoint { account: Account::of(&key.public_key()), address: address.into() },
             asked: Arc::default(),
+            headers: Arc::default(),
             is_up: Arc::new(AtomicBool::new(true)),
             height: Arc::new(AtomicU64::new(FIRST + LENGTH - 1)),
             has_old: Arc::default(),
@@ -77,9 +80,11 @@ impl Node {
         };
         let (asked, is_up, height) = (node.asked.clone(), node.is_up.clone(), node.height.clone());
         let (has_old, pause, world) = (node.has_old.clone(), node.pause.clone(), world.clone());
+        let headers = node.headers.clone();
         let clock = Arc::new(context.child("clock"));
         let server = Server::<rpc::Node, _>::new(move |call: Incoming<rpc::Node>, ask| {
             asked.fetch_add(1, Ordering::SeqCst);
+            headers.fetch_add(usize::from(matches!(ask, Ask::Header(_))), Ordering::SeqCst);
             let (is_up, height) = (is_up.load(Ordering::SeqCst), height.load(Ordering::SeqCst));
             let (has_old, pause) = (has_old.load(Ordering::SeqCst), *pause.lock());
             let (world, clock) = (world.clone(), clock.clone());
@@ -188,7 +193,13 @@ fn strangers_are_asked_while_no_trusted_node_answers_and_the_first_that_does_tak
         net.trusted[0].set_up(false);
         all_that_asks().await;
         assert!(net.connection.read_from_several(&[System::key()], 0, 2).await.is_err());
-        assert_eq!(net.strangers_asked(), 0, "one trusted node answers");
+        assert_eq!(net.connection.current().as_ref(), Some(&net.trusted[1].endpoint), "it answers");
+        for _ in 0..20 {
+            net.read().await.expect("it answers");
+            assert!(net.connection.header(FIRST).await.is_err(), "it says so");
+        }
+        let headers = net.strangers.iter().map(|node| node.headers.load(Ordering::SeqCst)).sum::<usize>();
+        assert_eq!(headers, 0, "strangers are asked for their height alone, and answer nothing in its place");
         net.trusted[1].set_up(false);
         all_that_asks().await;
         assert!(net.is_at_a_stranger());
@@ -198,9 +209,61 @@ fn strangers_are_asked_while_no_trusted_node_answers_and_the_first_that_does_tak
         context.sleep(Duration::from_secs(31)).await;
         all_that_asks().await;
         assert_eq!(net.connection.current().as_ref(), Some(&net.trusted[0].endpoint));
+        net.trusted[1].set_up(true);
+        context.sleep(Duration::from_secs(61)).await;
+        all_that_asks().await;
         let before = net.strangers_asked();
         all_that_asks().await;
-        assert_eq!(net.strangers_asked(), before);
+        assert_eq!(net.strangers_asked(), before, "two trusted nodes answer");
+    });
+}
+
+#[test]
+fn one_trusted_node_alone_is_compared_with_strangers_and_left_while_it_is_behind() {
+    run(|context| async move {
+        let net = Net::new(&context, 3).await;
+        let newest = FIRST + LENGTH - 1;
+        let (alone, liar) = (&net.trusted[0], &net.strangers[0]);
+        net.trusted[1].set_up(false);
+        liar.set_up(false);
+        net.connection.compare().await.expect("one answers");
+        let set = |height| alone.height.store(height, Ordering::SeqCst);
+        let is_at_it = || net.connection.current().as_ref() == Some(&alone.endpoint);
+        // A reader and a follower find it behind, though it answers and sends a block from time to time.
+        set(FIRST);
+        let began = context.current();
+        while net.read().await.expect("a node answers") < newest {
+            let passed = context.current().duration_since(began).expect("time goes on");
+            assert!(passed < 6 * STILL, "{passed:?}");
+            alone.height.fetch_add(1, Ordering::SeqCst);
+            context.sleep(Duration::from_millis(3_900)).await;
+        }
+        assert!(net.is_at_a_stranger());
+        set(newest);
+        context.sleep(Duration::from_secs(61)).await;
+        net.read().await.expect("it answers");
+        assert!(is_at_it(), "it is there again");
+        set(FIRST);
+        let compared = net.connection.compare().await.expect("a node answers");
+        assert_eq!((compared, is_at_it()), (newest, false), "nothing is signed on its old state");
+    });
+}
+
+#[test]
+fn a_second_copy_of_an_operation_goes_to_strangers_while_one_trusted_node_alone_answers() {
+    run(|context| async move {
+        let net = Net::new(&context, 3).await;
+        let key = ed25519::PrivateKey::from_seed(3);
+        let body = Body::Transfer(Transfer { to: Account([1; 32]), amount: Amount::sync(1) });
+        let operation = Operation::signed(&key, &CHAIN, 0, Amount::ZERO, 500, body);
+        net.trusted[1].set_up(false);
+        let _ = net.connection.submit_elsewhere(0, &operation).await;
+        assert_eq!(net.strangers_asked(), 0, "another trusted node may answer");
+        for turn in 0..6 {
+            let _ = net.connection.submit_elsewhere(turn, &operation).await;
+        }
+        assert_eq!(net.strangers.iter().map(Node::asked).collect::<Vec<_>>(), [2, 2, 2], "in rotation");
+        assert_eq!(net.connection.current().as_ref(), Some(&net.trusted[0].endpoint));
     });
 }
 

@@ -69,18 +69,59 @@ pub(super) struct Groups<E: Spawner + Clock + Storage + Metrics + CryptoRng + Re
     phase: u64,
     samples: mpsc::Sender<Sample>,
     all: BTreeMap<u64, Reading>,
-    /// The oldest group that may still have something to close.
-    oldest: Option<u64>,
-    /// Groups before `oldest` that an earlier process left unfinished.
-    left: BTreeSet<u64>,
+    /// The group that was active at the last look.
+    last: Option<u64>,
+    /// Groups before it whose account was not opened or emptied, of this process or of an earlier one.
+    left: Left,
     /// Groups whose account does not open, each with the reason.
     refused: BTreeMap<u64, String>,
     /// The alerts that hold now.
     watch: RaisedAlerts,
 }
 
-/// Groups of an earlier process that are handled at once.
+/// Groups of [`Left`] that are looked at in one epoch.
 const LEFT_AT_ONCE: usize = 4;
+/// The longest pause between two looks at one of them, in epochs, as a power of two.
+const PAUSE_MAX: u32 = 3;
+
+/// Groups that are over and not finished. Each is looked at again after a pause that grows, and at most
+/// [`LEFT_AT_ONCE`] in one epoch, so that accounts that never open cost the same however many there are.
+#[derive(Default)]
+struct Left(BTreeMap<u64, Look>);
+
+/// The next look at a group.
+#[derive(Clone, Copy, Default)]
+struct Look {
+    /// Epoch in which it is due.
+    epoch: u64,
+    /// Number of looks before.
+    tries: u32,
+}
+
+impl Left {
+    /// Adds groups, which are due at once.
+    fn add(&mut self, groups: impl IntoIterator<Item = u64>) {
+        for group in groups {
+            self.0.entry(group).or_default();
+        }
+    }
+
+    /// The groups to look at in `epoch`: those that have been due for longest.
+    fn due(&self, epoch: u64) -> Vec<u64> {
+        let mut due: Vec<(Look, u64)> = self.0.iter().map(|(group, look)| (*look, *group)).collect();
+        due.retain(|(look, _)| look.epoch <= epoch);
+        due.sort_by_key(|(look, group)| (look.epoch, *group));
+        due.into_iter().take(LEFT_AT_ONCE).map(|(_, group)| group).collect()
+    }
+
+    /// Notes that a look in `epoch` did not finish a group.
+    fn put_off(&mut self, group: u64, epoch: u64) {
+        if let Some(look) = self.0.get_mut(&group) {
+            look.epoch = epoch.saturating_add(1 << look.tries.min(PAUSE_MAX));
+            look.tries = look.tries.saturating_add(1);
+        }
+    }
+}
 
 /// The groups below `now` that still have a catalogue, or notes about one: their accounts were never emptied.
 async fn left<E: Storage>(context: &E, partition: &str, now: u64) -> BTreeSet<u64> {
@@ -160,8 +201,8 @@ where
             phase,
             samples,
             all: BTreeMap::new(),
-            oldest: None,
-            left: BTreeSet::new(),
+            last: None,
+            left: Left::default(),
             refused: BTreeMap::new(),
             watch: RaisedAlerts::default(),
         }
@@ -205,24 +246,33 @@ where
     pub(super) async fn keep(&mut self, epoch: u64, seat: &Seat) {
         let (now, soon) = (group_of(epoch, self.phase), group_of(epoch + LEAD_EPOCHS, self.phase));
         // After a start, the previous group may still have agreements to close, and so may earlier ones.
-        if self.oldest.is_none() {
-            self.left = left(&self.context, &self.config.partition, now.saturating_sub(1)).await;
-        }
-        let oldest = self.oldest.unwrap_or_else(|| now.saturating_sub(1));
-        let earlier: Vec<u64> = self.left.iter().copied().take(LEFT_AT_ONCE).collect();
+        let last = match self.last {
+            Some(last) => last,
+            None => {
+                let before = now.saturating_sub(1);
+                self.left.add(left(&self.context, &self.config.partition, before).await);
+                before
+            }
+        };
+        self.left.add(last..now);
+        self.last = Some(now);
+        // Those that are open close their agreements.
+        let open: Vec<u64> = self.all.keys().copied().filter(|group| *group < now).collect();
+        let due = self.left.due(epoch).into_iter().filter(|group| !open.contains(group));
         let mut waiting = BTreeSet::new();
-        for group in earlier.iter().copied().chain(oldest..=soon) {
-            if let Err(error) = self.look_after(group, group >= now, seat).await {
+        for group in due.chain(open.iter().copied()).chain(now..=soon).collect::<Vec<_>>() {
+            let looked = self.look_after(group, group >= now, seat).await;
+            if let Err(error) = &looked {
                 tracing::warn!(%error, group, "a reading account waits for the ledger");
                 waiting.insert(group);
             }
+            if looked.is_err() {
+                self.left.put_off(group, epoch);
+            } else {
+                self.left.0.remove(&group);
+            }
         }
-        let is_done = |group: &u64| !self.all.contains_key(group) && !waiting.contains(group);
-        let gone = (oldest..now).take_while(is_done).count();
-        let done: BTreeSet<u64> = earlier.iter().copied().filter(is_done).collect();
-        self.left.retain(|group| !done.contains(group));
-        self.oldest = Some(oldest + gone as u64);
-        self.refused.retain(|group, _| waiting.contains(group));
+        self.refused.retain(|group, _| waiting.contains(group) || self.left.0.contains_key(group));
         let now = alerts(&self.config.partition, &self.refused);
         self.config.alerts.watch(&mut self.watch, &seat.account.to_string(), None, now);
     }
@@ -421,6 +471,36 @@ mod tests {
             clear_remains(&context, &partition, is_emptied(false, fee, fee)).await.expect("goes");
             use_once(&context, &partition).await;
         });
+    }
+
+    #[test]
+    fn accounts_that_never_open_cost_the_same_however_many_there_are_and_keep_no_other_one_waiting() {
+        let (mut left, mut looked) = (Left::default(), BTreeMap::<u64, Vec<u64>>::new());
+        left.add(0..100);
+        for epoch in 1_000..1_200 {
+            if epoch == 1_100 {
+                left.add([40, 500]);
+            }
+            let due = left.due(epoch);
+            assert!(due.len() <= LEFT_AT_ONCE, "{epoch}: {due:?}");
+            for group in due {
+                looked.entry(group).or_default().push(epoch);
+                left.put_off(group, epoch);
+            }
+        }
+        assert_eq!(looked[&500][0], 1_100, "a new one is due at once");
+        assert!((0..100).all(|group| looked[&group].len() >= 6), "each comes again: {looked:?}");
+        // One alone is looked at less and less often, and never after more than eight epochs.
+        let mut one = Left::default();
+        one.add([7]);
+        let mut epochs = vec![];
+        for epoch in 0..40 {
+            if one.due(epoch) == [7] {
+                epochs.push(epoch);
+                one.put_off(7, epoch);
+            }
+        }
+        assert_eq!(epochs, [0, 1, 3, 7, 15, 23, 31, 39]);
     }
 
     #[test]

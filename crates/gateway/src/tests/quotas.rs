@@ -12,9 +12,13 @@ use crate::{
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Runner as _, deterministic};
 use futures::future::join;
-use posync_protocol::wire::{
-    gateway::{Answer, Ask, UserRow},
-    node::Nothing,
+use posync_consumer::agreements::Policy;
+use posync_protocol::{
+    limits::Parameters,
+    wire::{
+        gateway::{Answer, Ask, UserRow},
+        node::Nothing,
+    },
 };
 use std::time::Duration;
 
@@ -101,6 +105,40 @@ fn a_put_beyond_the_quota_is_refused_at_its_start_with_what_is_used_and_what_to_
         // A file takes its old one's place when that is gone, not before.
         assert!(matches!(user.put("second", &bytes(of(150), 4)).await, Answer::Stored(_)));
         until_used(&world, &user, (1, shown(150), 0)).await;
+    });
+}
+
+#[test]
+fn a_user_that_announces_much_and_sends_little_opens_little() {
+    const GIB: usize = 1 << 30;
+    /// Leaves of the eight shards of a whole segment.
+    const SEGMENT: u64 = 8 << 10;
+    runner().start(|context| async move {
+        let world = World::start_with(&context, 8 << 10, 1 << 30).await;
+        world.open_by(Policy::of(&Parameters::LOCAL));
+        let user = access::User { account: account(&key(1)), quota: None };
+        let served = world.serve_users(&context, account(&key(0)), &[user]).await;
+        let user = served.dial(&key(1)).await;
+        let opened = || world.shared.agreements().iter().map(|own| own.terms().quota_leaves).sum::<u64>();
+        let before = opened();
+        let mut calls = vec![];
+        for number in 0..16 {
+            calls.push(user.begin(&format!("large {number}"), 100 * GIB).await);
+        }
+        let all = 16 * 100 * GIB as u64;
+        world.until("all are announced", async |_| used(&user).await.2 == all).await;
+        world.shared.common.environment.sleep(Duration::from_secs(30)).await;
+        assert_eq!(world.shared.demand(1), SEGMENT, "of 1600 GiB, one segment of the user's");
+        assert_eq!(opened(), before, "for which there is room");
+        for piece in bytes(10 << 20, 5).chunks(64 << 10) {
+            send(&calls[7], piece).await;
+        }
+        // Two whole segments are placed, of the 20 MiB that 10 MiB are worth.
+        world.until("they arrive", async |w| w.shared.demand(1) == SEGMENT + 3 * SEGMENT).await;
+        world.shared.common.environment.sleep(Duration::from_secs(30)).await;
+        assert!(opened() <= before + 10 * (16 << 10), "{} and {before}", opened());
+        drop(calls);
+        world.until("nothing is expected", async |w| w.shared.demand(1) == 0).await;
     });
 }
 

@@ -14,7 +14,9 @@
 //!    is notified of no segment of the file. Once the file is being recorded, the put completes.
 //! 3. A put reserves its bytes of its account's quota, and its name, before anything else; one that fails gives
 //!    both back.
-//! 4. Arriving bytes are kept in the caller's share of memory. Memory that all puts have in common
+//! 4. Room is opened ahead for as many bytes as have arrived, and for one segment of an account at any time, whatever
+//!    is announced: agreements lock the gateway's money.
+//! 5. Arriving bytes are kept in the caller's share of memory. Memory that all puts have in common
 //!    ([`crate::limits::CODING_BYTES_MAX`]) is taken when a segment is whole, never while the put waits
 //!    for its caller.
 
@@ -22,7 +24,7 @@ use super::{Error, segment};
 use crate::{
     access::{Buffer, Share},
     catalogue::{Claim, Stopped, row::FileRow},
-    coding::{self, FileId, FileKey},
+    coding::{self, FileId, FileKey, SEGMENT_BYTES},
     expected::Coming,
     limits::{ACKNOWLEDGE_SHARDS, SEGMENTS_UNSIGNED_MAX},
     repair::Notice,
@@ -40,6 +42,8 @@ use posync_client::watch;
 use posync_protocol::wire::gateway::{File, Name};
 use std::{sync::Arc, time::Duration};
 
+/// Room is opened for this multiple of the bytes that have arrived.
+const AHEAD_TIMES: u64 = 2;
 /// Time for which a put waits for agreements to open in a new network.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -71,7 +75,10 @@ pub(crate) async fn put(
     let job = shared.catalogue.begin(id, claim).await?;
     let job = job.map_err(|no| Error::no_room(length, share.quota, no))?;
     let ending = Ending(Arc::new(Fate::new(shared.clone(), id)));
-    let coming = shared.expect(length);
+    let coming = shared.begin();
+    let first = share.opens_ahead.try_acquire().ok();
+    let ahead = if first.is_some() { SEGMENT_BYTES as u64 } else { 0 };
+    shared.expect(&coming, ahead.min(length));
     ready(shared, segments).await?;
     let under_way = UnderWay { shared, share, id, length, coming: &coming, fate: &ending.0 };
     let blake3 = under_way.stream(&mut pieces).await?;
@@ -224,6 +231,7 @@ impl UnderWay<'_> {
                 if arrived > self.length || piece.is_empty() {
                     return Err(Error::Incomplete(arrived, self.length));
                 }
+                self.shared.expect(self.coming, self.length.min(arrived.saturating_mul(AHEAD_TIMES)));
                 hasher.update(&piece);
                 // Memory is taken once bytes arrive: a caller that sends no bytes holds no memory.
                 if buffer.is_none() {

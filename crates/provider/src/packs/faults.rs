@@ -283,11 +283,8 @@ fn a_full_volume_refuses_puts_goes_on_reading_and_takes_them_again_when_there_is
             assert!(matches!(refused, Err(StoreError::NoSpace(_))), "{refused:?}");
             assert!(store.full().is_some() && store.holds(&agreement(), &before[0].0));
             assert_eq!(missing(&store, &before).await, [0; 0], "reading goes on");
-            let looked = store.look().await;
-            assert!(matches!(looked, Err(StoreError::NoSpace(_))) && store.full().is_some(), "{looked:?}");
             fuse.set_full(false);
-            store.look().await.expect("there is room");
-            assert_eq!(store.full(), None, "it is noticed without a put");
+            assert!(store.full().is_some(), "a put shows whether writes succeed");
             let after = fill(&store, 100 * (round + 1)..100 * (round + 1) + 20).await;
             assert_eq!((missing(&store, &after).await, store.full()), (vec![], None));
         }
@@ -298,6 +295,34 @@ fn a_full_volume_refuses_puts_goes_on_reading_and_takes_them_again_when_there_is
         let (store, _writer) = Store::open(context.child("again"), config()).await.expect("opens");
         assert_eq!(store.totals().shards, 80);
         assert_eq!(missing(&store, &before).await, [0; 0]);
+    });
+}
+
+#[test]
+fn a_volume_that_is_back_is_noticed_without_a_put_and_without_a_write() {
+    use posync_client::volume::{InUse, claim};
+    let home = tempfile::tempdir().expect("a directory");
+    let [member, volume, elsewhere] = ["member", "volume", "elsewhere"].map(|name| home.path().join(name));
+    std::fs::create_dir(&member).expect("made");
+    let own = Account([1; 32]);
+    claim(&member, &volume, &own, "t").expect("a first start");
+    let in_use = InUse::new(&member, &volume, &own, "t").expect("it is there");
+    deterministic::Runner::default().start(|context| async move {
+        let fuse = Fuse::after(1_000_000);
+        let cut = Cut::new(context.child("cut"), fuse.clone());
+        let config = config().on(Volume::of(Some(volume.clone()), Some(in_use)));
+        let (store, _writer) = Store::open(cut, config).await.expect("opens");
+        let before = fill(&store, 0..20).await;
+        std::fs::rename(&volume, &elsewhere).expect("unmounted");
+        let (name, data) = shard(1_000, 900);
+        let refused = store.put(agreement(), name, data).await;
+        assert!(matches!(refused, Err(StoreError::NoSpace(_))), "{refused:?}");
+        assert!(store.full().is_some_and(|why| why.contains("not mounted")));
+        std::fs::rename(&elsewhere, &volume).expect("mounted again");
+        let left = fuse.left();
+        assert_eq!((store.full(), fuse.left()), (None, left));
+        assert_eq!(missing(&store, &before).await, [0; 0]);
+        store.close().await.expect("open");
     });
 }
 

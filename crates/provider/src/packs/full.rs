@@ -28,7 +28,7 @@ pub(crate) fn is_full(error: &Error) -> bool {
 }
 
 /// The volume that holds the shards.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Volume {
     directory: Option<PathBuf>,
     in_use: Option<InUse>,

@@ -47,7 +47,7 @@ use commonware_storage::Context;
 use commonware_utils::channel::{mpsc, oneshot};
 use frame::{Frame, Kind};
 use posync_client::volume::is_away;
-use posync_protocol::{Account, AgreementId, Hash, limits::SHARD_BYTES_MAX};
+use posync_protocol::{AgreementId, Hash, limits::SHARD_BYTES_MAX};
 use std::collections::BTreeSet;
 use store::{Item, Shared, Writer};
 
@@ -169,7 +169,6 @@ type Done<T> = oneshot::Sender<Result<T, StoreError>>;
 enum Command {
     Put { agreement: AgreementId, shard: Hash, data: Bytes, done: Done<()> },
     Unlink { agreement: AgreementId, shards: Vec<Hash>, done: Done<()> },
-    Look { done: Done<()> },
     Close { done: Done<()> },
 }
 
@@ -231,17 +230,6 @@ impl<B: Blob> Store<B> {
             self.ask(|done| Command::Unlink { agreement, shards, done }).await?;
         }
         Ok(())
-    }
-
-    /// Finds out whether a volume that was full accepts writes again, with a small one; else does nothing.
-    ///
-    /// # Errors
-    /// `NoSpace` while it does not; `Closed`.
-    pub async fn look(&self) -> Result<(), StoreError> {
-        if self.full().is_none() {
-            return Ok(());
-        }
-        self.ask(|done| Command::Look { done }).await
     }
 
     /// Makes the index durable and ends the writer.
@@ -335,9 +323,11 @@ impl<B: Blob> Store<B> {
         self.shared.lock().index.file_bytes()
     }
 
-    /// The reason for which no new shard is accepted now; `None` if shards are accepted.
+    /// The reason for which no new shard is accepted now; `None` if shards are accepted. It writes nothing: that a
+    /// volume without room has room again is seen at once, and that writes succeed again with the next put.
     pub(crate) fn full(&self) -> Option<String> {
-        self.shared.lock().full.clone()
+        self.shared.note_room_if_any();
+        self.shared.lock().full.as_ref().map(|full| full.why.clone())
     }
 
     /// Shards found damaged and not put again since, in order, at most `limit`.
@@ -401,10 +391,6 @@ async fn group<E: Context>(
                 group.unlink(&writer.shared(), agreement, shards);
                 group.waiting.push(done);
             }
-            Command::Look { done } => match writer.check_room() {
-                Ok(()) => group.look(done),
-                Err(full) => drop(done.send(Err(full))),
-            },
             Command::Close { done } => closer = Some(done),
         }
         let full = group.bytes >= GROUP_BYTES || group.items.len() + UNLINK_MAX >= log::FRAMES_MAX;
@@ -433,15 +419,6 @@ struct Group {
 }
 
 impl Group {
-    /// Writes a frame that changes nothing: no shard has this name.
-    fn look(&mut self, done: Done<()>) {
-        let nothing = AgreementId { provider: Account([0; 32]), slot: 0, opened: 0 };
-        let frame = Frame { kind: Kind::Unlink, agreement: nothing, shard: [0; 32], length: 0 };
-        self.bytes += frame.size();
-        self.items.push((frame, None));
-        self.waiting.push(done);
-    }
-
     fn put<B>(
         &mut self,
         shared: &Shared<B>,

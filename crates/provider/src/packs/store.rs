@@ -4,7 +4,7 @@ use super::{
     StoreConfig, StoreError,
     files::{File, Files},
     frame::{Frame, Kind},
-    full::is_full,
+    full::{Volume, is_full},
     index::{Index, Place},
     log::{FRAMES_MAX, Log},
 };
@@ -34,19 +34,43 @@ pub(super) struct State {
     pub unread: BTreeSet<u32>,
     /// Shards that a read, the scrub or compaction found damaged: a new put replaces them.
     pub damaged: BTreeSet<Hash>,
-    /// Reason for which no new shard is accepted now; `None` if they are.
-    pub full: Option<String>,
+    /// Why no new shard is accepted now; `None` if they are.
+    pub full: Option<Full>,
+}
+
+/// The state in which no new shard is accepted.
+pub(super) struct Full {
+    /// The reason, for the operator.
+    pub why: String,
+    /// Bytes for which the volume had no room, or was away; `None` if a write failed.
+    pub refused: Option<u64>,
 }
 
 /// The shared state behind its lock, which is never held across an await, and the files.
 pub(super) struct Inner<B> {
     state: Mutex<State>,
     pub files: Files<B>,
+    volume: Volume,
 }
 
 impl<B> Inner<B> {
     pub(super) fn lock(&self) -> impl std::ops::DerefMut<Target = State> + '_ {
         self.state.lock()
+    }
+
+    /// Notes that shards are accepted, and logs it after a time when they were not.
+    fn note_room(&self) {
+        if self.lock().full.take().is_some() {
+            tracing::info!("over: the volume takes shards again");
+        }
+    }
+
+    /// Notes that shards are accepted if the volume has room now for those that it had no room for.
+    pub(super) fn note_room_if_any(&self) {
+        let refused = self.lock().full.as_ref().and_then(|full| full.refused);
+        if refused.is_some_and(|bytes| self.volume.takes(bytes).is_ok()) {
+            self.note_room();
+        }
     }
 }
 
@@ -84,7 +108,7 @@ impl<E: Context> Writer<E> {
             full: None,
         };
         let files = Files::new(context.child("files"), config.packs_partition());
-        let shared = Arc::new(Inner { state: Mutex::new(state), files });
+        let shared = Arc::new(Inner { state: Mutex::new(state), files, volume: config.volume.clone() });
         let noted = Watermark::open(&context, &config.durable_partition()).await;
         let (watermark, durable) = noted.map_or((None, None), |(notes, newest)| (Some(notes), newest));
         let (active, unlogged, broken) = (0, 0, false);
@@ -155,7 +179,7 @@ impl<E: Context> Writer<E> {
             start => start?,
         };
         if self.shared.lock().full.is_some() && self.config.volume.takes(0).is_ok() {
-            self.note_room();
+            self.shared.note_room();
         }
         let mut at = start;
         {
@@ -171,13 +195,6 @@ impl<E: Context> Writer<E> {
         self.log.group(self.active, start, &frames).await?;
         self.unlogged += at - start;
         self.maintain_log(false).await
-    }
-
-    /// Notes that the volume accepts writes, and logs it after a time when it did not.
-    fn note_room(&self) {
-        if self.shared.lock().full.take().is_some() {
-            tracing::info!("over: the volume takes shards again");
-        }
     }
 
     /// Appends to a file with room, durably; returns the offset.
@@ -209,16 +226,17 @@ impl<E: Context> Writer<E> {
             self.shared.files.close(number).await;
             self.broken = true;
         }
-        self.note_full(format!("the volume takes no more: {error}"))
+        let refused = is_away(error).then_some(0);
+        self.note_full(format!("the volume takes no more: {error}"), refused)
     }
 
     /// Notes the reason for which no shard is accepted, and logs it when it begins.
-    fn note_full(&self, why: String) -> StoreError {
+    fn note_full(&self, why: String, refused: Option<u64>) -> StoreError {
         let mut state = self.shared.lock();
         if state.full.is_none() {
             tracing::error!(%why, "no shard is taken until the volume takes some; reading and proving go on");
         }
-        state.full = Some(why.clone());
+        state.full = Some(Full { why: why.clone(), refused });
         StoreError::NoSpace(why)
     }
 
@@ -227,19 +245,11 @@ impl<E: Context> Writer<E> {
     /// # Errors
     /// `NoSpace`.
     pub(super) fn check_volume(&self, bytes: u64) -> Result<(), StoreError> {
-        let taken = self.config.volume.takes(bytes).map_err(|why| self.note_full(why));
+        let taken = self.config.volume.takes(bytes).map_err(|why| self.note_full(why, Some(bytes)));
         if taken.is_ok() && !self.broken {
-            self.note_room();
+            self.shared.note_room();
         }
         taken
-    }
-
-    /// Checks that the volume has its reserve again; the next write shows whether it accepts any.
-    ///
-    /// # Errors
-    /// `NoSpace`.
-    pub(super) fn check_room(&self) -> Result<(), StoreError> {
-        self.config.volume.takes(0).map_err(|why| self.note_full(why))
     }
 
     async fn maintain_log(&mut self, at_start: bool) -> Result<(), StoreError> {
