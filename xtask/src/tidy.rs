@@ -9,6 +9,7 @@ mod lists;
 mod map;
 mod pure;
 mod rooms;
+mod rules;
 mod sizes;
 mod surface;
 
@@ -102,6 +103,7 @@ fn problems(root: &Path) -> io::Result<(String, Vec<String>)> {
     let mut found = sizes::check(&sources, LONGER);
     found.extend(pure::check(&sources));
     found.extend(cited::check(&sources, &cited::defined(&rules), exists));
+    found.extend(rules::check(&rules));
     for document in documents(root)? {
         found.extend(cited::files(&document, &fs::read_to_string(root.join(&document))?, &sources));
     }
