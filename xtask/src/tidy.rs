@@ -7,6 +7,7 @@ mod cited;
 mod language;
 mod lists;
 mod map;
+mod names;
 mod pure;
 mod rooms;
 mod rules;
@@ -109,6 +110,7 @@ fn problems(root: &Path) -> io::Result<(String, Vec<String>)> {
     }
     found.extend(lists::check(&architecture, exists));
     found.extend(map::check(&sources, &architecture));
+    found.extend(names::check(&sources));
     found.extend(surface::check(&sources));
     found.extend(rooms::check(&manifests(root)?, &fs::read_to_string(root.join("Cargo.lock"))?));
     let (counts, over) = language::check(&sources, &RATCHETS);

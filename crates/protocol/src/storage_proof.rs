@@ -28,7 +28,7 @@ use crate::{
     data_set, faults, fenwick,
     ledger::{BlockContext, Event, Touched, Working},
     limits::{MISSING_MAX, REASKS, RESTITUTION_BURN},
-    operation::{Answer, FoundRead, MissingRead, ProvedRead, Reasked, StorageProof, SumPath},
+    operation::{FoundRead, MissingRead, ProvedRead, ReadAnswer, Reasked, StorageProof, SumPath},
     record::{
         Agreement, Audit, Challenge, DataSet, Missing, Provider, Reputation, RoundInfo, SlotTree, Usage,
     },
@@ -42,11 +42,11 @@ pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &StoragePr
     settlement::touches_settle(context, signer, &body.endings, touched);
     audit::touches_weight(body.index, touched);
     let (first, last) = live(context, body.height);
-    let asked = body.answers.iter().map(Answer::place);
+    let asked = body.answers.iter().map(ReadAnswer::place);
     let below = asked.flat_map(|place| [place, place.saturating_add(1)]).chain([first, last]);
     let nodes: BTreeSet<u32> = below.flat_map(fenwick::prefix_path).collect();
     touched.readable.extend(nodes.into_iter().map(|node| SlotTree::key(signer, node)));
-    for slot in body.answers.iter().map(Answer::slot) {
+    for slot in body.answers.iter().map(ReadAnswer::slot) {
         touched.readable.extend([Agreement::key(signer, slot), DataSet::key(signer, slot)]);
     }
     for slot in body.reasked.iter().map(Reasked::slot) {
@@ -179,7 +179,7 @@ fn judge_one(
     account: &Account,
     challenge: &Challenge,
     index: u128,
-    answer: &Answer,
+    answer: &ReadAnswer,
 ) -> Result<Judged, Halt> {
     let (place, slot) = (answer.place(), answer.slot());
     let low = below(working, account, place)?;
@@ -195,13 +195,13 @@ fn judge_one(
     let drawn_in = working.context.parameters.epoch(challenge.height);
     let has_ended = drawn_in >= agreement.end_epoch;
     match answer {
-        Answer::Ended(_) if has_ended => Ok(Judged { passed: false, missing: None }),
-        Answer::Proved(read) if !has_ended => {
+        ReadAnswer::Ended(_) if has_ended => Ok(Judged { passed: false, missing: None }),
+        ReadAnswer::Proved(read) if !has_ended => {
             let within = leaf_in_shard(&data_set, leaf, &read.shard, read.length, &read.position)?;
             check_leaf(read, within)?;
             Ok(Judged { passed: true, missing: None })
         }
-        Answer::Missing(read) if !has_ended => {
+        ReadAnswer::Missing(read) if !has_ended => {
             let MissingRead { shard, length, position, .. } = read;
             let within = leaf_in_shard(&data_set, leaf, shard, *length, position)?;
             let within = u32::try_from(within).map_err(|_| Code::ReadPath)?;

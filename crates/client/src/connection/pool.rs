@@ -28,7 +28,7 @@ use crate::{
 use commonware_macros::select;
 use commonware_utils::sync::Mutex as Lock;
 use futures::future::{BoxFuture, Either, select as either};
-use posync_protocol::wire::node::{Answer, Ask, Unavailable};
+use posync_protocol::wire::node::{Ask, NodeAnswer, Unavailable};
 use std::{
     pin::pin,
     sync::{
@@ -518,7 +518,7 @@ impl Pool {
         place: usize,
         limit: Duration,
         ask: &Ask,
-        judge: &(impl Fn(Answer) -> Result<T, Error> + Sync),
+        judge: &(impl Fn(NodeAnswer) -> Result<T, Error> + Sync),
     ) -> Result<(At, T), Failed> {
         let generation = AtomicU64::new(0);
         let asked = async {
@@ -597,7 +597,7 @@ impl Pool {
         &self,
         limit: Duration,
         ask: &Ask,
-        judge: &(impl Fn(Answer) -> Result<T, Error> + Sync),
+        judge: &(impl Fn(NodeAnswer) -> Result<T, Error> + Sync),
     ) -> Result<(At, T), Failed> {
         // A node may hold a request for a receipt this long by its rules; only after that is it slow.
         let beside = match ask {

@@ -33,7 +33,7 @@ use crate::audit::Answers;
 use posync_protocol::{
     Account, Amount, Body, Code, Operation, Record,
     ledger::Event,
-    operation::{Answer, SetDataSet},
+    operation::{ReadAnswer, SetDataSet},
     record::{AccountState, Provider, Seat, System},
 };
 use std::collections::BTreeMap;
@@ -209,7 +209,8 @@ impl Bench {
             return None;
         }
         let storage_proof = holder.keeper.storage_proof(world)?;
-        let is_complete = !storage_proof.answers.iter().any(|answer| matches!(answer, Answer::Missing(_)));
+        let is_complete =
+            !storage_proof.answers.iter().any(|answer| matches!(answer, ReadAnswer::Missing(_)));
         if holder.answers == Answers::Complete && !is_complete {
             holder.silent_at = open;
             return None;
@@ -291,6 +292,6 @@ pub(crate) fn shards(seed: u64, count: u64, length: usize) -> Vec<Vec<u8>> {
 /// True if the provider would fail its open challenge.
 pub(crate) fn would_fail(bench: &Bench, provider: &str) -> bool {
     let storage_proof = bench.holders[provider].keeper.storage_proof(bench.world());
-    let is_missing = |answer: &Answer| matches!(answer, Answer::Missing(_));
+    let is_missing = |answer: &ReadAnswer| matches!(answer, ReadAnswer::Missing(_));
     storage_proof.is_some_and(|storage_proof| storage_proof.answers.iter().any(is_missing))
 }

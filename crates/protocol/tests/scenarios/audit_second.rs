@@ -17,7 +17,7 @@ use posync_protocol::{
     books::Pair,
     ledger::{Mode, ReputationReason, ReputationStep, execute, select, touches_operation},
     limits::Parameters,
-    operation::{Answer, EndedRead, StorageProof, Voucher},
+    operation::{EndedRead, ReadAnswer, StorageProof, Voucher},
     record::{Agreement, Audit, Finding, Market, Provider, Reports, Usage},
     shard,
 };
@@ -28,7 +28,7 @@ use std::collections::{BTreeSet, VecDeque};
 fn garbage(stage: &Stage, provider: Account, index: u32, slots: u32) -> Option<Operation> {
     let challenge = stage.world.get::<Audit>(Audit::key(&provider))?.challenge?;
     let apply = (0..slots).map(|place| (2 * place, provider, 5 + 7 * u64::from(place))).collect();
-    let ended = |place: u32| Answer::Ended(EndedRead { place: (1 << 30) - 2 - place * 99_999_998 });
+    let ended = |place: u32| ReadAnswer::Ended(EndedRead { place: (1 << 30) - 2 - place * 99_999_998 });
     let storage_proof = StorageProof {
         height: challenge.height,
         index,
@@ -139,7 +139,7 @@ fn diluted(closes: bool) -> (i128, u128) {
         let provider = keeper.provider(&stage.world);
         match keeper.storage_proof(&stage.world) {
             Some(storage_proof)
-                if storage_proof.answers.iter().all(|read| matches!(read, Answer::Proved(_))) =>
+                if storage_proof.answers.iter().all(|read| matches!(read, ReadAnswer::Proved(_))) =>
             {
                 assert_eq!(submit(&mut stage, "p", Body::StorageProof(storage_proof)), Ok(Code::Done));
             }

@@ -12,7 +12,7 @@ use posync_protocol::{
     fenwick::place,
     ledger::{Event, Invalid, Mode, execute},
     limits::{HISTORY, PLACES_MAX},
-    operation::{Answer, ProvedRead, Reasked, SetDataSet, StillMissing, StorageProof, SumPath},
+    operation::{ProvedRead, ReadAnswer, Reasked, SetDataSet, StillMissing, StorageProof, SumPath},
     record::{Audit, Provider, Usage},
 };
 use std::collections::BTreeSet;
@@ -104,11 +104,11 @@ fn none<T, const MAX: usize>() -> Bounded<T, MAX> {
 }
 
 /// A change of a good storage proof, and the code that refuses it.
-type Row = (&'static str, fn(&mut StorageProof), Code);
+type WrongStorageProof = (&'static str, fn(&mut StorageProof), Code);
 
 fn first(storage_proof: &mut StorageProof, change: impl FnOnce(&mut ProvedRead)) {
     let mut answers = storage_proof.answers.to_vec();
-    let Answer::Proved(read) = &mut answers[0] else { panic!("the first read is proved") };
+    let ReadAnswer::Proved(read) = &mut answers[0] else { panic!("the first read is proved") };
     change(read);
     storage_proof.answers = Bounded::new(answers).expect("as many");
 }
@@ -122,7 +122,7 @@ fn flip<const MAX: usize>(bytes: &Bounded<u8, MAX>) -> Bounded<u8, MAX> {
 /// Codes that tests of this file assert besides the tables.
 pub(crate) const ALSO: &[Code] = &[Code::DataSetShrinkEarly, Code::SettledAlready];
 
-pub(crate) const WRONG_STORAGE_PROOFS: &[Row] = &[
+pub(crate) const WRONG_STORAGE_PROOFS: &[WrongStorageProof] = &[
     ("another height", |s| s.height += 1, Code::NotDrawn),
     ("an answered height", |s| s.height = 0, Code::AnsweredAlready),
     ("another anchor", |s| s.anchor[31] ^= 1, Code::WrongAnchor),
@@ -148,7 +148,7 @@ pub(crate) const WRONG_STORAGE_PROOFS: &[Row] = &[
         "ended though it is not",
         |s| {
             let mut answers = s.answers.to_vec();
-            answers[3] = Answer::Ended(posync_protocol::operation::EndedRead { place: place(700, 0) });
+            answers[3] = ReadAnswer::Ended(posync_protocol::operation::EndedRead { place: place(700, 0) });
             s.answers = Bounded::new(answers).expect("four");
         },
         Code::ReadPath,

@@ -13,7 +13,7 @@ use posync_protocol::{
     fenwick::place,
     ledger::{Event, Invalid, Mode, execute, touches_operation},
     limits::Parameters,
-    operation::{Answer, EndedRead, Settle},
+    operation::{EndedRead, ReadAnswer, Settle},
     record::{Newcomer, Usage},
 };
 
@@ -182,7 +182,7 @@ fn waiting_with_the_answer_until_the_data_ended_proves_nothing() {
     stage.play("epoch 3");
     let good = keeper.storage_proof(&stage.world).expect("it is open");
     let mut ended = good.clone();
-    ended.answers = Bounded::new(vec![Answer::Ended(EndedRead { place: place(3, 1) }); 4]).expect("four");
+    ended.answers = Bounded::new(vec![ReadAnswer::Ended(EndedRead { place: place(3, 1) }); 4]).expect("four");
     assert_eq!(submit(&mut stage, "p", Body::StorageProof(ended)), Err(Code::ReadPath));
     let mut nothing = good;
     nothing.answers = Bounded::default();

@@ -9,7 +9,7 @@ use posync_protocol::{
     event::{AgreementChange, Event, ReputationReason, ReputationStep},
     json::AnyRecord,
     limits::Parameters,
-    operation::{Answer, EndedRead, StorageProof},
+    operation::{EndedRead, ReadAnswer, StorageProof},
     wire::gateway::{AgreementRow, Fault, File, Status, UserRow},
 };
 use serde::Serialize;
@@ -52,7 +52,7 @@ fn words() -> Vec<Event> {
 
 /// A storage proof that answers for an agreement that has ended.
 fn ended() -> Body {
-    let answers = Bounded::new(vec![Answer::Ended(EndedRead { place: 9 })]).expect("one");
+    let answers = Bounded::new(vec![ReadAnswer::Ended(EndedRead { place: 9 })]).expect("one");
     Body::StorageProof(StorageProof { answers, ..storage_proof() })
 }
 

@@ -211,9 +211,9 @@ fn a_swap_and_a_shrink_end_the_asking() {
 }
 
 /// A change of a good answer to a read asked again, and the code that refuses it.
-type Row = (&'static str, fn(&mut FoundRead), Code);
+type WrongRead = (&'static str, fn(&mut FoundRead), Code);
 
-const WRONG_FOUND: &[Row] = &[
+const WRONG_FOUND: &[WrongRead] = &[
     ("another slot", |read| read.slot += 1, Code::ReaskedWrong),
     ("another shard", |read| read.shard[0] ^= 1, Code::ReaskedWrong),
     ("longer by leaves", |read| read.length += 4 * 1024, Code::ReadLeaf),

@@ -396,7 +396,7 @@ fn growth_behind_an_ending_that_is_not_crossed_waits() {
 
 /// One step of a random history.
 #[derive(Clone, Debug)]
-enum Step {
+enum SetAction {
     /// Both sign on top of the newest or an earlier set, `above` versions after the newest.
     Sign {
         on: prop::sample::Index,
@@ -419,18 +419,18 @@ enum Step {
     Blocks(u64),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = SetAction> {
     let by = prop::sample::select(vec!["a", "p", "b"]);
     let add = prop::option::weighted(0.8, 1..40_000_usize);
     prop_oneof![
         5 => (any::<prop::sample::Index>(), 0..4_u64, any::<bool>(), add)
-            .prop_map(|(on, above, remove, add)| Step::Sign { on, above, remove, add }),
-        1 => (0..3_u64).prop_map(|above| Step::Empty { above }),
+            .prop_map(|(on, above, remove, add)| SetAction::Sign { on, above, remove, add }),
+        1 => (0..3_u64).prop_map(|above| SetAction::Empty { above }),
         8 => (any::<prop::sample::Index>(), any::<bool>(), by)
-            .prop_map(|(claim, newest, by)| Step::Bring { claim, newest, by }),
-        6 => Just(Step::Answer),
-        2 => Just(Step::Upkeep),
-        6 => (1..20_u64).prop_map(Step::Blocks),
+            .prop_map(|(claim, newest, by)| SetAction::Bring { claim, newest, by }),
+        6 => Just(SetAction::Answer),
+        2 => Just(SetAction::Upkeep),
+        6 => (1..20_u64).prop_map(SetAction::Blocks),
     ]
 }
 
@@ -469,24 +469,24 @@ impl Model {
         self.signed.iter().map(|set| set.claim.version).max().unwrap_or(0).max(self.last())
     }
 
-    fn run(&mut self, step: &Step) {
+    fn run(&mut self, step: &SetAction) {
         match step {
-            Step::Sign { on, above, remove, add } => self.sign(on, *above, *remove, *add),
-            Step::Empty { above } => {
+            SetAction::Sign { on, above, remove, add } => self.sign(on, *above, *remove, *add),
+            SetAction::Empty { above } => {
                 let version = self.newest().saturating_add(*above);
                 let set = emptied(&self.stage, &mut self.keeper, version);
                 self.signed.push(set);
             }
-            Step::Bring { claim, newest, by } => self.bring(claim, *newest, by),
-            Step::Answer => match answer(&mut self.stage, &self.keeper) {
+            SetAction::Bring { claim, newest, by } => self.bring(claim, *newest, by),
+            SetAction::Answer => match answer(&mut self.stage, &self.keeper) {
                 None | Some(Err(Code::NotDrawn | Code::AnsweredAlready)) => {}
                 Some(result) => assert_eq!(result, Ok(Code::Done)),
             },
-            Step::Upkeep => {
+            SetAction::Upkeep => {
                 let body = Body::Settle(self.keeper.settle(&self.stage.world, &[0]));
                 let _ = submit(&mut self.stage, "b", body);
             }
-            Step::Blocks(count) => {
+            SetAction::Blocks(count) => {
                 for _ in 0..*count {
                     self.stage.world.block(&[]).expect("an empty block is valid");
                 }

@@ -426,7 +426,7 @@ fn a_close_by_both_while_a_challenge_is_open_is_refused_and_upkeep_does_not_fini
 
 /// One step of a random history.
 #[derive(Clone, Debug)]
-enum Step {
+enum StorageAction {
     Open { slot: u32, end: u64 },
     Grow { slot: u32, length: usize },
     Shrink { slot: u32 },
@@ -439,20 +439,20 @@ enum Step {
     Blocks(u64),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = StorageAction> {
     let slot = 0..4_u32;
     prop_oneof![
-        2 => (slot.clone(), 1..12_u64).prop_map(|(slot, end)| Step::Open { slot, end }),
-        4 => (slot.clone(), 1..90_000_usize).prop_map(|(slot, length)| Step::Grow { slot, length }),
-        1 => slot.clone().prop_map(|slot| Step::Shrink { slot }),
-        1 => slot.clone().prop_map(|slot| Step::Empty { slot }),
-        1 => any::<u8>().prop_map(|seed| Step::Lose { seed }),
-        8 => Just(Step::Answer),
-        3 => slot.clone().prop_map(|slot| Step::Upkeep { slot }),
-        1 => slot.clone().prop_map(|slot| Step::Close { slot }),
-        1 => slot.prop_map(|slot| Step::CloseAlone { slot }),
-        6 => (1..25_u64).prop_map(Step::Blocks),
-        1 => (100..180_u64).prop_map(Step::Blocks),
+        2 => (slot.clone(), 1..12_u64).prop_map(|(slot, end)| StorageAction::Open { slot, end }),
+        4 => (slot.clone(), 1..90_000_usize).prop_map(|(slot, length)| StorageAction::Grow { slot, length }),
+        1 => slot.clone().prop_map(|slot| StorageAction::Shrink { slot }),
+        1 => slot.clone().prop_map(|slot| StorageAction::Empty { slot }),
+        1 => any::<u8>().prop_map(|seed| StorageAction::Lose { seed }),
+        8 => Just(StorageAction::Answer),
+        3 => slot.clone().prop_map(|slot| StorageAction::Upkeep { slot }),
+        1 => slot.clone().prop_map(|slot| StorageAction::Close { slot }),
+        1 => slot.prop_map(|slot| StorageAction::CloseAlone { slot }),
+        6 => (1..25_u64).prop_map(StorageAction::Blocks),
+        1 => (100..180_u64).prop_map(StorageAction::Blocks),
     ]
 }
 
@@ -465,41 +465,41 @@ struct History {
 }
 
 impl History {
-    fn run(&mut self, step: &Step) {
+    fn run(&mut self, step: &StorageAction) {
         match *step {
-            Step::Open { slot, end } => {
+            StorageAction::Open { slot, end } => {
                 let end = self.stage.world.epoch() + end;
                 let line = format!("a open p slot={slot} quota=100000 end={end}");
                 let opened = self.stage.attempt(&line);
                 assert!(opened.is_some());
             }
-            Step::Grow { slot, length } => {
+            StorageAction::Grow { slot, length } => {
                 self.seed += 1;
                 let shard = bytes(self.seed, length);
                 self.set(slot, &[], &[shard]);
             }
-            Step::Shrink { slot } => self.set(slot, &[0], &[]),
-            Step::Empty { slot } => self.set(slot, &[u32::MAX], &[]),
-            Step::Lose { seed } => {
+            StorageAction::Shrink { slot } => self.set(slot, &[0], &[]),
+            StorageAction::Empty { slot } => self.set(slot, &[u32::MAX], &[]),
+            StorageAction::Lose { seed } => {
                 self.keeper.lose_every(u64::from(seed) + 2);
             }
-            Step::Answer => match answer(&mut self.stage, &self.keeper) {
+            StorageAction::Answer => match answer(&mut self.stage, &self.keeper) {
                 None => {}
                 // A challenge may expire, and be closed by a draw, in the same block as its answer.
                 Some(Err(Code::NotDrawn | Code::AnsweredAlready)) => {}
                 Some(result) => assert_eq!(result, Ok(Code::Done)),
             },
-            Step::Upkeep { slot } => {
+            StorageAction::Upkeep { slot } => {
                 let body = Body::Settle(self.keeper.settle(&self.stage.world, &[slot]));
                 let _ = submit(&mut self.stage, "b", body);
             }
-            Step::Close { slot } => {
+            StorageAction::Close { slot } => {
                 self.stage.attempt(&format!("a close p/{slot} second=p"));
             }
-            Step::CloseAlone { slot } => {
+            StorageAction::CloseAlone { slot } => {
                 self.stage.attempt(&format!("a closealone p/{slot}"));
             }
-            Step::Blocks(count) => blocks(&mut self.stage, count),
+            StorageAction::Blocks(count) => blocks(&mut self.stage, count),
         }
     }
 
@@ -555,8 +555,8 @@ fn earned(missing_of_ten: u64, only_lucky: bool) -> u128 {
     let mut sum = 0;
     for _ in 0..500 {
         let storage_proof = keeper.storage_proof(&stage.world).filter(|storage_proof| {
-            let holds = |answer: &posync_protocol::operation::Answer| {
-                matches!(answer, posync_protocol::operation::Answer::Proved(_))
+            let holds = |answer: &posync_protocol::operation::ReadAnswer| {
+                matches!(answer, posync_protocol::operation::ReadAnswer::Proved(_))
             };
             !only_lucky || storage_proof.answers.iter().all(holds)
         });
