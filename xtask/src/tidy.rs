@@ -108,7 +108,7 @@ fn problems(root: &Path) -> io::Result<(String, Vec<String>)> {
     for document in documents(root)? {
         found.extend(cited::files(&document, &fs::read_to_string(root.join(&document))?, &sources));
     }
-    found.extend(lists::check(&architecture, exists));
+    found.extend(lists::check(&architecture, &sources, exists));
     found.extend(map::check(&sources, &architecture));
     found.extend(names::check(&sources));
     found.extend(surface::check(&sources));

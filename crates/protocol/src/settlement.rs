@@ -33,8 +33,8 @@ use crate::{
     amount::{ONE, UNIT, mul_div, mul_div_up},
     audit, data_set, faults, fees,
     ledger::{BlockContext, Touched, Working},
-    limits::{ENDINGS_MAX, Parameters, READS},
-    operation::Settle,
+    limits::{ENDINGS_MAX, PROVIDERS_MAX, Parameters, READS},
+    operation::{Settle, structure},
     record::{Agreement, Audit, DataSet, Ending, Endings, Provider, Reputation, Usage},
 };
 use alloc::vec::Vec;
@@ -101,6 +101,13 @@ pub(crate) fn charge(working: &mut Working<'_>, account: &Account, slot: u32) ->
     usage.storage_reserve = usage.storage_reserve.saturating_sub(owed);
     usage.acc = usage.acc.max(ending.acc.unwrap_or(provider.acc));
     working.put(Usage::key(account, slot), &usage)
+}
+
+/// True if the fields of upkeep are in range.
+pub(crate) fn fits(body: &Settle, context: &BlockContext) -> bool {
+    body.index < PROVIDERS_MAX
+        && structure::slots_fit(&body.slots)
+        && structure::endings_fit(&body.endings, context)
 }
 
 /// Names the records that settling a provider needs.

@@ -27,14 +27,28 @@ use crate::{
     audit::{self, Live, Reads, Timing},
     data_set, faults, fenwick,
     ledger::{BlockContext, Event, Touched, Working},
-    limits::{MISSING_MAX, REASKS, RESTITUTION_BURN},
-    operation::{FoundRead, MissingRead, ProvedRead, ReadAnswer, Reasked, StorageProof, SumPath},
+    limits::{MISSING_MAX, PLACES_MAX, PROVIDERS_MAX, REASKS, RESTITUTION_BURN, SLOTS_MAX},
+    operation::{FoundRead, MissingRead, ProvedRead, ReadAnswer, Reasked, StorageProof, SumPath, structure},
     record::{
         Agreement, Audit, Challenge, DataSet, Missing, Provider, Reputation, RoundInfo, SlotTree, Usage,
     },
     settlement, shard,
 };
 use alloc::{collections::BTreeSet, vec::Vec};
+
+/// True if the fields of a storage proof are in range.
+pub(crate) fn fits(body: &StorageProof, context: &BlockContext) -> bool {
+    let mut reasked = body.reasked.iter().map(|reasked| match reasked {
+        Reasked::Proved(read) => read.slot,
+        Reasked::Missing(still) => still.slot,
+    });
+    body.index < PROVIDERS_MAX
+        && body.answers.iter().all(|answer| answer.place() < PLACES_MAX)
+        && reasked.all(|slot| slot < SLOTS_MAX)
+        && structure::redemptions_fit(&body.vouchers)
+        && structure::slots_fit(&body.apply)
+        && structure::endings_fit(&body.endings, context)
+}
 
 /// Names the records of a storage proof.
 pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &StorageProof, touched: &mut Touched) {

@@ -32,7 +32,7 @@ fn declarations(text: &str) -> Vec<(usize, &'static str)> {
     let mut enclosing: Vec<(usize, &str)> = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let code = line.trim_start();
-        if code.is_empty() || code.starts_with("//") {
+        if !code.starts_with(|c: char| c.is_ascii_alphanumeric()) && !code.starts_with(['}', ')', ']', '#']) {
             continue;
         }
         let depth = line.len() - code.len();
