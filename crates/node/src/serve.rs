@@ -219,7 +219,13 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
             Ask::Read(keys) => call.reserve(HEADERS_BYTES + keys.len() * RECORD_BYTES).await,
             Ask::Header(_) => call.reserve(HEADERS_BYTES).await,
             Ask::State(_) => call.reserve(STATE_BYTES_MAX).await,
-            _ => {}
+            // Their messages are short: a `Follow` sends one header after the other.
+            Ask::Info(_)
+            | Ask::Clock(_)
+            | Ask::Submit(_)
+            | Ask::Receipt(_)
+            | Ask::Follow(_)
+            | Ask::DialBack(_) => {}
         }
         let answer = match ask {
             Ask::Info(_) => self.info(),
