@@ -106,7 +106,9 @@ fn problems(root: &Path) -> io::Result<(String, Vec<String>)> {
     found.extend(cited::check(&sources, &cited::defined(&rules), exists));
     found.extend(rules::check(&rules));
     for document in documents(root)? {
-        found.extend(cited::files(&document, &fs::read_to_string(root.join(&document))?, &sources));
+        let text = fs::read_to_string(root.join(&document))?;
+        found.extend(cited::files(&document, &text, &sources));
+        found.extend(cited::tests(&document, &text, &sources));
     }
     found.extend(lists::check(&architecture, &sources, exists));
     found.extend(map::check(&sources, &architecture));

@@ -1,7 +1,7 @@
 //! Execution of a block: name the records, then run the operations over them, each all or nothing.
 //!
 //! ```text
-//!   closing_set_keys -> Roster               providers and seats whose books this block closes
+//!   closing_set_keys -> closing set          providers and seats whose books this block closes
 //!   touches(op) -> keys, bounded        one batched read by the node
 //!   execute: round anchor -> books -> leader's credit -> draws -> operations in order -> System
 //!            each operation: charge its fee, run on an overlay, keep it or drop it whole

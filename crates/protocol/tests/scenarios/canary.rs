@@ -144,7 +144,7 @@ const RECORDS: &[Fault] = &[
             insert(w, Key([place; 32]), Probe { epoch: 1, seed: [0; 32], providers: 1 }.to_slot());
         }
     }),
-    ("orphaned Use", |w, p| insert(w, Usage::key(p, 99), Usage::default().to_slot())),
+    ("orphaned Usage", |w, p| insert(w, Usage::key(p, 99), Usage::default().to_slot())),
     ("slots of a known kind", |w, _| insert(w, Key([9; 32]), [99; 256])),
     ("does not decode", |w, _| {
         let mut damaged = FeeTree { sum: 1 }.to_slot();

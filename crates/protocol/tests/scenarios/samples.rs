@@ -355,7 +355,7 @@ fn agreement_records() -> Vec<(&'static str, Slot)> {
     };
     vec![
         ("record/Agreement", agreement.to_slot()),
-        ("record/Use", usage.to_slot()),
+        ("record/Usage", usage.to_slot()),
         ("record/DataSet", DataSet { current: version(), next: Some(version()) }.to_slot()),
         ("record/SlotTree", SlotTree { sum: u128::MAX }.to_slot()),
         ("record/Ending", ending.to_slot()),
