@@ -82,7 +82,7 @@ fn rows() -> Vec<(String, Value)> {
         rows.push((format!("event/{}", value["event"].as_str().expect("a name")), value));
     }
     for (name, slot) in records() {
-        let record = AnyRecord::read(&slot).unwrap_or_else(|| panic!("{name} has no line in `names!`"));
+        let record = AnyRecord::read(&slot).unwrap_or_else(|| panic!("{name} has no name"));
         rows.push((name.into(), json!({ "record": record.name, "fields": json_of(&record) })));
     }
     rows.push(("block/Header".into(), json_of(&header())));
