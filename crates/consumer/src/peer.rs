@@ -17,7 +17,7 @@ use bytes::BufMut;
 use commonware_codec::{EncodeSize, Write};
 use commonware_macros::select;
 use commonware_utils::channel::oneshot;
-use commonware_utils::sync::{Mutex, MutexGuard};
+use commonware_utils::sync::{AsyncMutex, Mutex, MutexGuard};
 use futures::future::BoxFuture;
 use posync_client::{
     address::Address,
@@ -38,7 +38,7 @@ use std::{
     },
     time::{Duration, SystemTime},
 };
-use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Shards on their way to one provider: 16 MiB of 1 MiB shards.
 pub(crate) const PUTS_IN_FLIGHT: usize = 16;

@@ -10,8 +10,7 @@ use bytes::Bytes;
 use commonware_codec::Encode as _;
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Clock as _, Spawner as _, Supervisor as _, deterministic::Context};
-use commonware_utils::sync::Mutex;
-use futures::lock::Mutex as AsyncMutex;
+use commonware_utils::sync::{AsyncMutex, Mutex};
 use posync_client::{
     channel::Listen,
     rpc::{Client, Incoming, Node, Server, Service as _},
