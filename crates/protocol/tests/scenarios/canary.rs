@@ -215,8 +215,8 @@ const BOOKS: &[Fault] = &[
 
 #[test]
 fn every_planted_fault_in_the_books_is_found() {
-    let (mut stage, keeper) = holding(&[70_000, 3_000]);
-    run_to(&mut stage, &keeper, 5, true);
+    let (mut stage, member) = holding(&[70_000, 3_000]);
+    run_to(&mut stage, &member, 5, true);
     assert_eq!(broken(&stage.world), "sound");
     for (expected, fault) in BOOKS {
         let mut world = stage.world.clone();

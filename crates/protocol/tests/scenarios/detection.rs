@@ -90,13 +90,13 @@ fn a_dropped_tenth_fails_within_the_documented_rounds() {
 #[test]
 fn the_ledger_fails_a_dropped_tenth_within_the_documented_rounds() {
     for number in 0..4_u8 {
-        let (mut stage, mut keeper) = holding(&[60_000, 60_000, 60_000]);
+        let (mut stage, mut member) = holding(&[60_000, 60_000, 60_000]);
         stage.world.chain[0] = number;
-        keeper.lose_tenths(1);
+        member.lose_tenths(1);
         let last = stage.world.height + DETECTED_ROUNDS * 8;
         let mut failed = false;
         while stage.world.height < last && !failed {
-            if crate::audits::answer(&mut stage, &keeper).is_none() {
+            if crate::audits::answer(&mut stage, &member).is_none() {
                 stage.world.block(&[]).expect("an empty block is valid");
             }
             failed =

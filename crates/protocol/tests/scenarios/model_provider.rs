@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The data of a provider, and the leaves that it lost.
 #[derive(Clone, Default)]
-pub(crate) struct Keeper {
+pub(crate) struct ModelProvider {
     pub(crate) name: String,
     /// Number of slots that it watches, from 0.
     pub(crate) slots: u32,
@@ -37,7 +37,7 @@ pub(crate) fn bytes(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-impl Keeper {
+impl ModelProvider {
     pub(crate) fn new(name: &str) -> Self {
         Self { name: name.into(), slots: 8, ..Self::default() }
     }
@@ -173,7 +173,7 @@ impl Keeper {
         endings.map_or(vec![], |endings| endings.due(world.epoch()).take(ENDINGS_MAX).collect())
     }
 
-    /// Answers a read. `None` for a data set that this keeper never signed, because tests may skip
+    /// Answers a read. `None` for a data set that this provider never signed, because tests may skip
     /// signatures.
     fn answer(&self, world: &World, question: Question) -> Option<ReadAnswer> {
         let Question { slot, place, leaf, ended } = question;
