@@ -226,7 +226,7 @@ pub struct Around {
 
 /// The next step of an agreement at `epoch`, and true if its shards move to other providers: its provider leaves or
 /// signs nothing any more, or the term is nearly over without a successor. Late in the term a successor is better than
-/// nothing, whoever its provider is.
+/// nothing, with any provider.
 pub fn judge(
     usage: &AgreementUsage,
     epoch: u64,
