@@ -3,8 +3,8 @@
 
 #![allow(dead_code)]
 
-#[path = "../../crates/protocol/tests/scenarios/keeper.rs"]
-mod keeper;
+#[path = "../../crates/protocol/tests/scenarios/model_provider.rs"]
+mod model_provider;
 #[path = "../../crates/protocol/tests/scenarios/messages.rs"]
 mod messages;
 #[path = "../../crates/protocol/tests/scenarios/numbers.rs"]

@@ -27,9 +27,9 @@ const PROVIDERS_SMALL: usize = 7;
 const PROVIDERS_FULL: usize = 9;
 
 /// A step: its promise, and its function.
-type Step = (&'static str, fn(&mut Story) -> Told);
+type Scene = (&'static str, fn(&mut Story) -> Told);
 
-const SMALL: &[Step] = &[
+const SMALL: &[Scene] = &[
     ("four machines agree on a draft", story::draft),
     ("the ceremony waits for a late machine", story::ceremony),
     ("the authorities make blocks", story::begin),
@@ -40,7 +40,7 @@ const SMALL: &[Step] = &[
     ("every process ends in order", story::end),
 ];
 
-const FULL: &[Step] = &[
+const FULL: &[Scene] = &[
     ("four machines agree on a draft", story::draft),
     ("the ceremony waits for a late machine", story::ceremony),
     ("the authorities make blocks", story::begin),
@@ -61,7 +61,7 @@ const FULL: &[Step] = &[
 ];
 
 /// The steps of a run that measures: those of [`FULL`] that give figures, and the idle roles.
-const FIGURES: &[Step] = &[
+const FIGURES: &[Scene] = &[
     ("four machines agree on a draft", story::draft),
     ("the ceremony waits for a late machine", story::ceremony),
     ("the authorities make blocks", story::begin),

@@ -22,25 +22,26 @@ use std::{
 use summary::Summary;
 
 /// A check: its name, its cargo arguments, and the cargo component that it needs.
-struct Step {
+struct Check {
     name: &'static str,
     arguments: &'static [&'static str],
     component: Option<&'static str>,
 }
 
 /// Runs before [`CHECKS`] and, like the check of the text after it, in under a second.
-const FORMAT: Step = Step { name: "format", arguments: &["fmt", "--all", "--check"], component: Some("fmt") };
+const FORMAT: Check =
+    Check { name: "format", arguments: &["fmt", "--all", "--check"], component: Some("fmt") };
 
 /// The cargo checks of `cargo xtask test` after the text of the sources and before the tests, in order.
-const CHECKS: &[Step] = &[
+const CHECKS: &[Check] = &[
     // Built alone, because the workspace's other members switch on features of shared dependencies
     // that would hide a use of std in the rules.
-    Step {
+    Check {
         name: "rules alone (no_std)",
         arguments: &["build", "--locked", "--package", "posync-protocol"],
         component: None,
     },
-    Step {
+    Check {
         name: "lint",
         arguments: &[
             "clippy",
@@ -59,7 +60,7 @@ const CHECKS: &[Step] = &[
 /// The rules and their wide integers with the release profile's settings: the history that the tests ran must
 /// end in the same bytes. Other dependencies are reused as built; building all of them with `--release` takes
 /// minutes more and gives the same digest.
-const HISTORY: Step = Step {
+const HISTORY: Check = Check {
     name: "history, as released",
     arguments: &[
         "test",
@@ -142,26 +143,26 @@ fn test() -> ExitCode {
 }
 
 fn every_check(summary: &mut Summary) -> bool {
-    step(summary, &FORMAT)
+    check(summary, &FORMAT)
         && tidy(summary)
-        && CHECKS.iter().all(|next| step(summary, next))
+        && CHECKS.iter().all(|next| check(summary, next))
         && tests(summary)
-        && step(summary, &HISTORY)
+        && check(summary, &HISTORY)
         && campaign(summary)
         && fuzz(summary)
         && hosts(summary)
 }
 
-/// Runs a step, or skips it if the toolchain lacks its component.
-fn step(summary: &mut Summary, step: &Step) -> bool {
-    if let Some(component) = step.component
+/// Runs a check, or skips it if the toolchain lacks its component.
+fn check(summary: &mut Summary, check: &Check) -> bool {
+    if let Some(component) = check.component
         && !has_component(component)
     {
-        summary.skip(step.name, &format!("this toolchain has no `cargo {component}`"));
+        summary.skip(check.name, &format!("this toolchain has no `cargo {component}`"));
         return true;
     }
-    eprintln!("\n== {}: cargo {}", step.name, step.arguments.join(" "));
-    summary.time(step.name, || cargo(step.arguments))
+    eprintln!("\n== {}: cargo {}", check.name, check.arguments.join(" "));
+    summary.time(check.name, || cargo(check.arguments))
 }
 
 fn tidy(summary: &mut Summary) -> bool {

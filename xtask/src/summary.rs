@@ -8,10 +8,10 @@ use std::{
 /// The parts that ran or were skipped, in order.
 #[derive(Default)]
 pub(crate) struct Summary {
-    rows: Vec<Row>,
+    rows: Vec<Part>,
 }
 
-struct Row {
+struct Part {
     name: String,
     outcome: Outcome,
 }
@@ -30,13 +30,13 @@ impl Summary {
         let passed = part();
         let time = start.elapsed();
         let outcome = if passed { Outcome::Passed(time) } else { Outcome::Failed(time) };
-        self.rows.push(Row { name: name.into(), outcome });
+        self.rows.push(Part { name: name.into(), outcome });
         passed
     }
 
     /// Records that a part cannot run on this machine.
     pub(crate) fn skip(&mut self, name: &str, reason: &str) {
-        self.rows.push(Row { name: name.into(), outcome: Outcome::Skipped(reason.into()) });
+        self.rows.push(Part { name: name.into(), outcome: Outcome::Skipped(reason.into()) });
     }
 
     fn total(&self) -> Duration {
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn the_table_lists_result_and_time() {
-        let timed = |name: &str, outcome| Row { name: name.into(), outcome };
+        let timed = |name: &str, outcome| Part { name: name.into(), outcome };
         let mut summary = Summary {
             rows: vec![
                 timed("format", Outcome::Passed(Duration::from_millis(1_500))),

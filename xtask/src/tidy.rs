@@ -8,8 +8,10 @@ mod language;
 mod layers;
 mod lists;
 mod map;
+mod names;
 mod pure;
 mod rooms;
+mod rules;
 mod sizes;
 mod surface;
 
@@ -104,11 +106,15 @@ fn problems(root: &Path) -> io::Result<(String, Vec<String>)> {
     found.extend(pure::check(&sources));
     found.extend(layers::check(&sources));
     found.extend(cited::check(&sources, &cited::defined(&rules), exists));
+    found.extend(rules::check(&rules));
     for document in documents(root)? {
-        found.extend(cited::files(&document, &fs::read_to_string(root.join(&document))?, &sources));
+        let text = fs::read_to_string(root.join(&document))?;
+        found.extend(cited::files(&document, &text, &sources));
+        found.extend(cited::tests(&document, &text, &sources));
     }
-    found.extend(lists::check(&architecture, exists));
+    found.extend(lists::check(&architecture, &sources, exists));
     found.extend(map::check(&sources, &architecture));
+    found.extend(names::check(&sources));
     found.extend(surface::check(&sources));
     found.extend(rooms::check(&manifests(root)?, &fs::read_to_string(root.join("Cargo.lock"))?));
     let (counts, over) = language::check(&sources, &RATCHETS);

@@ -193,6 +193,7 @@ fn deliver(url: &str, roots: RootCerts, signals: &Receiver<Signal>, waiting: &Wa
                 break;
             }
             thread::sleep(rest);
+            // Not the `Backoff` of the client: this crate links none of the network.
             rest = (rest * 2).min(PAUSE_MAX);
         }
         waiting.done();

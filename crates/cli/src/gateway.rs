@@ -13,7 +13,7 @@ use posync_client::rpc::{self, Call, Client};
 use posync_protocol::{
     Account, Bounded,
     wire::{
-        gateway::{AgreementRow, Answer, Ask, File, Get, Name, Put, Refusal, Refused, Status, Why},
+        gateway::{AgreementRow, Ask, File, GatewayAnswer, Get, Name, Put, Refusal, Refused, Status, Why},
         node::Nothing,
     },
 };
@@ -53,7 +53,7 @@ impl Gateway {
         let mut call = self.0.open(ask).await.map_err(lost)?;
         let sending = send_file(&call, source, sent).await?;
         match next(&mut call).await? {
-            Answer::Stored(file) => Ok(file),
+            GatewayAnswer::Stored(file) => Ok(file),
             other => Err(sending.err().map_or_else(|| unexpected(&other), lost)),
         }
     }
@@ -69,19 +69,19 @@ impl Gateway {
         let ask = Ask::Get(Get { name: to_name(name)?, offset: 0, length: None });
         let mut call = self.0.open(ask).await.map_err(lost)?;
         let file = match next(&mut call).await? {
-            Answer::Found(file) => file,
+            GatewayAnswer::Found(file) => file,
             other => return Err(unexpected(&other)),
         };
         begin(&file);
         let mut hasher = blake3::Hasher::new();
         loop {
             match next(&mut call).await? {
-                Answer::Data(data) => {
+                GatewayAnswer::Data(data) => {
                     hasher.update(&data);
                     target.write_all(&data).map_err(not_written)?;
                     received(data.len() as u64);
                 }
-                Answer::End(_) => break,
+                GatewayAnswer::End(_) => break,
                 other => return Err(unexpected(&other)),
             }
         }
@@ -105,8 +105,8 @@ impl Gateway {
                 .ask(Ask::List(Bounded::new(from).expect("a name with one more byte, or empty")))
                 .await?
             {
-                Answer::Files(page) if page.is_empty() => return Ok(files),
-                Answer::Files(page) => files.extend(page.into_inner()),
+                GatewayAnswer::Files(page) if page.is_empty() => return Ok(files),
+                GatewayAnswer::Files(page) => files.extend(page.into_inner()),
                 other => return Err(unexpected(&other)),
             }
             let last = files.last().expect("the page was not empty");
@@ -120,7 +120,7 @@ impl Gateway {
     /// Deletes a file; returns its last state.
     pub(crate) async fn remove(&self, name: &str) -> Outcome<File> {
         match self.ask(Ask::Remove(to_name(name)?)).await? {
-            Answer::Removed(file) => Ok(file),
+            GatewayAnswer::Removed(file) => Ok(file),
             other => Err(unexpected(&other)),
         }
     }
@@ -128,7 +128,7 @@ impl Gateway {
     /// The gateway's state and its faults.
     pub(crate) async fn status(&self) -> Outcome<Status> {
         match self.ask(Ask::Status(Nothing {})).await? {
-            Answer::Status(status) => Ok(status),
+            GatewayAnswer::Status(status) => Ok(status),
             other => Err(unexpected(&other)),
         }
     }
@@ -136,7 +136,7 @@ impl Gateway {
     /// All agreements of the gateway.
     pub(crate) async fn agreements(&self) -> Outcome<Vec<AgreementRow>> {
         match self.ask(Ask::Agreements(Nothing {})).await? {
-            Answer::Agreements(rows) => Ok(rows.into_inner()),
+            GatewayAnswer::Agreements(rows) => Ok(rows.into_inner()),
             other => Err(unexpected(&other)),
         }
     }
@@ -144,12 +144,12 @@ impl Gateway {
     /// The gateway's placement decision about a provider.
     pub(crate) async fn why(&self, provider: Account) -> Outcome<Why> {
         match self.ask(Ask::Why(provider)).await? {
-            Answer::Why(why) => Ok(why),
+            GatewayAnswer::Why(why) => Ok(why),
             other => Err(unexpected(&other)),
         }
     }
 
-    async fn ask(&self, ask: Ask) -> Outcome<Answer> {
+    async fn ask(&self, ask: Ask) -> Outcome<GatewayAnswer> {
         accepted(self.0.call(ask).await.map_err(lost)?)
     }
 }
@@ -181,13 +181,13 @@ fn not_written(error: io::Error) -> Failure {
 }
 
 /// The next answer of an open call; a refusal becomes a failure.
-async fn next(call: &mut Call<rpc::Gateway>) -> Outcome<Answer> {
+async fn next(call: &mut Call<rpc::Gateway>) -> Outcome<GatewayAnswer> {
     accepted(call.recv().await.ok_or(rpc::Error::Gone).map_err(lost)?)
 }
 
-fn accepted(answer: Answer) -> Outcome<Answer> {
+fn accepted(answer: GatewayAnswer) -> Outcome<GatewayAnswer> {
     match answer {
-        Answer::Refused(refusal) => Err(refused(&refusal)),
+        GatewayAnswer::Refused(refusal) => Err(refused(&refusal)),
         answer => Ok(answer),
     }
 }
@@ -209,7 +209,7 @@ fn refused(refusal: &Refused) -> Failure {
     Failure::new(exit, "the gateway refused", why, next)
 }
 
-fn unexpected(answer: &Answer) -> Failure {
+fn unexpected(answer: &GatewayAnswer) -> Failure {
     let text = format!("{answer:?}");
     Failure::new(
         Exit::Failed,

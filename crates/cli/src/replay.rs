@@ -15,7 +15,7 @@ use posync_protocol::{
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
 /// The complete settlement row of a provider for an epoch.
-pub(crate) type Row = (Account, Slot);
+pub(crate) type SettlementRow = (Account, Slot);
 
 /// A ledger in memory, after the last applied block.
 pub(crate) struct Replay {
@@ -24,7 +24,7 @@ pub(crate) struct Replay {
     parent: Option<Hash>,
     height: u64,
     state: BTreeMap<Key, Slot>,
-    rows: BTreeMap<u64, Vec<Row>>,
+    rows: BTreeMap<u64, Vec<SettlementRow>>,
 }
 
 impl Replay {
@@ -36,7 +36,7 @@ impl Replay {
     }
 
     /// The complete rows of a collected epoch, in the order of its books.
-    pub(crate) fn rows(&self, epoch: u64) -> &[Row] {
+    pub(crate) fn rows(&self, epoch: u64) -> &[SettlementRow] {
         self.rows.get(&epoch).map_or(&[], |rows| rows)
     }
 
@@ -89,7 +89,7 @@ impl Replay {
     }
 
     /// The row that the second pass has just completed (BK-6), if the account has one.
-    fn completed(&self, account: &Account, epoch: u64) -> Option<Row> {
+    fn completed(&self, account: &Account, epoch: u64) -> Option<SettlementRow> {
         let reputation: Reputation = self.record(&Reputation::key(account))?;
         let slot = self.state.get(&Settlement::key(account, epoch % SETTLEMENT_RING))?;
         let row = Settlement::from_slot(slot).ok()?;

@@ -17,7 +17,7 @@ pub(crate) struct Figures {
 
 /// One settled fee and its three parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Row {
+pub(crate) struct SettledFee {
     /// Epoch that the fee is booked in.
     pub(crate) epoch: u64,
     /// The agreement of a download; `None` for storage.
@@ -34,7 +34,7 @@ pub(crate) struct Row {
     pub(crate) pay: Amount,
 }
 
-impl Row {
+impl SettledFee {
     /// The row as JSON.
     pub(crate) fn to_json(&self) -> Value {
         json!({ "epoch": self.epoch, "agreement": self.agreement, "provider": self.provider, "fee": self.fee,
@@ -62,7 +62,7 @@ pub(crate) struct Tally {
     /// Challenges and pay of each provider.
     pub(crate) providers: BTreeMap<Account, Figures>,
     /// Settled fees in the order of blocks.
-    pub(crate) rows: Vec<Row>,
+    pub(crate) rows: Vec<SettledFee>,
     /// Challenges that were not passed in full, in the order of blocks.
     pub(crate) failures: Vec<Failure>,
 }
@@ -86,7 +86,7 @@ impl Tally {
                 Event::Settled { epoch, provider, agreement, fee, burn, committee, pay } => {
                     let figures = self.providers.entry(*provider).or_default();
                     figures.earned = figures.earned.checked_add(*pay).unwrap_or(Amount::MAX);
-                    self.rows.push(Row {
+                    self.rows.push(SettledFee {
                         epoch: *epoch,
                         agreement: *agreement,
                         provider: *provider,
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(tally.providers[&PROVIDER].earned.grains(), 83);
         assert!(tally.settled(&PROVIDER, true) && tally.settled(&PROVIDER, false));
         assert!(!tally.settled(&Account([8; 32]), true));
-        assert!(tally.rows.iter().all(Row::adds_up));
+        assert!(tally.rows.iter().all(SettledFee::adds_up));
     }
 
     #[test]

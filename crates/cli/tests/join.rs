@@ -16,7 +16,7 @@ use posync_protocol::{
     Account, Bounded,
     block::sha256,
     record::{Provider, System},
-    wire::node::{Answer, Ask, Unavailable},
+    wire::node::{Ask, NodeAnswer, Unavailable},
 };
 use serde_json::Value;
 use std::{
@@ -255,7 +255,7 @@ impl Pair {
                 for key in [System::key(), Provider::key(&account)] {
                     let ask = Ask::Read(Bounded::new(vec![key]).expect("one"));
                     let answer = client.call(ask.clone()).await.expect("it answers");
-                    assert!(matches!(answer, Answer::Read(_)), "{answer:?}");
+                    assert!(matches!(answer, NodeAnswer::Read(_)), "{answer:?}");
                     kept.push((ask, answer));
                 }
                 let old = serve(&context, 71, client.clone(), kept).await;
@@ -278,7 +278,7 @@ async fn serve(
     context: &tokio::Context,
     seed: u8,
     behind: Client<rpc::Node>,
-    kept: Vec<(Ask, Answer)>,
+    kept: Vec<(Ask, NodeAnswer)>,
 ) -> Endpoint {
     let clock = std::sync::Arc::new(context.child("late"));
     let server = Server::<rpc::Node, _>::new(move |call: Incoming<rpc::Node>, ask: Ask| {
@@ -288,7 +288,7 @@ async fn serve(
                 return drop(call.finish(answer).await);
             }
             if !kept.is_empty() && !matches!(ask, Ask::Info(_)) {
-                return drop(call.finish(&Answer::Unavailable(Unavailable::Busy)).await);
+                return drop(call.finish(&NodeAnswer::Unavailable(Unavailable::Busy)).await);
             }
             if kept.is_empty() {
                 clock.sleep(Duration::from_millis(700)).await;

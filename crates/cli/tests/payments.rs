@@ -16,7 +16,7 @@ use posync_client::{
 use posync_protocol::{
     Account, Amount, Body, Code,
     operation::Transfer,
-    wire::node::{Answer, Ask, Unavailable},
+    wire::node::{Ask, NodeAnswer, Unavailable},
 };
 use serde_json::{Value, json};
 use std::{
@@ -98,13 +98,13 @@ enum Way {
 }
 
 /// The lie instead of the honest answer; `Some(None)` for no answer at all.
-async fn lie(way: Way, ask: &Ask) -> Option<Option<Answer>> {
+async fn lie(way: Way, ask: &Ask) -> Option<Option<NodeAnswer>> {
     Some(match (way, ask) {
-        (_, Ask::Receipt(_)) => Some(Answer::Receipt(None)),
-        (Way::SaysOld | Way::Synced, Ask::Submit(_)) => Some(Answer::Refused(Code::NonceOld)),
+        (_, Ask::Receipt(_)) => Some(NodeAnswer::Receipt(None)),
+        (Way::SaysOld | Way::Synced, Ask::Submit(_)) => Some(NodeAnswer::Refused(Code::NonceOld)),
         (Way::Lost, Ask::Submit(_)) => None,
         (Way::Synced, Ask::Header(_) | Ask::Body(_) | Ask::Events(_)) => {
-            Some(Answer::Unavailable(Unavailable::Pruned))
+            Some(NodeAnswer::Unavailable(Unavailable::Pruned))
         }
         _ => return None,
     })

@@ -17,7 +17,7 @@ use bytes::BufMut;
 use commonware_codec::{EncodeSize, Write};
 use commonware_macros::select;
 use commonware_utils::channel::oneshot;
-use commonware_utils::sync::{Mutex, MutexGuard};
+use commonware_utils::sync::{AsyncMutex, Mutex, MutexGuard};
 use futures::future::BoxFuture;
 use posync_client::{
     address::Address,
@@ -28,7 +28,7 @@ use posync_protocol::{
     Account, AgreementId, Bounded, Hash, Signature,
     limits::SHARD_BYTES_MAX,
     operation::{RefusedPlacement, Voucher},
-    wire::provider::{Answer, Ask, Get, Refusal, Refused, Sign, Slice, Status},
+    wire::provider::{Ask, Get, ProviderAnswer, Refusal, Refused, Sign, Slice, Status},
 };
 use std::{
     collections::BTreeMap,
@@ -38,7 +38,7 @@ use std::{
     },
     time::{Duration, SystemTime},
 };
-use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Shards on their way to one provider: 16 MiB of 1 MiB shards.
 pub(crate) const PUTS_IN_FLIGHT: usize = 16;
@@ -368,7 +368,7 @@ impl Peer {
         self.environment.sleep(self.way()).await;
     }
 
-    async fn call(&self, ask: Ask, patience: Duration) -> Result<Answer, Error> {
+    async fn call(&self, ask: Ask, patience: Duration) -> Result<ProviderAnswer, Error> {
         let work = async {
             let client = self.client().await?;
             let begun = self.environment.now();
@@ -377,7 +377,7 @@ impl Peer {
             Ok(answer)
         };
         match self.environment.within(patience, work).await {
-            Some(Ok(Answer::Refused(refused))) => Err(self.refused(refused)),
+            Some(Ok(ProviderAnswer::Refused(refused))) => Err(self.refused(refused)),
             Some(answer) => answer,
             None => Err(Error::Slow(self.account)),
         }
@@ -391,7 +391,7 @@ impl Peer {
         ask: impl Asks,
         patience: Duration,
         placement: Option<(AgreementId, OwnedSemaphorePermit)>,
-    ) -> Result<Answer, Error> {
+    ) -> Result<ProviderAnswer, Error> {
         let (offered, peer) = (self.height(), self.clone());
         let (placed, place) = placement.unzip();
         let (mut sender, receiver) = oneshot::channel();
@@ -415,7 +415,7 @@ impl Peer {
                 Some(Ok(mut call)) => {
                     let answer = peer.environment.within(patience, call.recv()).await;
                     drop((call, place));
-                    if let (Some(Some(Answer::Refused(refused))), Some(placed)) = (&answer, placed) {
+                    if let (Some(Some(ProviderAnswer::Refused(refused))), Some(placed)) = (&answer, placed) {
                         peer.keep_refusal(refused, placed);
                     }
                     peer.heard(offered, answer)
@@ -468,17 +468,21 @@ impl Peer {
 
     /// Records the result of an offer. A stored shard does not end the provider's silence: only a signature
     /// or a refusal completes a placement.
-    fn heard(self: &Arc<Self>, offered: u64, answer: Option<Option<Answer>>) -> Result<Answer, Error> {
+    fn heard(
+        self: &Arc<Self>,
+        offered: u64,
+        answer: Option<Option<ProviderAnswer>>,
+    ) -> Result<ProviderAnswer, Error> {
         let (height, mut peer_health) = (self.height(), self.peer_health());
         if let Some(Some(_)) = answer {
             self.doubts().answered();
         }
         match answer {
-            Some(Some(Answer::Stored(name))) => Ok(Answer::Stored(name)),
+            Some(Some(ProviderAnswer::Stored(name))) => Ok(ProviderAnswer::Stored(name)),
             Some(Some(answer)) => {
                 peer_health.answered(height);
                 match answer {
-                    Answer::Refused(refused) => Err(self.refused(refused)),
+                    ProviderAnswer::Refused(refused) => Err(self.refused(refused)),
                     answer => Ok(answer),
                 }
             }
@@ -598,7 +602,7 @@ impl Peer {
         let place = self.puts.clone().acquire_owned().await.expect("the semaphore is never closed");
         let offer = Offer { agreement, shard, parcel: parcel.clone() };
         match self.offer(offer, PUT_TIMEOUT, Some((agreement, place))).await? {
-            Answer::Stored(name) if name == shard => Ok(()),
+            ProviderAnswer::Stored(name) if name == shard => Ok(()),
             _ => Err(self.wrong("it stored something else")),
         }
     }
@@ -609,7 +613,7 @@ impl Peer {
     /// [`Error`].
     pub(crate) async fn sign(self: &Arc<Self>, sign: Sign) -> Result<Signature, Error> {
         match self.offer(Ask::Sign(sign), SIGN_TIMEOUT, None).await? {
-            Answer::Signed(signature) => Ok(signature),
+            ProviderAnswer::Signed(signature) => Ok(signature),
             _ => Err(self.wrong("no signature")),
         }
     }
@@ -620,7 +624,7 @@ impl Peer {
     /// [`Error`].
     pub async fn status(&self) -> Result<Status, Error> {
         match self.call(Ask::Status(Default::default()), ASK_TIMEOUT).await? {
-            Answer::Status(status) => Ok(status),
+            ProviderAnswer::Status(status) => Ok(status),
             _ => Err(self.wrong("no status")),
         }
     }
@@ -638,7 +642,7 @@ impl Peer {
                 // The end of the call is the answer; the end of the connection is none.
                 None if client.is_gone() => Err(self.unreachable("the connection ended before it answered")),
                 None => Ok(()),
-                Some(Answer::Refused(refused)) => Err(self.refused(refused)),
+                Some(ProviderAnswer::Refused(refused)) => Err(self.refused(refused)),
                 Some(_) => Err(self.wrong("an answer to a voucher")),
             }
         };
@@ -672,8 +676,8 @@ impl Slices<'_> {
     /// [`Error`].
     pub(crate) async fn next(&mut self) -> Result<Slice, Error> {
         match self.call.recv().await {
-            Some(Answer::Slice(slice)) => Ok(slice),
-            Some(Answer::Refused(refused)) => Err(self.peer.refused(refused)),
+            Some(ProviderAnswer::Slice(slice)) => Ok(slice),
+            Some(ProviderAnswer::Refused(refused)) => Err(self.peer.refused(refused)),
             Some(_) => Err(self.peer.wrong("no slice")),
             None => Err(self.peer.unreachable("the stream ended early")),
         }

@@ -6,7 +6,7 @@ use crate::{
     recompute,
     row::{Bound, Row, Topic},
     seats::Seats,
-    world::{Books, Deal, Mark, Terms, World},
+    world::{ClosedEpoch, Deal, Mark, Terms, World},
 };
 use posync_protocol::{
     amount::{ONE, SYNC},
@@ -95,7 +95,7 @@ fn marks(chance: &mut Chance, nodes: usize) -> Vec<Option<Mark>> {
 
 /// The largest gap between a node's pay and its verified share, in parts per billion of that share,
 /// rounding included. The fee part is compared with the base, the subsidy with the weight.
-pub(crate) fn deviation(terms: &Terms, books: &Books) -> u64 {
+pub(crate) fn deviation(terms: &Terms, books: &ClosedEpoch) -> u64 {
     let total: u128 = books.lines.iter().map(|line| line.weight).sum();
     let keeps = u128::from(ONE - terms.burn - terms.committee);
     let mut worst = 0;

@@ -4,12 +4,12 @@
 //! grain, the rules' functions are right. 128 bits suffice because a simulated epoch stays below
 //! 2^68 grains of base.
 
-use crate::world::{Books, Terms};
+use crate::world::{ClosedEpoch, Terms};
 
 const ONE: u128 = 1_000_000_000;
 
 /// Describes the first line that differs from the books; `None` if all agree.
-pub(crate) fn differs(terms: &Terms, books: &Books) -> Option<String> {
+pub(crate) fn differs(terms: &Terms, books: &ClosedEpoch) -> Option<String> {
     let nodes = books.lines.len();
     let (mut base, mut pay, mut burned) = (vec![0u128; nodes], vec![0u128; nodes], 0u128);
     for deal in &books.fees {

@@ -152,7 +152,7 @@ pub(crate) struct Line {
 
 /// The accounting of a closed epoch.
 #[derive(Clone, Debug)]
-pub struct Books {
+pub struct ClosedEpoch {
     /// Reserve and carry before the close.
     pub before: (u128, u128),
     /// The fees that were settled.
@@ -274,7 +274,7 @@ impl World {
     }
 
     /// Closes an epoch. Providers beyond the end of `marks` are unmeasured.
-    pub fn close(&mut self, deals: Vec<Deal>, marks: &[Option<Mark>]) -> Books {
+    pub fn close(&mut self, deals: Vec<Deal>, marks: &[Option<Mark>]) -> ClosedEpoch {
         let (before, burned) = ((self.reserve, self.carry), self.burned);
         let mut lines = vec![Line::default(); self.nodes.len()];
         for deal in &deals {
@@ -291,6 +291,6 @@ impl World {
         self.seat(&mut lines);
         self.epoch += 1;
         assert!(self.conserved(), "epoch {epoch}: money was made or lost");
-        Books { before, fees: deals, pool, drawn, burned: self.burned - burned, lines }
+        ClosedEpoch { before, fees: deals, pool, drawn, burned: self.burned - burned, lines }
     }
 }

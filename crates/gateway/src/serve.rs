@@ -21,7 +21,9 @@ use futures::StreamExt as _;
 use posync_client::rpc::{Gateway, Incoming};
 use posync_protocol::{
     Account, Bounded,
-    wire::gateway::{AgreementRow, Answer, Ask, Fault, Get, Name, Put, ROWS_MAX, Refused, Status, UserRow},
+    wire::gateway::{
+        AgreementRow, Ask, Fault, GatewayAnswer, Get, Name, Put, ROWS_MAX, Refused, Status, UserRow,
+    },
 };
 use std::{
     collections::BTreeMap,
@@ -73,7 +75,7 @@ impl Service {
         share: &Arc<Share>,
         call: &mut Incoming<Gateway>,
         ask: Ask,
-    ) -> Result<Answer, Error> {
+    ) -> Result<GatewayAnswer, Error> {
         let shared = &self.shared;
         match ask {
             Ask::Put(ask) => store(shared, share, call, ask).await,
@@ -82,14 +84,14 @@ impl Service {
             Ask::List(from) => list(shared, share, from).await,
             Ask::Status(_) => self.status(share).await,
             Ask::Agreements(_) => Ok(agreements(shared).await),
-            Ask::Why(provider) => Ok(Answer::Why(shared.why(&provider))),
+            Ask::Why(provider) => Ok(GatewayAnswer::Why(shared.why(&provider))),
             Ask::Data(_) | Ask::Cancel(_) => Err(Error::NoPut),
         }
     }
 }
 
 impl Service {
-    async fn status(&self, share: &Share) -> Result<Answer, Error> {
+    async fn status(&self, share: &Share) -> Result<GatewayAnswer, Error> {
         let Self { shared, account, .. } = self;
         let faults = shared.catalogue.faults().await?;
         let faults = faults.into_iter().map(|(_, row)| Fault {
@@ -99,7 +101,7 @@ impl Service {
             shards_lost: row.lost,
             shards_repaired: row.repaired,
         });
-        Ok(Answer::Status(Status {
+        Ok(GatewayAnswer::Status(Status {
             account: *account,
             height: shared.height.load(Ordering::Relaxed),
             files: shared.catalogue.files(share.owner).await?,
@@ -131,11 +133,11 @@ impl Service {
     }
 }
 
-fn refused(error: &Error) -> Answer {
+fn refused(error: &Error) -> GatewayAnswer {
     let text = error.to_string();
     let end = (0..=text.len().min(1024)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     let text = Bounded::new(text.as_bytes()[..end].to_vec()).expect("cut to 1024 bytes");
-    Answer::Refused(Refused { kind: error.kind(), text })
+    GatewayAnswer::Refused(Refused { kind: error.kind(), text })
 }
 
 fn text(name: &Name) -> String {
@@ -176,7 +178,7 @@ async fn store(
     share: &Arc<Share>,
     call: &mut Incoming<Gateway>,
     ask: Put,
-) -> Result<Answer, Error> {
+) -> Result<GatewayAnswer, Error> {
     let _place = share.puts.acquire().await.expect("the semaphore is never closed");
     let pace = Pace::new(&shared.common.environment);
     let pieces = futures::stream::unfold((call, pace), |(call, mut pace)| async move {
@@ -190,7 +192,7 @@ async fn store(
         pace.moved(piece.as_ref().map_or(0, Vec::len));
         Some((piece, (call, pace)))
     });
-    Ok(Answer::Stored(put(shared, share, ask.name, ask.length, pieces.boxed()).await?))
+    Ok(GatewayAnswer::Stored(put(shared, share, ask.name, ask.length, pieces.boxed()).await?))
 }
 
 async fn read(
@@ -198,24 +200,24 @@ async fn read(
     share: &Arc<Share>,
     call: &mut Incoming<Gateway>,
     ask: Get,
-) -> Result<Answer, Error> {
+) -> Result<GatewayAnswer, Error> {
     let _place = share.gets.acquire().await.expect("the semaphore is never closed");
     let file = shared.catalogue.file(Named(share.owner, ask.name.to_vec())).await?;
     let file = file.ok_or_else(|| Error::NoFile(text(&ask.name)))?;
     let found = shared.catalogue.describe(file.clone()).await?;
     let mut pace = Pace::new(&shared.common.environment);
-    let sent = pace.wait(call.send(&Answer::Found(found))).await;
+    let sent = pace.wait(call.send(&GatewayAnswer::Found(found))).await;
     sent.ok_or(Error::SlowReader(SPAN, SPAN_BYTES))?.map_err(|_| Error::Gone)?;
     let mut reader = Reader::open(shared, share, &file, ask.offset, ask.length)?;
     while let Some(bytes) = next(shared, share, &mut reader, &file).await? {
         for piece in bytes.chunks(PIECE_BYTES) {
-            let data = Answer::Data(Bounded::new(piece.to_vec()).expect("cut to size"));
+            let data = GatewayAnswer::Data(Bounded::new(piece.to_vec()).expect("cut to size"));
             let sent = pace.wait(call.send(&data)).await;
             sent.ok_or(Error::SlowReader(SPAN, SPAN_BYTES))?.map_err(|_| Error::Gone)?;
             pace.moved(piece.len());
         }
     }
-    Ok(Answer::End(Default::default()))
+    Ok(GatewayAnswer::End(Default::default()))
 }
 
 /// The next piece. A segment that is unreadable because its file was removed or replaced is reported so.
@@ -235,19 +237,19 @@ async fn next(
     next
 }
 
-async fn remove(shared: &Shared, share: &Share, name: Name) -> Result<Answer, Error> {
+async fn remove(shared: &Shared, share: &Share, name: Name) -> Result<GatewayAnswer, Error> {
     match shared.catalogue.remove(Named(share.owner, name.to_vec())).await? {
-        Some((file, ..)) => Ok(Answer::Removed(file)),
+        Some((file, ..)) => Ok(GatewayAnswer::Removed(file)),
         None => Err(Error::NoFile(text(&name))),
     }
 }
 
-async fn list(shared: &Shared, share: &Share, from: Name) -> Result<Answer, Error> {
+async fn list(shared: &Shared, share: &Share, from: Name) -> Result<GatewayAnswer, Error> {
     let files = shared.catalogue.list(Named(share.owner, from.to_vec())).await?;
-    Ok(Answer::Files(Bounded::new(files).expect("one page at most")))
+    Ok(GatewayAnswer::Files(Bounded::new(files).expect("one page at most")))
 }
 
-async fn agreements(shared: &Shared) -> Answer {
+async fn agreements(shared: &Shared) -> GatewayAnswer {
     let mut rows = Vec::new();
     let open =
         shared.agreements().into_iter().filter(|agreement| Stage::of(&agreement.terms()) != Stage::Gone);
@@ -263,7 +265,7 @@ async fn agreements(shared: &Shared) -> Answer {
             voucher_reserve: terms.voucher_reserve,
         });
     }
-    Answer::Agreements(Bounded::new(rows).expect("taken to size"))
+    GatewayAnswer::Agreements(Bounded::new(rows).expect("taken to size"))
 }
 
 const _: () = assert!(crate::limits::FAULTS_MAX <= ROWS_MAX);

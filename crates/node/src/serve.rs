@@ -34,8 +34,8 @@ use posync_protocol::{
     block::{Header, Receipts, sha256},
     limits::{BODY_BYTES_MAX, EVENTS_MAX, RECEIPT_WAIT_MS},
     wire::node::{
-        self, Answer, Ask, BlockEvents, Certified, DialBack, DialOutcome, Dialled, Info, NETWORK_KEY_BYTES,
-        Nothing, STATE_BYTES_MAX, Unavailable,
+        self, Ask, BlockEvents, Certified, DialBack, DialOutcome, Dialled, Info, NETWORK_KEY_BYTES,
+        NodeAnswer, Nothing, STATE_BYTES_MAX, Unavailable,
     },
 };
 use std::{
@@ -219,7 +219,13 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
             Ask::Read(keys) => call.reserve(HEADERS_BYTES + keys.len() * RECORD_BYTES).await,
             Ask::Header(_) => call.reserve(HEADERS_BYTES).await,
             Ask::State(_) => call.reserve(STATE_BYTES_MAX).await,
-            _ => {}
+            // Their messages are short: a `Follow` sends one header after the other.
+            Ask::Info(_)
+            | Ask::Clock(_)
+            | Ask::Submit(_)
+            | Ask::Receipt(_)
+            | Ask::Follow(_)
+            | Ask::DialBack(_) => {}
         }
         let answer = match ask {
             Ask::Info(_) => self.info(),
@@ -230,7 +236,7 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
             Ask::Read(keys) => self.read(keys.into_inner()).await,
             Ask::Header(height) => self.header(height).await,
             Ask::Body(height) => match self.handle.body(height).await {
-                Some(body) => Answer::Body(body),
+                Some(body) => NodeAnswer::Body(body),
                 None => self.missing(height),
             },
             Ask::DialBack(ask) => self.dial_back(&call, ask).await,
@@ -241,15 +247,15 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
         let _ = call.finish(&answer).await;
     }
 
-    fn clock(&self) -> Answer {
+    fn clock(&self) -> NodeAnswer {
         let since = self.context.current().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Answer::Clock(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        NodeAnswer::Clock(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
-    fn info(&self) -> Answer {
+    fn info(&self) -> NodeAnswer {
         let network_key: [u8; NETWORK_KEY_BYTES] =
             self.handle.network_key().encode().as_ref().try_into().expect("a key has 96 bytes");
-        Answer::Info(Info {
+        NodeAnswer::Info(Info {
             chain: self.handle.chain(),
             network_key,
             parameters: self.handle.genesis().parameters,
@@ -257,20 +263,20 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
         })
     }
 
-    async fn submit(&self, call: &Incoming<rpc::Node>, bytes: Vec<u8>) -> Answer {
+    async fn submit(&self, call: &Incoming<rpc::Node>, bytes: Vec<u8>) -> NodeAnswer {
         let id = sha256(&bytes);
         if self.feed.receipt(&id).is_some() {
-            return Answer::Accepted(id);
+            return NodeAnswer::Accepted(id);
         }
         match self.intake.submit(call.peer(), call.origin(), bytes).await {
-            Ok(id) => Answer::Accepted(id),
-            Err(Refused::Code(code)) => Answer::Refused(code),
-            Err(Refused::Full) => Answer::Unavailable(Unavailable::Busy),
+            Ok(id) => NodeAnswer::Accepted(id),
+            Err(Refused::Code(code)) => NodeAnswer::Refused(code),
+            Err(Refused::Full) => NodeAnswer::Unavailable(Unavailable::Busy),
         }
     }
 
-    async fn dial_back(&self, call: &Incoming<rpc::Node>, ask: DialBack) -> Answer {
-        let busy = Answer::Unavailable(Unavailable::Busy);
+    async fn dial_back(&self, call: &Incoming<rpc::Node>, ask: DialBack) -> NodeAnswer {
+        let busy = NodeAnswer::Unavailable(Unavailable::Busy);
         let Some(ip) = call.origin() else { return busy };
         let outcome = if self.dials.may_dial(ip) {
             let Some(attempt) = self.dials.begin(ip, call.peer()) else { return busy };
@@ -282,25 +288,25 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,
         };
-        Answer::Dialled(Dialled { ip: ip.octets(), outcome })
+        NodeAnswer::Dialled(Dialled { ip: ip.octets(), outcome })
     }
 
-    async fn state(&self, request: &[u8]) -> Answer {
+    async fn state(&self, request: &[u8]) -> NodeAnswer {
         match self.handle.state_part(request).await {
-            Ok(part) => Answer::State(part),
-            Err(why) => Answer::Unavailable(why),
+            Ok(part) => NodeAnswer::State(part),
+            Err(why) => NodeAnswer::Unavailable(why),
         }
     }
 
-    async fn receipt(&self, id: &Hash) -> Answer {
+    async fn receipt(&self, id: &Hash) -> NodeAnswer {
         let limit = self.context.sleep(Duration::from_millis(RECEIPT_WAIT_MS));
         select! {
-            receipt = self.feed.wait(id) => Answer::Receipt(Some(receipt)),
-            () = limit => Answer::Receipt(None),
+            receipt = self.feed.wait(id) => NodeAnswer::Receipt(Some(receipt)),
+            () = limit => NodeAnswer::Receipt(None),
         }
     }
 
-    async fn read(&self, keys: Vec<Key>) -> Answer {
+    async fn read(&self, keys: Vec<Key>) -> NodeAnswer {
         let mut heights = self.handle.heights();
         for _ in 0..READ_ATTEMPTS {
             heights.borrow_and_update();
@@ -313,7 +319,7 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
                             node::ProvenRecord { slot: record.slot, proof }
                         });
                         let records = Bounded::new(records.collect()).expect("as many as keys");
-                        return Answer::Read(node::Read { certified, records });
+                        return NodeAnswer::Read(node::Read { certified, records });
                     }
                 }
                 Err(ReadError::Moved) => {}
@@ -323,7 +329,7 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
                 break;
             }
         }
-        Answer::Unavailable(Unavailable::Moved)
+        NodeAnswer::Unavailable(Unavailable::Moved)
     }
 
     async fn certified(&self, height: u64) -> Option<Certified> {
@@ -331,18 +337,18 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
         Some(certified(headers, &finalization))
     }
 
-    async fn header(&self, height: u64) -> Answer {
+    async fn header(&self, height: u64) -> NodeAnswer {
         match self.certified(height).await {
-            Some(certified) => Answer::Certified(certified),
+            Some(certified) => NodeAnswer::Certified(certified),
             // The block is here; its certificate has not arrived yet.
-            None if self.handle.header(height).await.is_some() => Answer::Unavailable(Unavailable::Moved),
+            None if self.handle.header(height).await.is_some() => NodeAnswer::Unavailable(Unavailable::Moved),
             None => self.missing(height),
         }
     }
 
-    fn missing(&self, height: u64) -> Answer {
+    fn missing(&self, height: u64) -> NodeAnswer {
         let old = height <= self.handle.applied();
-        Answer::Unavailable(if old { Unavailable::Pruned } else { Unavailable::NotYet })
+        NodeAnswer::Unavailable(if old { Unavailable::Pruned } else { Unavailable::NotYet })
     }
 
     /// Sends certified headers as they become available, until the caller leaves.
@@ -355,7 +361,7 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
             }
             let Some(certified) = self.certified(next).await else {
                 if self.handle.header(next).await.is_none() {
-                    let _ = call.finish(&Answer::Unavailable(Unavailable::Pruned)).await;
+                    let _ = call.finish(&NodeAnswer::Unavailable(Unavailable::Pruned)).await;
                     return;
                 }
                 // The certificate has not arrived yet; it comes with the next block at the latest.
@@ -365,7 +371,7 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
                 continue;
             };
             next = certified.headers.last().expect("at least one").height + 1;
-            if call.send(&Answer::Certified(certified)).await.is_err() {
+            if call.send(&NodeAnswer::Certified(certified)).await.is_err() {
                 return;
             }
         }
@@ -382,7 +388,7 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
             let events = parts.next().unwrap_or_default().to_vec();
             let events = Bounded::new(events).expect("a part is within the bound");
             let last = parts.peek().is_none();
-            let part = Answer::Events(BlockEvents { receipts: receipts.clone(), events, last });
+            let part = NodeAnswer::Events(BlockEvents { receipts: receipts.clone(), events, last });
             if last {
                 let _ = call.finish(&part).await;
                 return;

@@ -24,7 +24,7 @@ use posync_protocol::{
     Account, Amount, Bounded,
     block::{BlockBody, Header},
     limits::Parameters,
-    wire::node::{Answer, Ask, Certified, Unavailable},
+    wire::node::{Ask, Certified, NodeAnswer, Unavailable},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -81,11 +81,11 @@ fn a_certified_block_with_another_state_ends_a_follower_with_the_reason() {
             async move {
                 match ask {
                     Ask::Follow(_) => {
-                        call.send(&Answer::Certified(certified)).await.expect("the follower lives");
+                        call.send(&NodeAnswer::Certified(certified)).await.expect("the follower lives");
                         pending().await
                     }
-                    Ask::Body(1) => drop(call.finish(&Answer::Body(body)).await),
-                    _ => drop(call.finish(&Answer::Unavailable(Unavailable::NotYet)).await),
+                    Ask::Body(1) => drop(call.finish(&NodeAnswer::Body(body)).await),
+                    _ => drop(call.finish(&NodeAnswer::Unavailable(Unavailable::NotYet)).await),
                 }
             }
         });

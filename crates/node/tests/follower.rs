@@ -36,7 +36,7 @@ use posync_protocol::{
     limits::Parameters,
     operation::Transfer,
     record::AccountState,
-    wire::node::{Answer, Ask, Unavailable},
+    wire::node::{Ask, NodeAnswer, Unavailable},
 };
 use std::{
     net::SocketAddr,
@@ -590,7 +590,7 @@ fn what_is_passed_on_is_signed_and_bounded() {
         let mut forged = signed(&genesis, 1, 0, 1);
         forged.signature[3] ^= 1;
         let answer = callers[0].call(Ask::submit(&forged).expect("small")).await.expect("answers");
-        assert_eq!(answer, Answer::Refused(Code::BadSignature));
+        assert_eq!(answer, NodeAnswer::Refused(Code::BadSignature));
         assert_eq!(*waiting.lock(), 0);
         // An operation under way is not passed on twice, so two nodes cannot pass it in a circle.
         let mut left = Vec::new();
@@ -604,7 +604,7 @@ fn what_is_passed_on_is_signed_and_bounded() {
             context.sleep(Duration::from_millis(500)).await;
             for call in &mut left {
                 if let Some(Some(answer)) = futures::FutureExt::now_or_never(call.recv()) {
-                    assert_eq!(answer, Answer::Unavailable(Unavailable::Busy));
+                    assert_eq!(answer, NodeAnswer::Unavailable(Unavailable::Busy));
                     busy += 1;
                 }
             }
@@ -631,7 +631,7 @@ fn nodes_that_follow_each_other_pass_nothing_in_a_circle() {
         let caller = caller(&context, 200, at(50)).await;
         let ask = Ask::submit(&signed(&genesis, 1, 0, 1)).expect("small");
         let answer = caller.call(ask).await.expect("answers");
-        assert_eq!(answer, Answer::Unavailable(Unavailable::Busy));
+        assert_eq!(answer, NodeAnswer::Unavailable(Unavailable::Busy));
     });
 }
 

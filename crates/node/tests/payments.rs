@@ -23,7 +23,7 @@ use posync_protocol::{
     limits::{Parameters, STALE_BLOCKS_MAX},
     operation::{AuditCommit, Transfer},
     record::{AccountState, System},
-    wire::node::{Answer, Ask, Unavailable},
+    wire::node::{Ask, NodeAnswer, Unavailable},
 };
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -98,29 +98,29 @@ async fn twist(
     way: Way,
     ask: Ask,
     behind: &rpc::Client<rpc::Node>,
-    first: &Mutex<Option<Answer>>,
+    first: &Mutex<Option<NodeAnswer>>,
     context: &deterministic::Context,
-) -> Option<Answer> {
+) -> Option<NodeAnswer> {
     if way == Way::Synced && matches!(ask, Ask::Submit(_)) {
         // A node does so if it begins with a state that includes the operation already.
         context.sleep(Duration::from_secs(2)).await;
-        return Some(Answer::Refused(Code::NonceOld));
+        return Some(NodeAnswer::Refused(Code::NonceOld));
     }
     if way == Way::Keeps
         && let Ask::Submit(bytes) = &ask
     {
-        return Some(Answer::Accepted(Operation::decode(Copying(bytes)).expect("honest").id()));
+        return Some(NodeAnswer::Accepted(Operation::decode(Copying(bytes)).expect("honest").id()));
     }
     let answer = behind.call(ask.clone()).await.ok();
     match (way, &ask) {
-        (Way::SaysOld, Ask::Submit(_)) => Some(Answer::Refused(Code::NonceOld)),
-        (Way::SaysNo, Ask::Submit(_)) => Some(Answer::Refused(Code::Balance)),
+        (Way::SaysOld, Ask::Submit(_)) => Some(NodeAnswer::Refused(Code::NonceOld)),
+        (Way::SaysNo, Ask::Submit(_)) => Some(NodeAnswer::Refused(Code::Balance)),
         (Way::Lost, Ask::Submit(_)) => None,
         (Way::SaysOld | Way::SaysNo | Way::Lost | Way::Synced, Ask::Receipt(_)) => {
-            Some(Answer::Receipt(None))
+            Some(NodeAnswer::Receipt(None))
         }
         (Way::Synced, Ask::Header(_) | Ask::Body(_) | Ask::Events(_)) => {
-            Some(Answer::Unavailable(Unavailable::Pruned))
+            Some(NodeAnswer::Unavailable(Unavailable::Pruned))
         }
         (Way::Withholds, Ask::Read(_)) => {
             let mut first = first.lock();

@@ -22,7 +22,7 @@ use posync_protocol::{
     limits::{OPERATION_BYTES_MAX, Parameters, REDEEM_VOUCHERS_MAX},
     operation::{Redeem, Redemption, RegisterProvider, Settle, StorageProof, Transfer, Voucher},
     record::{AccountState, Audit, RoundInfo, System},
-    wire::node::{Answer, Ask, Receipt, Unavailable},
+    wire::node::{Ask, NodeAnswer, Receipt, Unavailable},
 };
 use std::{net::SocketAddr, time::Duration};
 
@@ -224,43 +224,43 @@ const LIES: [Lie; 11] = [
 ];
 
 /// Falsifies an honest answer; `seen` holds the first of its kind.
-fn twist(lie: Lie, answer: Answer, seen: &mut Option<Answer>) -> Option<Answer> {
+fn twist(lie: Lie, answer: NodeAnswer, seen: &mut Option<NodeAnswer>) -> Option<NodeAnswer> {
     let first = seen.get_or_insert_with(|| answer.clone()).clone();
     Some(match (lie, answer) {
-        (Lie::Record, Answer::Read(mut read)) => {
+        (Lie::Record, NodeAnswer::Read(mut read)) => {
             let mut records = read.records.into_inner();
             records.iter_mut().filter_map(|record| record.slot.as_mut()).for_each(|slot| slot[30] ^= 1);
             read.records = Bounded::new(records).expect("as many");
-            Answer::Read(read)
+            NodeAnswer::Read(read)
         }
-        (Lie::Absence, Answer::Read(mut read)) => {
+        (Lie::Absence, NodeAnswer::Read(mut read)) => {
             let mut records = read.records.into_inner();
             records.iter_mut().for_each(|record| record.slot = None);
             read.records = Bounded::new(records).expect("as many");
-            Answer::Read(read)
+            NodeAnswer::Read(read)
         }
-        (Lie::Body, Answer::Body(mut body)) => {
+        (Lie::Body, NodeAnswer::Body(mut body)) => {
             body.operations = Bounded::default();
             body.draws = Bounded::new(vec![None; 3]).expect("few");
-            Answer::Body(body)
+            NodeAnswer::Body(body)
         }
-        (Lie::Receipts, Answer::Events(mut part)) => {
+        (Lie::Receipts, NodeAnswer::Events(mut part)) => {
             part.receipts.rows = Bounded::new(vec![([1; 32], Code::Done)]).expect("few");
-            Answer::Events(part)
+            NodeAnswer::Events(part)
         }
-        (Lie::Parameters, Answer::Info(mut info)) => {
+        (Lie::Parameters, NodeAnswer::Info(mut info)) => {
             info.chain[0] ^= 1;
-            Answer::Info(info)
+            NodeAnswer::Info(info)
         }
-        (Lie::SkipsHeaders, Answer::Certified(mut certified)) => {
+        (Lie::SkipsHeaders, NodeAnswer::Certified(mut certified)) => {
             certified.headers = Bounded::new(certified.headers[1..].to_vec()).expect("fewer");
-            Answer::Certified(certified)
+            NodeAnswer::Certified(certified)
         }
-        (Lie::RepeatsHeaders, Answer::Certified(_)) => first,
-        (Lie::OldState, Answer::Read(_)) if matches!(first, Answer::Read(_)) => first,
-        (Lie::Accepts, Answer::Accepted(_)) => Answer::Accepted([3; 32]),
+        (Lie::RepeatsHeaders, NodeAnswer::Certified(_)) => first,
+        (Lie::OldState, NodeAnswer::Read(_)) if matches!(first, NodeAnswer::Read(_)) => first,
+        (Lie::Accepts, NodeAnswer::Accepted(_)) => NodeAnswer::Accepted([3; 32]),
         (Lie::Silent, _) => return None,
-        (Lie::Nothing, _) => Answer::Unavailable(Unavailable::Busy),
+        (Lie::Nothing, _) => NodeAnswer::Unavailable(Unavailable::Busy),
         (_, honest) => honest,
     })
 }
@@ -458,7 +458,7 @@ fn bad_signatures_cost_a_look_up_or_one_try_a_block() {
             let bytes = Bounded::new(operation.encode().to_vec()).expect("may travel");
             client.call(Ask::Submit(bytes))
         };
-        let refused = |code| Answer::Refused(code);
+        let refused = |code| NodeAnswer::Refused(code);
         let mut forged = signed(&world, 9, 0, height, pay(3, 1));
         forged.signature[3] ^= 1;
         assert_eq!(submit(forged).await.expect("answers"), refused(Code::UnknownAccount));
@@ -474,9 +474,9 @@ fn bad_signatures_cost_a_look_up_or_one_try_a_block() {
         assert_eq!(first, refused(Code::BadSignature));
         let second = submit(signed(&world, 1, 1, height, bad_redeem(1))).await.expect("answers");
         assert_eq!(world.handles[&0].applied(), before, "all in one block's time");
-        assert_eq!(second, Answer::Unavailable(Unavailable::Busy));
+        assert_eq!(second, NodeAnswer::Unavailable(Unavailable::Busy));
         let other = signed(&world, 2, 0, height, pay(3, 1));
-        assert!(matches!(submit(other).await.expect("answers"), Answer::Accepted(_)));
+        assert!(matches!(submit(other).await.expect("answers"), NodeAnswer::Accepted(_)));
         world.reach(before + 2).await;
         let later = submit(signed(&world, 1, 0, height, bad_redeem(1))).await.expect("answers");
         assert_eq!(later, refused(Code::BadSignature), "the next block forgives");
@@ -513,7 +513,7 @@ fn storage_proof(height: u64) -> StorageProof {
 }
 
 /// Submits at authority 0, as the holder of the key `caller`.
-async fn raw(world: &World, caller: u64) -> impl Fn(Operation) -> BoxFuture<'static, Answer> {
+async fn raw(world: &World, caller: u64) -> impl Fn(Operation) -> BoxFuture<'static, NodeAnswer> {
     let Endpoint { account: peer, address } = endpoints(&world.network, 0)[0].clone();
     let (context, network) = (world.context.child("raw"), world.context.child("network"));
     let client = rpc::Client::<rpc::Node>::dial(context, &network, &key(caller), peer, address).await;
@@ -549,11 +549,11 @@ fn early_flood(flooder: u64, is_signed: bool) {
         let due = world.handles[&0].applied() + 4;
         let submit = raw(&world, 99).await;
         let honest = signed(&world, 1, 0, height, Body::StorageProof(storage_proof(due)));
-        assert_eq!(submit(honest).await, Answer::Refused(Code::NotDrawn), "its block draws nobody");
+        assert_eq!(submit(honest).await, NodeAnswer::Refused(Code::NotDrawn), "its block draws nobody");
         assert!(world.handles[&0].applied() >= due, "it is turned away before its block");
         if !is_signed {
             let answers = flood.await.expect("runs");
-            assert!(answers.iter().all(|answer| *answer == Answer::Refused(Code::BadSignature)));
+            assert!(answers.iter().all(|answer| *answer == NodeAnswer::Refused(Code::BadSignature)));
         }
     });
 }
@@ -588,7 +588,7 @@ fn upkeep_of_one_account_or_that_nobody_signed_leaves_room_for_that_of_others() 
             }
             asked.push(honest(signed(&world, 2, 0, height, settle(4))));
             let answers = futures::future::join_all(asked).await;
-            assert_eq!(answers.last(), Some(&Answer::Refused(Code::AgreementUnknown)), "{is_signed}");
+            assert_eq!(answers.last(), Some(&NodeAnswer::Refused(Code::AgreementUnknown)), "{is_signed}");
         }
     });
 }
@@ -605,16 +605,16 @@ async fn raw_refusals(world: &World, operation: Operation) {
     let longer = Bounded::new([&bytes[..], &[0]].concat()).expect("may travel");
     let shorter = Bounded::new(bytes[..bytes.len() - 1].to_vec()).expect("may travel");
     let table = [
-        ("nothing", Ask::Submit(Bounded::default()), Answer::Refused(Code::Malformed)),
-        ("zeros", Ask::Submit(large(300)), Answer::Refused(Code::Malformed)),
-        ("a byte more", Ask::Submit(longer), Answer::Refused(Code::Malformed)),
-        ("a byte less", Ask::Submit(shorter), Answer::Refused(Code::Malformed)),
-        ("too large", Ask::Submit(large(OPERATION_BYTES_MAX + 1)), Answer::Refused(Code::TooLarge)),
-        ("a header to come", Ask::Header(1 << 40), Answer::Unavailable(Unavailable::NotYet)),
-        ("a body to come", Ask::Body(1 << 40), Answer::Unavailable(Unavailable::NotYet)),
-        ("the genesis' body", Ask::Body(0), Answer::Unavailable(Unavailable::Pruned)),
-        ("events to come", Ask::Events(1 << 40), Answer::Unavailable(Unavailable::NotYet)),
-        ("an unknown operation", Ask::Receipt([9; 32]), Answer::Receipt(None)),
+        ("nothing", Ask::Submit(Bounded::default()), NodeAnswer::Refused(Code::Malformed)),
+        ("zeros", Ask::Submit(large(300)), NodeAnswer::Refused(Code::Malformed)),
+        ("a byte more", Ask::Submit(longer), NodeAnswer::Refused(Code::Malformed)),
+        ("a byte less", Ask::Submit(shorter), NodeAnswer::Refused(Code::Malformed)),
+        ("too large", Ask::Submit(large(OPERATION_BYTES_MAX + 1)), NodeAnswer::Refused(Code::TooLarge)),
+        ("a header to come", Ask::Header(1 << 40), NodeAnswer::Unavailable(Unavailable::NotYet)),
+        ("a body to come", Ask::Body(1 << 40), NodeAnswer::Unavailable(Unavailable::NotYet)),
+        ("the genesis' body", Ask::Body(0), NodeAnswer::Unavailable(Unavailable::Pruned)),
+        ("events to come", Ask::Events(1 << 40), NodeAnswer::Unavailable(Unavailable::NotYet)),
+        ("an unknown operation", Ask::Receipt([9; 32]), NodeAnswer::Receipt(None)),
     ];
     for (name, ask, answer) in table {
         assert_eq!(client.call(ask).await.expect("answers"), answer, "{name}");

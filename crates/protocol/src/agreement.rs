@@ -34,11 +34,11 @@ pub(crate) use voucher::{redeem, touches_redeem};
 use crate::{
     Account, AgreementId, Amount, Broken, Class, Code, Halt, Metered, PerClass,
     account::{credit, debit},
-    bodies::{Close, CloseAlone, Open, RotateKey, TopUp},
+    bodies::{Close, CloseAlone, Open, Redeem, RotateKey, TopUp, ranges},
     books::{self, Pair},
     capacity, data_set,
     event::{AgreementChange, Event},
-    limits::Parameters,
+    limits::{PROVIDERS_MAX, Parameters, SLOTS_MAX},
     record::{
         AccountState, Agreement, Audit, DataSet, Ending, Lock, Market, Measured, Offer, Provider, Reputation,
         System, Usage,
@@ -68,6 +68,35 @@ pub fn check_open(agreement: &Agreement, usage: &Usage, epoch: u64) -> Result<()
 pub fn is_over(agreement: &Agreement, usage: &Usage, epoch: u64, parameters: &Parameters) -> bool {
     let end = agreement.end_epoch.saturating_add(parameters.redemption_epochs);
     epoch >= usage.closing_epoch.unwrap_or(end).min(end)
+}
+
+/// True if the fields of an opening are in range.
+pub(crate) fn open_fits(body: &Open, parameters: &Parameters) -> bool {
+    body.slot < SLOTS_MAX
+        && body.quota.iter().all(|(class, asked)| *asked <= parameters.quota_max[class])
+        && body.rate.is_within(parameters.rate_max)
+}
+
+/// True if the fields of a top-up are in range.
+pub(crate) fn top_up_fits(body: &TopUp) -> bool {
+    ranges::id_fits(&body.agreement) && ranges::amount_fits(body.amount)
+}
+
+/// True if the fields of a close by both parties are in range.
+pub(crate) const fn close_fits(body: &Close) -> bool {
+    ranges::id_fits(&body.agreement) && body.index < PROVIDERS_MAX
+}
+
+/// Checks that there are vouchers, and that the signer is the provider of each.
+///
+/// # Errors
+/// `BadShape`, `WrongParty`.
+pub(crate) fn check_redeem(signer: &Account, body: &Redeem) -> Result<(), Code> {
+    if body.vouchers.is_empty() {
+        Err(Code::BadShape)
+    } else {
+        ranges::check_redemptions(signer, &body.vouchers)
+    }
 }
 
 /// Names the records of an opening.

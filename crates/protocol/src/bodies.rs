@@ -2,6 +2,7 @@
 //!
 //! They hold no rule. [`crate::operation`] declares what each kind does, above the rules that it names.
 
+pub(crate) mod ranges;
 mod service;
 mod signatures;
 
@@ -292,7 +293,7 @@ encoded! {
 tagged! {
     #[json]
     /// The answer to one of a challenge's four dependent reads (RD-1).
-    Answer {
+    ReadAnswer {
         /// The leaf, with its proof.
         #[json("read" = "proved")]
         0 => Proved(ProvedRead),
@@ -305,7 +306,7 @@ tagged! {
     }
 }
 
-impl Answer {
+impl ReadAnswer {
     /// Place in the slot tree that this answer is about.
     pub const fn place(&self) -> u32 {
         match self {
@@ -410,7 +411,7 @@ encoded! {
         /// The provider's index; a hint that names the fee tree's path and must match.
         index: u32,
         /// The four answers in order; empty if no agreement lived (RD-11).
-        answers: Bounded<Answer, READS>,
+        answers: Bounded<ReadAnswer, READS>,
         /// Answers to reads asked again, in the order of the provider's record.
         reasked: Bounded<Reasked, MISSING_MAX>,
         /// Vouchers to redeem, each judged on its own (VO-4).

@@ -24,7 +24,7 @@ use crate::{
     audit::reduce,
     bodies::{Measure, ProbeCount},
     event::Event,
-    limits::{MEASURED_FRESH_EPOCHS, PROBE_PEERS, PROBE_QUORUM, PROBE_WINDOW_MS, Parameters},
+    limits::{MEASURED_FRESH_EPOCHS, PROBE_PEERS, PROBE_QUORUM, PROBE_WINDOW_MS, PROVIDERS_MAX, Parameters},
     provider::sellable,
     record::{Agreement, MEASURED, Measured, Offer, PROBE_RING, Probe, Provider, ProviderAt, Reputation},
     working::{BlockContext, Touched, Working},
@@ -224,13 +224,22 @@ pub(crate) fn fix_seed(working: &mut Working<'_>) -> Result<(), Broken> {
     working.put(key, &Probe { epoch, seed, providers })
 }
 
-/// Checks that all counts are about the body's epoch, each of another draw, and that there are enough of
-/// them.
-pub(crate) fn counts_fit(body: &Measure) -> bool {
+/// True if the counts are enough, of known indices, and about the body's epoch, each of another draw.
+pub(crate) fn fits(body: &Measure) -> bool {
     let ascends = body.counts.windows(2).all(|pair| pair[0].1.draw < pair[1].1.draw);
-    let each =
-        |(_, count): &(u32, ProbeCount)| count.epoch == body.epoch && usize::from(count.draw) < PROBE_PEERS;
+    let each = |(index, count): &(u32, ProbeCount)| {
+        *index < PROVIDERS_MAX && count.epoch == body.epoch && usize::from(count.draw) < PROBE_PEERS
+    };
     body.counts.len() >= PROBE_QUORUM && ascends && body.counts.iter().all(each)
+}
+
+/// Only the measured provider may submit counts of its bytes.
+///
+/// # Errors
+/// `WrongParty`.
+pub(crate) fn check_senders(signer: &Account, body: &Measure) -> Result<(), Code> {
+    let own = body.counts.iter().all(|(_, count)| count.sender == *signer);
+    if own { Ok(()) } else { Err(Code::WrongParty) }
 }
 
 /// Names the records of a measurement: those of the sender, and the accounts at the drawn indices.

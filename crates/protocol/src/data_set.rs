@@ -26,9 +26,9 @@ use crate::{
     Account, Broken, Class, Code, Halt,
     agreement::check_open,
     audit::{self, is_awake, proved_nothing},
-    bodies::{DataSetClaim, SetDataSet},
+    bodies::{DataSetClaim, SetDataSet, ranges},
     fenwick,
-    limits::{LEAF_BYTES, PLACES_MAX},
+    limits::{LEAF_BYTES, PLACES_MAX, PROVIDERS_MAX},
     record::{Agreement, Audit, DataSet, Ending, Endings, Provider, Reputation, SlotTree, Usage, Version},
     reputation::check_grows,
     settlement,
@@ -39,6 +39,11 @@ use alloc::vec::Vec;
 
 /// Settlements that must lie between a growth and the next shrink.
 pub const SHRINK_SETTLEMENTS: u32 = 2;
+
+/// True if the fields of a signed data set are in range.
+pub(crate) const fn fits(body: &SetDataSet) -> bool {
+    ranges::id_fits(&body.claim.agreement) && body.index < PROVIDERS_MAX
+}
 
 /// Names the records that a move of a slot's weight needs.
 pub(crate) fn touches_weight(

@@ -367,7 +367,7 @@ fn check_reached(state: &State, system: &System, reached: &Reached) -> Result<()
     equal("orphaned ProviderAt", state.count::<ProviderAt>(), u64::from(system.providers))?;
     equal("orphaned Newcomer", state.count::<Newcomer>(), u64::from(system.newcomers))?;
     equal("orphaned Agreement", state.count::<Agreement>(), reached.agreements)?;
-    equal("orphaned Use", state.count::<Usage>(), reached.agreements)?;
+    equal("orphaned Usage", state.count::<Usage>(), reached.agreements)?;
     equal("orphaned DataSet", state.count::<DataSet>(), reached.data_sets)?;
     equal("orphaned Ending", state.count::<Ending>(), reached.endings)
 }

@@ -25,14 +25,14 @@
 use crate::{
     Account, Amount, Bounded, Class, Code, Hash, Metered, PerClass, Slot, Units,
     bodies::ProbeCount,
-    record::{self, Address, Before, Challenge, Measured, Pair, Ratio, Record as _, UNMEASURED},
+    record::{self, Address, Before, Challenge, Measured, Pair, Ratio, UNMEASURED},
 };
 use alloc::{
     format,
     string::{String, ToString},
     vec::Vec,
 };
-use serde::ser::{Error as _, Serialize, SerializeMap, Serializer};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// A value that has a form in JSON.
 pub trait Json {
@@ -470,33 +470,6 @@ pub(crate) fn outcomes(all: &[(Hash, Code)]) -> impl Serialize {
     all.iter().map(|(id, code)| Outcome(*id, *code)).collect::<Vec<_>>()
 }
 
-/// Declares the kinds of records with their names, as users read them.
-macro_rules! names {
-    ($($type:ident $name:literal)*) => {
-        impl<'a> AnyRecord<'a> {
-            /// A record by its slot; `None` if the slot does not decode as a record of a known kind.
-            pub fn read(slot: &'a Slot) -> Option<Self> {
-                let name = match slot[0] {
-                    $(record::$type::KIND => record::$type::from_slot(slot).ok().map(|_| $name),)*
-                    _ => None,
-                };
-                Some(Self { slot, name: name? })
-            }
-        }
-
-        impl Serialize for AnyRecord<'_> {
-            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-                match self.slot[0] {
-                    $(record::$type::KIND => {
-                        record::$type::from_slot(self.slot).map_err(S::Error::custom)?.serialize(to)
-                    })*
-                    kind => Err(S::Error::custom(format_args!("no record is of kind {kind}"))),
-                }
-            }
-        }
-    };
-}
-
 /// A record of the ledger whose kind is known only from its slot. As JSON it has the record's fields.
 pub struct AnyRecord<'a> {
     slot: &'a Slot,
@@ -504,39 +477,15 @@ pub struct AnyRecord<'a> {
     pub name: &'static str,
 }
 
-names! {
-    System "system"
-    AccountState "account"
-    Provider "provider"
-    Offer "offer"
-    Audit "audit"
-    ProviderAt "provider at an index"
-    Endpoint "endpoint"
-    Agreement "agreement"
-    Usage "usage"
-    DataSet "data set"
-    SlotTree "node of a slot tree"
-    FeeTree "node of the fee tree"
-    Ending "ending"
-    Endings "endings"
-    RoundInfo "round"
-    Newcomer "newcomer"
-    Settlement "settlement"
-    Market "market"
-    Reputation "reputation"
-    Closing "closing"
-    Books "books"
-    Peak "peak"
-    Seat "seat"
-    Node "node"
-    NodeAt "node at a place"
-    SeatAt "seat at an index"
-    FaultRing "faulty rounds by epoch"
-    FaultBits "faulty rounds"
-    ServiceRound "service audit"
-    Commitment "commitment"
-    Reports "reports"
-    Measured "measured"
-    Offences "offences"
-    Probe "probe"
+impl<'a> AnyRecord<'a> {
+    /// A record by its slot; `None` if the slot does not decode as a record of a known kind.
+    pub fn read(slot: &'a Slot) -> Option<Self> {
+        record::kind_name(slot).map(|name| Self { slot, name })
+    }
+}
+
+impl Serialize for AnyRecord<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        record::fields(self.slot, to)
+    }
 }

@@ -16,8 +16,8 @@
 use crate::{
     Account, Amount, Broken, Code, Halt,
     account::{credit, debit},
-    bodies::AnnounceNode,
-    limits::{NODE_DEPOSIT_MIN, NODE_RAISE_DIVISOR},
+    bodies::{AnnounceNode, ranges},
+    limits::{NODE_DEPOSIT_MIN, NODE_RAISE_DIVISOR, NODES_MAX},
     record::{AccountState, Node, NodeAt, Seat},
     working::{Touched, Working},
 };
@@ -28,6 +28,18 @@ pub fn deposit_needed(standing: Option<Amount>) -> Amount {
     let Some(standing) = standing else { return NODE_DEPOSIT_MIN };
     let grains = standing.grains();
     Amount::new(grains.saturating_add(grains.div_ceil(NODE_RAISE_DIVISOR))).unwrap_or(Amount::MAX)
+}
+
+/// True if the fields of an announcement are in range. A withdrawal carries nothing but the place.
+pub(crate) fn announcement_fits(body: &AnnounceNode) -> bool {
+    let is_bare = !body.archive && body.region.is_empty() && body.deposit_add == Amount::ZERO;
+    let entry = match &body.address {
+        Some(address) => {
+            ranges::is_text(address) && (body.region.is_empty() || ranges::is_text(&body.region))
+        }
+        None => is_bare && body.displaces.is_none(),
+    };
+    entry && body.place < NODES_MAX
 }
 
 /// Names the records of an announcement; a displaced node's record is deleted and its account paid.

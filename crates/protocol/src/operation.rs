@@ -1,7 +1,7 @@
 //! Operations: the closed set of requests that members send to the ledger, each in a signed envelope.
 //!
-//! The list `operations!` declares each kind once: its number, fields, lane, checks, records, effect and
-//! signatures. An operation's id is the SHA-256 of its bytes. Signatures are verified outside this module, in
+//! The list `operations!` declares each kind once: its number, fields, lane, checks, money, records,
+//! effect and signatures. An operation's id is the SHA-256 of its bytes. Signatures are verified outside this module, in
 //! batches, once per node ([`crate::wire::node`] carries the bytes). Outside the paid lane ([`Lane`])
 //! `nonce` is 0. In free operations (`StorageProof`, `Settle`) `max_fee` is 0 as well.
 
@@ -16,7 +16,7 @@ pub use crate::bodies::*;
 pub use lane::Lane;
 pub use structure::check_structure;
 
-use crate::bodies::of_redemptions;
+use crate::bodies::{of_redemptions, ranges};
 use crate::{
     Account, Amount, Signature, account, agreement, authority, capacity, data_set, node, provider,
     reputation, service, settlement, storage_proof,
@@ -30,96 +30,108 @@ operations! {
 
     /// Moves money between two accounts.
     1 Transfer(Transfer): Paid {
-        fits: structure::amount_fits(body.amount),
+        fits: ranges::amount_fits(body.amount),
         check: Ok(()),
+        moves: body.amount,
         touches: account::touches(body, touched),
         apply: account::transfer(working, signer, body),
         signatures: [],
     }
     /// Registers the signer as a provider.
     2 RegisterProvider(RegisterProvider): Paid {
-        fits: structure::registration_fits(body),
+        fits: provider::registration_fits(body),
         check: Ok(()),
+        moves: body.bond,
         touches: provider::touches_register(signer, touched),
         apply: provider::register(working, signer, body),
         signatures: [],
     }
     /// Changes a provider's offer, or announces or completes its exit.
     3 UpdateProvider(UpdateProvider): Paid {
-        fits: structure::update_fits(body),
+        fits: provider::update_fits(body),
         check: Ok(()),
+        moves: body.bond_add,
         touches: provider::touches_update(context, signer, body, touched),
         apply: provider::update(working, signer, body),
         signatures: [],
     }
     /// Opens an agreement with a provider.
     4 Open(Open): Paid {
-        fits: structure::open_fits(body, &context.parameters),
+        fits: agreement::open_fits(body, &context.parameters),
         check: Ok(()),
+        moves: body.voucher_reserve,
         touches: agreement::touches_open(body, touched),
         apply: agreement::open(working, signer, body),
         signatures: [],
     }
     /// Adds to an agreement's voucher reserve.
     5 TopUp(TopUp): Paid {
-        fits: structure::top_up_fits(body),
+        fits: agreement::top_up_fits(body),
         check: Ok(()),
+        moves: body.amount,
         touches: agreement::touches_top_up(body, touched),
         apply: agreement::top_up(working, signer, body),
         signatures: [],
     }
     /// Ends an agreement, signed by both parties.
     6 Close(Close): Paid {
-        fits: structure::close_fits(body),
+        fits: agreement::close_fits(body),
         check: Ok(()),
+        moves: Amount::ZERO,
         touches: agreement::touches_close(body, touched),
         apply: agreement::close(working, signer, body),
         signatures: [body.check(chain, signer)],
     }
     /// Ends an agreement, signed by one party.
     7 CloseAlone(CloseAlone): Paid {
-        fits: structure::id_fits(&body.agreement),
+        fits: ranges::id_fits(&body.agreement),
         check: Ok(()),
+        moves: Amount::ZERO,
         touches: agreement::touches_close_alone(body, touched),
         apply: agreement::close_alone(working, signer, body),
         signatures: [],
     }
     /// Replaces an agreement's session key.
     8 RotateKey(RotateKey): Paid {
-        fits: structure::id_fits(&body.agreement),
+        fits: ranges::id_fits(&body.agreement),
         check: Ok(()),
+        moves: Amount::ZERO,
         touches: agreement::touches_rotate(body, touched),
         apply: agreement::rotate(working, signer, body),
         signatures: [],
     }
     /// Changes an agreement's data set.
     9 SetDataSet(SetDataSet): Paid {
-        fits: structure::set_fits(body),
+        fits: data_set::fits(body),
         check: Ok(()),
+        moves: Amount::ZERO,
         touches: data_set::touches(body, touched),
         apply: data_set::apply(working, body),
         signatures: body.signatures(chain),
     }
     /// Answers a challenge; free.
     10 StorageProof(StorageProof): StorageProof {
-        fits: structure::storage_proof_fits(body, context),
-        check: structure::check_redemptions(signer, &body.vouchers),
+        fits: storage_proof::fits(body, context),
+        check: ranges::check_redemptions(signer, &body.vouchers),
+        moves: Amount::ZERO,
         touches: storage_proof::touches(context, signer, body, touched),
         apply: storage_proof::apply(working, signer, body),
         signatures: of_redemptions(&body.vouchers, chain),
     }
     /// Redeems vouchers outside a challenge.
     11 Redeem(Redeem): Paid {
-        fits: structure::redemptions_fit(&body.vouchers),
-        check: structure::check_redeem(signer, body),
+        fits: ranges::redemptions_fit(&body.vouchers),
+        check: agreement::check_redeem(signer, body),
+        moves: Amount::ZERO,
         touches: agreement::touches_redeem(context, signer, &body.vouchers, touched),
         apply: agreement::redeem(working, &body.vouchers).map(|_| ()),
         signatures: of_redemptions(&body.vouchers, chain),
     }
     /// Brings a provider's records up to date; free.
     12 Settle(Settle): Upkeep {
-        fits: structure::settle_fits(body, context),
+        fits: settlement::fits(body, context),
         check: Ok(()),
+        moves: Amount::ZERO,
         touches: settlement::touches(context, signer, body, touched),
         apply: settlement::apply(working, signer, body),
         signatures: [],
@@ -128,14 +140,16 @@ operations! {
     13 Unjail(Unjail): Paid {
         fits: true,
         check: Ok(()),
+        moves: body.bond_add,
         touches: reputation::touches_unjail(signer, touched),
         apply: reputation::unjail(working, signer, body),
         signatures: [],
     }
     /// Lowers the declared capacity of a provider that refused a placement within it.
     14 Refusal(RefusedPlacement): Paid {
-        fits: structure::refusal_fits(body),
+        fits: provider::refusal_fits(body),
         check: Ok(()),
+        moves: Amount::ZERO,
         touches: provider::touches_cut(body, touched),
         apply: provider::cut(working, body),
         signatures: [body.check(chain)],
@@ -144,6 +158,7 @@ operations! {
     15 Evidence(Evidence): Reserved {
         fits: true,
         check: authority::check(body, &context.chain),
+        moves: Amount::ZERO,
         touches: authority::touches_evidence(body, &context.parameters, touched),
         apply: authority::apply(working, signer, body),
         signatures: body.signatures(chain),
@@ -152,6 +167,7 @@ operations! {
     16 AuditCommit(AuditCommit): Reserved {
         fits: true,
         check: Ok(()),
+        moves: Amount::ZERO,
         touches: service::touches_commit(signer, body, touched),
         apply: service::commit(working, signer, body),
         signatures: [body.check(chain, *signer)],
@@ -160,22 +176,25 @@ operations! {
     17 AuditReveal(AuditReveal): Reserved {
         fits: body.fits(),
         check: Ok(()),
+        moves: Amount::ZERO,
         touches: service::touches_reveal(signer, body, touched),
         apply: service::reveal(working, signer, body),
         signatures: body.signatures(chain, signer),
     }
     /// Submits the drawn peers' counts of a provider's egress.
     18 Measure(Measure): Paid {
-        fits: structure::measure_fits(body),
-        check: structure::check_senders(signer, body),
+        fits: capacity::fits(body),
+        check: capacity::check_senders(signer, body),
+        moves: Amount::ZERO,
         touches: capacity::touches(signer, body, touched),
         apply: capacity::measure(working, signer, body),
         signatures: body.signatures(chain),
     }
     /// Lists a node that serves the network's state, or withdraws it.
     19 AnnounceNode(AnnounceNode): Paid {
-        fits: structure::announcement_fits(body),
+        fits: node::announcement_fits(body),
         check: Ok(()),
+        moves: body.deposit_add,
         touches: node::touches(signer, body, touched),
         apply: node::announce(working, signer, body),
         signatures: [],

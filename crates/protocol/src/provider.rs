@@ -14,11 +14,11 @@
 //!    no weight in the fee tree.
 
 use crate::{
-    Account, Amount, Class, Code, Halt,
+    Account, AgreementId, Amount, Class, Code, Halt,
     account::{credit, debit},
-    bodies::{RefusedPlacement, RegisterProvider, UpdateProvider},
+    bodies::{RefusedPlacement, RegisterProvider, UpdateProvider, ranges},
     event::Event,
-    limits::{OPERATOR_BYTES, Parameters, SETTLEMENT_RING},
+    limits::{OPERATOR_BYTES, PROVIDERS_MAX, Parameters, SETTLEMENT_RING},
     record::{
         Audit, CLOSING_RING, Endings, Endpoint, Measured, Newcomer, Offer, Provider, ProviderAt, Reputation,
         Seat, Settlement,
@@ -48,6 +48,22 @@ pub fn is_operator(name: &[u8; OPERATOR_BYTES]) -> bool {
     let used = name.iter().position(|byte| *byte == 0).unwrap_or(OPERATOR_BYTES);
     let (text, rest) = name.split_at(used);
     !text.is_empty() && rest.iter().all(|byte| *byte == 0) && core::str::from_utf8(text).is_ok()
+}
+
+/// True if the fields of a registration are in range.
+pub(crate) fn registration_fits(body: &RegisterProvider) -> bool {
+    ranges::addresses_fit(&body.addresses) && ranges::is_text(&body.region)
+}
+
+/// True if the fields of an update are in range.
+pub(crate) fn update_fits(body: &UpdateProvider) -> bool {
+    body.index < PROVIDERS_MAX && ranges::addresses_fit(&body.addresses)
+}
+
+/// True if the fields of a signed refusal are in range.
+pub(crate) fn refusal_fits(body: &RefusedPlacement) -> bool {
+    let own = |id: &AgreementId| ranges::id_fits(id) && id.provider == body.provider;
+    body.leaves > 0 && body.agreement.as_ref().is_none_or(own)
 }
 
 /// Names the records of a registration; index and newcomer place follow from `System`.

@@ -111,6 +111,42 @@ macro_rules! record {
     };
 }
 
+/// Declares the kinds of records of a file, each as [`record!`] and with a name for users: `number Type "name"
+/// (id) [parts] { fields }`. The functions about a record whose kind is known only from its slot follow.
+macro_rules! records {
+    ($(
+        $(#[$($attribute:tt)*])* $kind:literal $name:ident $text:literal $id:tt $parts:tt $fields:tt
+    )*) => {
+        $(record! { $(#[$($attribute)*])* $kind $name $id $parts $fields })*
+
+        /// The name of the kind of a record that this file declares; `None` for others and for what does not
+        /// decode.
+        #[cfg(feature = "serde")]
+        pub(crate) fn name_of(slot: &crate::Slot) -> Option<&'static str> {
+            use crate::record::Record as _;
+            match slot[0] {
+                $($kind => $name::from_slot(slot).ok().map(|_| $text),)*
+                _ => None,
+            }
+        }
+
+        /// Writes a record that this file declares as JSON; returns `to` for others.
+        #[cfg(feature = "serde")]
+        pub(crate) fn serialize<S: serde::Serializer>(
+            slot: &crate::Slot,
+            to: S,
+        ) -> Result<Result<S::Ok, S::Error>, S> {
+            use crate::record::Record as _;
+            match slot[0] {
+                $($kind => Ok($name::from_slot(slot)
+                    .map_err(serde::ser::Error::custom)
+                    .and_then(|record| serde::Serialize::serialize(&record, to))),)*
+                _ => Err(to),
+            }
+        }
+    };
+}
+
 mod books;
 mod capacity;
 mod faults;
@@ -125,10 +161,10 @@ pub use nodes::*;
 pub use seats::*;
 pub use service::*;
 
-record! {
+records! {
     /// The ledger's totals, a single record. Each money field is part of the conserved sum (LE-5).
     #[derive(Default)]
-    0 System () [] {
+    0 System "system" () [] {
         /// Height of the block that wrote it.
         height: u64,
         /// Provider indices given out so far: every index is below this.
@@ -171,24 +207,20 @@ record! {
         #[json(money)]
         base_fee: u64,
     }
-}
 
-record! {
     /// An account's balance and next nonce.
     #[derive(Default)]
-    1 AccountState (account: &Account) [&account.0] {
+    1 AccountState "account" (account: &Account) [&account.0] {
         /// The nonce that the next paid operation must carry.
         nonce: u64,
         /// Money that is not locked anywhere.
         balance: Amount,
     }
-}
 
-record! {
     /// A provider as the ledger counts it: bond, totals and storage pool. Its declarations are in
     /// [`Offer`].
     #[derive(Default)]
-    2 Provider (account: &Account) [&account.0] {
+    2 Provider "provider" (account: &Account) [&account.0] {
         /// Index in the fee tree and in the turn line.
         index: u32,
         /// Height of the block of its registration; distinguishes registrations of one account.
@@ -223,11 +255,9 @@ record! {
         /// Round up to which storage is settled.
         settled_round: u64,
     }
-}
 
-record! {
     /// A provider's declared offer: any opening within it is accepted.
-    37 Offer (account: &Account) [&account.0] {
+    37 Offer "offer" (account: &Account) [&account.0] {
         /// Declared operator, zero padded UTF-8.
         #[json(text)]
         operator: [u8; OPERATOR_BYTES],
@@ -241,6 +271,178 @@ record! {
         term_max: u32,
         /// Name of its region, UTF-8.
         region: Bounded<u8, REGION_BYTES_MAX>,
+    }
+
+    /// A provider's open challenge and the history of its reads.
+    #[derive(Default)]
+    3 Audit "audit" (account: &Account) [&account.0] {
+        /// The open challenge, if any.
+        #[json(drawn_at)]
+        challenge: Option<Challenge>,
+        /// Last 64 drawn reads, newest in the lowest bit; 1 = passed.
+        #[json(bits)]
+        history: u64,
+        /// Last 64 challenges with reads, newest in the lowest bit; 1 = answered on time.
+        #[json(bits)]
+        on_time: u64,
+        /// Last 64 drawn reads, aligned with `history`; 1 = the challenge was not answered.
+        #[json(bits)]
+        silent: u64,
+        /// Reads drawn since registration, without excused ones (NF-3).
+        drawn: u32,
+        /// Challenges with reads that were closed since registration; data sets count their growth by
+        /// it.
+        settlements: u32,
+        /// Challenges closed since registration, counted up to [`crate::limits::NEWCOMER_CLOSED`].
+        closed: u8,
+        /// Challenges answered since registration, on time or late, without excused ones that had reads.
+        answered: u32,
+        /// Height of the challenge that was last answered or expired.
+        last_height: u64,
+        /// Reads declared missing, to be asked again.
+        #[json(count)]
+        missing: Bounded<Missing, MISSING_MAX>,
+    }
+
+    /// The provider at an index of the fee tree. After it left, a link in the list of vacant indices.
+    4 ProviderAt "provider at an index" (index: u32) [&index.to_be_bytes()] {
+        /// The provider; `None` if it left. A draw in turn that hits a vacant index is lost.
+        account: Option<Account>,
+        /// Next vacant index, if this one is vacant and not the last.
+        next_vacant: Option<u32>,
+    }
+
+    /// The addresses at which clients reach a provider.
+    5 Endpoint "endpoint" (account: &Account) [&account.0] {
+        /// Addresses, the one to try first at the front.
+        #[json("address", first)]
+        #[json("addresses")]
+        addresses: Bounded<Address, ADDRESSES_MAX>,
+    }
+
+    /// The terms of an agreement. Only the session key ever changes.
+    6 Agreement "agreement" (provider: &Account, slot: u32) [&provider.0, &slot.to_be_bytes()] {
+        /// Height of the block that opened it.
+        opened: u64,
+        /// Account that opened the agreement and pays it.
+        consumer: Account,
+        /// Key that signs vouchers and nothing else.
+        session_key: Account,
+        /// Key that signs data sets.
+        storage_key: Account,
+        /// Epoch in which it ends, exclusive; key of the provider's ending record.
+        end_epoch: u64,
+        /// Posted and slow price of each class at the opening.
+        #[json(prices("storage_price", "storage_slow", "egress_price", "egress_slow", "gas_price", "gas_slow"))]
+        prices: PerClass<Pair>,
+        /// Quotas: leaves held at once, egress bytes and gas over the whole term.
+        #[json(units("quota_leaves", "quota_egress", "quota_gas"))]
+        quota: PerClass<u64>,
+        /// Rate caps, in egress bytes and gas per round.
+        #[json(units("rate_egress", "rate_gas"))]
+        rate: Units,
+    }
+
+    /// The use of an agreement so far, and the rest of its reserves.
+    #[derive(Default)]
+    7 Usage "usage" (provider: &Account, slot: u32) [&provider.0, &slot.to_be_bytes()] {
+        /// Prepaid storage money, not yet charged: a claim on the provider's pool, not money of its own.
+        storage_reserve: Amount,
+        /// Money from which vouchers are paid.
+        voucher_reserve: Amount,
+        /// Returned when the records are deleted, less the cost of reserved egress and gas (AG-7).
+        deposit: Amount,
+        /// Egress and gas redeemed so far.
+        #[json(units("egress", "gas"))]
+        redeemed: Units,
+        /// The provider's `acc` at the last charge of this agreement.
+        acc: u128,
+        /// After a close by one party, epoch from which nothing can be redeemed; `None` while open.
+        closing_epoch: Option<u64>,
+        /// Session key before the last rotation.
+        old_session_key: Account,
+        /// Epoch from which the old key no longer redeems; 0 if there was no rotation.
+        old_key_until: u32,
+        /// Value of all accepted vouchers.
+        signed: Amount,
+        /// Claims beyond signed vouchers, at most `signed` (BK-8).
+        disputed: Amount,
+        /// Part of the redeemed egress, in bytes, that backs auditors' reports (SQ-5).
+        audited: u64,
+        /// Round up to which unused leaves were charged (AG-7).
+        held_round: u64,
+        /// Voucher prices since a top-up raised them; `None` while those of the opening hold.
+        lock: Option<Lock>,
+    }
+
+    /// An agreement's data set in force, and the one that takes effect at the next settled point (DS-4).
+    #[derive(Default)]
+    8 DataSet "data set" (provider: &Account, slot: u32) [&provider.0, &slot.to_be_bytes()] {
+        /// The version in force, which draws read.
+        current: Version,
+        /// Version that waits for a settled point, if any.
+        next: Option<Version>,
+    }
+
+    /// A Fenwick node over the places of a provider's slot tree: a partial sum of rate x leaves.
+    9 SlotTree "node of a slot tree" (provider: &Account, node: u32) [&provider.0, &node.to_be_bytes()] {
+        /// Partial sum that the node covers.
+        sum: u128,
+    }
+
+    /// A Fenwick node over provider indices: a partial sum of their weights.
+    10 FeeTree "node of the fee tree" (node: u32) [&node.to_be_bytes()] {
+        /// Partial sum that the node covers.
+        sum: u128,
+    }
+
+    /// Totals of a provider's agreements that end in one epoch (ST-5).
+    #[derive(Default)]
+    11 Ending "ending" (provider: &Account, epoch: u64) [&provider.0, &epoch.to_be_bytes()] {
+        /// Rate x leaves of those agreements.
+        paid: u128,
+        /// The same at min(price, slow price).
+        paid_base: u128,
+        /// Leaves of those agreements.
+        leaves: u64,
+        /// The provider's `acc` at the end of that epoch; `None` until the ending is crossed.
+        acc: Option<u128>,
+        /// Number of those agreements; the record is deleted with the last one.
+        agreements: u32,
+    }
+
+    /// Epochs with an ending that was not crossed yet. A settlement proves with this one record that it
+    /// omits none (ST-5).
+    15 Endings "endings" (provider: &Account) [&provider.0] {
+        /// Epoch up to which every ending was crossed.
+        crossed: u64,
+        /// Bit `epoch mod ENDING_RING` for each of the next `ENDING_RING` epochs.
+        bits: [u8; ENDING_BYTES],
+    }
+
+    /// A round's anchor, and the count of answers to its draws by fee. Kept in a ring.
+    #[derive(Default)]
+    12 RoundInfo "round" (place: u64) [&place.to_be_bytes()] {
+        /// Number of the round.
+        round: u64,
+        /// The round's anchor: digest of the parent of its first block.
+        anchor: Hash,
+        /// Challenges opened by draws in proportion to the fee.
+        drawn: u32,
+        /// Those of them that were answered on time.
+        on_time: u32,
+    }
+
+    /// One place in the newcomers' line, below `System::newcomers`.
+    ///
+    /// Registration appends a place. A draw that hits a place whose provider left or is no longer a
+    /// newcomer moves the last entry there. Both keys follow from `System` alone, so this never needs a
+    /// record that the operation could not name.
+    14 Newcomer "newcomer" (place: u32) [&place.to_be_bytes()] {
+        /// Provider that has this place.
+        account: Account,
+        /// [`Provider::born`] of the registration that has this place.
+        born: u64,
     }
 }
 
@@ -275,120 +477,8 @@ encoded! {
     }
 }
 
-record! {
-    /// A provider's open challenge and the history of its reads.
-    #[derive(Default)]
-    3 Audit (account: &Account) [&account.0] {
-        /// The open challenge, if any.
-        #[json(drawn_at)]
-        challenge: Option<Challenge>,
-        /// Last 64 drawn reads, newest in the lowest bit; 1 = passed.
-        #[json(bits)]
-        history: u64,
-        /// Last 64 challenges with reads, newest in the lowest bit; 1 = answered on time.
-        #[json(bits)]
-        on_time: u64,
-        /// Last 64 drawn reads, aligned with `history`; 1 = the challenge was not answered.
-        #[json(bits)]
-        silent: u64,
-        /// Reads drawn since registration, without excused ones (NF-3).
-        drawn: u32,
-        /// Challenges with reads that were closed since registration; data sets count their growth by
-        /// it.
-        settlements: u32,
-        /// Challenges closed since registration, counted up to [`crate::limits::NEWCOMER_CLOSED`].
-        closed: u8,
-        /// Challenges answered since registration, on time or late, without excused ones that had reads.
-        answered: u32,
-        /// Height of the challenge that was last answered or expired.
-        last_height: u64,
-        /// Reads declared missing, to be asked again.
-        #[json(count)]
-        missing: Bounded<Missing, MISSING_MAX>,
-    }
-}
-
-record! {
-    /// The provider at an index of the fee tree. After it left, a link in the list of vacant indices.
-    4 ProviderAt (index: u32) [&index.to_be_bytes()] {
-        /// The provider; `None` if it left. A draw in turn that hits a vacant index is lost.
-        account: Option<Account>,
-        /// Next vacant index, if this one is vacant and not the last.
-        next_vacant: Option<u32>,
-    }
-}
-
 /// Address of a service as `host:port`, UTF-8.
 pub type Address = Bounded<u8, ADDRESS_BYTES_MAX>;
-
-record! {
-    /// The addresses at which clients reach a provider.
-    5 Endpoint (account: &Account) [&account.0] {
-        /// Addresses, the one to try first at the front.
-        #[json("address", first)]
-        #[json("addresses")]
-        addresses: Bounded<Address, ADDRESSES_MAX>,
-    }
-}
-
-record! {
-    /// The terms of an agreement. Only the session key ever changes.
-    6 Agreement (provider: &Account, slot: u32) [&provider.0, &slot.to_be_bytes()] {
-        /// Height of the block that opened it.
-        opened: u64,
-        /// Account that opened the agreement and pays it.
-        consumer: Account,
-        /// Key that signs vouchers and nothing else.
-        session_key: Account,
-        /// Key that signs data sets.
-        storage_key: Account,
-        /// Epoch in which it ends, exclusive; key of the provider's ending record.
-        end_epoch: u64,
-        /// Posted and slow price of each class at the opening.
-        #[json(prices("storage_price", "storage_slow", "egress_price", "egress_slow", "gas_price", "gas_slow"))]
-        prices: PerClass<Pair>,
-        /// Quotas: leaves held at once, egress bytes and gas over the whole term.
-        #[json(units("quota_leaves", "quota_egress", "quota_gas"))]
-        quota: PerClass<u64>,
-        /// Rate caps, in egress bytes and gas per round.
-        #[json(units("rate_egress", "rate_gas"))]
-        rate: Units,
-    }
-}
-
-record! {
-    /// The use of an agreement so far, and the rest of its reserves.
-    #[derive(Default)]
-    7 Usage (provider: &Account, slot: u32) [&provider.0, &slot.to_be_bytes()] {
-        /// Prepaid storage money, not yet charged: a claim on the provider's pool, not money of its own.
-        storage_reserve: Amount,
-        /// Money from which vouchers are paid.
-        voucher_reserve: Amount,
-        /// Returned when the records are deleted, less the cost of reserved egress and gas (AG-7).
-        deposit: Amount,
-        /// Egress and gas redeemed so far.
-        #[json(units("egress", "gas"))]
-        redeemed: Units,
-        /// The provider's `acc` at the last charge of this agreement.
-        acc: u128,
-        /// After a close by one party, epoch from which nothing can be redeemed; `None` while open.
-        closing_epoch: Option<u64>,
-        /// Session key before the last rotation.
-        old_session_key: Account,
-        /// Epoch from which the old key no longer redeems; 0 if there was no rotation.
-        old_key_until: u32,
-        /// Value of all accepted vouchers.
-        signed: Amount,
-        /// Claims beyond signed vouchers, at most `signed` (BK-8).
-        disputed: Amount,
-        /// Part of the redeemed egress, in bytes, that backs auditors' reports (SQ-5).
-        audited: u64,
-        /// Round up to which unused leaves were charged (AG-7).
-        held_round: u64,
-        /// Voucher prices since a top-up raised them; `None` while those of the opening hold.
-        lock: Option<Lock>,
-    }
-}
 
 encoded! {
     /// The price of the units that were paid in for before a top-up.
@@ -437,90 +527,6 @@ encoded! {
     }
 }
 
-record! {
-    /// An agreement's data set in force, and the one that takes effect at the next settled point (DS-4).
-    #[derive(Default)]
-    8 DataSet (provider: &Account, slot: u32) [&provider.0, &slot.to_be_bytes()] {
-        /// The version in force, which draws read.
-        current: Version,
-        /// Version that waits for a settled point, if any.
-        next: Option<Version>,
-    }
-}
-
-record! {
-    /// A Fenwick node over the places of a provider's slot tree: a partial sum of rate x leaves.
-    9 SlotTree (provider: &Account, node: u32) [&provider.0, &node.to_be_bytes()] {
-        /// Partial sum that the node covers.
-        sum: u128,
-    }
-}
-
-record! {
-    /// A Fenwick node over provider indices: a partial sum of their weights.
-    10 FeeTree (node: u32) [&node.to_be_bytes()] {
-        /// Partial sum that the node covers.
-        sum: u128,
-    }
-}
-
-record! {
-    /// Totals of a provider's agreements that end in one epoch (ST-5).
-    #[derive(Default)]
-    11 Ending (provider: &Account, epoch: u64) [&provider.0, &epoch.to_be_bytes()] {
-        /// Rate x leaves of those agreements.
-        paid: u128,
-        /// The same at min(price, slow price).
-        paid_base: u128,
-        /// Leaves of those agreements.
-        leaves: u64,
-        /// The provider's `acc` at the end of that epoch; `None` until the ending is crossed.
-        acc: Option<u128>,
-        /// Number of those agreements; the record is deleted with the last one.
-        agreements: u32,
-    }
-}
-
-record! {
-    /// Epochs with an ending that was not crossed yet. A settlement proves with this one record that it
-    /// omits none (ST-5).
-    15 Endings (provider: &Account) [&provider.0] {
-        /// Epoch up to which every ending was crossed.
-        crossed: u64,
-        /// Bit `epoch mod ENDING_RING` for each of the next `ENDING_RING` epochs.
-        bits: [u8; ENDING_BYTES],
-    }
-}
-
-record! {
-    /// A round's anchor, and the count of answers to its draws by fee. Kept in a ring.
-    #[derive(Default)]
-    12 RoundInfo (place: u64) [&place.to_be_bytes()] {
-        /// Number of the round.
-        round: u64,
-        /// The round's anchor: digest of the parent of its first block.
-        anchor: Hash,
-        /// Challenges opened by draws in proportion to the fee.
-        drawn: u32,
-        /// Those of them that were answered on time.
-        on_time: u32,
-    }
-}
-
-record! {
-    /// One place in the newcomers' line, below `System::newcomers`.
-    ///
-    /// Registration appends a place. A draw that hits a place whose provider left or is no longer a
-    /// newcomer moves the last entry there. Both keys follow from `System` alone, so this never needs a
-    /// record that the operation could not name.
-    14 Newcomer (place: u32) [&place.to_be_bytes()] {
-        /// Provider that has this place.
-        account: Account,
-        /// [`Provider::born`] of the registration that has this place.
-        born: u64,
-    }
-}
-
 impl Agreement {
     /// The id of this agreement, given its provider and slot.
     pub const fn id(&self, provider: Account, slot: u32) -> AgreementId {
@@ -566,4 +572,32 @@ impl Endings {
         let at = epoch % ENDING_RING;
         (bound(at / 8), 1 << (at % 8))
     }
+}
+
+/// The name of the kind of a record, as users read it; `None` for what is no record of a known kind.
+#[cfg(feature = "serde")]
+pub(crate) fn kind_name(slot: &Slot) -> Option<&'static str> {
+    name_of(slot)
+        .or_else(|| books::name_of(slot))
+        .or_else(|| capacity::name_of(slot))
+        .or_else(|| faults::name_of(slot))
+        .or_else(|| nodes::name_of(slot))
+        .or_else(|| seats::name_of(slot))
+        .or_else(|| service::name_of(slot))
+}
+
+/// Writes the fields of a record as JSON.
+///
+/// # Errors
+/// The slot is no record of a known kind, or `to` fails.
+#[cfg(feature = "serde")]
+pub(crate) fn fields<S: serde::Serializer>(slot: &Slot, to: S) -> Result<S::Ok, S::Error> {
+    serialize(slot, to)
+        .or_else(|to| books::serialize(slot, to))
+        .or_else(|to| capacity::serialize(slot, to))
+        .or_else(|to| faults::serialize(slot, to))
+        .or_else(|to| nodes::serialize(slot, to))
+        .or_else(|to| seats::serialize(slot, to))
+        .or_else(|to| service::serialize(slot, to))
+        .unwrap_or_else(|_| Err(serde::ser::Error::custom(format_args!("no record is of kind {}", slot[0]))))
 }

@@ -32,9 +32,9 @@ use crate::{
     agreement::{is_over, last_round, remove, touches_removal},
     amount::{ONE, UNIT, mul_div, mul_div_up},
     audit,
-    bodies::Settle,
+    bodies::{Settle, ranges},
     data_set, faults, fees,
-    limits::{ENDINGS_MAX, Parameters, READS},
+    limits::{ENDINGS_MAX, PROVIDERS_MAX, Parameters, READS},
     record::{Agreement, Audit, DataSet, Ending, Endings, Provider, Reputation, Usage},
     working::{BlockContext, Touched, Working},
 };
@@ -102,6 +102,13 @@ pub(crate) fn charge(working: &mut Working<'_>, account: &Account, slot: u32) ->
     usage.storage_reserve = usage.storage_reserve.saturating_sub(owed);
     usage.acc = usage.acc.max(ending.acc.unwrap_or(provider.acc));
     working.put(Usage::key(account, slot), &usage)
+}
+
+/// True if the fields of upkeep are in range.
+pub(crate) fn fits(body: &Settle, context: &BlockContext) -> bool {
+    body.index < PROVIDERS_MAX
+        && ranges::slots_fit(&body.slots)
+        && ranges::endings_fit(&body.endings, context)
 }
 
 /// Names the records that settling a provider needs.

@@ -25,11 +25,11 @@ use crate::{
     agreement::{redeem, touches_redeem},
     amount::{UNIT, mul_div},
     audit::{self, Live, Reads, Timing},
-    bodies::{Answer, FoundRead, MissingRead, ProvedRead, Reasked, StorageProof, SumPath},
+    bodies::{FoundRead, MissingRead, ProvedRead, ReadAnswer, Reasked, StorageProof, SumPath, ranges},
     data_set,
     event::Event,
     faults, fenwick,
-    limits::{MISSING_MAX, REASKS, RESTITUTION_BURN},
+    limits::{MISSING_MAX, PLACES_MAX, PROVIDERS_MAX, REASKS, RESTITUTION_BURN, SLOTS_MAX},
     record::{
         Agreement, Audit, Challenge, DataSet, Missing, Provider, Reputation, RoundInfo, SlotTree, Usage,
     },
@@ -38,17 +38,31 @@ use crate::{
 };
 use alloc::{collections::BTreeSet, vec::Vec};
 
+/// True if the fields of a storage proof are in range.
+pub(crate) fn fits(body: &StorageProof, context: &BlockContext) -> bool {
+    let mut reasked = body.reasked.iter().map(|reasked| match reasked {
+        Reasked::Proved(read) => read.slot,
+        Reasked::Missing(still) => still.slot,
+    });
+    body.index < PROVIDERS_MAX
+        && body.answers.iter().all(|answer| answer.place() < PLACES_MAX)
+        && reasked.all(|slot| slot < SLOTS_MAX)
+        && ranges::redemptions_fit(&body.vouchers)
+        && ranges::slots_fit(&body.apply)
+        && ranges::endings_fit(&body.endings, context)
+}
+
 /// Names the records of a storage proof.
 pub(crate) fn touches(context: &BlockContext, signer: &Account, body: &StorageProof, touched: &mut Touched) {
     touched.writable.push(faults::place(body.height, &context.parameters));
     settlement::touches_settle(context, signer, &body.endings, touched);
     audit::touches_weight(body.index, touched);
     let (first, last) = live(context, body.height);
-    let asked = body.answers.iter().map(Answer::place);
+    let asked = body.answers.iter().map(ReadAnswer::place);
     let below = asked.flat_map(|place| [place, place.saturating_add(1)]).chain([first, last]);
     let nodes: BTreeSet<u32> = below.flat_map(fenwick::prefix_path).collect();
     touched.readable.extend(nodes.into_iter().map(|node| SlotTree::key(signer, node)));
-    for slot in body.answers.iter().map(Answer::slot) {
+    for slot in body.answers.iter().map(ReadAnswer::slot) {
         touched.readable.extend([Agreement::key(signer, slot), DataSet::key(signer, slot)]);
     }
     for slot in body.reasked.iter().map(Reasked::slot) {
@@ -181,7 +195,7 @@ fn judge_one(
     account: &Account,
     challenge: &Challenge,
     index: u128,
-    answer: &Answer,
+    answer: &ReadAnswer,
 ) -> Result<Judged, Halt> {
     let (place, slot) = (answer.place(), answer.slot());
     let low = below(working, account, place)?;
@@ -197,13 +211,13 @@ fn judge_one(
     let drawn_in = working.context.parameters.epoch(challenge.height);
     let has_ended = drawn_in >= agreement.end_epoch;
     match answer {
-        Answer::Ended(_) if has_ended => Ok(Judged { passed: false, missing: None }),
-        Answer::Proved(read) if !has_ended => {
+        ReadAnswer::Ended(_) if has_ended => Ok(Judged { passed: false, missing: None }),
+        ReadAnswer::Proved(read) if !has_ended => {
             let within = leaf_in_shard(&data_set, leaf, &read.shard, read.length, &read.position)?;
             check_leaf(read, within)?;
             Ok(Judged { passed: true, missing: None })
         }
-        Answer::Missing(read) if !has_ended => {
+        ReadAnswer::Missing(read) if !has_ended => {
             let MissingRead { shard, length, position, .. } = read;
             let within = leaf_in_shard(&data_set, leaf, shard, *length, position)?;
             let within = u32::try_from(within).map_err(|_| Code::ReadPath)?;

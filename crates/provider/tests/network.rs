@@ -25,7 +25,7 @@ use posync_protocol::{
     record::{Agreement, Audit, DataSet, Endpoint as EndpointRecord, Provider, Usage},
     shard,
     tree::SumTree,
-    wire::provider::{Answer, Ask, Get, Put, Sign},
+    wire::provider::{Ask, Get, ProviderAnswer, Put, Sign},
 };
 use posync_provider::{
     Config,
@@ -152,7 +152,7 @@ impl Consumer {
         for data in shards {
             let name = shard::name(data);
             let ask = Put { agreement: id, shard: name, data: Bounded::new(data.clone()).expect("fits") };
-            assert_eq!(client.call(Ask::Put(ask)).await.expect("answered"), Answer::Stored(name));
+            assert_eq!(client.call(Ask::Put(ask)).await.expect("answered"), ProviderAnswer::Stored(name));
             adds.push((name, data.len() as u64));
         }
         let tree = SumTree::new(&adds).expect("small");
@@ -166,7 +166,7 @@ impl Consumer {
             signature: consumer_signature,
         };
         let answer = client.call(Ask::Sign(ask)).await.expect("answered");
-        let Answer::Signed(provider_signature) = answer else { panic!("{answer:?}") };
+        let ProviderAnswer::Signed(provider_signature) = answer else { panic!("{answer:?}") };
         let provider: Provider = self.read(Provider::key(&account(PROVIDER))).await.expect("registered");
         let agreement: Agreement = self.read(Agreement::key(&account(PROVIDER), 0)).await.expect("open");
         let set = SetDataSet {
@@ -193,7 +193,7 @@ impl Consumer {
         let mut read: Vec<u8> = vec![];
         loop {
             let answer = call.recv().await.expect("more");
-            let Answer::Slice(slice) = answer else { panic!("{answer:?}") };
+            let ProviderAnswer::Slice(slice) = answer else { panic!("{answer:?}") };
             let proved =
                 shard::verify_slice(&shard, slice.shard_bytes, slice.offset, &slice.data, &slice.path);
             assert!(proved && slice.offset == read.len() as u64);
@@ -214,7 +214,7 @@ impl Consumer {
         let ask = Ask::Get(Get { agreement: id, shard, offset: 0, length: 0 });
         let mut call = client.open(ask).await.expect("open");
         let mut taken = 0;
-        while let Some(Answer::Slice(slice)) = call.recv().await {
+        while let Some(ProviderAnswer::Slice(slice)) = call.recv().await {
             taken += slice.data.len() as u64;
         }
         taken

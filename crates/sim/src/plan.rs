@@ -76,7 +76,7 @@ impl Sample {
 
 /// Small files that a user stores one after another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct SmallFiles {
     /// Number of files, each put once the one before it is acknowledged.
     pub files: u32,
     /// Number of bytes of each file.
@@ -104,7 +104,7 @@ pub enum Step {
     /// A user stores a file through the first gateway.
     Put(Sample),
     /// A user stores small files one after another, and none but the first may be slow.
-    PutEach(Row),
+    PutEach(SmallFiles),
     /// A user reads a file and compares its contents.
     Get(Sample),
     /// A user moves one SYNC to another, through the node service.

@@ -4,7 +4,7 @@ use posync_protocol::{
     AgreementId, Amount, Body, Bounded, Class, Code, Hash, Units,
     ledger::Event,
     limits::Parameters,
-    operation::{Answer, MissingRead, Redemption, Settle, StorageProof, Voucher},
+    operation::{MissingRead, ReadAnswer, Redemption, Settle, StorageProof, Voucher},
     record::{Audit, Challenge, Usage},
 };
 use posync_sim::market::{CONSUMER, Manner, Market, Terms};
@@ -41,8 +41,12 @@ fn truth(market: &Market, challenge: &Challenge) -> StorageProof {
 }
 
 /// Changes the read at `place` of a true storage proof.
-fn with_read(storage_proof: &StorageProof, place: usize, change: impl FnOnce(&mut Answer)) -> StorageProof {
-    let mut answers: Vec<Answer> = storage_proof.answers.to_vec();
+fn with_read(
+    storage_proof: &StorageProof,
+    place: usize,
+    change: impl FnOnce(&mut ReadAnswer),
+) -> StorageProof {
+    let mut answers: Vec<ReadAnswer> = storage_proof.answers.to_vec();
     change(&mut answers[place]);
     StorageProof { answers: Bounded::new(answers).expect("still four"), ..storage_proof.clone() }
 }
@@ -65,15 +69,15 @@ fn a_forged_storage_proof_is_refused_and_says_why() {
     let truth = truth(&market, &challenge);
     let proved = |place, change: fn(&mut posync_protocol::operation::ProvedRead)| {
         with_read(&truth, place, |answer| match answer {
-            Answer::Proved(read) => change(read),
+            ReadAnswer::Proved(read) => change(read),
             other => panic!("{other:?}"),
         })
     };
     let first = truth.answers[0].clone();
-    let missing = |answer: &mut Answer| {
-        if let Answer::Proved(read) = answer.clone() {
+    let missing = |answer: &mut ReadAnswer| {
+        if let ReadAnswer::Proved(read) = answer.clone() {
             let (place, shard, length, position) = (read.place, read.shard, read.length, read.position);
-            *answer = Answer::Missing(MissingRead { place, shard, length, position });
+            *answer = ReadAnswer::Missing(MissingRead { place, shard, length, position });
         }
     };
     let table = [

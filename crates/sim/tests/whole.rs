@@ -5,7 +5,7 @@ use posync_protocol::{
     ledger::{AgreementChange, Event},
 };
 use posync_sim::{
-    plan::{Plan, Process, Row, Sample, Step},
+    plan::{Plan, Process, Sample, SmallFiles, Step},
     world::{Report, run_twice},
 };
 use std::{collections::BTreeSet, time::Duration};
@@ -77,7 +77,7 @@ fn a_file_is_stored_proved_read_paid_and_settled() {
 #[test]
 fn a_stopped_provider_makes_no_put_slow() {
     log();
-    let row = Row { files: 100, length: 4096, within: Duration::from_millis(500) };
+    let row = SmallFiles { files: 100, length: 4096, within: Duration::from_millis(500) };
     let steps = vec![
         Step::Until(ready, 200),
         Step::Put(FILE),

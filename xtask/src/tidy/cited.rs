@@ -31,25 +31,97 @@ pub(super) fn check(
     found
 }
 
+/// The document whose names of files must each stand for one file.
+const EXACT: &str = "docs/faults.md";
+
 /// Rust files that a document names in code spans and that are not in the tree. A name may leave out the first
-/// directories, and hold one list, as `repair/{actor,state}.rs` does.
+/// directories, and hold one list, as `repair/{actor,state}.rs` does. In [`EXACT`] a name that several files have
+/// stands for the one beside a file that the same line names before it, and else is a problem.
 pub(super) fn files(document: &str, text: &str, sources: &[Source]) -> Vec<String> {
-    let is_there = |name: &str| {
-        let ends = |path: &str| {
-            path.strip_suffix(name).is_some_and(|front| front.is_empty() || front.ends_with('/'))
-        };
-        sources.iter().any(|source| ends(&source.path))
-    };
     let mut found = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
-        let spans =
-            line.split('`').skip(1).step_by(2).filter(|span| span.ends_with(".rs") && !span.contains(' '));
-        let absent = spans.flat_map(listed).filter(|name| !is_there(name));
-        found.extend(
-            absent.map(|name| format!("{document}:{number}: names {name}, which is not in the tree")),
-        );
+        let spans = spans(line).filter(|span| span.ends_with(".rs") && !span.contains(' '));
+        let mut beside = BTreeSet::new();
+        for name in spans.flat_map(listed) {
+            let meant: Vec<&str> =
+                sources.iter().map(|s| s.path.as_str()).filter(|p| ends(p, &name)).collect();
+            let near = meant.iter().filter(|path| beside.contains(directory(path))).count();
+            match meant.len() {
+                0 => found.push(format!("{document}:{number}: names {name}, which is not in the tree")),
+                1 => {}
+                _ if document != EXACT || near > 0 => {}
+                _ => found.push(format!(
+                    "{document}:{number}: names {name}, which is one of {}: name its directory, too",
+                    meant.join(", ")
+                )),
+            }
+            beside.extend(meant.iter().filter(|_| meant.len() == 1).map(|path| directory(path)));
+        }
     }
     found
+}
+
+/// Tests that a document names in code spans, as `crate module::test`, and that no file of such a module declares.
+/// Two dots stand for a part that is left out.
+pub(super) fn tests(document: &str, text: &str, sources: &[Source]) -> Vec<String> {
+    let declared: Vec<(&Source, &str)> = sources.iter().flat_map(declared).collect();
+    let mut found = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        for span in spans(line) {
+            let parts: Vec<&str> = span.split(' ').next_back().unwrap_or_default().split("::").collect();
+            let (Some(name), modules) = (parts.last(), &parts[..parts.len() - 1]) else { continue };
+            let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.';
+            if modules.is_empty() || name.matches('_').count() < 3 || !name.chars().all(is_name) {
+                continue;
+            }
+            let is_meant = |(source, test): &(&Source, &str)| {
+                let named = match (name.strip_suffix(".."), name.strip_prefix("..")) {
+                    (Some(front), _) => test.starts_with(front),
+                    (_, Some(end)) => test.ends_with(end),
+                    _ => test == name,
+                };
+                named && modules.iter().all(|module| is_in(source, module))
+            };
+            if !declared.iter().any(is_meant) {
+                found.push(format!("{document}:{number}: names the test {span}, which is not in the tree"));
+            }
+        }
+    }
+    found
+}
+
+/// The functions that a source declares, each with the source.
+fn declared(source: &Source) -> impl Iterator<Item = (&Source, &str)> {
+    let names =
+        source.text.lines().filter_map(|line| line.trim_start().split_once("fn ")).map(|(_, rest)| rest);
+    let names =
+        names.map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or(rest));
+    names.map(move |name| (source, name))
+}
+
+/// True if a part of a test's name, or a whole path, is that of a source or of a module in it.
+fn is_in(source: &Source, module: &str) -> bool {
+    let Source { path, text } = source;
+    let module = module.trim_start_matches('.');
+    if module.ends_with(".rs") {
+        return ends(path, module);
+    }
+    let mut parts = path.strip_suffix(".rs").unwrap_or(path).split('/');
+    module.is_empty() || parts.any(|part| part == module) || text.contains(&format!("mod {module} {{"))
+}
+
+/// True if a path is a name, or ends with it after a whole directory.
+fn ends(path: &str, name: &str) -> bool {
+    path.strip_suffix(name).is_some_and(|front| front.is_empty() || front.ends_with('/'))
+}
+
+fn directory(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(directory, _)| directory)
+}
+
+/// The code spans of a line.
+fn spans(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2)
 }
 
 /// The names that a name with a list in braces stands for.
@@ -138,6 +210,38 @@ mod tests {
             ["docs/a.md:2: names src/gone.rs, which is not in the tree"]
         );
         assert_eq!(of("`tor.rs`").len(), 1, "a name is whole");
+    }
+
+    #[test]
+    fn a_name_of_several_files_is_found_unless_the_line_names_its_directory() {
+        let sources = ["crates/a/src/state.rs", "crates/b/src/state.rs", "crates/b/src/actor.rs"];
+        let sources = sources.map(|path| source(path, ""));
+        let of = |text: &str| files(EXACT, text, &sources);
+        assert!(of("`b/src/actor.rs`, `state.rs`, `a/src/{state}.rs`").is_empty());
+        assert!(of("`state.rs`, `b/src/actor.rs`")[0].contains("is one of crates/a/src/state.rs, crates/b"));
+    }
+
+    #[test]
+    fn a_test_that_a_document_names_and_that_is_not_there_is_found() {
+        let text = "mod tests {\n#[test]\nfn no_file_is_lost_by_it() {}\n    pub(crate) async fn a_file_stays_as_it_is() {}\n";
+        let sources = [source("crates/a/src/packs/full.rs", text)];
+        let of = |name: &str| tests("docs/a.md", &format!("| `{name}` |"), &sources);
+        for name in [
+            "a packs::full::tests::no_file_is_lost_by_it",
+            "packs/full.rs::a_file_stays_as_it_is",
+            "..::no_file_is_..",
+            "full::.._as_it_is",
+            "full::State",
+        ] {
+            assert_eq!(of(name), [""; 0], "{name}");
+        }
+        for name in [
+            "full::no_file_is_lost_by_that",
+            "segments::full::no_file_is_lost_by_it",
+            "a/full.rs::no_file_is_..",
+        ] {
+            assert_eq!(of(name), [format!("docs/a.md:1: names the test {name}, which is not in the tree")]);
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ use posync_client::{
 };
 use posync_protocol::{
     Account,
-    wire::node::{Answer, Ask, Dial, DialBack, DialOutcome, Dialled, Nothing, Unavailable},
+    wire::node::{Ask, Dial, DialBack, DialOutcome, Dialled, NodeAnswer, Nothing, Unavailable},
 };
 use std::{
     fs, io,
@@ -226,7 +226,7 @@ async fn visit(context: &Context, net: &Net, node: &Service, ask: Option<DialBac
         Err(_) => return gone(format!("no connection within {} s", ANSWER.as_secs())),
     };
     let info = match tokio::time::timeout(ANSWER, client.call(Ask::Info(Nothing {}))).await {
-        Ok(Ok(Answer::Info(info))) => info,
+        Ok(Ok(NodeAnswer::Info(info))) => info,
         Ok(Ok(_)) => return gone("it answers something else".into()),
         Ok(Err(error)) => return gone(error.to_string()),
         Err(_) => return gone(format!("no answer within {} s", ANSWER.as_secs())),
@@ -237,8 +237,8 @@ async fn visit(context: &Context, net: &Net, node: &Service, ask: Option<DialBac
     let dialled = match ask {
         None => None,
         Some(ask) => Some(match tokio::time::timeout(DIALLED, client.call(Ask::DialBack(ask))).await {
-            Ok(Ok(Answer::Dialled(dialled))) => Ok(dialled),
-            Ok(Ok(Answer::Unavailable(Unavailable::Busy))) => Err("it dials others now".into()),
+            Ok(Ok(NodeAnswer::Dialled(dialled))) => Ok(dialled),
+            Ok(Ok(NodeAnswer::Unavailable(Unavailable::Busy))) => Err("it dials others now".into()),
             Ok(Ok(_)) => Err("it answers something else".into()),
             Ok(Err(error)) => Err(format!("it does not dial back: {error}")),
             Err(_) => Err(format!("no answer within {} s", DIALLED.as_secs())),

@@ -36,7 +36,7 @@ impl Key {
                 answer(&file, &key, output, |account| {
                     format!(
                         "account   {account}\nkey       {}\n\nKeep a copy of this file in a safe place: nobody \
-                         can make it again, and whoever has it owns the account.",
+                         can make it again, and any person who has it owns the account.",
                         file.display()
                     )
                 })

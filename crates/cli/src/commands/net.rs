@@ -35,7 +35,7 @@ enum Command {
     Export {
         /// The file to write
         file: PathBuf,
-        /// Add the listed nodes of anyone too, if they prove a block now; whoever uses the file trusts them as the
+        /// Add the listed nodes of anyone too, if they prove a block now; every user of the file trusts them as the
         /// others
         #[arg(long)]
         all: bool,

@@ -29,7 +29,7 @@ impl Providers {
             for account in ledger.providers().await? {
                 rows.extend(row(&ledger, &account, epoch).await?);
             }
-            let values: Vec<Value> = rows.iter().map(Row::to_json).collect();
+            let values: Vec<Value> = rows.iter().map(ProviderRow::to_json).collect();
             output.answer(&values, || {
                 let heading = [
                     "operator",
@@ -42,28 +42,28 @@ impl Providers {
                     "earned SYNC",
                     "address",
                 ];
-                table(&heading, &rows.iter().map(Row::cells).collect::<Vec<_>>())
+                table(&heading, &rows.iter().map(ProviderRow::cells).collect::<Vec<_>>())
             })
         })
     }
 }
 
-struct Row {
+struct ProviderRow {
     shown: Shown,
     earned: Amount,
 }
 
-async fn row(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<Option<Row>> {
+async fn row(ledger: &Ledger, account: &Account, epoch: u64) -> Outcome<Option<ProviderRow>> {
     let Some(shown) = Shown::read(ledger, account).await? else { return Ok(None) };
     let epochs = epoch.saturating_sub(EPOCHS - 1)..=epoch;
     let keys = epochs.clone().map(|epoch| Settlement::key(account, epoch % SETTLEMENT_RING)).collect();
     let settled: Vec<Option<Settlement>> = ledger.read_all(keys).await?;
     let recent = settled.into_iter().flatten().filter(|row| epochs.contains(&row.epoch));
     let earned = recent.fold(Amount::ZERO, |sum, row| sum.checked_add(row.pay).unwrap_or(Amount::MAX));
-    Ok(Some(Row { shown, earned }))
+    Ok(Some(ProviderRow { shown, earned }))
 }
 
-impl Row {
+impl ProviderRow {
     fn to_json(&self) -> Value {
         self.shown.to_json(json!({ "earned_recent_epochs": self.earned, "recent_epochs": EPOCHS }))
     }

@@ -5,7 +5,7 @@ use crate::{
     ledger::Ledger,
     net::{Access, Net},
     output::{Output, table},
-    replay::{Replay, Row},
+    replay::{Replay, SettlementRow},
     role::GENESIS_FILE,
     session,
 };
@@ -101,7 +101,7 @@ pub(crate) async fn replay(
 }
 
 /// Computes the root over an epoch's rows.
-pub(crate) fn root(rows: &[Row]) -> Hash {
+pub(crate) fn root(rows: &[SettlementRow]) -> Hash {
     tree::root_of(&rows.iter().map(|(account, slot)| tree::leaf(account, slot)).collect::<Vec<_>>())
 }
 

@@ -1,7 +1,7 @@
 //! The result of the tour: one object for scripts, the same figures in words for people.
 
 use super::payouts::Payout;
-use crate::{output::table, tally::Row};
+use crate::{output::table, tally::SettledFee};
 use posync_protocol::Amount;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -100,7 +100,7 @@ pub(crate) struct Report {
     /// The two faults that the tour made.
     pub(crate) faults: Vec<Fault>,
     /// All settled fees, in the order of blocks.
-    pub(crate) settlements: Vec<Row>,
+    pub(crate) settlements: Vec<SettledFee>,
     /// All money at genesis, and the money that the ledger's sums account for.
     pub(crate) supply: (Amount, Amount),
     /// The exported proof of a settlement.
@@ -120,7 +120,7 @@ impl Report {
             (self.faults.iter().all(|fault| fault.shards_repaired > 0), "a lost shard was not repaired"),
             (self.settlements.iter().any(|row| row.agreement.is_none()), "no storage was settled"),
             (self.settlements.iter().any(|row| row.agreement.is_some()), "no download was settled"),
-            (self.settlements.iter().all(Row::adds_up), "a settled fee is not the sum of its parts"),
+            (self.settlements.iter().all(SettledFee::adds_up), "a settled fee is not the sum of its parts"),
             (self.supply.0 == self.supply.1, "money was not conserved"),
             (self.proof.verified, "the proof was refused"),
             (self.proof.bytes <= 3_000, "the proof is larger than 3 kB"),
@@ -159,7 +159,7 @@ impl Report {
                 "blake3_out": self.file.blake3_out },
             "providers": providers,
             "faults": faults,
-            "settlements": self.settlements.iter().map(Row::to_json).collect::<Vec<_>>(),
+            "settlements": self.settlements.iter().map(SettledFee::to_json).collect::<Vec<_>>(),
             "supply": { "genesis": self.supply.0, "accounted": self.supply.1 },
             "payouts": self.payouts.iter().map(Payout::to_json).collect::<Vec<_>>(),
             "recomputed": self.recomputed,

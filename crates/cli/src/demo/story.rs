@@ -14,7 +14,7 @@ use crate::{
     ledger::{Ledger, accounted},
     network::{Member, Role},
     ready, records, source,
-    tally::Row,
+    tally::SettledFee,
     wait::{Look, until},
 };
 use commonware_runtime::tokio::Context;
@@ -228,7 +228,7 @@ impl Tour<'_> {
 
     /// Waits until every healthy holder was paid for storage, a download was paid, and their epoch
     /// is over; returns the row of a healthy provider's storage.
-    async fn settled(&mut self, victims: [&Victim; 2]) -> Outcome<Row> {
+    async fn settled(&mut self, victims: [&Victim; 2]) -> Outcome<SettledFee> {
         let broken: Vec<Account> = victims.iter().map(|victim| victim.account).collect();
         let rows = self.gateway.agreements().await?;
         let healthy: BTreeSet<Account> = rows
@@ -261,7 +261,7 @@ impl Tour<'_> {
     }
 
     /// Exports the proof of a settlement and lets another process check it.
-    async fn prove(&self, row: &Row) -> Outcome<Proof> {
+    async fn prove(&self, row: &SettledFee) -> Outcome<Proof> {
         let path = self.running.directory.join("proof.sync");
         let subject = records::settlement(&row.provider, row.epoch);
         let bytes = prove::export(&self.ledger, &subject, &path).await?;
@@ -278,7 +278,11 @@ impl Tour<'_> {
     /// Waits for the sealed books of the epochs in which a fault was drawn and of the first one
     /// without the stopped provider; reads the pay of every epoch up to then, and rebuilds the books from
     /// blocks alone; also returns if they are the ledger's.
-    async fn books(&self, row: &Row, [stopped, corrupted]: [&Victim; 2]) -> Outcome<(Vec<Payout>, bool)> {
+    async fn books(
+        &self,
+        row: &SettledFee,
+        [stopped, corrupted]: [&Victim; 2],
+    ) -> Outcome<(Vec<Payout>, bool)> {
         let epoch_of = |round: u64| round / self.ledger.parameters().epoch_rounds;
         let drawn = failed_draw(&self.watch, &self.ledger, corrupted).unwrap_or_default();
         let last = row.epoch.max(epoch_of(drawn)).max(epoch_of(stopped.round) + 1);

@@ -60,6 +60,7 @@ impl Restarts {
         Some((ends, now.saturating_sub(lived).saturating_sub(since)))
     }
 
+    /// The pause after so many ends: a state that is kept as a number, where `Backoff` is one that runs on.
     fn pause(ends: u32) -> Duration {
         PAUSE_MIN.saturating_mul(2_u32.saturating_pow(ends)).min(PAUSE_MAX)
     }

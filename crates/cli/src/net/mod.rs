@@ -34,7 +34,7 @@ use posync_protocol::{
     Account,
     block::sha256,
     limits::Parameters,
-    wire::node::{Answer, Ask, Info, Nothing},
+    wire::node::{Ask, Info, NodeAnswer, Nothing},
 };
 use std::{
     ffi::OsString,
@@ -288,7 +288,7 @@ async fn info(
     let client = Client::<rpc::Node>::dial_where(asking, context, key, peer, may_dial).await;
     let client = client.map_err(|error| error.to_string())?;
     match client.call(Ask::Info(Nothing {})).await {
-        Ok(Answer::Info(info)) => Ok(info),
+        Ok(NodeAnswer::Info(info)) => Ok(info),
         Ok(_) => Err("it answers something else".into()),
         Err(error) => Err(error.to_string()),
     }
@@ -384,7 +384,7 @@ mod tests {
         let key = PrivateKey::from_seed(seed);
         let server = Server::<rpc::Node, _>::new(move |call: Incoming<rpc::Node>, _| {
             let info = info.clone();
-            async move { drop(call.finish(&Answer::Info(info)).await) }
+            async move { drop(call.finish(&NodeAnswer::Info(info)).await) }
         });
         let account = Account::of(&key.public_key());
         let listen = Listen::new(key, rpc::Node::NAMESPACE, (Ipv4Addr::LOCALHOST, 0).into());

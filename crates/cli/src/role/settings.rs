@@ -369,7 +369,7 @@ pub(crate) fn change(directory: &Path, changes: &[(&str, &str)]) -> Outcome {
     keep(&path, &document.to_string())
 }
 
-/// Writes a file of settings, which only its owner may read: it may hold the address of a webhook, and whoever knows
+/// Writes a file of settings, which only its owner may read: it may hold the address of a webhook, and anyone who knows
 /// that may write to the operator.
 fn keep(path: &Path, text: &str) -> Outcome {
     let bytes = text.as_bytes();

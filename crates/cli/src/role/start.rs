@@ -427,7 +427,7 @@ fn gateway(settings: &Settings, start: &Start) -> Outcome {
 }
 
 /// Checks that what the member stored before is on `volume`, and marks a new one; an empty mount point is no new
-/// volume. The member ends with an error otherwise, and whoever supervises it starts it again: it waits for the mount.
+/// volume. The member ends with an error otherwise, and its supervisor starts it again: it waits for the mount.
 fn own_volume(
     settings: &Settings,
     start: &Start,

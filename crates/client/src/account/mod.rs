@@ -34,7 +34,7 @@ pub use nonce_lock::beside;
 use crate::connection::{Connection, Error, Proved};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_macros::select;
-use commonware_utils::sync::Mutex as Lock;
+use commonware_utils::sync::{AsyncMutex, Mutex as Lock};
 use fate::Fate;
 use fee::FEE_MARGIN;
 use nonce_lock::Turn;
@@ -48,7 +48,6 @@ use posync_protocol::{
     wire::node::Receipt,
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
-use tokio::sync::Mutex;
 
 /// The highest fee is raised at random by up to one part in this many: too little to replace another
 /// operation in a mempool.
@@ -92,7 +91,7 @@ struct Inner {
     account: Account,
     parameters: Parameters,
     /// Held while a nonce is picked and its operation is sent to a node.
-    turn: Mutex<()>,
+    turn: AsyncMutex<()>,
     /// The next nonce; `None` unless earlier operations may still be waiting.
     next: Lock<Option<u64>>,
     /// Path of the file by which processes that share the key take turns.
@@ -165,7 +164,7 @@ impl Submitter {
             key,
             account,
             parameters,
-            turn: Mutex::new(()),
+            turn: AsyncMutex::new(()),
             next: Lock::new(None),
             shared: None,
             patience: None,

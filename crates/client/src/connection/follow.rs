@@ -19,7 +19,7 @@ use posync_protocol::{
     Bounded,
     block::{BlockBody, Header},
     limits::HEADERS_MAX,
-    wire::node::{Answer, Ask, Certified, FINALIZATION_BYTES_MAX},
+    wire::node::{Ask, Certified, FINALIZATION_BYTES_MAX, NodeAnswer},
 };
 use std::{
     collections::VecDeque,
@@ -37,7 +37,7 @@ pub struct Follow {
     connection: Connection,
     call: Option<(At, Call<rpc::Node>)>,
     /// An answer that arrived behind a run and does not belong to it.
-    behind: Option<Answer>,
+    behind: Option<NodeAnswer>,
     ready: VecDeque<Header>,
     last: Option<Header>,
     /// The certificate of `last`.
@@ -141,9 +141,9 @@ impl Follow {
         answer.and_then(|answer| self.take(answer)).map_err(|error| Failed { at, error })
     }
 
-    fn take(&mut self, answer: Option<Answer>) -> Result<(), Error> {
+    fn take(&mut self, answer: Option<NodeAnswer>) -> Result<(), Error> {
         match answer {
-            Some(Answer::Certified(certified)) => {
+            Some(NodeAnswer::Certified(certified)) => {
                 let certified = self.run(certified);
                 self.connection.light().certified(&certified)?;
                 let first = certified.headers.first().expect("a verified answer has one");
@@ -173,7 +173,7 @@ impl Follow {
             && let Some(Some(answer)) = call.recv().now_or_never()
         {
             match answer {
-                Answer::Certified(next) if headers.len() + next.headers.len() <= HEADERS_MAX => {
+                NodeAnswer::Certified(next) if headers.len() + next.headers.len() <= HEADERS_MAX => {
                     headers.extend(next.headers.into_inner());
                     finalization = next.finalization;
                 }
@@ -194,7 +194,7 @@ async fn heard(
     at: At,
     call: &mut Call<rpc::Node>,
     wanted: u64,
-) -> Result<Option<Answer>, Error> {
+) -> Result<Option<NodeAnswer>, Error> {
     let mut answer = pin!(call.recv());
     for _ in 0..QUIETS_MAX {
         let quiet = connection.sleep(QUIET);

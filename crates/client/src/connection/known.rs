@@ -6,7 +6,7 @@ use futures::future::join_all;
 use posync_protocol::{
     Bounded, Key, Slot,
     limits::READ_KEYS_MAX,
-    wire::node::{Answer, Ask, Nothing},
+    wire::node::{Ask, NodeAnswer, Nothing},
 };
 use std::time::UNIX_EPOCH;
 
@@ -133,7 +133,7 @@ impl Connection {
     /// By how many milliseconds the clock of a node is ahead of this machine's; `None` if it does not say.
     pub(super) async fn clock(&self, place: usize) -> Option<i64> {
         let judge = |answer| match answer {
-            Answer::Clock(time_ms) => Ok(time_ms),
+            NodeAnswer::Clock(time_ms) => Ok(time_ms),
             other => unexpected(&other),
         };
         let before = self.now_ms();

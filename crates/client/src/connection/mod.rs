@@ -59,7 +59,7 @@ use posync_protocol::{
     ledger::Event,
     limits::{ANSWER_MS_MAX, ASK_ATTEMPTS, ASK_PAUSE_MS, READ_KEYS_MAX, STALE_BLOCKS_MAX},
     record::System,
-    wire::node::{Answer, Ask, Info, Nothing, Read, Receipt, STATE_ASK_BYTES_MAX, Unavailable},
+    wire::node::{Ask, Info, NodeAnswer, Nothing, Read, Receipt, STATE_ASK_BYTES_MAX, Unavailable},
 };
 use rand_core::CryptoRng;
 use std::{
@@ -309,7 +309,7 @@ impl Connection {
         let keys = [System::key()];
         let ask = Ask::Read(Bounded::new(keys.to_vec()).expect("one"));
         let judge = |answer| match answer {
-            Answer::Read(read) => {
+            NodeAnswer::Read(read) => {
                 self.0.light.read(&keys, &read)?;
                 let last = read.certified.headers.last().expect("a verified answer has one");
                 self.saw(last.height);
@@ -342,7 +342,7 @@ impl Connection {
     /// [`Error`].
     pub async fn info(&self) -> Result<Info, Error> {
         self.ask(Ask::Info(Nothing {}), |answer| match answer {
-            Answer::Info(info) => {
+            NodeAnswer::Info(info) => {
                 let ours = info.chain == self.0.light.chain()
                     && info.network_key == network_key_bytes(self.0.light.network_key());
                 if ours { Ok(info) } else { Err(light::Error::Chain.into()) }
@@ -439,7 +439,7 @@ impl Connection {
     pub async fn receipt(&self, id: &Hash) -> Result<Option<Receipt>, Error> {
         let claimed = self
             .ask(Ask::Receipt(*id), |answer| match answer {
-                Answer::Receipt(receipt) => Ok(receipt),
+                NodeAnswer::Receipt(receipt) => Ok(receipt),
                 other => unexpected(&other),
             })
             .await?;
@@ -496,7 +496,7 @@ impl Connection {
     /// [`Error::Unavailable`] if it is not final yet or was pruned; otherwise as any request.
     pub async fn header(&self, height: u64) -> Result<Header, Error> {
         self.ask(Ask::Header(height), |answer| match answer {
-            Answer::Certified(certified) => {
+            NodeAnswer::Certified(certified) => {
                 self.0.light.certified(&certified)?;
                 let header = certified.headers.first().expect("a verified answer has one").clone();
                 if header.height == height { Ok(header) } else { Err(light::Error::Question.into()) }
@@ -512,7 +512,7 @@ impl Connection {
     /// As [`Self::header`].
     pub async fn body(&self, header: &Header) -> Result<BlockBody, Error> {
         self.ask(Ask::Body(header.height), |answer| match answer {
-            Answer::Body(body) => Ok(Light::body(header, &body).map(|()| body)?),
+            NodeAnswer::Body(body) => Ok(Light::body(header, &body).map(|()| body)?),
             other => unexpected(&other),
         })
         .await
@@ -528,7 +528,9 @@ impl Connection {
         judge: impl Fn(&[u8]) -> Option<T> + Sync,
     ) -> Result<T, Error> {
         self.ask(Ask::State(request.clone()), |answer| match answer {
-            Answer::State(part) => judge(&part).ok_or(light::Error::Commitment("a part of the state").into()),
+            NodeAnswer::State(part) => {
+                judge(&part).ok_or(light::Error::Commitment("a part of the state").into())
+            }
             other => unexpected(&other),
         })
         .await
@@ -555,7 +557,7 @@ impl Connection {
         let parts = async {
             loop {
                 match self.within(call.recv()).await? {
-                    Some(Answer::Events(part)) => {
+                    Some(NodeAnswer::Events(part)) => {
                         Light::receipts(header, &part.receipts)?;
                         events.extend(part.events.into_inner());
                         if part.last {
@@ -596,8 +598,8 @@ impl Connection {
     }
 
     /// The newest header in a proven answer that is not far below what was proved before, and the answer.
-    fn judge_read(&self, keys: &[Key], answer: Answer) -> Result<(Header, Read), Error> {
-        let Answer::Read(read) = answer else { return unexpected(&answer) };
+    fn judge_read(&self, keys: &[Key], answer: NodeAnswer) -> Result<(Header, Read), Error> {
+        let NodeAnswer::Read(read) = answer else { return unexpected(&answer) };
         self.0.light.read(keys, &read)?;
         let (first, last) = (read.certified.headers.first(), read.certified.headers.last());
         let (first, last) = first.zip(last).expect("a verified answer has one");
@@ -665,14 +667,18 @@ impl Connection {
     }
 
     /// Sends a request until `judge` accepts an answer, or until another attempt cannot help.
-    async fn ask<T>(&self, ask: Ask, judge: impl Fn(Answer) -> Result<T, Error> + Sync) -> Result<T, Error> {
+    async fn ask<T>(
+        &self,
+        ask: Ask,
+        judge: impl Fn(NodeAnswer) -> Result<T, Error> + Sync,
+    ) -> Result<T, Error> {
         Ok(self.ask_at(&ask, &judge).await?.1)
     }
 
     async fn ask_at<T>(
         &self,
         ask: &Ask,
-        judge: &(impl Fn(Answer) -> Result<T, Error> + Sync),
+        judge: &(impl Fn(NodeAnswer) -> Result<T, Error> + Sync),
     ) -> Result<(At, T), Error> {
         let mut course = Course::default();
         loop {
@@ -728,19 +734,19 @@ impl Connection {
 }
 
 /// Returns the id if the node accepted the operation with that id.
-fn accepted(id: Hash, answer: Answer) -> Result<Hash, Error> {
+fn accepted(id: Hash, answer: NodeAnswer) -> Result<Hash, Error> {
     match answer {
-        Answer::Accepted(accepted) if accepted == id => Ok(id),
-        Answer::Accepted(_) => Err(light::Error::Question.into()),
-        Answer::Refused(code) => Err(Error::Refused(code)),
+        NodeAnswer::Accepted(accepted) if accepted == id => Ok(id),
+        NodeAnswer::Accepted(_) => Err(light::Error::Question.into()),
+        NodeAnswer::Refused(code) => Err(Error::Refused(code)),
         other => unexpected(&other),
     }
 }
 
 /// Returns the error for an answer that does not fit its request.
-pub(crate) fn unexpected<T>(answer: &Answer) -> Result<T, Error> {
+pub(crate) fn unexpected<T>(answer: &NodeAnswer) -> Result<T, Error> {
     match answer {
-        Answer::Unavailable(why) => Err(Error::Unavailable(*why)),
+        NodeAnswer::Unavailable(why) => Err(Error::Unavailable(*why)),
         _ => Err(light::Error::Question.into()),
     }
 }

@@ -28,9 +28,9 @@ use crate::{
     trips::{DIAL_TRIPS, Trips},
 };
 use commonware_macros::select;
-use commonware_utils::sync::Mutex as Lock;
+use commonware_utils::sync::{AsyncMutex, Mutex as Lock};
 use futures::future::{BoxFuture, Either, select as either};
-use posync_protocol::wire::node::{Answer, Ask, Unavailable};
+use posync_protocol::wire::node::{Ask, NodeAnswer, Unavailable};
 use std::{
     pin::pin,
     sync::{
@@ -39,7 +39,6 @@ use std::{
     },
     time::{Duration, SystemTime},
 };
-use tokio::sync::Mutex;
 
 /// Opens a connection to a node; the flag is true for one that was given at the start.
 pub(super) type Dial =
@@ -101,7 +100,7 @@ struct Open {
 
 struct Node {
     endpoint: Endpoint,
-    open: Mutex<Option<Open>>,
+    open: AsyncMutex<Option<Open>>,
     /// True for a given node, and for one that had a seat when the list was read last.
     is_trusted: AtomicBool,
     /// True once an answer was accepted.
@@ -118,7 +117,7 @@ impl Node {
     fn new(endpoint: Endpoint, is_trusted: bool) -> Arc<Self> {
         let (strikes, trip_ms) = (AtomicU32::new(0), AtomicU64::new(UNMEASURED));
         let (is_trusted, has_answered) = (AtomicBool::new(is_trusted), AtomicBool::new(false));
-        let (open, trips) = (Mutex::new(None), Lock::default());
+        let (open, trips) = (AsyncMutex::new(None), Lock::default());
         Arc::new(Self { endpoint, open, is_trusted, has_answered, strikes, trip_ms, trips })
     }
 
@@ -551,7 +550,7 @@ impl Pool {
         place: usize,
         limit: Duration,
         ask: &Ask,
-        judge: &(impl Fn(Answer) -> Result<T, Error> + Sync),
+        judge: &(impl Fn(NodeAnswer) -> Result<T, Error> + Sync),
     ) -> Result<(At, T), Failed> {
         let generation = AtomicU64::new(0);
         let asked = async {
@@ -628,7 +627,7 @@ impl Pool {
         &self,
         limit: Duration,
         ask: &Ask,
-        judge: &(impl Fn(Answer) -> Result<T, Error> + Sync),
+        judge: &(impl Fn(NodeAnswer) -> Result<T, Error> + Sync),
     ) -> Result<(At, T), Failed> {
         // A node may hold a request for a receipt this long by its rules; only after that is it slow.
         let beside = match ask {

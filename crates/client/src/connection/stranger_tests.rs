@@ -95,22 +95,22 @@ impl Node {
                         let certified = world.block(height).expect("a block").clone();
                         let record = proven(&world.database, keys[0]).await;
                         let records = Bounded::new(vec![record]).expect("one");
-                        Answer::Read(Read { certified, records })
+                        NodeAnswer::Read(Read { certified, records })
                     }
                     Ask::Header(height) if has_old => {
-                        Answer::Certified(world.block(height).expect("a block").clone())
+                        NodeAnswer::Certified(world.block(height).expect("a block").clone())
                     }
                     Ask::Follow(from) => {
                         for height in from..FIRST + LENGTH {
                             clock.sleep(pause).await;
                             let block = world.block(height).expect("a block").clone();
-                            if call.send(&Answer::Certified(block)).await.is_err() {
+                            if call.send(&NodeAnswer::Certified(block)).await.is_err() {
                                 return;
                             }
                         }
                         return pending().await;
                     }
-                    _ => Answer::Unavailable(Unavailable::Pruned),
+                    _ => NodeAnswer::Unavailable(Unavailable::Pruned),
                 };
                 let _ = call.finish(&answer).await;
             }

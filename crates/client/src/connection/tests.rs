@@ -70,11 +70,11 @@ async fn node(context: &deterministic::Context, seed: u64, answers: Answers, pac
         let (answers, pace) = (answers.clone(), pace.clone());
         async move {
             let Ask::Follow(from) = ask else {
-                return drop(call.finish(&Answer::Unavailable(Unavailable::Pruned)).await);
+                return drop(call.finish(&NodeAnswer::Unavailable(Unavailable::Pruned)).await);
             };
             let begin = from.saturating_sub(FIRST) as usize;
             for answer in answers.iter().skip(begin) {
-                if call.send(&Answer::Certified(answer.clone())).await.is_err() {
+                if call.send(&NodeAnswer::Certified(answer.clone())).await.is_err() {
                     return;
                 }
                 if pace.sent.fetch_add(1, Ordering::SeqCst) == 0 {
@@ -331,7 +331,7 @@ async fn slow_node(
         let (number, info, clock) = (count.fetch_add(1, Ordering::SeqCst), info.clone(), clock.clone());
         async move {
             clock.sleep(delay(number)).await;
-            drop(call.finish(&Answer::Info(info)).await);
+            drop(call.finish(&NodeAnswer::Info(info)).await);
         }
     });
     let key = ed25519::PrivateKey::from_seed(seed);

@@ -69,7 +69,7 @@ pub enum Gateway {}
 impl Service for Node {
     const NAMESPACE: &'static [u8] = posync_protocol::wire::node::NAMESPACE;
     type Ask = posync_protocol::wire::node::Ask;
-    type Answer = posync_protocol::wire::node::Answer;
+    type Answer = posync_protocol::wire::node::NodeAnswer;
 
     fn takes_more(_: &Self::Ask) -> bool {
         false
@@ -79,7 +79,7 @@ impl Service for Node {
 impl Service for Provider {
     const NAMESPACE: &'static [u8] = posync_protocol::wire::provider::NAMESPACE;
     type Ask = posync_protocol::wire::provider::Ask;
-    type Answer = posync_protocol::wire::provider::Answer;
+    type Answer = posync_protocol::wire::provider::ProviderAnswer;
 
     fn takes_more(ask: &Self::Ask) -> bool {
         use posync_protocol::wire::provider::Ask;
@@ -90,7 +90,7 @@ impl Service for Provider {
 impl Service for Gateway {
     const NAMESPACE: &'static [u8] = posync_protocol::wire::gateway::NAMESPACE;
     type Ask = posync_protocol::wire::gateway::Ask;
-    type Answer = posync_protocol::wire::gateway::Answer;
+    type Answer = posync_protocol::wire::gateway::GatewayAnswer;
 
     fn takes_more(ask: &Self::Ask) -> bool {
         matches!(ask, posync_protocol::wire::gateway::Ask::Put(_))

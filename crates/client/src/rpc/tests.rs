@@ -406,11 +406,11 @@ proptest! {
         for bytes in [frame, bytes] {
             let bytes = Bytes::from(bytes);
             same::<node::Ask>(&bytes, parse(bytes.clone()))?;
-            same::<node::Answer>(&bytes, parse(bytes.clone()))?;
+            same::<node::NodeAnswer>(&bytes, parse(bytes.clone()))?;
             same::<provider::Ask>(&bytes, parse(bytes.clone()))?;
-            same::<provider::Answer>(&bytes, parse(bytes.clone()))?;
+            same::<provider::ProviderAnswer>(&bytes, parse(bytes.clone()))?;
             same::<gateway::Ask>(&bytes, parse(bytes.clone()))?;
-            same::<gateway::Answer>(&bytes, parse(bytes.clone()))?;
+            same::<gateway::GatewayAnswer>(&bytes, parse(bytes.clone()))?;
         }
     }
 }

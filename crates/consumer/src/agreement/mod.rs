@@ -47,7 +47,7 @@ use commonware_codec::DecodeExt;
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_macros::select;
 use commonware_utils::channel::oneshot;
-use commonware_utils::sync::Mutex;
+use commonware_utils::sync::{AsyncMutex, Mutex};
 use posync_client::watch;
 use posync_protocol::{
     Account, AgreementId, Hash, Signature, Units,
@@ -69,7 +69,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::{Mutex as AsyncMutex, Notify};
+use tokio::sync::Notify;
 
 /// Time within which a reader expects the next slice of a stream.
 pub(crate) const SLICE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -557,7 +557,8 @@ impl OwnAgreement {
             match self.pay().await {
                 Err(error) if error.may_pass() => self.common.environment.sleep(PAY_PAUSE).await,
                 Err(error) => {
-                    tracing::warn!(%error, agreement = self.number, "a voucher is not taken");
+                    let agreement = self.number;
+                    tracing::warn!(%error, agreement, "the provider rejected a voucher; another follows when more is owed");
                     self.owing.notified().await;
                 }
                 Ok(()) => self.owing.notified().await,

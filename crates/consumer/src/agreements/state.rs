@@ -226,7 +226,7 @@ pub struct Around {
 
 /// The next step of an agreement at `epoch`, and true if its shards move to other providers: its provider leaves or
 /// signs nothing any more, or the term is nearly over without a successor. Late in the term a successor is better than
-/// nothing, whoever its provider is.
+/// nothing, with any provider.
 pub fn judge(
     usage: &AgreementUsage,
     epoch: u64,
@@ -511,9 +511,9 @@ pub(super) mod tests {
         );
     }
 
-    /// Found by audit 2: a top-up that the ledger refuses each time (the posted price is above the
-    /// policy's limit) was submitted again at every look, for a fee, and came before the move to the
-    /// successor: shards ended with the term.
+    /// Once a top-up that the ledger refuses each time (the posted price is above the policy's limit) was
+    /// submitted again at every look, for a fee, and came before the move to the successor: shards ended with
+    /// the term.
     #[test]
     fn what_cannot_be_topped_up_moves_on_all_the_same() {
         let policy = Policy::of(&P);

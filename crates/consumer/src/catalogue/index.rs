@@ -6,8 +6,8 @@ use super::{
     contents::{Agreed, Contents},
     loaded::{Loaded, LoadedAgreement},
     row::{
-        Added, DAMAGED_PAGES, Intent, Key, Meta, OwnAgreementRow, PaidRow, RESTORING, Row, SetRow, Waiting,
-        place,
+        Added, CatalogueRow, DAMAGED_PAGES, Intent, Key, Meta, OwnAgreementRow, PaidRow, RESTORING, SetRow,
+        Waiting, place,
     },
     salvage,
     store::{Error, Store},
@@ -85,7 +85,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Rows<E> {
         }
     }
 
-    async fn need<R: Row>(&self, key: &Key) -> Result<R, Error> {
+    async fn need<R: CatalogueRow>(&self, key: &Key) -> Result<R, Error> {
         let damaged = Error::Damaged(Invalid("Row", "missing"));
         self.store.get(key).await?.ok_or(damaged)
     }
@@ -100,7 +100,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Rows<E> {
     ///
     /// # Errors
     /// A disk failure.
-    pub async fn known<R: Row>(&self, key: &Key) -> Result<Option<R>, Error> {
+    pub async fn known<R: CatalogueRow>(&self, key: &Key) -> Result<Option<R>, Error> {
         match self.store.get(key).await {
             Err(Error::Damaged(why)) => {
                 tracing::error!(%why, ?key,

@@ -34,7 +34,7 @@ pub const RESTORING: u8 = 10;
 pub(crate) const DAMAGED_PAGES: u8 = 11;
 
 /// A type that is stored as one row.
-pub trait Row: Encode + Read<Cfg = ()> {}
+pub trait CatalogueRow: Encode + Read<Cfg = ()> {}
 
 /// The key of the row of a kind at a place.
 pub fn place(kind: u8, id: &[&[u8]]) -> Key {
@@ -54,7 +54,7 @@ macro_rules! rows {
                 $crate::catalogue::row::place($kind, &[$(&$part[..]),*])
             }
         }
-        impl $crate::catalogue::row::Row for $name {})*
+        impl $crate::catalogue::row::CatalogueRow for $name {})*
     };
 }
 

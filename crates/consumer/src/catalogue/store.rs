@@ -4,7 +4,7 @@
 //! The table is `commonware_storage::qmdb::store`: a log of updates with an index in memory (about 30
 //! bytes a row), atomic batches and one sync per commit; old space of the log is freed.
 
-use super::row::{Key, Row};
+use super::row::{CatalogueRow, Key};
 use crate::limits::ROW_BYTES_MAX;
 use bytes::Bytes;
 use commonware_codec::{Decode as _, RangeCfg};
@@ -123,7 +123,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
     ///
     /// # Errors
     /// A disk failure, or bytes that do not decode.
-    pub async fn get<R: Row>(&self, key: &Key) -> Result<Option<R>, Error> {
+    pub async fn get<R: CatalogueRow>(&self, key: &Key) -> Result<Option<R>, Error> {
         let bytes = self.raw(key).await?;
         bytes.map(|bytes| R::decode_cfg(Bytes::from(bytes), &()).map_err(Error::Damaged)).transpose()
     }
@@ -145,7 +145,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Store<E> {
     }
 
     /// Stages a row for the next commit.
-    pub fn put<R: Row>(&mut self, key: Key, row: &R) {
+    pub fn put<R: CatalogueRow>(&mut self, key: Key, row: &R) {
         self.staged.insert(key, Some(row.encode().to_vec()));
     }
 

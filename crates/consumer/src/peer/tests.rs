@@ -42,7 +42,7 @@ async fn silent(context: &deterministic::Context, answers: Arc<AtomicBool>) -> (
             if !answers.load(Ordering::Relaxed) {
                 std::future::pending::<()>().await;
             }
-            drop(call.finish(&Answer::Stored([0; 32])).await);
+            drop(call.finish(&ProviderAnswer::Stored([0; 32])).await);
         }
     })
     .await
@@ -52,7 +52,7 @@ async fn silent(context: &deterministic::Context, answers: Arc<AtomicBool>) -> (
 async fn answering(
     context: &deterministic::Context,
     port: u16,
-    answer: impl Fn(Ask) -> Answer + Clone + Send + Sync + 'static,
+    answer: impl Fn(Ask) -> ProviderAnswer + Clone + Send + Sync + 'static,
 ) -> (Arc<Peer>, Heights) {
     linked(context, port, move |call: Incoming<Provider>, ask| {
         let answer = answer.clone();
@@ -220,7 +220,7 @@ fn a_signed_refusal_counts_only_as_the_answer_to_an_offer_of_that_agreement() {
             };
             let (peer, _) = answering(&context, 9_100 + named as u16, move |_| {
                 let text = Bounded::new(b"full".to_vec()).expect("short");
-                Answer::Refused(Refused { reason: Refusal::Space, text, signed: Some(refused) })
+                ProviderAnswer::Refused(Refused { reason: Refusal::Space, text, signed: Some(refused) })
             })
             .await;
             let status = peer.status().await;
@@ -246,7 +246,7 @@ fn a_provider_at_1_100_or_300_ms_is_overdue_only_after_its_way() {
                 let clock = answering.clone();
                 async move {
                     clock.sleep(trip).await;
-                    drop(call.finish(&Answer::Stored([0; 32])).await);
+                    drop(call.finish(&ProviderAnswer::Stored([0; 32])).await);
                 }
             })
             .await;

@@ -10,7 +10,7 @@ use posync_protocol::{
     agreement::check_open,
     block::BlockBody,
     limits::Parameters,
-    operation::{Answer, Body},
+    operation::{Body, ReadAnswer},
     record::{Agreement, Audit, DataSet, Usage},
 };
 
@@ -49,12 +49,12 @@ pub(crate) fn proved(body: &BlockBody, provider: &Account, challenge: u64) -> Op
         }
         _ => None,
     })?;
-    let named = |answer: &Answer| match answer {
-        Answer::Proved(read) => {
+    let named = |answer: &ReadAnswer| match answer {
+        ReadAnswer::Proved(read) => {
             let root = read.position.place(&read.shard, read.length)?.root;
             Some(Named { shard: read.shard, length: read.length, slot: answer.slot(), root })
         }
-        Answer::Missing(_) | Answer::Ended(_) => None,
+        ReadAnswer::Missing(_) | ReadAnswer::Ended(_) => None,
     };
     let mut shards: Vec<Named> = storage_proof.answers.iter().filter_map(named).collect();
     shards.sort_unstable_by_key(|named| named.shard);
@@ -123,7 +123,7 @@ mod tests {
 
     const PROVIDER: Account = Account([5; 32]);
 
-    fn storage_proof(signer: Account, height: u64, answers: Vec<Answer>) -> Operation {
+    fn storage_proof(signer: Account, height: u64, answers: Vec<ReadAnswer>) -> Operation {
         let (reasked, vouchers, apply, endings) = Default::default();
         let answers = Bounded::new(answers).expect("four at most");
         let body =
@@ -140,7 +140,7 @@ mod tests {
         let proved = |place: usize| {
             let (shard, length) = shards[place];
             let (leaf, path_of_leaf) = Default::default();
-            Answer::Proved(ProvedRead {
+            ReadAnswer::Proved(ProvedRead {
                 place: 4,
                 shard,
                 length,
@@ -150,7 +150,7 @@ mod tests {
             })
         };
         let missing = |position: SumPath| {
-            Answer::Missing(MissingRead { place: 4, shard: [2; 32], length: 100, position })
+            ReadAnswer::Missing(MissingRead { place: 4, shard: [2; 32], length: 100, position })
         };
         let answers = vec![proved(2), proved(0), missing(path(1)), proved(2)];
         let operations = vec![

@@ -96,11 +96,11 @@ impl Way {
 
 /// Removes the agreement, which frees the consumer's money.
 fn finish(bench: &mut Bench) {
-    let keeper = &bench.holders["p"].keeper;
-    if keeper.agreement(bench.world(), 0).is_none() {
+    let member = &bench.holders["p"].member;
+    if member.agreement(bench.world(), 0).is_none() {
         return;
     }
-    let settle = keeper.settle(bench.world(), &[0]);
+    let settle = member.settle(bench.world(), &[0]);
     let operation = bench.stage.world.sign("x", Body::Settle(settle));
     if bench.block(&[operation]).is_empty() {
         bench.play("x close p/0 second=p");

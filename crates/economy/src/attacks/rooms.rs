@@ -21,7 +21,7 @@ fn leap(bench: &mut Bench, epoch: u64) {
 
 /// Removes agreements that have ended. Draws are off, so no challenge delays the removal.
 fn remove(bench: &mut Bench, slots: &[u32]) {
-    let settle = bench.holders["p"].keeper.settle(bench.world(), slots);
+    let settle = bench.holders["p"].member.settle(bench.world(), slots);
     let operation = bench.stage.world.sign("p", Body::Settle(settle));
     assert_eq!(bench.block(&[operation]).len(), 1, "it is over");
 }

@@ -180,7 +180,7 @@ fn replayed_best(seed: u64, unversioned: bool) -> i128 {
 
 /// Makes the change that leaves an old version behind. Returns the old version.
 fn change(bench: &mut Bench, slot: u32, old: Old, added: &[Vec<u8>]) -> SetDataSet {
-    let holder = bench.holders["p"].keeper.clone();
+    let holder = bench.holders["p"].member.clone();
     let version = holder.data_set(bench.world(), slot).current;
     let (removes, adds): (Vec<u32>, &[Vec<u8>]) = match old {
         Old::Larger => ((0..added.len() as u32).collect(), &[]),
@@ -219,7 +219,7 @@ fn bring(bench: &mut Bench, old: &SetDataSet, unversioned: bool) {
     let operation = bench.stage.world.sign("p", Body::SetDataSet(old.clone()));
     bench.block(&[operation]);
     let slot = old.claim.agreement.slot;
-    let data_set = bench.holders["p"].keeper.data_set(bench.world(), slot);
+    let data_set = bench.holders["p"].member.data_set(bench.world(), slot);
     let last = data_set.next.unwrap_or(data_set.current);
     if last.root == old.claim.root {
         return;
@@ -341,10 +341,10 @@ fn dilute(bench: &mut Bench, slot: u32, leaves: u64, end: u64) -> bool {
     }
     let fakes = shards(1 << 20 | end << 8 | u64::from(slot), leaves / 16, (16 * LEAF_BYTES) as usize);
     while bench.world().epoch() < end {
-        let (world, keeper) = (bench.world(), &bench.holders["p"].keeper);
+        let (world, member) = (bench.world(), &bench.holders["p"].member);
         let now = world.parameters.round(world.height + 1);
         let is_settled =
-            keeper.provider(world).settled_round == now && keeper.audit(world).challenge.is_none();
+            member.provider(world).settled_round == now && member.audit(world).challenge.is_none();
         if is_settled {
             let (_, operation) = bench.claim("x", "p", slot, &[], &fakes);
             return bench.block(&[operation]) == [Code::Done];
@@ -356,8 +356,8 @@ fn dilute(bench: &mut Bench, slot: u32, leaves: u64, end: u64) -> bool {
 
 /// Removes an agreement once the provider is settled beyond its end.
 fn tidy(bench: &mut Bench, slot: u32) {
-    while bench.holders["p"].keeper.agreement(bench.world(), slot).is_some() {
-        let settle = bench.holders["p"].keeper.settle(bench.world(), &[slot]);
+    while bench.holders["p"].member.agreement(bench.world(), slot).is_some() {
+        let settle = bench.holders["p"].member.settle(bench.world(), &[slot]);
         let operation = bench.stage.world.sign("p", Body::Settle(settle));
         bench.block(&[operation]);
     }
@@ -412,7 +412,7 @@ fn moved(seed: u64, share: u64, ahead: bool) -> i128 {
     per_epoch(run(true) - run(false))
 }
 
-/// Makes the keeper remember the tree of a move that is sent.
+/// Makes the provider remember the tree of a move that is sent.
 fn keep_tree(bench: &mut Bench, number: usize) {
     let step = bench.world().height;
     let (name, seed) = [("p", 1 << 30), ("q", 1 << 31)][number];
@@ -421,7 +421,7 @@ fn keep_tree(bench: &mut Bench, number: usize) {
 
 /// If the provider would be drawn for missing data, the first move after which it is not.
 fn best_move(bench: &mut Bench, ahead: bool) -> Option<(usize, Operation)> {
-    let open = |bench: &Bench| bench.holders["p"].keeper.audit(bench.world()).challenge.map(|c| c.height);
+    let open = |bench: &Bench| bench.holders["p"].member.audit(bench.world()).challenge.map(|c| c.height);
     let before = open(bench);
     let fails = |operations: &[Operation]| {
         let mut trial = bench.clone();

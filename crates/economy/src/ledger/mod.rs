@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!   script line -> operation --+                     +-> records -> fortune of a coalition
-//!   keeper's open challenge ---+-> World::block -----+-> events
+//!   provider's open challenge -+-> World::block -----+-> events
 //!   Resolver -> draws ---------+    (check_all, sampled)
 //! ```
 //!
-//! World, keeper and script come from the rules' scenario tests. With one set of fixtures, an
+//! World, model of a provider and script come from the rules' scenario tests. With one set of fixtures, an
 //! operation is built in one place and a change of the rules reaches both.
 //!
 //! Invariants
@@ -16,8 +16,8 @@
 //!    is estimated.
 
 #[allow(dead_code, reason = "the scenario tests use the rest")]
-#[path = "../../../protocol/tests/scenarios/keeper.rs"]
-mod keeper;
+#[path = "../../../protocol/tests/scenarios/model_provider.rs"]
+mod model_provider;
 #[allow(dead_code, reason = "the scenario tests use the rest")]
 #[path = "../../../protocol/tests/scenarios/script.rs"]
 mod script;
@@ -25,7 +25,7 @@ mod script;
 #[path = "../../../protocol/tests/scenarios/world.rs"]
 mod world;
 
-pub(crate) use keeper::{Keeper, bytes};
+pub(crate) use model_provider::{ModelProvider, bytes};
 pub(crate) use script::Stage;
 pub(crate) use world::{World, account, key};
 
@@ -33,7 +33,7 @@ use crate::audit::Answers;
 use posync_protocol::{
     Account, Amount, Body, Code, Operation, Record,
     ledger::Event,
-    operation::{Answer, SetDataSet},
+    operation::{ReadAnswer, SetDataSet},
     record::{AccountState, Provider, Seat, System},
 };
 use std::collections::BTreeMap;
@@ -41,13 +41,13 @@ use std::collections::BTreeMap;
 /// Number of blocks between checks of the whole state.
 const CHECK_EVERY: u64 = 50;
 
-/// Number of a provider's slots that the keeper watches.
+/// Number of a provider's slots that its model watches.
 const SLOTS: u32 = 32;
 
 /// A provider of the world, and how it answers.
 #[derive(Clone)]
 pub(crate) struct Holder {
-    pub(crate) keeper: Keeper,
+    pub(crate) member: ModelProvider,
     answers: Answers,
     /// Height of the challenge that it leaves unanswered.
     silent_at: Option<u64>,
@@ -108,9 +108,9 @@ impl Bench {
 
     /// Makes the registered provider `name` answer as `answers` says.
     pub(crate) fn holder(&mut self, name: &str, answers: Answers) {
-        let mut keeper = Keeper::new(name);
-        keeper.slots = SLOTS;
-        let holder = Holder { keeper, answers, silent_at: None };
+        let mut member = ModelProvider::new(name);
+        member.slots = SLOTS;
+        let holder = Holder { member, answers, silent_at: None };
         self.holders.insert(name.into(), holder);
     }
 
@@ -124,7 +124,7 @@ impl Bench {
         adds: &[Vec<u8>],
     ) -> (SetDataSet, Operation) {
         let holder = self.holders.get_mut(provider).expect("it is a provider");
-        let set = holder.keeper.change(&self.stage.world, slot, removes, adds);
+        let set = holder.member.change(&self.stage.world, slot, removes, adds);
         let operation = self.stage.world.sign(sender, Body::SetDataSet(set.clone()));
         (set, operation)
     }
@@ -145,15 +145,15 @@ impl Bench {
         mut is_lost: impl FnMut(u64) -> bool,
     ) -> u64 {
         let holder = self.holders.get_mut(provider).expect("it is a provider");
-        let before = holder.keeper.lost.len();
+        let before = holder.member.lost.len();
         let leaves = data.iter().flat_map(|shard| {
             let name = posync_protocol::shard::name(shard);
             (0..posync_protocol::shard::leaves(shard.len() as u64)).map(move |leaf| (name, leaf))
         });
         let lost: Vec<_> =
             (0..).zip(leaves).filter(|(place, _)| is_lost(*place)).map(|(_, leaf)| leaf).collect();
-        holder.keeper.lost.extend(lost);
-        (holder.keeper.lost.len() - before) as u64
+        holder.member.lost.extend(lost);
+        (holder.member.lost.len() - before) as u64
     }
 
     /// True if all signatures verify, so that a node would accept the operation.
@@ -204,12 +204,13 @@ impl Bench {
         if !world.draws || world.get::<Provider>(Provider::key(&account(name))).is_none() {
             return None;
         }
-        let open = holder.keeper.audit(world).challenge.map(|challenge| challenge.height);
+        let open = holder.member.audit(world).challenge.map(|challenge| challenge.height);
         if open.is_none() || open == holder.silent_at {
             return None;
         }
-        let storage_proof = holder.keeper.storage_proof(world)?;
-        let is_complete = !storage_proof.answers.iter().any(|answer| matches!(answer, Answer::Missing(_)));
+        let storage_proof = holder.member.storage_proof(world)?;
+        let is_complete =
+            !storage_proof.answers.iter().any(|answer| matches!(answer, ReadAnswer::Missing(_)));
         if holder.answers == Answers::Complete && !is_complete {
             holder.silent_at = open;
             return None;
@@ -242,7 +243,7 @@ impl Bench {
     /// Closes the agreements in these slots with both signatures, which frees all their money.
     pub(crate) fn close(&mut self, consumer: &str, provider: &str, slots: &[u32]) {
         self.stage.world.draws = true;
-        while self.holders[provider].keeper.audit(self.world()).challenge.is_some() {
+        while self.holders[provider].member.audit(self.world()).challenge.is_some() {
             self.block(&[]);
         }
         self.stage.world.draws = false;
@@ -290,7 +291,7 @@ pub(crate) fn shards(seed: u64, count: u64, length: usize) -> Vec<Vec<u8>> {
 
 /// True if the provider would fail its open challenge.
 pub(crate) fn would_fail(bench: &Bench, provider: &str) -> bool {
-    let storage_proof = bench.holders[provider].keeper.storage_proof(bench.world());
-    let is_missing = |answer: &Answer| matches!(answer, Answer::Missing(_));
+    let storage_proof = bench.holders[provider].member.storage_proof(bench.world());
+    let is_missing = |answer: &ReadAnswer| matches!(answer, ReadAnswer::Missing(_));
     storage_proof.is_some_and(|storage_proof| storage_proof.answers.iter().any(is_missing))
 }

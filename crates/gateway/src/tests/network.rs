@@ -22,7 +22,7 @@ use posync_protocol::{
     agreement::credit_window,
     amount::ONE,
     limits::{Parameters, SLICE_BYTES},
-    wire::provider::{Answer, Ask, Slice},
+    wire::provider::{Ask, ProviderAnswer, Slice},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -181,7 +181,7 @@ async fn lie(call: &rpc::Incoming<rpc::Provider>) {
     let data = Bounded::new(vec![7; SLICE_BYTES as usize]).expect("a slice");
     let path = Bounded::new(vec![[1; 32]; 2]).expect("short");
     let slice = Slice { shard_bytes: 1 << 18, offset: 0, data, path, last: false };
-    let _ = call.send(&Answer::Slice(slice)).await;
+    let _ = call.send(&ProviderAnswer::Slice(slice)).await;
 }
 
 /// The samples of all providers in the first epoch; `names` holds the shards that each is asked for.

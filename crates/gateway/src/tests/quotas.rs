@@ -16,7 +16,7 @@ use posync_consumer::agreements::Policy;
 use posync_protocol::{
     limits::Parameters,
     wire::{
-        gateway::{Answer, Ask, UserRow},
+        gateway::{Ask, GatewayAnswer, UserRow},
         node::Nothing,
     },
 };
@@ -49,7 +49,7 @@ async fn serve(context: &Context, world: &World, quota: u64) -> Served {
 
 async fn rows(user: &User) -> Vec<UserRow> {
     match user.ask(Ask::Status(Nothing {})).await {
-        Answer::Status(status) => status.users.into_inner(),
+        GatewayAnswer::Status(status) => status.users.into_inner(),
         other => panic!("{other:?}"),
     }
 }
@@ -72,7 +72,7 @@ fn a_put_beyond_the_quota_is_refused_at_its_start_with_what_is_used_and_what_to_
         let world = World::start(&context).await;
         let served = serve(&context, &world, shown(300)).await;
         let (owner, user) = (served.dial(&key(0)).await, served.dial(&key(1)).await);
-        assert!(matches!(user.put("first", &bytes(of(200), 1)).await, Answer::Stored(_)));
+        assert!(matches!(user.put("first", &bytes(of(200), 1)).await, GatewayAnswer::Stored(_)));
         assert_eq!(used(&user).await, (1, shown(200), 0));
         // It is refused before a byte of it is sent.
         let mut call = user.begin("second", of(100) + 1).await;
@@ -85,9 +85,12 @@ fn a_put_beyond_the_quota_is_refused_at_its_start_with_what_is_used_and_what_to_
         ] {
             assert!(said.contains(part), "{part}: {said}");
         }
-        assert!(matches!(user.put("second", &bytes(of(100), 2)).await, Answer::Stored(_)), "just full");
+        assert!(
+            matches!(user.put("second", &bytes(of(100), 2)).await, GatewayAnswer::Stored(_)),
+            "just full"
+        );
         assert!(refusal(&user.put("third", b"x").await).contains("1228800 of the 1228800"));
-        assert!(matches!(owner.put("large", &bytes(of(900), 3)).await, Answer::Stored(_)), "no quota");
+        assert!(matches!(owner.put("large", &bytes(of(900), 3)).await, GatewayAnswer::Stored(_)), "no quota");
         let rows = rows(&owner).await;
         let row_of = |seed| {
             let row = rows.iter().find(|row| row.account == account(&key(seed))).expect("served");
@@ -98,12 +101,12 @@ fn a_put_beyond_the_quota_is_refused_at_its_start_with_what_is_used_and_what_to_
             (2, (None, 1, shown(900), 0), (Some(shown(300)), 2, shown(300), 0))
         );
         // What is removed counts until its space is freed.
-        assert!(matches!(user.ask(Ask::Remove(name_of("first"))).await, Answer::Removed(_)));
+        assert!(matches!(user.ask(Ask::Remove(name_of("first"))).await, GatewayAnswer::Removed(_)));
         assert_eq!(used(&user).await, (1, shown(300), shown(200)));
         assert!(refusal(&user.put("third", b"x").await).contains("819200 of them"));
         until_used(&world, &user, (1, shown(100), 0)).await;
         // A file takes its old one's place when that is gone, not before.
-        assert!(matches!(user.put("second", &bytes(of(150), 4)).await, Answer::Stored(_)));
+        assert!(matches!(user.put("second", &bytes(of(150), 4)).await, GatewayAnswer::Stored(_)));
         until_used(&world, &user, (1, shown(150), 0)).await;
     });
 }
@@ -150,9 +153,10 @@ fn of_two_puts_at_once_at_the_edge_of_a_quota_one_is_stored_and_one_refused() {
         let (one, other) = (served.dial(&key(1)).await, served.dial(&key(1)).await);
         let (small, large) = (bytes(of(200), 1), bytes(of(200), 2));
         let (first, second) = join(one.put("one", &small), other.put("other", &large)).await;
-        let stored = [&first, &second].into_iter().filter(|answer| matches!(answer, Answer::Stored(_)));
+        let stored =
+            [&first, &second].into_iter().filter(|answer| matches!(answer, GatewayAnswer::Stored(_)));
         assert_eq!(stored.count(), 1, "{first:?} {second:?}");
-        let refused = if matches!(first, Answer::Stored(_)) { &second } else { &first };
+        let refused = if matches!(first, GatewayAnswer::Stored(_)) { &second } else { &first };
         assert!(refusal(refused).contains("819200 of the 1228800"));
         until_used(&world, &one, (1, shown(200), 0)).await;
     });
@@ -189,12 +193,12 @@ fn use_is_the_same_after_a_restart_and_a_lower_quota_harms_nothing_that_is_store
             let world = World::start(&context).await;
             let served = serve(&context, &world, shown(1_000)).await;
             let user = served.dial(&key(1)).await;
-            assert!(matches!(user.put("file", &plain).await, Answer::Stored(_)));
-            assert!(matches!(user.put("gone", &bytes(of(300), 2)).await, Answer::Stored(_)));
+            assert!(matches!(user.put("file", &plain).await, GatewayAnswer::Stored(_)));
+            assert!(matches!(user.put("gone", &bytes(of(300), 2)).await, GatewayAnswer::Stored(_)));
             // Cut while one file is being freed and a put is under way.
             let cut = user.begin("cut", of(400)).await;
             send(&cut, &bytes(64 << 10, 3)).await;
-            assert!(matches!(user.ask(Ask::Remove(name_of("gone"))).await, Answer::Removed(_)));
+            assert!(matches!(user.ask(Ask::Remove(name_of("gone"))).await, GatewayAnswer::Removed(_)));
             assert_eq!(used(&user).await, (1, shown(900), shown(700)));
         }
     });
@@ -206,9 +210,9 @@ fn use_is_the_same_after_a_restart_and_a_lower_quota_harms_nothing_that_is_store
         until_used(&world, &user, (1, shown(200), 0)).await;
         assert!(refusal(&user.put("new", b"x").await).contains("819200 of the 204800"));
         assert!(user.get("file").await.expect("it reads") == plain);
-        assert!(matches!(user.ask(Ask::Remove(name_of("file"))).await, Answer::Removed(_)));
+        assert!(matches!(user.ask(Ask::Remove(name_of("file"))).await, GatewayAnswer::Removed(_)));
         until_used(&world, &user, (0, 0, 0)).await;
-        assert!(matches!(user.put("new", &bytes(of(50), 4)).await, Answer::Stored(_)));
+        assert!(matches!(user.put("new", &bytes(of(50), 4)).await, GatewayAnswer::Stored(_)));
     });
 }
 
@@ -235,7 +239,7 @@ fn an_empty_file_and_a_file_of_a_byte_count_as_what_they_cost() {
         let served = serve(&context, &world, 3 * 4096).await;
         let user = served.dial(&key(1)).await;
         for (name, bytes) in [("empty", &b""[..]), ("a byte", b"x"), ("a block", &[7; 4096])] {
-            assert!(matches!(user.put(name, bytes).await, Answer::Stored(_)), "{name}");
+            assert!(matches!(user.put(name, bytes).await, GatewayAnswer::Stored(_)), "{name}");
         }
         assert_eq!(used(&user).await, (3, 3 * 4096, 0));
         for bytes in [&b""[..], b"x"] {
@@ -254,7 +258,7 @@ fn a_user_that_takes_all_its_names_leaves_the_others_theirs() {
         let served = world.serve_access(&context, access).await;
         let (owner, user) = (served.dial(&key(0)).await, served.dial(&key(1)).await);
         for name in ["one", "two"] {
-            assert!(matches!(user.put(name, b"").await, Answer::Stored(_)), "{name}");
+            assert!(matches!(user.put(name, b"").await, GatewayAnswer::Stored(_)), "{name}");
         }
         // A put under way has its name, and one that replaces a file needs none.
         let mut call = user.begin("three", 9).await;
@@ -262,14 +266,17 @@ fn a_user_that_takes_all_its_names_leaves_the_others_theirs() {
         let mut refused = user.begin("four", 0).await;
         let said = refusal(&refused.recv().await.expect("an answer"));
         assert!(said.contains("3 files") && said.contains("posync rm"), "{said}");
-        assert!(matches!(user.put("two", b"other bytes").await, Answer::Stored(_)), "it replaces one");
+        assert!(matches!(user.put("two", b"other bytes").await, GatewayAnswer::Stored(_)), "it replaces one");
         send(&call, b"its bytes").await;
-        assert!(matches!(call.recv().await.expect("an answer"), Answer::Stored(_)), "its name was reserved");
+        assert!(
+            matches!(call.recv().await.expect("an answer"), GatewayAnswer::Stored(_)),
+            "its name was reserved"
+        );
         for name in ["one", "two", "three"] {
-            assert!(matches!(owner.put(name, b"").await, Answer::Stored(_)), "{name} of the owner");
+            assert!(matches!(owner.put(name, b"").await, GatewayAnswer::Stored(_)), "{name} of the owner");
         }
         // What is removed makes room again.
-        assert!(matches!(user.ask(Ask::Remove(name_of("one"))).await, Answer::Removed(_)));
-        assert!(matches!(user.put("four", b"").await, Answer::Stored(_)));
+        assert!(matches!(user.ask(Ask::Remove(name_of("one"))).await, GatewayAnswer::Removed(_)));
+        assert!(matches!(user.put("four", b"").await, GatewayAnswer::Stored(_)));
     });
 }

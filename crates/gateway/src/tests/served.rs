@@ -26,7 +26,7 @@ impl Served {
 pub(crate) struct User(pub(crate) rpc::Client<rpc::Gateway>);
 
 impl User {
-    pub(crate) async fn ask(&self, ask: gateway::Ask) -> gateway::Answer {
+    pub(crate) async fn ask(&self, ask: gateway::Ask) -> gateway::GatewayAnswer {
         self.0.call(ask).await.expect("an answer")
     }
 
@@ -36,7 +36,7 @@ impl User {
         self.0.open(gateway::Ask::Put(put)).await.expect("it is connected")
     }
 
-    pub(crate) async fn put(&self, name: &str, bytes: &[u8]) -> gateway::Answer {
+    pub(crate) async fn put(&self, name: &str, bytes: &[u8]) -> gateway::GatewayAnswer {
         let mut call = self.begin(name, bytes.len()).await;
         for piece in bytes.chunks(64 << 10) {
             send(&call, piece).await;
@@ -45,7 +45,7 @@ impl User {
     }
 
     /// Begins a get. Returns the call and its first answer.
-    pub(crate) async fn open(&self, name: &str) -> (rpc::Call<rpc::Gateway>, gateway::Answer) {
+    pub(crate) async fn open(&self, name: &str) -> (rpc::Call<rpc::Gateway>, gateway::GatewayAnswer) {
         let get = gateway::Get { name: name_of(name), offset: 0, length: None };
         let mut call = self.0.open(gateway::Ask::Get(get)).await.expect("it is connected");
         let answer = call.recv().await.expect("an answer");
@@ -55,15 +55,15 @@ impl User {
     /// A file's bytes, or the text of the refusal.
     pub(crate) async fn get(&self, name: &str) -> Result<Vec<u8>, String> {
         let (mut call, found) = self.open(name).await;
-        if matches!(found, gateway::Answer::Refused(_)) {
+        if matches!(found, gateway::GatewayAnswer::Refused(_)) {
             return Err(refusal(&found));
         }
         let mut bytes = Vec::new();
         loop {
             match call.recv().await.expect("an answer") {
-                gateway::Answer::Data(data) => bytes.extend_from_slice(&data),
-                gateway::Answer::End(_) => return Ok(bytes),
-                refused @ gateway::Answer::Refused(_) => return Err(refusal(&refused)),
+                gateway::GatewayAnswer::Data(data) => bytes.extend_from_slice(&data),
+                gateway::GatewayAnswer::End(_) => return Ok(bytes),
+                refused @ gateway::GatewayAnswer::Refused(_) => return Err(refusal(&refused)),
                 other => panic!("{other:?}"),
             }
         }

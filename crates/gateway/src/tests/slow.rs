@@ -10,7 +10,7 @@ use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic};
 use futures::future::join_all;
 use posync_protocol::wire::{
-    gateway::{self, Answer},
+    gateway::{self, GatewayAnswer},
     provider::{Ask, Refusal},
 };
 use std::{
@@ -72,7 +72,7 @@ fn uploads_that_stall_hold_up_nobody() {
         for who in [served.dial(&key(0)).await, served.dial(&key(1)).await] {
             let plain = bytes(3 * MIB, 2);
             let (stored, took) = timed(&context, who.put("file", &plain)).await;
-            assert!(matches!(stored, Answer::Stored(_)), "{stored:?}");
+            assert!(matches!(stored, GatewayAnswer::Stored(_)), "{stored:?}");
             assert!(took < Duration::from_secs(2), "{took:?}");
             assert!(who.get("file").await == Ok(plain));
         }
@@ -91,7 +91,10 @@ fn a_source_that_pauses_is_no_error() {
             context.sleep(Duration::from_secs(pause)).await;
             send(&call, piece.as_bytes()).await;
             let stored = if piece == "o\n" { call.recv().await } else { None };
-            assert!(stored.is_none_or(|answer| matches!(answer, Answer::Stored(_))), "after {pause} s");
+            assert!(
+                stored.is_none_or(|answer| matches!(answer, GatewayAnswer::Stored(_))),
+                "after {pause} s"
+            );
         }
         assert_eq!(user.get("paused").await, Ok(b"hello\n".to_vec()));
     });
@@ -130,12 +133,12 @@ fn a_reader_at_150_kilobytes_a_second_gets_its_file() {
         let user = served.dial(&key(0)).await;
         // More than a window of the largest messages, so the reader has to grant more.
         let plain = bytes(34 * MIB, 3);
-        assert!(matches!(user.put("file", &plain).await, Answer::Stored(_)));
+        assert!(matches!(user.put("file", &plain).await, GatewayAnswer::Stored(_)));
         let (mut call, _) = user.open("file").await;
         let mut got = Vec::new();
         while got.len() < plain.len() {
             match call.recv().await.expect("an answer") {
-                Answer::Data(data) => {
+                GatewayAnswer::Data(data) => {
                     context.sleep(Duration::from_micros(data.len() as u64 * 1_000 / 150)).await;
                     got.extend_from_slice(&data);
                 }
@@ -153,7 +156,7 @@ fn readers_that_stall_hold_up_neither_others_nor_repair() {
         let served = serve(&context, &world).await;
         let (slow, user) = (served.dial(&key(0)).await, served.dial(&key(0)).await);
         let plain = bytes(5 * MIB, 3);
-        assert!(matches!(user.put("file", &plain).await, Answer::Stored(_)));
+        assert!(matches!(user.put("file", &plain).await, GatewayAnswer::Stored(_)));
         world.until("eight holders", async |w| whole(w, "file").await).await;
         let mut stalled = Vec::new();
         for _ in 0..12 {
@@ -161,7 +164,7 @@ fn readers_that_stall_hold_up_neither_others_nor_repair() {
         }
         context.sleep(Duration::from_secs(100)).await;
         for who in [&user, &served.dial(&key(1)).await] {
-            assert!(matches!(who.put("other", &plain).await, Answer::Stored(_)));
+            assert!(matches!(who.put("other", &plain).await, GatewayAnswer::Stored(_)));
             let (got, took) = timed(&context, who.get("other")).await;
             assert!(got.is_ok_and(|got| got == plain));
             assert!(took < Duration::from_secs(5), "{took:?}");

@@ -9,7 +9,7 @@ use commonware_runtime::{Runner as _, deterministic};
 use posync_protocol::{
     Bounded,
     wire::{
-        gateway::{Answer, Ask, Refusal},
+        gateway::{Ask, GatewayAnswer, Refusal},
         node::Nothing,
     },
 };
@@ -25,16 +25,16 @@ fn key(seed: u64) -> PrivateKey {
 }
 
 /// The kind of a refusal, on which programs act.
-fn kind(answer: &Answer) -> Refusal {
+fn kind(answer: &GatewayAnswer) -> Refusal {
     match answer {
-        Answer::Refused(refused) => refused.kind,
+        GatewayAnswer::Refused(refused) => refused.kind,
         other => panic!("no refusal: {other:?}"),
     }
 }
 
 async fn names(user: &User) -> Vec<String> {
     match user.ask(Ask::List(Bounded::default())).await {
-        Answer::Files(files) => {
+        GatewayAnswer::Files(files) => {
             files.iter().map(|file| String::from_utf8_lossy(&file.name).into_owned()).collect()
         }
         other => panic!("{other:?}"),
@@ -48,7 +48,7 @@ fn a_stranger_can_do_nothing_and_is_told_whom_to_ask() {
         let served = world.serve(&context, account(&key(0)), &[account(&key(1))]).await;
         let owner = served.dial(&key(0)).await;
         let plain = bytes(1000, 1);
-        assert!(matches!(owner.put("mine", &plain).await, Answer::Stored(_)));
+        assert!(matches!(owner.put("mine", &plain).await, GatewayAnswer::Stored(_)));
         let stranger = served.dial(&key(9)).await;
         let provider = world.providers[0].account;
         for ask in [
@@ -82,9 +82,9 @@ fn every_account_sees_reads_replaces_and_removes_its_own_files_alone() {
         let [owner, user, other] =
             [served.dial(&key(0)).await, served.dial(&key(1)).await, served.dial(&key(2)).await];
         let [of_owner, of_user] = [bytes(3000, 1), bytes(200, 2)];
-        assert!(matches!(owner.put("same name", &of_owner).await, Answer::Stored(_)));
-        assert!(matches!(owner.put("owner's", &of_owner).await, Answer::Stored(_)));
-        assert!(matches!(user.put("same name", &of_user).await, Answer::Stored(_)));
+        assert!(matches!(owner.put("same name", &of_owner).await, GatewayAnswer::Stored(_)));
+        assert!(matches!(owner.put("owner's", &of_owner).await, GatewayAnswer::Stored(_)));
+        assert!(matches!(user.put("same name", &of_user).await, GatewayAnswer::Stored(_)));
         assert_eq!(owner.get("same name").await, Ok(of_owner.clone()));
         assert_eq!(user.get("same name").await, Ok(of_user.clone()));
         assert_eq!(names(&owner).await, ["owner's", "same name"]);
@@ -100,10 +100,12 @@ fn every_account_sees_reads_replaces_and_removes_its_own_files_alone() {
                 (Refusal::NoFile, Refusal::NoFile)
             );
         }
-        assert!(matches!(user.ask(Ask::Remove(name_of("same name"))).await, Answer::Removed(_)));
+        assert!(matches!(user.ask(Ask::Remove(name_of("same name"))).await, GatewayAnswer::Removed(_)));
         assert!(refusal(&user.ask(Ask::Remove(name_of("same name"))).await).contains("there is no file"));
         assert_eq!(owner.get("same name").await, Ok(of_owner));
-        let Answer::Status(status) = owner.ask(Ask::Status(Nothing {})).await else { panic!("no status") };
+        let GatewayAnswer::Status(status) = owner.ask(Ask::Status(Nothing {})).await else {
+            panic!("no status")
+        };
         assert_eq!(status.files, 2);
     });
 }
@@ -116,7 +118,7 @@ fn whose_a_file_is_survives_a_restart() {
         let served = world.serve(&context, account(&key(0)), &[account(&key(1))]).await;
         for (seed, text) in [(0, "the owner's"), (1, "the user's")] {
             let stored = served.dial(&key(seed)).await.put("name", text.as_bytes()).await;
-            assert!(matches!(stored, Answer::Stored(_)));
+            assert!(matches!(stored, GatewayAnswer::Stored(_)));
         }
     });
     deterministic::Runner::from(checkpoint).start(|context| async move {

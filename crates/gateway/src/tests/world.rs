@@ -452,7 +452,7 @@ impl World {
                         Verdict::Refuses(reason, text) => {
                             let text = Bounded::new(text.as_bytes().to_vec()).expect("short");
                             let refused = Refused { reason, text, signed: None };
-                            let _ = call.finish(&provider::Answer::Refused(refused)).await;
+                            let _ = call.finish(&provider::ProviderAnswer::Refused(refused)).await;
                         }
                     }
                 }
@@ -516,9 +516,9 @@ pub(crate) async fn send(call: &rpc::Call<rpc::Gateway>, piece: &[u8]) {
 }
 
 /// The text of a refusal.
-pub(crate) fn refusal(answer: &gateway::Answer) -> String {
+pub(crate) fn refusal(answer: &gateway::GatewayAnswer) -> String {
     match answer {
-        gateway::Answer::Refused(refused) => String::from_utf8_lossy(&refused.text).into_owned(),
+        gateway::GatewayAnswer::Refused(refused) => String::from_utf8_lossy(&refused.text).into_owned(),
         other => panic!("no refusal: {other:?}"),
     }
 }

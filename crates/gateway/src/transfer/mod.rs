@@ -36,7 +36,7 @@ pub(crate) enum Error {
     #[error("{0} of {1} announced bytes arrived; send the file again")]
     Incomplete(u64, u64),
     /// The caller cancelled the put.
-    #[error("the put was cancelled by who sent it; its space comes back by itself")]
+    #[error("the put was cancelled by its sender; its space comes back by itself")]
     Cancelled,
     /// The caller ended the call, or its connection ended.
     #[error("the caller went away before the end; send or read the file again")]

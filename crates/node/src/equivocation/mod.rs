@@ -43,7 +43,7 @@ pub struct EquivocationWatcher {
 
 impl fmt::Debug for EquivocationWatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Witness").finish_non_exhaustive()
+        f.debug_struct("EquivocationWatcher").finish_non_exhaustive()
     }
 }
 

@@ -25,14 +25,14 @@ pub(super) type Slots = BTreeMap<Key, Slot>;
 /// upkeep names.
 pub(super) fn keys(operation: &Operation, parameters: &Parameters) -> Vec<Key> {
     let signer = &operation.signer;
-    let mut keys = match &operation.body {
-        Body::StorageProof(_) => return vec![Audit::key(signer)],
-        Body::AuditCommit(_) | Body::AuditReveal(_) => vec![Seat::key(signer)],
-        Body::Evidence(evidence) => {
+    let mut keys = match (operation.body.lane(), &operation.body) {
+        (Lane::StorageProof, _) => return vec![Audit::key(signer)],
+        (Lane::Reserved, Body::Evidence(evidence)) => {
             let offences = Offences::at(evidence.epoch(parameters));
             vec![Seat::key(signer), Seat::key(&evidence.offender()), offences]
         }
-        Body::Settle(settle) => {
+        (Lane::Reserved, _) => vec![Seat::key(signer)],
+        (Lane::Upkeep, Body::Settle(settle)) => {
             let provider = &settle.provider;
             let mut keys = vec![Provider::key(provider), Audit::key(provider), Endings::key(provider)];
             for (slot, _, end_epoch) in settle.slots.iter() {
@@ -41,7 +41,7 @@ pub(super) fn keys(operation: &Operation, parameters: &Parameters) -> Vec<Key> {
             }
             keys
         }
-        _ => vec![],
+        (Lane::Upkeep | Lane::Paid, _) => vec![],
     };
     keys.push(AccountState::key(signer));
     keys
@@ -73,15 +73,17 @@ pub(super) fn admit(operation: &Operation, next: &BlockContext, slots: &Slots) -
     }
     let funds = slots.get(&AccountState::key(signer)).and_then(funds).ok_or(Code::UnknownAccount)?;
     let is_seat = || read::<Seat>(slots, Seat::key(signer)).is_some_and(|seat| seat.jailed.is_none());
-    match (&operation.body, operation.body.lane()) {
-        (Body::Settle(settle), _) => Upkeep::new(settle, signer, next, slots)?.check(),
-        (Body::Evidence(evidence), _) => {
+    match (operation.body.lane(), &operation.body) {
+        (Lane::Upkeep, Body::Settle(settle)) => Upkeep::new(settle, signer, next, slots)?.check(),
+        (Lane::Reserved, Body::Evidence(evidence)) => {
             check_evidence(evidence, next, slots)?;
             Ok(Admission::Reserved { funds, is_seat: is_seat() })
         }
-        (_, Lane::Reserved) if is_seat() => Ok(Admission::Reserved { funds, is_seat: true }),
-        (_, Lane::Reserved) => Err(Code::AuditNotSeat),
-        _ => Ok(Admission::Paid { funds, units: Size::of(next, operation).units() }),
+        (Lane::Reserved, _) if is_seat() => Ok(Admission::Reserved { funds, is_seat: true }),
+        (Lane::Reserved, _) => Err(Code::AuditNotSeat),
+        (Lane::Paid, _) => Ok(Admission::Paid { funds, units: Size::of(next, operation).units() }),
+        // A kind that joins one of these lanes is refused until its admission stands here.
+        (Lane::StorageProof | Lane::Upkeep, _) => Err(Code::BadShape),
     }
 }
 

@@ -407,12 +407,12 @@ impl Pool {
         let Some(entry) = self.entries.remove(id) else { return };
         let operation = &entry.operation;
         self.expiries.remove(&(operation.expires, *id));
-        match &operation.body {
-            Body::StorageProof(storage_proof) => {
+        match (operation.body.lane(), &operation.body) {
+            (Lane::StorageProof, Body::StorageProof(storage_proof)) => {
                 self.storage_proof_bytes -= entry.bytes;
                 self.storage_proofs.remove(&(storage_proof.height, operation.signer));
             }
-            Body::Settle(settle) => {
+            (Lane::Upkeep, Body::Settle(settle)) => {
                 self.settle_bytes -= entry.bytes;
                 self.settles.remove(&upkeep_key(settle));
                 if let Some(own) = self.settle_bytes_of.get_mut(&operation.signer) {
@@ -422,11 +422,11 @@ impl Pool {
                     }
                 }
             }
-            Body::AuditCommit(_) | Body::AuditReveal(_) | Body::Evidence(_) => {
+            (Lane::Reserved, _) => {
                 self.reserved_bytes -= entry.bytes;
                 reserved_key(operation).map(|key| self.reserved.remove(&key));
             }
-            _ => {
+            (Lane::Paid, _) => {
                 if let Some(pending) = self.accounts.get_mut(&operation.signer) {
                     pending.by_nonce.remove(&operation.nonce);
                     if pending.by_nonce.is_empty() {
@@ -434,22 +434,24 @@ impl Pool {
                     }
                 }
             }
+            // No other kind was inserted in these lanes.
+            (Lane::StorageProof | Lane::Upkeep, _) => {}
         }
     }
 
     /// Removes the operations of a final block, and those that expired with it.
     pub(crate) fn finalized(&mut self, height: u64, operations: &[Operation]) {
         for operation in operations {
-            match &operation.body {
-                Body::StorageProof(storage_proof) => {
+            match (operation.body.lane(), &operation.body) {
+                (Lane::StorageProof, Body::StorageProof(storage_proof)) => {
                     let key = (storage_proof.height, operation.signer);
                     self.refused.remove(&key);
                     if let Some(id) = self.storage_proofs.get(&key).copied() {
                         self.remove(&id);
                     }
                 }
-                body if !body.has_nonce() => self.remove(&operation.id()),
-                _ => {
+                (Lane::StorageProof | Lane::Reserved | Lane::Upkeep, _) => self.remove(&operation.id()),
+                (Lane::Paid, _) => {
                     if let Some(pending) = self.accounts.get(&operation.signer) {
                         let nonce = operation.nonce.saturating_add(1).max(pending.funds.nonce);
                         let funds = Funds { nonce, ..pending.funds };

@@ -11,8 +11,8 @@ use posync_protocol::{
         MEMPOOL_SETTLE_PER_ACCOUNT,
     },
     operation::{
-        Answer, AuditCommit, Lane, ProvedRead, Redeem, Redemption, Settle, StorageProof, SumPath, Transfer,
-        Voucher,
+        AuditCommit, Lane, ProvedRead, ReadAnswer, Redeem, Redemption, Settle, StorageProof, SumPath,
+        Transfer, Voucher,
     },
 };
 use proptest::prelude::*;
@@ -60,7 +60,7 @@ fn storage_proof(provider: u64, height: u64) -> Operation {
     };
     let body = Body::StorageProof(StorageProof {
         height,
-        answers: Bounded::new(vec![Answer::Proved(read); 4]).expect("four reads"),
+        answers: Bounded::new(vec![ReadAnswer::Proved(read); 4]).expect("four reads"),
         ..StorageProof::default()
     });
     operation(provider, 0, 0, body)
@@ -100,8 +100,8 @@ fn ids(operations: &[Operation]) -> Vec<Hash> {
 #[test]
 fn order_of_the_paid_lane() {
     // (signer, nonce, fee), in the order of arrival, and the order in which they are offered.
-    type Row = (u64, u64, u128);
-    let table: [(&str, &[Row], &[Row]); 6] = [
+    type Offer = (u64, u64, u128);
+    let table: [(&str, &[Offer], &[Offer]); 6] = [
         ("by fee", &[(1, 0, 100), (2, 0, 300), (3, 0, 200)], &[(2, 0, 300), (3, 0, 200), (1, 0, 100)]),
         ("then by arrival", &[(2, 0, 100), (1, 0, 100)], &[(2, 0, 100), (1, 0, 100)]),
         ("nonces in order", &[(1, 1, 900), (1, 0, 100)], &[(1, 0, 100), (1, 1, 900)]),
@@ -132,9 +132,9 @@ fn what_the_paid_lane_refuses() {
     let funds = |nonce, balance| Some(Funds { nonce, balance: Amount::new(balance).expect("small") });
     let limit = MEMPOOL_PER_ACCOUNT as u64;
     // The waiting operations, the new one, the signer's funds, the verdict.
-    type Row = (&'static str, Vec<Operation>, Operation, Option<Funds>, Result<(), Refused>);
+    type Refusal = (&'static str, Vec<Operation>, Operation, Option<Funds>, Result<(), Refused>);
     let no = |code: Code| Err(Refused::Code(code));
-    let table: Vec<Row> = vec![
+    let table: Vec<Refusal> = vec![
         ("an old nonce", vec![], pay(1, 4, 10), funds(5, 10), no(Code::NonceOld)),
         ("the next nonce", vec![], pay(1, 5, 10), funds(5, 10), Ok(())),
         ("the last in reach", vec![], pay(1, 5 + limit - 1, 10), funds(5, 10), Ok(())),
@@ -390,7 +390,7 @@ fn a_flood_displaces_no_storage_proof() {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+enum PoolAction {
     Pay { signer: u64, nonce: u64, fee: u128, bulky: bool },
     StorageProof { provider: u64, height: u64 },
     Settle { signer: u64 },
@@ -400,16 +400,16 @@ enum Step {
     Refuse { take: usize },
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = PoolAction> {
     prop_oneof![
         6 => (0..6u64, 0..70u64, 1..10_000u128, any::<bool>())
-            .prop_map(|(signer, nonce, fee, bulky)| Step::Pay { signer, nonce, fee, bulky }),
-        3 => (0..6u64, 0..40u64).prop_map(|(provider, height)| Step::StorageProof { provider, height }),
-        1 => (0..6u64).prop_map(|signer| Step::Settle { signer }),
-        2 => (0..6u64, 0..30u64).prop_map(|(signer, epoch)| Step::Commit { signer, epoch }),
-        1 => (0..120u64, 0..8usize).prop_map(|(height, take)| Step::Finalize { height, take }),
-        1 => (0..6u64, 0..50_000u128).prop_map(|(signer, balance)| Step::Refresh { signer, balance }),
-        1 => (0..8usize).prop_map(|take| Step::Refuse { take }),
+            .prop_map(|(signer, nonce, fee, bulky)| PoolAction::Pay { signer, nonce, fee, bulky }),
+        3 => (0..6u64, 0..40u64).prop_map(|(provider, height)| PoolAction::StorageProof { provider, height }),
+        1 => (0..6u64).prop_map(|signer| PoolAction::Settle { signer }),
+        2 => (0..6u64, 0..30u64).prop_map(|(signer, epoch)| PoolAction::Commit { signer, epoch }),
+        1 => (0..120u64, 0..8usize).prop_map(|(height, take)| PoolAction::Finalize { height, take }),
+        1 => (0..6u64, 0..50_000u128).prop_map(|(signer, balance)| PoolAction::Refresh { signer, balance }),
+        1 => (0..8usize).prop_map(|take| PoolAction::Refuse { take }),
     ]
 }
 
@@ -455,21 +455,21 @@ proptest! {
         for step in steps {
             let offered = pools[0].candidates(now, 0);
             match step {
-                Step::Pay { signer, nonce, fee, bulky: large } => {
+                PoolAction::Pay { signer, nonce, fee, bulky: large } => {
                     let operation = if large { bulky(signer, nonce, fee) } else { pay(signer, nonce, fee) };
                     let funds = rich(*nonces.entry(signer).or_default());
                     pools.iter_mut().for_each(|pool| _ = add(pool, &operation, funds));
                 }
-                Step::StorageProof { provider, height } => {
+                PoolAction::StorageProof { provider, height } => {
                     pools.iter_mut().for_each(|pool| _ = add(pool, &storage_proof(provider, height), None));
                 }
-                Step::Settle { signer } => {
+                PoolAction::Settle { signer } => {
                     pools.iter_mut().for_each(|pool| _ = add(pool, &settle(signer, 3), rich(0)));
                 }
-                Step::Commit { signer, epoch } => {
+                PoolAction::Commit { signer, epoch } => {
                     pools.iter_mut().for_each(|pool| _ = add(pool, &commit(signer, epoch, 10), rich(0)));
                 }
-                Step::Finalize { height, take } => {
+                PoolAction::Finalize { height, take } => {
                     now = height.max(now);
                     let skip = offered.len().saturating_sub(take);
                     let block: Vec<Operation> = offered.into_iter().skip(skip).collect();
@@ -481,12 +481,12 @@ proptest! {
                     pools.iter_mut().for_each(|pool| pool.finalized(now, &block));
                     prop_assert!(block.iter().all(|operation| !pools[0].contains(&operation.id())));
                 }
-                Step::Refresh { signer, balance } => {
+                PoolAction::Refresh { signer, balance } => {
                     let balance = Amount::new(balance).expect("small");
                     let funds = Funds { nonce: *nonces.entry(signer).or_default(), balance };
                     pools.iter_mut().for_each(|pool| pool.refresh(&account(signer), funds));
                 }
-                Step::Refuse { take } => {
+                PoolAction::Refuse { take } => {
                     let some = ids(&offered[..take.min(offered.len())]);
                     pools.iter_mut().for_each(|pool| pool.refused(&some));
                 }

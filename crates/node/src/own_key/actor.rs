@@ -41,7 +41,7 @@ tagged! {
         /// The question for the sender's newest proposal and vote.
         1 => Ask(Ask),
         /// The answer to that question.
-        2 => Answer(Answer),
+        2 => Answer(KeyAnswer),
     }
 }
 
@@ -66,7 +66,7 @@ encoded! {
 
 encoded! {
     /// An authority's newest proposal and vote that another one holds.
-    Answer {
+    KeyAnswer {
         /// Milliseconds since 1970 on the clock of the answering node.
         time_ms: u64,
         /// Height up to which the answering node has applied and searched the chain.
@@ -175,7 +175,7 @@ impl Parts {
         time_ms: u64,
         authority: &Account,
         searched: &mut BTreeMap<Account, u64>,
-    ) -> Answer {
+    ) -> KeyAnswer {
         let height = self.handle.applied();
         self.search(authority, height, searched).await;
         let above = if height > ask.height { self.proved(ask.height, height).await } else { None };
@@ -183,7 +183,7 @@ impl Parts {
         let newest = state.newest(authority).cloned();
         let vote = state.vote_of(authority).unwrap_or_default().to_vec();
         drop(state);
-        Answer {
+        KeyAnswer {
             time_ms,
             height,
             above: Bounded::new(above.into_iter().collect()).expect("at most one"),
@@ -228,7 +228,7 @@ impl Parts {
     ///
     /// # Errors
     /// [`TooNew`].
-    fn read(&self, rng: &mut impl CryptoRng, answer: Answer) -> Result<Answered, TooNew> {
+    fn read(&self, rng: &mut impl CryptoRng, answer: KeyAnswer) -> Result<Answered, TooNew> {
         let proved = answer.above.first().filter(|above| above.header.height > self.own_key.state().needed());
         let proved = proved.and_then(|above| {
             let finalization = Finalization::decode(Copying(&above.finalization)).ok()?;

@@ -289,7 +289,7 @@ impl State {
         match (&self.right, &right) {
             (_, SigningRight::Signs) => self.secrets.release_vote(),
             (SigningRight::Signs, SigningRight::Refused(_)) => self.secrets.keep_vote(self.voted),
-            _ => {}
+            (_, SigningRight::Silent | SigningRight::Waits(_) | SigningRight::Refused(_)) => {}
         }
         self.right = right.clone();
         Some(right)
@@ -365,7 +365,7 @@ impl State {
                 self.turn(SigningRight::Signs)
             }
             SigningRight::Silent => self.judge(),
-            _ => None,
+            SigningRight::Waits(_) | SigningRight::Signs | SigningRight::Refused(_) => None,
         }
     }
 

@@ -12,7 +12,7 @@ use posync_client::{
 use posync_protocol::{
     Bounded,
     record::System,
-    wire::node::{Answer, Ask, Unavailable},
+    wire::node::{Ask, NodeAnswer, Unavailable},
 };
 use std::{
     net::SocketAddr,
@@ -62,34 +62,38 @@ pub(crate) const LIES: [Lie; 9] = [
     Lie::Drips,
 ];
 
-fn twist(lie: Lie, answer: Answer, first: &Answer) -> Option<Answer> {
+fn twist(lie: Lie, answer: NodeAnswer, first: &NodeAnswer) -> Option<NodeAnswer> {
     Some(match (lie, answer) {
-        (Lie::Body, Answer::Body(mut body)) => {
+        (Lie::Body, NodeAnswer::Body(mut body)) => {
             body.draws = Bounded::new(vec![None; 3]).expect("few");
-            Answer::Body(body)
+            NodeAnswer::Body(body)
         }
-        (Lie::Header | Lie::Chain, Answer::Certified(mut certified)) => {
+        (Lie::Header | Lie::Chain, NodeAnswer::Certified(mut certified)) => {
             let mut headers = certified.headers.into_inner();
             let last = headers.last_mut().expect("at least one");
             let byte = if matches!(lie, Lie::Chain) { &mut last.chain[0] } else { &mut last.state_root[0] };
             *byte ^= 1;
             certified.headers = Bounded::new(headers).expect("as many");
-            Answer::Certified(certified)
+            NodeAnswer::Certified(certified)
         }
-        (Lie::Skips, Answer::Certified(mut certified)) => {
+        (Lie::Skips, NodeAnswer::Certified(mut certified)) => {
             certified.headers = Bounded::new(certified.headers[1..].to_vec()).expect("fewer");
-            Answer::Certified(certified)
+            NodeAnswer::Certified(certified)
         }
-        (Lie::Repeats, Answer::Certified(_)) => first.clone(),
-        (Lie::State, Answer::State(part)) => {
+        (Lie::Repeats, NodeAnswer::Certified(_)) => first.clone(),
+        (Lie::State, NodeAnswer::State(part)) => {
             let mut part = part.into_inner();
             *part.last_mut().expect("it holds operations") ^= 1;
-            Answer::State(Bounded::new(part).expect("as many"))
+            NodeAnswer::State(Bounded::new(part).expect("as many"))
         }
-        (Lie::HangsAtBodies, Answer::Body(_)) | (Lie::HangsAtState, Answer::State(_)) | (Lie::Hangs, _) => {
+        (Lie::HangsAtBodies, NodeAnswer::Body(_))
+        | (Lie::HangsAtState, NodeAnswer::State(_))
+        | (Lie::Hangs, _) => {
             return None;
         }
-        (Lie::Pruned, _) | (Lie::PrunedState, Answer::State(_)) => Answer::Unavailable(Unavailable::Pruned),
+        (Lie::Pruned, _) | (Lie::PrunedState, NodeAnswer::State(_)) => {
+            NodeAnswer::Unavailable(Unavailable::Pruned)
+        }
         (_, honest) => honest,
     })
 }
@@ -132,7 +136,7 @@ pub(crate) async fn liar_as(world: &World, seed: u64, lie: Lie, port: u16) -> (E
             let mut first = None;
             let mut behind = client.open(ask).await.expect("the honest node lives");
             while let Some(answer) = behind.recv().await {
-                if matches!((lie, &answer), (Lie::Drips, Answer::Certified(_))) {
+                if matches!((lie, &answer), (Lie::Drips, NodeAnswer::Certified(_))) {
                     clock.sleep(Duration::from_secs(3)).await;
                 }
                 match twist(lie, answer.clone(), first.get_or_insert(answer)) {

@@ -3,7 +3,7 @@
 use super::{NO_LEAF, reduce};
 use crate::{
     Account, Bounded, Hash,
-    bodies::Answer,
+    bodies::ReadAnswer,
     fenwick,
     limits::{Parameters, READS},
     record::Challenge,
@@ -76,10 +76,10 @@ impl Reads {
     }
 
     /// The read after this one, given the `answer` to this one; `None` after the fourth.
-    pub fn next(self, answer: &Answer) -> Option<Self> {
+    pub fn next(self, answer: &ReadAnswer) -> Option<Self> {
         let leaf = match answer {
-            Answer::Proved(read) => shard::name(&read.leaf),
-            Answer::Missing(_) | Answer::Ended(_) => NO_LEAF,
+            ReadAnswer::Proved(read) => shard::name(&read.leaf),
+            ReadAnswer::Missing(_) | ReadAnswer::Ended(_) => NO_LEAF,
         };
         let number = self.number + 1;
         (crate::number::index(number) < READS).then_some(())?;
@@ -140,7 +140,7 @@ pub struct Prover {
     reads: Option<Reads>,
     shares: Vec<Share>,
     epoch: u64,
-    answers: Vec<Answer>,
+    answers: Vec<ReadAnswer>,
 }
 
 impl Prover {
@@ -181,13 +181,13 @@ impl Prover {
     }
 
     /// Records the answer to the current question.
-    pub fn answer(&mut self, answer: Answer) {
+    pub fn answer(&mut self, answer: ReadAnswer) {
         self.reads = self.reads.take().and_then(|reads| reads.next(&answer));
         self.answers.push(answer);
     }
 
     /// The answers of the storage proof, once [`Self::question`] is `None`.
-    pub fn finish(self) -> Option<Bounded<Answer, READS>> {
+    pub fn finish(self) -> Option<Bounded<ReadAnswer, READS>> {
         Bounded::new(self.answers)
     }
 }

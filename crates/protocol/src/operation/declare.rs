@@ -11,6 +11,7 @@
 ///
 /// - `fits`: true if every field is in range. `touches` may then compute keys from them.
 /// - `check`: further checks that need no record; `Ok(())` if there are none.
+/// - `moves`: the amount in its fields that it takes out of its signer's balance, beside the fee.
 /// - `touches`: names the records that the operation may read and write.
 /// - `apply`: runs it on these records.
 /// - `signatures`: signatures that its fields carry, beside the envelope's; `[]` if they carry none.
@@ -22,6 +23,7 @@ macro_rules! operations {
             $number:literal $name:ident($type:ty): $lane:ident {
                 fits: $fits:expr,
                 check: $check:expr,
+                moves: $moves:expr,
                 touches: $touches:expr,
                 apply: $apply:expr,
                 signatures: $signatures:expr,
@@ -61,6 +63,12 @@ macro_rules! operations {
                 $context: &crate::working::BlockContext,
             ) -> Result<(), crate::Code> {
                 match self { $(Self::$name($body) => $check,)* }
+            }
+
+            /// The amount in the fields that the operation takes out of its signer's balance, beside the fee: the
+            /// least that it takes, because burns and deposits follow from the parameters.
+            pub const fn moves(&self) -> crate::Amount {
+                match self { $(Self::$name($body) => $moves,)* }
             }
 
             /// Names the records of the operation, without its signer's account.

@@ -55,11 +55,11 @@ impl Read for Ratio {
     }
 }
 
-record! {
+records! {
     /// The row of one provider and epoch, in a ring of 512: settled fees, then measurements, then pay.
     /// Complete once the epoch's [`Books`] are written.
     #[derive(Default)]
-    13 Settlement (provider: &Account, place: u64) [&provider.0, &place.to_be_bytes()] {
+    13 Settlement "settlement" (provider: &Account, place: u64) [&provider.0, &place.to_be_bytes()] {
         /// Epoch that the row belongs to.
         epoch: u64,
         /// Fees that consumers paid.
@@ -114,31 +114,11 @@ record! {
         #[json("auditors_reported")]
         reported: u8,
     }
-}
 
-encoded! {
-    /// A posted price and the slow one that follows it, in grains per 2^20 units; an agreement keeps both.
-    #[derive(Copy, Default)]
-    Pair {
-        /// The price that consumers pay.
-        price: u64,
-        /// The slow price; the provider's base is at the lower of the two.
-        slow: u64,
-    }
-}
-
-impl Pair {
-    /// The price of the provider's base: the lower of the two (ST-3).
-    pub const fn base(self) -> u64 {
-        if self.price < self.slow { self.price } else { self.slow }
-    }
-}
-
-record! {
     /// The posted price of a class and the state that moves it (MK-2). Without a record the genesis
     /// price holds.
     #[derive(Default)]
-    16 Market (class: Class) [&[class.index()]] {
+    16 Market "market" (class: Class) [&[class.index()]] {
         /// Posted price, in grains per 2^20 units.
         #[json(digits)]
         price: u64,
@@ -157,12 +137,10 @@ record! {
         /// Last epoch that moved the price.
         epoch: u64,
     }
-}
 
-record! {
     #[json("score" = Self::score)]
     /// A provider's reputation: scores, recent qualities, warnings, suspension and jail.
-    17 Reputation (account: &Account) [&account.0] {
+    17 Reputation "reputation" (account: &Account) [&account.0] {
         /// Epoch of the registration.
         registered: u64,
         /// Score of each class; `UNMEASURED` if the class never was measured.
@@ -213,12 +191,10 @@ record! {
         /// answer.
         silent: u8,
     }
-}
 
-record! {
     /// An epoch while it is closed: totals of the first pass, then those that the second has paid.
     #[derive(Default)]
-    18 Closing (place: u64) [&place.to_be_bytes()] {
+    18 Closing "closing" (place: u64) [&place.to_be_bytes()] {
         /// Epoch that is closed.
         epoch: u64,
         /// Number of provider indices at the epoch's end.
@@ -245,12 +221,10 @@ record! {
         /// Pool of the seats, from the committee's part of fees; zero once it is paid.
         committee: Amount,
     }
-}
 
-record! {
     /// The accounts of a closed epoch; kept forever.
     #[derive(Default)]
-    19 Books (epoch: u64) [&epoch.to_be_bytes()] {
+    19 Books "books" (epoch: u64) [&epoch.to_be_bytes()] {
         /// Epoch that was closed.
         epoch: u64,
         /// Number of rows under the root.
@@ -282,14 +256,30 @@ record! {
         /// Number of the seats' credits that shared it.
         credits: u64,
     }
-}
 
-record! {
     /// One peak of a row tree that still grows: the root of 2^level rows.
     #[derive(Default)]
-    20 Peak (place: u64, level: u8) [&place.to_be_bytes(), &[level]] {
+    20 Peak "peak" (place: u64, level: u8) [&place.to_be_bytes(), &[level]] {
         /// Hash of the peak.
         node: Hash,
+    }
+}
+
+encoded! {
+    /// A posted price and the slow one that follows it, in grains per 2^20 units; an agreement keeps both.
+    #[derive(Copy, Default)]
+    Pair {
+        /// The price that consumers pay.
+        price: u64,
+        /// The slow price; the provider's base is at the lower of the two.
+        slow: u64,
+    }
+}
+
+impl Pair {
+    /// The price of the provider's base: the lower of the two (ST-3).
+    pub const fn base(self) -> u64 {
+        if self.price < self.slow { self.price } else { self.slow }
     }
 }
 

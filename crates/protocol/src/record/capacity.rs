@@ -8,11 +8,11 @@ pub const MEASURED: usize = 3;
 /// Size of the ring of records for the windows of epochs.
 pub const PROBE_RING: u64 = 4;
 
-record! {
+records! {
     #[json("epochs" = crate::json::epochs_of, "bytes_per_epoch" = crate::json::rates_of, "median" = Self::median)]
     /// A provider's measured egress, from the last three epochs in which it was measured.
     #[derive(Default)]
-    27 Measured (account: &Account) [&account.0] {
+    27 Measured "measured" (account: &Account) [&account.0] {
         /// Number of measurements so far, at most three.
         #[json(skip)]
         taken: u8,
@@ -23,11 +23,9 @@ record! {
         #[json(skip)]
         rates: [u64; MEASURED],
     }
-}
 
-record! {
     /// The window of an epoch in which all providers are measured: the inputs of its draws (CP-1).
-    30 Probe (place: u64) [&place.to_be_bytes()] {
+    30 Probe "probe" (place: u64) [&place.to_be_bytes()] {
         /// Epoch of the window.
         epoch: u64,
         /// Digest of the epoch's first seed.

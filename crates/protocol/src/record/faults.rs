@@ -11,20 +11,18 @@ use crate::number::{bound, count};
 /// Size in bytes of the ring of bits for rounds.
 pub const FAULT_BYTES: usize = bound(FAULT_RING) / 8;
 
-record! {
+records! {
     /// Number of faulty rounds in each of the last epochs; it bounds how many there may be (NF-2).
-    23 FaultRing () [] {
+    23 FaultRing "faulty rounds by epoch" () [] {
         /// Epoch of the newest faulty round.
         epoch: u64,
         /// Faulty rounds of each epoch, at epoch mod `FAULT_EPOCHS`, for the ring's span that ends with
         /// `epoch`.
         counts: [u16; FAULT_EPOCHS],
     }
-}
 
-record! {
     /// Bits that mark faulty rounds, for challenges that are closed much later (NF-5).
-    29 FaultBits () [] {
+    29 FaultBits "faulty rounds" () [] {
         /// The newest faulty round.
         last: u64,
         /// Bit `round mod FAULT_RING` for each round of the ring's span that ends with `last`.

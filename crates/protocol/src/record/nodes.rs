@@ -3,10 +3,10 @@
 use super::{Address, Key, Record, key};
 use crate::{Account, Amount, Bounded, limits::REGION_BYTES_MAX};
 
-record! {
+records! {
     /// A node that serves the network's state, as it announced itself. Its service proves the key of this
     /// account.
-    38 Node (account: &Account) [&account.0] {
+    38 Node "node" (account: &Account) [&account.0] {
         /// Place in the list of nodes; `None` for a node that has a seat, which is found by the seat.
         place: Option<u32>,
         /// Address of its node service, `host:port`.
@@ -20,11 +20,9 @@ record! {
         /// Height of the block of its last announcement.
         announced: u64,
     }
-}
 
-record! {
     /// The account of the node at a place of the list.
-    39 NodeAt (place: u32) [&place.to_be_bytes()] {
+    39 NodeAt "node at a place" (place: u32) [&place.to_be_bytes()] {
         /// Node that stands there.
         account: Account,
     }

@@ -14,9 +14,9 @@ const OFFENCE_RING: u64 = EVIDENCE_EPOCHS_MAX + 2;
 /// Size in bytes of a set of seats, one bit each.
 const SEAT_BYTES: usize = index(SEATS_MAX) / 8;
 
-record! {
+records! {
     /// An authority's seat: bond, credits, jail and pay.
-    21 Seat (account: &Account) [&account.0] {
+    21 Seat "seat" (account: &Account) [&account.0] {
         /// Place of the seat among all seats.
         index: u32,
         /// Money locked as bond.
@@ -34,21 +34,17 @@ record! {
         /// Total taken from its bond.
         slashed: Amount,
     }
-}
 
-record! {
     /// The account at a seat's index.
-    22 SeatAt (index: u32) [&index.to_be_bytes()] {
+    22 SeatAt "seat at an index" (index: u32) [&index.to_be_bytes()] {
         /// Authority that has the seat.
         account: Account,
     }
-}
 
-record! {
     /// Seats that are proved to have equivocated in an epoch, in a ring. Each is slashed once per epoch,
     /// and at the close all of them by their number (AU-6).
     #[derive(Default)]
-    28 Offences (place: u64) [&place.to_be_bytes()] {
+    28 Offences "offences" (place: u64) [&place.to_be_bytes()] {
         /// Epoch of the faults.
         epoch: u64,
         /// Set of seats: bit `index` for each of them.

@@ -8,9 +8,9 @@ use crate::{
     limits::{AUDITORS_MAX, REPORTS_PER_PART},
 };
 
-record! {
+records! {
     /// An epoch's service audit: the inputs from which all its draws follow (SQ-1).
-    24 ServiceRound (place: u64) [&place.to_be_bytes()] {
+    24 ServiceRound "service audit" (place: u64) [&place.to_be_bytes()] {
         /// Epoch that is audited.
         epoch: u64,
         /// Digest of the seed in the epoch's first block that carries one.
@@ -20,15 +20,21 @@ record! {
         /// Number of seats at that block.
         seats: u32,
     }
-}
 
-record! {
     /// An auditor's commitment to its reports of an epoch (SQ-3).
-    25 Commitment (seat: &Account, place: u64) [&seat.0, &place.to_be_bytes()] {
+    25 Commitment "commitment" (seat: &Account, place: u64) [&seat.0, &place.to_be_bytes()] {
         /// Epoch that the reports cover.
         epoch: u64,
         /// Digest of all reports and a secret.
         digest: Hash,
+    }
+
+    /// Revealed reports on a provider until the close, ascending by auditor.
+    26 Reports "reports" (provider: &Account, part: u32) [&provider.0, &part.to_be_bytes()] {
+        /// Epoch that the reports cover.
+        epoch: u64,
+        /// One finding per auditor.
+        findings: Bounded<Finding, REPORTS_PER_PART>,
     }
 }
 
@@ -51,16 +57,6 @@ encoded! {
         /// Throughput band of the answered reads.
         #[json("throughput_band")]
         throughput: u8,
-    }
-}
-
-record! {
-    /// Revealed reports on a provider until the close, ascending by auditor.
-    26 Reports (provider: &Account, part: u32) [&provider.0, &part.to_be_bytes()] {
-        /// Epoch that the reports cover.
-        epoch: u64,
-        /// One finding per auditor.
-        findings: Bounded<Finding, REPORTS_PER_PART>,
     }
 }
 

@@ -77,13 +77,13 @@ encoded! {
         /// Id of the request that this answers.
         id: u64,
         /// The answer, without its id.
-        answer: Answer,
+        answer: GatewayAnswer,
     }
 }
 
 tagged! {
     /// A gateway's answer to a user.
-    Answer {
+    GatewayAnswer {
         /// The file is durable: at least 6 of 8 shards of each segment are on providers that signed.
         0 => Stored(File),
         /// The file that a `Get` reads; its bytes follow as `Data`.

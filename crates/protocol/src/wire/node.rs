@@ -78,7 +78,7 @@ impl Ask {
 
 tagged! {
     /// A node's answer to a client.
-    Answer {
+    NodeAnswer {
         /// The answer to an `Info` request.
         0 => Info(Info),
         /// The operation waits for a block, or is in one.

@@ -117,13 +117,13 @@ encoded! {
         /// Id of the request that this answers.
         id: u64,
         /// The answer, without its id.
-        answer: Answer,
+        answer: ProviderAnswer,
     }
 }
 
 tagged! {
     /// A provider's answer to a consumer.
-    Answer {
+    ProviderAnswer {
         /// The shard is durable.
         0 => Stored(Hash),
         /// The provider's signature over the claim; the change is durable.

@@ -4,7 +4,7 @@
 
 use crate::{
     capacity::measure_of,
-    keeper::{Keeper, bytes},
+    model_provider::{ModelProvider, bytes},
     script::Stage,
     service::{GOOD, audited, batch, report, seat_name},
     world::{World, account, key},
@@ -143,7 +143,7 @@ fn moves() -> impl Strategy<Value = Move> {
 /// A ledger in full use, and how often each kind of operation was accepted.
 struct Anything {
     stage: Stage,
-    keepers: [Keeper; 2],
+    members: [ModelProvider; 2],
     batches: Vec<AuditReveal>,
     sets: Vec<Body>,
     done: BTreeMap<String, u32>,
@@ -163,8 +163,8 @@ impl Anything {
         stage.world.draws = true;
         let reports = |seat| PROVIDERS.map(|provider| report(&stage, seat, provider, GOOD)).to_vec();
         let batches = (0..SEATS).map(|seat| batch(reports(seat))).collect();
-        let keepers = PROVIDERS.map(Keeper::new);
-        Self { stage, keepers, batches, sets: vec![], done: BTreeMap::new(), seed: 0 }
+        let members = PROVIDERS.map(ModelProvider::new);
+        Self { stage, members, batches, sets: vec![], done: BTreeMap::new(), seed: 0 }
     }
 
     fn stands(&self, of: usize) -> bool {
@@ -189,12 +189,12 @@ impl Anything {
             Move::Set { of, slot, remove, add, above, by, signed } if self.stands(*of) => {
                 self.seed += 1;
                 let adds: Vec<Vec<u8>> = add.iter().map(|length| bytes(self.seed, *length)).collect();
-                let (world, keeper) = (&self.stage.world, &mut self.keepers[*of]);
-                let removes: &[u32] = if *remove && keeper.held(world, *slot) > 0 { &[0] } else { &[] };
-                let data_set = keeper.data_set(world, *slot);
+                let (world, member) = (&self.stage.world, &mut self.members[*of]);
+                let removes: &[u32] = if *remove && member.held(world, *slot) > 0 { &[0] } else { &[] };
+                let data_set = member.data_set(world, *slot);
                 let last = data_set.next.unwrap_or(data_set.current);
                 let version = last.version.saturating_add(*above);
-                let mut set = keeper.sign(world, *slot, (last.root, version), removes, &adds);
+                let mut set = member.sign(world, *slot, (last.root, version), removes, &adds);
                 set.provider_signature = set.provider_signature.filter(|_| *signed);
                 self.sets.push(Body::SetDataSet(set.clone()));
                 self.submit(by, Body::SetDataSet(set));
@@ -204,14 +204,14 @@ impl Anything {
                 self.submit(by, set);
             }
             Move::Answer(of) if self.stands(*of) => {
-                if let Some(storage_proof) = self.keepers[*of].storage_proof(&self.stage.world) {
+                if let Some(storage_proof) = self.members[*of].storage_proof(&self.stage.world) {
                     self.submit(PROVIDERS[*of], Body::StorageProof(storage_proof));
                 }
             }
             Move::Settle { of, slot, by } if self.stands(*of) => {
-                let has = self.keepers[*of].agreement(&self.stage.world, *slot).is_some();
+                let has = self.members[*of].agreement(&self.stage.world, *slot).is_some();
                 let slots: &[u32] = if has { std::slice::from_ref(slot) } else { &[] };
-                let body = Body::Settle(self.keepers[*of].settle(&self.stage.world, slots));
+                let body = Body::Settle(self.members[*of].settle(&self.stage.world, slots));
                 self.submit(by, body);
             }
             Move::Expire { of, by } if self.stands(*of) => self.expire(*of, by),
@@ -229,7 +229,7 @@ impl Anything {
                 let body = Body::AuditReveal(self.batches[*seat].clone());
                 self.submit(&seat_name(*seat), body);
             }
-            Move::Lose(of, n) => self.keepers[*of].lose_every(*n),
+            Move::Lose(of, n) => self.members[*of].lose_every(*n),
             Move::Blocks(count) => {
                 for _ in 0..*count {
                     self.stage.world.block(&[]).expect("an empty block is valid");
@@ -242,14 +242,14 @@ impl Anything {
     fn expire(&mut self, of: usize, by: &str) {
         let parameters = self.stage.world.parameters;
         for _ in 0..(parameters.pending_rounds_max + 2) * parameters.round_blocks {
-            let open = self.keepers[of].audit(&self.stage.world).challenge;
+            let open = self.members[of].audit(&self.stage.world).challenge;
             let next = self.stage.world.height + 1;
             if open.is_some_and(|open| is_expired(&open, next, &parameters)) {
                 break;
             }
             self.stage.world.block(&[]).expect("an empty block is valid");
         }
-        let body = Body::Settle(self.keepers[of].settle(&self.stage.world, &[]));
+        let body = Body::Settle(self.members[of].settle(&self.stage.world, &[]));
         self.submit(by, body);
     }
 
@@ -279,7 +279,7 @@ proptest! {
         let mut anything = Anything::new();
         for steps in &blocks {
             let world = &anything.stage.world;
-            let mut operations = signed(world, &mut anything.keepers, steps, &anything.stage);
+            let mut operations = signed(world, &mut anything.members, steps, &anything.stage);
             let (context, draws) = (world.context(world.height + 1), world.resolve(&world.context(world.height + 1)));
             // Malformed operations never reach a proposer.
             operations.retain(|operation| world.read(&context, &draws, std::slice::from_ref(operation)).is_ok());
@@ -290,21 +290,21 @@ proptest! {
 }
 
 /// The operations of these moves, each built as if it were alone in its block.
-fn signed(world: &World, keepers: &mut [Keeper; 2], steps: &[Move], stage: &Stage) -> Vec<Operation> {
+fn signed(world: &World, members: &mut [ModelProvider; 2], steps: &[Move], stage: &Stage) -> Vec<Operation> {
     let stands = |of: usize| world.get::<Provider>(Provider::key(&account(PROVIDERS[of]))).is_some();
     let sign = |step: &Move| match step {
         Move::Line(line) => Some(stage.sign(line)),
         Move::Set { of, slot, add, by, .. } if stands(*of) => {
             let adds: Vec<Vec<u8>> = add.iter().map(|length| bytes(*length as u64, *length)).collect();
-            let set = keepers[*of].change(world, *slot, &[], &adds);
+            let set = members[*of].change(world, *slot, &[], &adds);
             Some(world.sign(by, Body::SetDataSet(set)))
         }
         Move::Answer(of) if stands(*of) => {
-            let storage_proof = keepers[*of].storage_proof(world)?;
+            let storage_proof = members[*of].storage_proof(world)?;
             Some(world.sign(PROVIDERS[*of], Body::StorageProof(storage_proof)))
         }
         Move::Settle { of, slot, by } if stands(*of) => {
-            Some(world.sign(by, Body::Settle(keepers[*of].settle(world, &[*slot]))))
+            Some(world.sign(by, Body::Settle(members[*of].settle(world, &[*slot]))))
         }
         _ => None,
     };

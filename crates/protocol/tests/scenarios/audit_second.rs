@@ -5,7 +5,7 @@ use crate::{
     audits::{answer, holding, submit, until_drawn},
     books::{run_to, steps},
     crowd::populate,
-    keeper::{Keeper, bytes},
+    model_provider::{ModelProvider, bytes},
     punished::one_draw_an_epoch,
     script::Stage,
     world::account,
@@ -17,7 +17,7 @@ use posync_protocol::{
     books::Pair,
     ledger::{Mode, ReputationReason, ReputationStep, execute, select, touches_operation},
     limits::Parameters,
-    operation::{Answer, EndedRead, StorageProof, Voucher},
+    operation::{EndedRead, ReadAnswer, StorageProof, Voucher},
     record::{Agreement, Audit, Finding, Market, Provider, Reports, Usage},
     shard,
 };
@@ -28,7 +28,7 @@ use std::collections::{BTreeSet, VecDeque};
 fn garbage(stage: &Stage, provider: Account, index: u32, slots: u32) -> Option<Operation> {
     let challenge = stage.world.get::<Audit>(Audit::key(&provider))?.challenge?;
     let apply = (0..slots).map(|place| (2 * place, provider, 5 + 7 * u64::from(place))).collect();
-    let ended = |place: u32| Answer::Ended(EndedRead { place: (1 << 30) - 2 - place * 99_999_998 });
+    let ended = |place: u32| ReadAnswer::Ended(EndedRead { place: (1 << 30) - 2 - place * 99_999_998 });
     let storage_proof = StorageProof {
         height: challenge.height,
         index,
@@ -54,25 +54,25 @@ fn storage_proofs_that_cannot_stand_keep_no_answer_out() {
     let mut stage = Stage::new();
     populate(&mut stage.world, SILENT);
     stage.play("p register\n a open p quota=1000 end=700");
-    let mut keeper = Keeper::new("p");
-    let set = keeper.change(&stage.world, 0, &[], &[bytes(1, 60_000)]);
+    let mut member = ModelProvider::new("p");
+    let set = member.change(&stage.world, 0, &[], &[bytes(1, 60_000)]);
     assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done));
     stage.world.draws = true;
     let mut waiting = Vec::new();
     for _ in 0..400 {
-        if answer(&mut stage, &keeper).is_none() {
+        if answer(&mut stage, &member).is_none() {
             stage.world.block(&[]).expect("an empty block is valid");
         }
         let drawn = (0..SILENT).map(|index| (Account(sha256(&index.to_be_bytes())), index));
         let slots = |index: u32| [64; 10].into_iter().chain([8, 4, 1]).nth(index as usize).unwrap_or(0);
         waiting =
             drawn.filter_map(|(account, index)| garbage(&stage, account, index, slots(index))).collect();
-        if waiting.len() == SILENT as usize && keeper.audit(&stage.world).challenge.is_some() {
+        if waiting.len() == SILENT as usize && member.audit(&stage.world).challenge.is_some() {
             break;
         }
     }
     assert_eq!(waiting.len(), SILENT as usize, "each of them was drawn");
-    let storage_proof = keeper.storage_proof(&stage.world).expect("it is drawn");
+    let storage_proof = member.storage_proof(&stage.world).expect("it is drawn");
     waiting.push(stage.world.sign("p", Body::StorageProof(storage_proof)));
     let context = stage.world.context(stage.world.height + 1);
     let keys = |operation: &Operation| {
@@ -116,50 +116,50 @@ fn diluted(closes: bool) -> (i128, u128) {
     let dear = Market { price: 1_000_000_000_000, slow: 1_000_000_000_000, ..Market::default() };
     stage.world.state.insert(Market::key(Class::Storage), dear.to_slot());
     stage.play("p register bond=100000s\n a open p quota=98 end=700 storage_max=100000s");
-    let mut keeper = Keeper::new("p");
+    let mut member = ModelProvider::new("p");
     let (lost, own) = (bytes(1, 98 << 10), bytes(2, 3_990 << 10));
-    let set = keeper.change(&stage.world, 0, &[], std::slice::from_ref(&lost));
+    let set = member.change(&stage.world, 0, &[], std::slice::from_ref(&lost));
     assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done));
-    keeper.lost.extend((0..98).map(|place| (shard::name(&lost), place)));
+    member.lost.extend((0..98).map(|place| (shard::name(&lost), place)));
     let before = wealth(&stage);
     stage.play("p open p slot=1 quota=3990 quota_egress=0 quota_gas=0 reserve=0 storage_max=100000s end=80");
-    let set = keeper.change(&stage.world, 1, &[], &[own]);
+    let set = member.change(&stage.world, 1, &[], &[own]);
     assert_eq!(submit(&mut stage, "p", Body::SetDataSet(set)), Ok(Code::Done));
     stage.world.draws = true;
-    let settled = keeper.provider(&stage.world);
+    let settled = member.provider(&stage.world);
     assert_eq!(settled.leaves, 98 + 3_990);
-    until_drawn(&mut stage, &keeper);
+    until_drawn(&mut stage, &member);
     if closes {
         stage.play("p close p/1 second=p => ChallengeOpen");
     }
     while stage.world.epoch() < 60 {
-        if closes && keeper.agreement(&stage.world, 1).is_some() {
+        if closes && member.agreement(&stage.world, 1).is_some() {
             stage.attempt("p close p/1 second=p");
         }
-        let provider = keeper.provider(&stage.world);
-        match keeper.storage_proof(&stage.world) {
+        let provider = member.provider(&stage.world);
+        match member.storage_proof(&stage.world) {
             Some(storage_proof)
-                if storage_proof.answers.iter().all(|read| matches!(read, Answer::Proved(_))) =>
+                if storage_proof.answers.iter().all(|read| matches!(read, ReadAnswer::Proved(_))) =>
             {
                 assert_eq!(submit(&mut stage, "p", Body::StorageProof(storage_proof)), Ok(Code::Done));
             }
             None if provider.weighed != provider.paid => {
-                let own = keeper.settle(&stage.world, &[]);
+                let own = member.settle(&stage.world, &[]);
                 let _ = submit(&mut stage, "p", Body::Settle(own));
             }
             _ => drop(stage.world.block(&[]).expect("an empty block is valid")),
         }
     }
-    let paid = keeper.provider(&stage.world).acc;
+    let paid = member.provider(&stage.world).acc;
     stage.world.draws = false;
     stage.play("blocks 128");
-    let expiry = keeper.settle(&stage.world, &[]);
+    let expiry = member.settle(&stage.world, &[]);
     let _ = submit(&mut stage, "p", Body::Settle(expiry));
     // Everything that it owes itself is charged; the rest returns.
-    if keeper.agreement(&stage.world, 1).is_some() {
+    if member.agreement(&stage.world, 1).is_some() {
         stage.play("p close p/1 second=p");
     }
-    assert!(keeper.agreement(&stage.world, 1).is_none());
+    assert!(member.agreement(&stage.world, 1).is_none());
     let gained = wealth(&stage) - before;
     (gained, (paid - settled.acc) / 1_000_000_000)
 }
@@ -193,9 +193,9 @@ fn report(stage: &mut Stage, correct: u16) {
 #[test]
 fn a_silent_epoch_washes_off_no_wrong_answer() {
     let wrong = |pauses: bool| {
-        let (mut stage, mut keeper) = holding(&[70_000]);
+        let (mut stage, mut member) = holding(&[70_000]);
         stage.world.seat("b");
-        keeper.lose_tenths(5);
+        member.lose_tenths(5);
         let mut events = Vec::new();
         while stage.world.epoch() < 40 {
             report(&mut stage, 4);
@@ -204,12 +204,12 @@ fn a_silent_epoch_washes_off_no_wrong_answer() {
             let measured = (stage.world.height + 1 - parameters.round_blocks.min(stage.world.height + 1))
                 / parameters.epoch_blocks();
             let rests = pauses && measured % 3 == 2;
-            if rests || answer(&mut stage, &keeper).is_none() {
+            if rests || answer(&mut stage, &member).is_none() {
                 stage.world.block(&[]).expect("an empty block is valid");
             }
             events.extend(stage.world.events.iter().cloned());
         }
-        let answered = keeper.audit(&stage.world).answered;
+        let answered = member.audit(&stage.world).answered;
         (steps(&events).contains(&(ReputationStep::Jailed, ReputationReason::Correctness)), answered)
     };
     assert!(wrong(false).0, "who never pauses is jailed");
@@ -222,15 +222,15 @@ fn a_silent_epoch_washes_off_no_wrong_answer() {
 /// answer is right.
 #[test]
 fn one_bad_challenge_jails_nobody_who_is_drawn_rarely() {
-    let (mut stage, mut keeper) = holding(&[70_000]);
+    let (mut stage, mut member) = holding(&[70_000]);
     one_draw_an_epoch(&mut stage);
-    until_drawn(&mut stage, &keeper);
-    keeper.lose_tenths(7);
-    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
-    keeper.lost.clear();
-    let first = keeper.audit(&stage.world).history;
-    let events = run_to(&mut stage, &keeper, 14, true);
-    let audit = keeper.audit(&stage.world);
+    until_drawn(&mut stage, &member);
+    member.lose_tenths(7);
+    assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
+    member.lost.clear();
+    let first = member.audit(&stage.world).history;
+    let events = run_to(&mut stage, &member, 14, true);
+    let audit = member.audit(&stage.world);
     let rest = audit.drawn - 4;
     assert_eq!(
         audit.history,
@@ -251,14 +251,14 @@ fn one_bad_challenge_jails_nobody_who_is_drawn_rarely() {
 #[test]
 fn wrong_egress_jails_though_it_is_not_audited_in_every_epoch() {
     for every in [1, 2] {
-        let (mut stage, keeper) = holding(&[70_000]);
+        let (mut stage, member) = holding(&[70_000]);
         stage.world.seat("b");
         let mut events = Vec::new();
         while stage.world.epoch() < 40 {
             if stage.world.epoch() % every == 0 {
                 report(&mut stage, 0);
             }
-            if answer(&mut stage, &keeper).is_none() {
+            if answer(&mut stage, &member).is_none() {
                 stage.world.block(&[]).expect("an empty block is valid");
             }
             events.extend(stage.world.events.iter().cloned());
@@ -277,25 +277,25 @@ fn restitution_to_oneself_is_no_way_around_the_unbonding() {
     let dear = Market { price: 1_000_000_000_000, slow: 1_000_000_000_000, ..Market::default() };
     stage.world.state.insert(Market::key(Class::Storage), dear.to_slot());
     stage.play("p register bond=2000s\n b open p quota=1000 quota_egress=0 quota_gas=0 reserve=0 storage_max=100000s end=40");
-    let mut keeper = Keeper::new("p");
-    let set = keeper.change(&stage.world, 0, &[], &[bytes(1, 1_000 << 10)]);
+    let mut member = ModelProvider::new("p");
+    let set = member.change(&stage.world, 0, &[], &[bytes(1, 1_000 << 10)]);
     assert_eq!(submit(&mut stage, "p", Body::SetDataSet(set)), Ok(Code::Done));
-    keeper.lose_every(1);
+    member.lose_every(1);
     let together = |stage: &Stage| stage.world.balance("b").grains() + stage.world.balance("p").grains();
-    let bond = |keeper: &Keeper, stage: &Stage| keeper.provider(&stage.world).bond.grains();
+    let bond = |member: &ModelProvider, stage: &Stage| member.provider(&stage.world).bond.grains();
     let used: Usage = stage.world.get(Usage::key(&account("p"), 0)).expect("it stands");
     let before =
-        (bond(&keeper, &stage), together(&stage) + used.storage_reserve.grains() + used.deposit.grains());
+        (bond(&member, &stage), together(&stage) + used.storage_reserve.grains() + used.deposit.grains());
     stage.world.draws = true;
     while stage.world.epoch() < 35 {
-        if answer(&mut stage, &keeper).is_none() {
+        if answer(&mut stage, &member).is_none() {
             stage.world.block(&[]).expect("an empty block is valid");
         }
     }
     stage.world.draws = false;
-    answer(&mut stage, &keeper);
+    answer(&mut stage, &member);
     stage.play("b close p/0 second=p");
-    let (bond, free) = (bond(&keeper, &stage), together(&stage));
+    let (bond, free) = (bond(&member, &stage), together(&stage));
     let (gone, back) = (before.0 - bond, free - before.1);
     assert!(gone > 0 && back * 10 <= gone * 9, "{back} of the bond came back, {gone} are gone from it");
 }
@@ -310,7 +310,7 @@ fn who_closes_alone_pays_what_is_published() {
     stage.world.check_every = 97;
     populate(&mut stage.world, 60);
     stage.play("p register\n q register\n b open q quota=900000 end=700\n p open p quota=1 end=700");
-    let (mut p, mut q) = (Keeper::new("p"), Keeper::new("q"));
+    let (mut p, mut q) = (ModelProvider::new("p"), ModelProvider::new("q"));
     let set = q.change(&stage.world, 0, &[], &[bytes(77, 4_000_000)]);
     assert_eq!(submit(&mut stage, "b", Body::SetDataSet(set)), Ok(Code::Done));
     let set = p.change(&stage.world, 0, &[], &[bytes(5, 1_000)]);
@@ -352,8 +352,8 @@ fn who_closes_alone_pays_what_is_published() {
         }
         let storage_proofs: Vec<Operation> = [&p, &q]
             .into_iter()
-            .filter_map(|keeper| {
-                Some(stage.world.sign(&keeper.name, Body::StorageProof(keeper.storage_proof(&stage.world)?)))
+            .filter_map(|member| {
+                Some(stage.world.sign(&member.name, Body::StorageProof(member.storage_proof(&stage.world)?)))
             })
             .collect();
         let round = |stage: &Stage| stage.world.parameters.round(stage.world.height);
@@ -380,25 +380,25 @@ fn who_closes_alone_pays_what_is_published() {
 /// the end of the term.
 #[test]
 fn a_close_takes_effect_although_its_provider_answers_always() {
-    let (mut stage, keeper) = holding(&[60_000]);
+    let (mut stage, member) = holding(&[60_000]);
     stage.world.draws = false;
     stage.world.check_every = 97;
     (stage.world.parameters.draws, stage.world.parameters.draw_every_blocks) = (8, 1);
     stage.play("a closealone p/0\n epoch 2");
     stage.world.draws = true;
-    let (acc, mut refused) = (keeper.provider(&stage.world).acc, 0);
-    while stage.world.epoch() < 22 && keeper.agreement(&stage.world, 0).is_some() {
-        let removal = stage.world.sign("a", Body::Settle(keeper.settle(&stage.world, &[0])));
+    let (acc, mut refused) = (member.provider(&stage.world).acc, 0);
+    while stage.world.epoch() < 22 && member.agreement(&stage.world, 0).is_some() {
+        let removal = stage.world.sign("a", Body::Settle(member.settle(&stage.world, &[0])));
         // Upkeep comes after the answer in the same block.
-        let answer = keeper.storage_proof(&stage.world);
+        let answer = member.storage_proof(&stage.world);
         let answer = answer.map(|storage_proof| stage.world.sign("p", Body::StorageProof(storage_proof)));
         let block: Vec<_> = answer.into_iter().chain([removal]).collect();
         let kept = stage.world.block(&block).expect("what may not stand is left out").kept.len();
         refused += u32::from(kept < block.len());
     }
-    let rounds = (keeper.provider(&stage.world).acc - acc) / 1_000_000_000;
+    let rounds = (member.provider(&stage.world).acc - acc) / 1_000_000_000;
     assert!(
-        keeper.agreement(&stage.world, 0).is_none(),
+        member.agreement(&stage.world, 0).is_none(),
         "twenty epochs after the close took effect: {refused} times refused, {rounds} rounds paid"
     );
 }

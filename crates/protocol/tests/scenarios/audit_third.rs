@@ -3,7 +3,7 @@
 use crate::{
     audits::{answer, holding, submit, until_drawn},
     books::{reputation, run_to, steps},
-    keeper::{Keeper, bytes},
+    model_provider::{ModelProvider, bytes},
     punished::one_draw_an_epoch,
     script::Stage,
     world::account,
@@ -18,25 +18,25 @@ use posync_protocol::{
 /// afterwards: every answer after it is on time.
 #[test]
 fn one_bad_epoch_suspends_nobody_who_is_drawn_rarely() {
-    let (mut stage, keeper) = holding(&[70_000]);
+    let (mut stage, member) = holding(&[70_000]);
     // An epoch of 160 blocks; that of production has 86,400.
     stage.world.parameters.epoch_rounds = 20;
     let mut late = 0;
     // In the first epoch each answer comes two blocks after the deadline.
     while stage.world.height < 160 {
-        let open = keeper.audit(&stage.world).challenge;
+        let open = member.audit(&stage.world).challenge;
         let deadline = stage.world.parameters.deadline_blocks;
         if open.is_some_and(|open| stage.world.height + 1 > open.height + deadline + 1) {
-            assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+            assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
             late += 1;
         } else {
             stage.world.block(&[]).expect("an empty block is valid");
         }
     }
     one_draw_an_epoch(&mut stage);
-    let before = keeper.audit(&stage.world);
-    let events = run_to(&mut stage, &keeper, 24, true);
-    let audit = keeper.audit(&stage.world);
+    let before = member.audit(&stage.world);
+    let events = run_to(&mut stage, &member, 24, true);
+    let audit = member.audit(&stage.world);
     let after = audit.drawn / 4 - before.drawn / 4;
     let suspended = (ReputationStep::Suspended, ReputationReason::Availability);
     assert!(
@@ -54,16 +54,16 @@ fn one_bad_epoch_suspends_nobody_who_is_drawn_rarely() {
 fn a_provider_that_gives_notice_freezes_no_agreement_before_it_may_end_it() {
     let mut left = Vec::new();
     for asked in ["a topup p/0 1s", "a rotate p/0 other", "empty", "signed by both before"] {
-        let (mut stage, mut keeper) = holding(&[70_000]);
+        let (mut stage, mut member) = holding(&[70_000]);
         let start = stage.world.epoch();
-        run_to(&mut stage, &keeper, start + 3, true);
+        run_to(&mut stage, &member, start + 3, true);
         stage.world.draws = false;
-        let grown = keeper.change(&stage.world, 0, &[], &[bytes(9, 40_000)]);
+        let grown = member.change(&stage.world, 0, &[], &[bytes(9, 40_000)]);
         stage.play("p leave\n p closealone p/0 => ExitEarly");
         let got = if asked == "empty" {
             let tree = posync_protocol::tree::SumTree::default();
-            let version = keeper.data_set(&stage.world, 0).current.version + 1;
-            let mut set = keeper.claim(&stage.world, 0, version, &tree);
+            let version = member.data_set(&stage.world, 0).current.version + 1;
+            let mut set = member.claim(&stage.world, 0, version, &tree);
             set.provider_signature = None;
             format!("{:?}", submit(&mut stage, "a", Body::SetDataSet(set)).expect("it is charged"))
         } else if asked == "signed by both before" {
@@ -71,7 +71,7 @@ fn a_provider_that_gives_notice_freezes_no_agreement_before_it_may_end_it() {
         } else {
             stage.attempt(asked).expect("an operation")
         };
-        let provider = keeper.provider(&stage.world);
+        let provider = member.provider(&stage.world);
         left.push((asked, got, provider.leaves_at - stage.world.epoch()));
     }
     assert!(left.iter().all(|(_, got, _)| got == "Done"), "{left:?} epochs before it may leave");
@@ -90,13 +90,13 @@ fn a_provider_that_gives_notice_freezes_no_agreement_before_it_may_end_it() {
 /// latency is, and before any auditor came by.
 #[test]
 fn who_left_jail_and_does_everything_right_leaves_probation() {
-    let (mut stage, keeper) = holding(&[70_000]);
+    let (mut stage, member) = holding(&[70_000]);
     let start = stage.world.epoch();
-    run_to(&mut stage, &keeper, start + 4, true);
+    run_to(&mut stage, &member, start + 4, true);
     let unjailed = Reputation { probation: 3, ..reputation(&stage.world) };
     stage.world.state.insert(Reputation::key(&account("p")), unjailed.to_slot());
     let start = stage.world.epoch();
-    run_to(&mut stage, &keeper, start + 60, true);
+    run_to(&mut stage, &member, start + 60, true);
     let now = reputation(&stage.world);
     assert_eq!(
         now.probation,
@@ -116,28 +116,28 @@ fn a_strangers_free_upkeep_costs_the_consumer_nothing() {
     let returned = |clears: bool| {
         let mut stage = Stage::new();
         stage.play("p register\n a open p quota=98000 end=6 quota_egress=0 quota_gas=0 reserve=0");
-        let mut keeper = Keeper::new("p");
+        let mut member = ModelProvider::new("p");
         let adds: Vec<_> = (0..24).map(|seed| bytes(seed, 4 << 20)).collect();
-        let set = keeper.change(&stage.world, 0, &[], &adds[..]);
+        let set = member.change(&stage.world, 0, &[], &adds[..]);
         let leaves = set.claim.leaves;
         assert!(leaves > 98_000, "{leaves}");
         let tail = bytes(99, (98_000 - 23 * 4096) << 10);
-        let set = keeper.change(&stage.world, 0, &[], &[&adds[..23], &[tail]].concat());
+        let set = member.change(&stage.world, 0, &[], &[&adds[..23], &[tail]].concat());
         assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done));
         stage.world.draws = true;
-        run_to(&mut stage, &keeper, 6, true);
-        until_drawn(&mut stage, &keeper);
-        assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+        run_to(&mut stage, &member, 6, true);
+        until_drawn(&mut stage, &member);
+        assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
         stage.world.draws = false;
         if clears {
-            let upkeep = keeper.settle(&stage.world, &[0]);
+            let upkeep = member.settle(&stage.world, &[0]);
             assert_eq!(submit(&mut stage, "b", Body::Settle(upkeep)), Ok(Code::Done));
         }
         stage.world.skip_to_epoch(8);
         let before = stage.world.balance("a").grains();
-        let upkeep = keeper.settle(&stage.world, &[0]);
+        let upkeep = member.settle(&stage.world, &[0]);
         assert_eq!(submit(&mut stage, "b", Body::Settle(upkeep)), Ok(Code::Done));
-        assert!(keeper.agreement(&stage.world, 0).is_none());
+        assert!(member.agreement(&stage.world, 0).is_none());
         stage.world.balance("a").grains() - before
     };
     assert_eq!(

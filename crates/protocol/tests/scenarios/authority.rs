@@ -75,14 +75,14 @@ fn table() {
 
 #[test]
 fn the_seats_share_an_epoch_by_the_blocks_that_they_led() {
-    let (mut stage, keeper) = holding(&[70_000]);
+    let (mut stage, member) = holding(&[70_000]);
     SEATS.iter().for_each(|name| stage.world.seat(name));
     // Of four blocks, `s` leads two and `t` one; one leader has no seat.
     stage.world.leaders = ["s", "t", "s", "nobody"].map(account).to_vec();
     let mut events = Vec::new();
     for epoch in 1..10 {
         let before = stage.world.system().committee;
-        events.extend(run_to(&mut stage, &keeper, epoch, true));
+        events.extend(run_to(&mut stage, &member, epoch, true));
         let world = &stage.world;
         assert!(epoch < 4 || world.system().committee < before.checked_add(Amount::sync(1)).expect("small"));
     }
@@ -105,13 +105,13 @@ fn the_seats_share_an_epoch_by_the_blocks_that_they_led() {
 
 #[test]
 fn what_nobody_earned_waits_for_who_does() {
-    let (mut stage, keeper) = holding(&[70_000]);
+    let (mut stage, member) = holding(&[70_000]);
     stage.world.seat("s");
-    run_to(&mut stage, &keeper, 5, true);
+    run_to(&mut stage, &member, 5, true);
     let waiting = stage.world.system().committee;
     assert!(waiting > Amount::ZERO && stage.world.balance("s") == Amount::ZERO, "nobody led");
     stage.world.leaders = vec![account("s")];
-    run_to(&mut stage, &keeper, 10, true);
+    run_to(&mut stage, &member, 10, true);
     assert!(seat(&stage.world, "s").paid >= waiting, "the first epoch with a credit takes it all");
 }
 
@@ -198,13 +198,13 @@ fn every_epoch_of_faults_is_paid_for_and_never_more_than_the_bond() {
 
 #[test]
 fn who_is_jailed_earns_no_more_and_keeps_what_it_earned() {
-    let (mut stage, keeper) = holding(&[70_000]);
+    let (mut stage, member) = holding(&[70_000]);
     SEATS.iter().for_each(|name| stage.world.seat(name));
     stage.world.leaders = ["s", "t"].map(account).to_vec();
-    run_to(&mut stage, &keeper, 4, true);
+    run_to(&mut stage, &member, 4, true);
     stage.play("a evidence s");
     let proved = stage.world.height;
-    run_to(&mut stage, &keeper, 12, true);
+    run_to(&mut stage, &member, 12, true);
     let (world, place) = (&stage.world, Seat::place(stage.world.epoch() - 1));
     let [s, t] = ["s", "t"].map(|name| seat(world, name));
     assert_eq!((s.credits, s.jailed), ([0; 4], Some(proved)));
@@ -216,16 +216,16 @@ fn who_is_jailed_earns_no_more_and_keeps_what_it_earned() {
 
 #[test]
 fn a_provider_with_a_seat_is_jailed_for_ever_and_has_no_score_left() {
-    let (mut stage, keeper) = holding(&[70_000]);
+    let (mut stage, member) = holding(&[70_000]);
     stage.world.seat("p");
-    run_to(&mut stage, &keeper, 5, true);
+    run_to(&mut stage, &member, 5, true);
     stage.play("a evidence p");
     let jailed = stage.world.events.iter().any(|event| {
         matches!(event, Event::Reputation { step: ReputationStep::Jailed, reason: ReputationReason::Equivocation, until: u64::MAX, provider, .. } if *provider == account("p"))
     });
     assert!(jailed, "{:?}", stage.world.events);
     stage.play("a open p slot=1 => ProviderJailed\n p unjail => JailedStill");
-    run_to(&mut stage, &keeper, 9, true);
+    run_to(&mut stage, &member, 9, true);
     let reputation: Reputation = stage.world.get(Reputation::key(&account("p"))).expect("it is registered");
     assert_eq!(
         (reputation.score(), reputation.jailed_until),

@@ -3,7 +3,7 @@
 
 use crate::{
     audits::{answer, holding, submit},
-    keeper::{Keeper, bytes},
+    model_provider::{ModelProvider, bytes},
     script::{Stage, check},
     world::{World, account},
 };
@@ -83,11 +83,11 @@ pub(crate) fn row(world: &World, who: &Account, epoch: u64) -> Option<Settlement
     row.filter(|row| row.epoch == epoch)
 }
 
-/// Runs blocks up to an epoch. The keeper answers its challenges, or stays silent.
-pub(crate) fn run_to(stage: &mut Stage, keeper: &Keeper, epoch: u64, answers: bool) -> Vec<Event> {
+/// Runs blocks up to an epoch. The provider answers its challenges, or stays silent.
+pub(crate) fn run_to(stage: &mut Stage, member: &ModelProvider, epoch: u64, answers: bool) -> Vec<Event> {
     let mut events = Vec::new();
     while stage.world.epoch() < epoch {
-        let answered = if answers { answer(stage, keeper) } else { None };
+        let answered = if answers { answer(stage, member) } else { None };
         if answered.is_none() {
             stage.world.block(&[]).expect("an empty block is valid");
         }
@@ -98,8 +98,8 @@ pub(crate) fn run_to(stage: &mut Stage, keeper: &Keeper, epoch: u64, answers: bo
 
 #[test]
 fn an_epoch_is_measured_paid_and_sealed() {
-    let (mut stage, keeper) = holding(&[70_000]);
-    let events = run_to(&mut stage, &keeper, 7, true);
+    let (mut stage, member) = holding(&[70_000]);
+    let events = run_to(&mut stage, &member, 7, true);
     let (world, p) = (&stage.world, account("p"));
     let parameters = &world.parameters;
     for epoch in 0..=3 {
@@ -140,10 +140,10 @@ fn an_epoch_is_measured_paid_and_sealed() {
     assert_eq!(reputation(world).effective(64), expected);
 }
 
-/// Runs a block in which every drawn keeper answers.
-fn answered_block(stage: &mut Stage, keepers: &[Keeper]) -> Vec<Event> {
-    let storage_proofs = keepers.iter().filter_map(|keeper| {
-        Some(stage.world.sign(&keeper.name, Body::StorageProof(keeper.storage_proof(&stage.world)?)))
+/// Runs a block in which every drawn provider answers.
+fn answered_block(stage: &mut Stage, members: &[ModelProvider]) -> Vec<Event> {
+    let storage_proofs = members.iter().filter_map(|member| {
+        Some(stage.world.sign(&member.name, Body::StorageProof(member.storage_proof(&stage.world)?)))
     });
     let storage_proofs: Vec<_> = storage_proofs.collect();
     stage.world.block(&storage_proofs).expect("an answered block is valid").events
@@ -154,14 +154,14 @@ fn two_providers_share_each_pool_by_weight_and_the_carry_is_exact() {
     let (mut stage, p) = holding(&[70_000]);
     stage.world.draws = false;
     stage.play("q register\n b open q quota=100000 end=700");
-    let mut q = Keeper::new("q");
+    let mut q = ModelProvider::new("q");
     let set = q.change(&stage.world, 0, &[], &[bytes(9, 150_000)]);
     assert_eq!(submit(&mut stage, "b", Body::SetDataSet(set)), Ok(Code::Done));
     stage.world.draws = true;
-    let keepers = [p, q];
+    let members = [p, q];
     let (mut told, mut reserve) = (0, stage.world.system().reserve);
     while stage.world.epoch() < 16 {
-        for event in answered_block(&mut stage, &keepers) {
+        for event in answered_block(&mut stage, &members) {
             if let Event::Subsidy { amount, .. } = event {
                 told += amount.grains();
             }
@@ -201,13 +201,13 @@ fn an_idle_provider_is_unmeasured_and_decays_after_the_grace() {
 
 #[test]
 fn prices_follow_paid_leaf_rounds_and_openings_lock_the_pair() {
-    let (mut stage, keeper) = holding(&[70_000]);
+    let (mut stage, member) = holding(&[70_000]);
     stage.world.draws = false;
     // The bond covers exactly the held leaves, so all offered room is in use.
-    let held = keeper.data_set(&stage.world, 0).current.leaves;
+    let held = member.data_set(&stage.world, 0).current.leaves;
     offer_only(&mut stage, held);
     stage.world.draws = true;
-    run_to(&mut stage, &keeper, 16, true);
+    run_to(&mut stage, &member, 16, true);
     stage.world.block(&[]).expect("an empty block is valid");
     let market: Market = stage.world.get(Market::key(Class::Storage)).expect("it moved");
     let rounds = Parameters::LOCAL.epoch_rounds;
@@ -284,29 +284,29 @@ pub(crate) fn steps(events: &[Event]) -> Vec<(ReputationStep, ReputationReason)>
 
 #[test]
 fn who_is_away_is_warned_then_suspended_but_loses_no_stake() {
-    let (mut stage, keeper) = holding(&[70_000]);
-    let before: Provider = keeper.provider(&stage.world);
-    let events = run_to(&mut stage, &keeper, 22, false);
+    let (mut stage, member) = holding(&[70_000]);
+    let before: Provider = member.provider(&stage.world);
+    let events = run_to(&mut stage, &member, 22, false);
     let away = ReputationReason::Availability;
     let expected = [ReputationStep::Warned, ReputationStep::Warned, ReputationStep::Suspended];
     assert_eq!(steps(&events)[..3], expected.map(|step| (step, away)));
     let now = reputation(&stage.world);
     assert!(now.suspended > now.warned && now.jailed_until == 0);
     assert!(now.scores[Class::Storage] < score::SCORE_START);
-    assert_eq!(keeper.provider(&stage.world).bond, before.bond);
+    assert_eq!(member.provider(&stage.world).bond, before.bond);
     stage.world.draws = false;
     stage.play("a open p slot=1 end=700 => ProviderSuspended");
     stage.world.draws = true;
-    let back = run_to(&mut stage, &keeper, 30, true);
+    let back = run_to(&mut stage, &member, 30, true);
     assert!(steps(&back).contains(&(ReputationStep::Resumed, away)));
     assert_eq!(reputation(&stage.world).suspended, 0);
 }
 
 #[test]
 fn who_answers_wrongly_is_warned_then_jailed_and_may_come_back() {
-    let (mut stage, mut keeper) = holding(&[70_000]);
-    keeper.lose_tenths(5);
-    let events = run_to(&mut stage, &keeper, 6, true);
+    let (mut stage, mut member) = holding(&[70_000]);
+    member.lose_tenths(5);
+    let events = run_to(&mut stage, &member, 6, true);
     let wrong = ReputationReason::Correctness;
     let expected = [ReputationStep::Warned, ReputationStep::Warned, ReputationStep::Jailed];
     assert_eq!(steps(&events)[..3], expected.map(|step| (step, wrong)));
@@ -323,8 +323,8 @@ fn who_answers_wrongly_is_warned_then_jailed_and_may_come_back() {
     let row = row(&stage.world, &account("p"), epoch).expect("its row");
     assert_eq!(evidence, tree::leaf(&account("p"), &row.to_slot()), "the row shows why");
     assert_eq!((until, row.quality.ppb()), (now.jailed_until, 0));
-    keeper.lost.clear();
-    run_to(&mut stage, &keeper, until, true);
+    member.lost.clear();
+    run_to(&mut stage, &member, until, true);
     assert_eq!(reputation(&stage.world).jailed_until, until, "time alone opens no door");
     stage.world.draws = false;
     stage.play(

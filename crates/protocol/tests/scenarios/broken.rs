@@ -97,10 +97,10 @@ fn a_block_without_operations_ends_at_what_cannot_be() {
 
 #[test]
 fn a_storage_proof_hides_no_fault_behind_its_vouchers() {
-    let (mut stage, keeper) = holding(&[70_000]);
+    let (mut stage, member) = holding(&[70_000]);
     stage.play("a topup p 1s");
-    until_drawn(&mut stage, &keeper);
-    let mut proof = keeper.storage_proof(&stage.world).expect("a challenge is open");
+    until_drawn(&mut stage, &member);
+    let mut proof = member.storage_proof(&stage.world).expect("a challenge is open");
     let voucher = stage.redemption_of(stage.id("p"), "session", 1 << 20, 0);
     proof.vouchers = Bounded::new(vec![voucher]).expect("one");
     let operation = stage.world.sign("p", Body::StorageProof(proof));

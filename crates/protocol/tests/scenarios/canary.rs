@@ -144,7 +144,7 @@ const RECORDS: &[Fault] = &[
             insert(w, Key([place; 32]), Probe { epoch: 1, seed: [0; 32], providers: 1 }.to_slot());
         }
     }),
-    ("orphaned Use", |w, p| insert(w, Usage::key(p, 99), Usage::default().to_slot())),
+    ("orphaned Usage", |w, p| insert(w, Usage::key(p, 99), Usage::default().to_slot())),
     ("slots of a known kind", |w, _| insert(w, Key([9; 32]), [99; 256])),
     ("does not decode", |w, _| {
         let mut damaged = FeeTree { sum: 1 }.to_slot();
@@ -215,8 +215,8 @@ const BOOKS: &[Fault] = &[
 
 #[test]
 fn every_planted_fault_in_the_books_is_found() {
-    let (mut stage, keeper) = holding(&[70_000, 3_000]);
-    run_to(&mut stage, &keeper, 5, true);
+    let (mut stage, member) = holding(&[70_000, 3_000]);
+    run_to(&mut stage, &member, 5, true);
     assert_eq!(broken(&stage.world), "sound");
     for (expected, fault) in BOOKS {
         let mut world = stage.world.clone();

@@ -2,7 +2,7 @@
 //! the market.
 
 use crate::{
-    keeper::Keeper,
+    model_provider::ModelProvider,
     script::Stage,
     world::{World, account, key},
 };
@@ -307,7 +307,7 @@ fn three_measurements_cap_what_is_sold() {
     stage.play(&format!("{} => NoEgress\n a open p slot=2 end=23 quota_egress=0", open(2, 1)));
     stage.world.draws = false;
     stage.play("a close p/1 second=p => ChallengeOpen\n blocks 128");
-    let expiry = Body::Settle(Keeper::new("p").settle(&stage.world, &[]));
+    let expiry = Body::Settle(ModelProvider::new("p").settle(&stage.world, &[]));
     let expiry = stage.world.sign("b", expiry);
     assert_eq!(stage.world.submit(&expiry), Ok(Code::Done));
     stage.play("a close p/1 second=p");

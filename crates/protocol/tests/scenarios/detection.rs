@@ -7,7 +7,7 @@ use posync_protocol::{
     block::sha256,
     ledger::{BlockContext, Event, Records},
     limits::Parameters,
-    operation::{Answer, EndedRead, ProvedRead, SumPath},
+    operation::{EndedRead, ProvedRead, ReadAnswer, SumPath},
     record::{Challenge, System},
 };
 use std::collections::BTreeSet;
@@ -16,8 +16,8 @@ use std::collections::BTreeSet;
 const DETECTED_ROUNDS: u64 = 41;
 
 /// An answer that is valid as far as the next read is concerned; any bytes stand for the leaf.
-fn held(place: u32, leaf: u64) -> Answer {
-    Answer::Proved(ProvedRead {
+fn held(place: u32, leaf: u64) -> ReadAnswer {
+    ReadAnswer::Proved(ProvedRead {
         place,
         shard: [0; 32],
         length: 0,
@@ -90,13 +90,13 @@ fn a_dropped_tenth_fails_within_the_documented_rounds() {
 #[test]
 fn the_ledger_fails_a_dropped_tenth_within_the_documented_rounds() {
     for number in 0..4_u8 {
-        let (mut stage, mut keeper) = holding(&[60_000, 60_000, 60_000]);
+        let (mut stage, mut member) = holding(&[60_000, 60_000, 60_000]);
         stage.world.chain[0] = number;
-        keeper.lose_tenths(1);
+        member.lose_tenths(1);
         let last = stage.world.height + DETECTED_ROUNDS * 8;
         let mut failed = false;
         while stage.world.height < last && !failed {
-            if crate::audits::answer(&mut stage, &keeper).is_none() {
+            if crate::audits::answer(&mut stage, &member).is_none() {
                 stage.world.block(&[]).expect("an empty block is valid");
             }
             failed =
@@ -137,14 +137,14 @@ fn reads_follow_what_is_paid() {
 fn an_answer_decides_the_next_read() {
     let challenge = Challenge { height: 1, seed: [3; 32], by_fee: false };
     let share = Share { slot: 0, rate: 3, leaves: 1 << 40, end_epoch: END };
-    let walk = |answers: [Answer; 3]| {
+    let walk = |answers: [ReadAnswer; 3]| {
         let mut prover = Prover::new(&challenge, &account("p"), &Parameters::LOCAL, vec![share]);
         for answer in answers {
             prover.answer(answer);
         }
         prover.question().expect("the fourth read")
     };
-    let ended = Answer::Ended(EndedRead { place: 0 });
+    let ended = ReadAnswer::Ended(EndedRead { place: 0 });
     let all = [
         walk([held(0, 1), held(0, 2), held(0, 3)]),
         walk([held(0, 9), held(0, 2), held(0, 3)]),

@@ -153,7 +153,7 @@ fn an_exit_waits_until_every_epoch_that_paid_it_is_closed() {
 
 #[test]
 fn who_comes_back_is_paid_nothing_of_its_earlier_life() {
-    let (mut stage, keeper) = crate::audits::holding(&[70_000]);
+    let (mut stage, member) = crate::audits::holding(&[70_000]);
     let mut paid = Vec::new();
     stage.world.draws = false;
     stage.play("p leave");
@@ -164,18 +164,18 @@ fn who_comes_back_is_paid_nothing_of_its_earlier_life() {
             _ => None,
         }));
     };
-    note(crate::books::run_to(&mut stage, &keeper, 17, true), &mut paid);
+    note(crate::books::run_to(&mut stage, &member, 17, true), &mut paid);
     stage.world.draws = false;
-    while keeper.audit(&stage.world).challenge.is_some() {
-        crate::audits::answer(&mut stage, &keeper);
+    while member.audit(&stage.world).challenge.is_some() {
+        crate::audits::answer(&mut stage, &member);
     }
     stage.play("a close p/0 second=p\n a close p/1 second=p => AgreementUnknown");
-    note(crate::books::run_to(&mut stage, &keeper, 22, false), &mut paid);
+    note(crate::books::run_to(&mut stage, &member, 22, false), &mut paid);
     assert!(paid.is_sorted() && paid.contains(&16), "all that it earned, before it goes: {paid:?}");
     let last = *paid.last().expect("it was paid");
     stage.play("epoch 24\n p leave\n p register");
     let mut later = Vec::new();
-    note(crate::books::run_to(&mut stage, &keeper, 30, false), &mut later);
+    note(crate::books::run_to(&mut stage, &member, 30, false), &mut later);
     assert_eq!(later, [0_u64; 0], "the last that it earned was of {last}");
     assert!((0..24).all(|epoch| row(&stage.world, &account("p"), epoch).is_none()));
 }
@@ -184,18 +184,18 @@ fn who_comes_back_is_paid_nothing_of_its_earlier_life() {
 /// provider has answered, the close removes the agreement at once, paid up to that answer.
 #[test]
 fn a_close_by_both_waits_for_the_reads_that_are_due() {
-    let (mut stage, keeper) = holding(&[60_000]);
-    settled(&mut stage, &keeper);
+    let (mut stage, member) = holding(&[60_000]);
+    settled(&mut stage, &member);
     stage.play("blocks 20");
     stage.world.draws = true;
-    until_drawn(&mut stage, &keeper);
+    until_drawn(&mut stage, &member);
     let read = |stage: &Stage| -> Usage { stage.world.get(Usage::key(&account("p"), 0)).expect("it stands") };
-    let (before, used) = (keeper.provider(&stage.world), read(&stage));
+    let (before, used) = (member.provider(&stage.world), read(&stage));
     stage.play("a close p/0 second=p => ChallengeOpen\n p close p/0 second=a => ChallengeOpen");
-    assert_eq!((keeper.provider(&stage.world), read(&stage)), (before.clone(), used));
+    assert_eq!((member.provider(&stage.world), read(&stage)), (before.clone(), used));
     stage.world.draws = false;
-    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
-    let settled = keeper.provider(&stage.world);
+    assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
+    let settled = member.provider(&stage.world);
     assert!(settled.acc > before.acc && settled.slot_weight > 0, "its reads were paid");
     stage.play("blocks 40");
     let (burned, own) = (stage.world.system().burned.grains(), stage.world.balance("p").grains());
@@ -204,7 +204,7 @@ fn a_close_by_both_waits_for_the_reads_that_are_due() {
     let free = stage.world.balance("a");
     stage.play("p close p/0 second=a");
     assert!(stage.world.get::<Agreement>(Agreement::key(&account("p"), 0)).is_none(), "at once");
-    let provider = keeper.provider(&stage.world);
+    let provider = member.provider(&stage.world);
     assert_eq!((provider.slot_weight, provider.paid, provider.weighed, provider.slots), (0, 0, 0, 0));
     assert_eq!(provider.acc, settled.acc, "nothing is paid after the last settlement");
     // All of the locked money that was left came back, except the price of reserving.

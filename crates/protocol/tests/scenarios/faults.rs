@@ -2,7 +2,7 @@
 
 use crate::{
     audits::{answer, holding, submit, until_drawn},
-    keeper::{Keeper, bytes},
+    model_provider::{ModelProvider, bytes},
     script::Stage,
     world::{World, account},
 };
@@ -22,7 +22,7 @@ pub(crate) const ALSO: &[Code] = &[Code::GrowthJailed, Code::GrowthSuspended];
 /// turn, so that most draws find a provider without an open challenge.
 struct Fleet {
     world: World,
-    keepers: Vec<Keeper>,
+    members: Vec<ModelProvider>,
 }
 
 impl Fleet {
@@ -33,16 +33,16 @@ impl Fleet {
         let parameters = &mut stage.world.parameters;
         (parameters.draws, parameters.draw_every_blocks, parameters.fault_draws_min) = (4, 1, 8);
         change(parameters);
-        let mut keepers = Vec::new();
+        let mut members = Vec::new();
         for (name, seed) in names.iter().zip(0..) {
             stage.play(&format!("{name} register\n a open {name} quota=1000 end=700"));
-            let mut keeper = Keeper::new(name);
-            let set = keeper.change(&stage.world, 0, &[], &[bytes(seed, 4096)]);
+            let mut member = ModelProvider::new(name);
+            let set = member.change(&stage.world, 0, &[], &[bytes(seed, 4096)]);
             assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done));
-            keepers.push(keeper);
+            members.push(member);
         }
         stage.world.draws = true;
-        let mut fleet = Self { world: stage.world, keepers };
+        let mut fleet = Self { world: stage.world, members };
         fleet.until_round(fleet.round() + 1, |_, _| true);
         fleet
     }
@@ -53,17 +53,17 @@ impl Fleet {
     }
 
     fn audit(&self, index: usize) -> Audit {
-        self.keepers[index].audit(&self.world)
+        self.members[index].audit(&self.world)
     }
 
     /// Runs a block in which the providers chosen by `answers` answer.
     fn block(&mut self, answers: impl Fn(&World, usize) -> bool) -> Vec<Event> {
-        let storage_proof = |(index, keeper): (usize, &Keeper)| {
-            let storage_proof = keeper.storage_proof(&self.world).filter(|_| answers(&self.world, index))?;
-            Some(self.world.sign(&keeper.name, Body::StorageProof(storage_proof)))
+        let storage_proof = |(index, member): (usize, &ModelProvider)| {
+            let storage_proof = member.storage_proof(&self.world).filter(|_| answers(&self.world, index))?;
+            Some(self.world.sign(&member.name, Body::StorageProof(storage_proof)))
         };
         let storage_proofs: Vec<Operation> =
-            self.keepers.iter().enumerate().filter_map(storage_proof).collect();
+            self.members.iter().enumerate().filter_map(storage_proof).collect();
         self.world.block(&storage_proofs).expect("an answered block is valid").events
     }
 
@@ -195,12 +195,12 @@ fn an_answer_before_the_judgement_is_late_and_counts() {
 fn an_expiry_of_a_faulty_round_is_excused_however_it_is_closed() {
     let mut fleet = Fleet::new(24, |_| ());
     let before: Vec<Audit> = (0..12).map(|index| fleet.audit(index)).collect();
-    let held: Vec<Provider> = (0..12).map(|index| fleet.keepers[index].provider(&fleet.world)).collect();
+    let held: Vec<Provider> = (0..12).map(|index| fleet.members[index].provider(&fleet.world)).collect();
     let round = fleet.round();
     fleet.outage(12);
     let open: Vec<_> = (0..12).map(|index| fleet.audit(index).challenge.expect("all were drawn")).collect();
     fleet.until_round(round + 20, |_, index| index >= 12);
-    let mut by_anyone = Fleet { world: fleet.world.clone(), keepers: fleet.keepers.clone() };
+    let mut by_anyone = Fleet { world: fleet.world.clone(), members: fleet.members.clone() };
     by_anyone.world.draws = false;
     let mut seen = BTreeSet::new();
     for (index, challenge) in open.iter().enumerate() {
@@ -208,9 +208,9 @@ fn an_expiry_of_a_faulty_round_is_excused_however_it_is_closed() {
             continue;
         }
         seen.insert(challenge.by_fee);
-        let keeper = &by_anyone.keepers[index];
-        let closed = if keeper.audit(&by_anyone.world).challenge == Some(*challenge) {
-            let upkeep = by_anyone.world.sign("b", Body::Settle(keeper.settle(&by_anyone.world, &[])));
+        let member = &by_anyone.members[index];
+        let closed = if member.audit(&by_anyone.world).challenge == Some(*challenge) {
+            let upkeep = by_anyone.world.sign("b", Body::Settle(member.settle(&by_anyone.world, &[])));
             assert_eq!(by_anyone.world.submit(&upkeep), Ok(Code::Done));
             by_anyone.audit(index)
         } else {
@@ -224,7 +224,7 @@ fn an_expiry_of_a_faulty_round_is_excused_however_it_is_closed() {
             "p{index}"
         );
         assert_eq!((closed.settlements, closed.answered), (old.settlements + 1, old.answered));
-        let now = by_anyone.keepers[index].provider(&by_anyone.world);
+        let now = by_anyone.members[index].provider(&by_anyone.world);
         assert_eq!((now.acc, now.pool), (held[index].acc, held[index].pool), "silence is not paid");
         assert!(now.settled_round > held[index].settled_round);
     }
@@ -243,11 +243,11 @@ fn pay_is_the_same_with_and_without_the_rule() {
         // Half of the silent providers return, the others never do.
         events.extend(fleet.until_round(round + 3, |_, index| index >= 4));
         fleet
-            .keepers
+            .members
             .iter()
-            .map(|keeper| {
-                let Provider { pool, acc, settled_round, bond, paid, .. } = keeper.provider(&fleet.world);
-                let usage: Usage = fleet.world.get(Usage::key(&account(&keeper.name), 0)).expect("open");
+            .map(|member| {
+                let Provider { pool, acc, settled_round, bond, paid, .. } = member.provider(&fleet.world);
+                let usage: Usage = fleet.world.get(Usage::key(&account(&member.name), 0)).expect("open");
                 (pool, acc, settled_round, bond, paid, usage)
             })
             .zip(std::iter::repeat(faulty(&events).len()))
@@ -315,12 +315,12 @@ impl Model {
     }
 
     fn check(&self, fleet: &Fleet, before: &[Audit]) {
-        for (keeper, before) in fleet.keepers.iter().zip(before) {
-            let counted = self.counted.get(&account(&keeper.name)).cloned().unwrap_or_default();
+        for (member, before) in fleet.members.iter().zip(before) {
+            let counted = self.counted.get(&account(&member.name)).cloned().unwrap_or_default();
             let expected =
                 counted.iter().fold(before.on_time, |bits, on_time| bits << 1 | u64::from(*on_time));
-            let audit = keeper.audit(&fleet.world);
-            assert_eq!(audit.on_time, expected, "{}", keeper.name);
+            let audit = member.audit(&fleet.world);
+            assert_eq!(audit.on_time, expected, "{}", member.name);
             assert_eq!(audit.drawn, before.drawn + 4 * counted.len() as u32);
         }
     }
@@ -336,9 +336,9 @@ fn weather(parameters: impl FnOnce(&mut Parameters), rounds: &[u16]) -> (Fleet, 
     let before: Vec<Audit> = (0..6).map(|index| fleet.audit(index)).collect();
     assert!(before.iter().all(|audit| audit.challenge.is_none() || audit.drawn > 0));
     let mut model = Model::default();
-    for (index, keeper) in fleet.keepers.iter().enumerate() {
+    for (index, member) in fleet.members.iter().enumerate() {
         if let Some(open) = fleet.audit(index).challenge {
-            model.open.insert(account(&keeper.name), (open.height, open.by_fee));
+            model.open.insert(account(&member.name), (open.height, open.by_fee));
         }
     }
     for back in 0..4 {
@@ -414,7 +414,7 @@ type Stood = (fn(&mut Reputation), Code);
 
 #[test]
 fn who_is_jailed_or_suspended_grows_no_data_set() {
-    let (stage, keeper) = holding(&[9_000, 5_000]);
+    let (stage, member) = holding(&[9_000, 5_000]);
     let stand = |change: fn(&mut Reputation)| {
         let mut stage = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
         let place = Reputation::key(&account("p"));
@@ -429,29 +429,29 @@ fn who_is_jailed_or_suspended_grows_no_data_set() {
         (|reputation| reputation.suspended = 1, Code::GrowthSuspended),
     ];
     for (change, code) in kinds {
-        let (mut stage, mut keeper) = (stand(change), keeper.clone());
+        let (mut stage, mut member) = (stand(change), member.clone());
         for sender in ["a", "p"] {
-            let grown = keeper.change(&stage.world, 0, &[], &[bytes(7, 100)]);
+            let grown = member.change(&stage.world, 0, &[], &[bytes(7, 100)]);
             assert_eq!(submit(&mut stage, sender, Body::SetDataSet(grown)), Ok(code), "by {sender}");
         }
-        assert_eq!(keeper.data_set(&stage.world, 0).next, None, "nothing waits for better days");
+        assert_eq!(member.data_set(&stage.world, 0).next, None, "nothing waits for better days");
         // Data already held is still read and paid, and the same leaves may hold other bytes.
-        let same = keeper.change(&stage.world, 0, &[1], &[bytes(8, 4_100)]);
+        let same = member.change(&stage.world, 0, &[1], &[bytes(8, 4_100)]);
         assert_eq!(submit(&mut stage, "a", Body::SetDataSet(same)), Ok(Code::Done));
         for _ in 0..3 {
-            until_drawn(&mut stage, &keeper);
-            assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+            until_drawn(&mut stage, &member);
+            assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
         }
-        assert!(keeper.provider(&stage.world).acc > 0);
-        let shrunk = keeper.change(&stage.world, 0, &[0], &[]);
+        assert!(member.provider(&stage.world).acc > 0);
+        let shrunk = member.change(&stage.world, 0, &[0], &[]);
         assert_eq!(submit(&mut stage, "a", Body::SetDataSet(shrunk)), Ok(Code::Done));
-        until_drawn(&mut stage, &keeper);
-        assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
-        assert_eq!(keeper.data_set(&stage.world, 0).next, None, "the shrink is in force");
-        let regrown = keeper.change(&stage.world, 0, &[], &[bytes(9, 9_000)]);
+        until_drawn(&mut stage, &member);
+        assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
+        assert_eq!(member.data_set(&stage.world, 0).next, None, "the shrink is in force");
+        let regrown = member.change(&stage.world, 0, &[], &[bytes(9, 9_000)]);
         assert_eq!(submit(&mut stage, "a", Body::SetDataSet(regrown)), Ok(code), "nor back to what it held");
     }
-    let (mut stage, mut keeper) = (stand(|reputation| reputation.warned = 1), keeper.clone());
-    let grown = keeper.change(&stage.world, 0, &[], &[bytes(7, 100)]);
+    let (mut stage, mut member) = (stand(|reputation| reputation.warned = 1), member.clone());
+    let grown = member.change(&stage.world, 0, &[], &[bytes(7, 100)]);
     assert_eq!(submit(&mut stage, "a", Body::SetDataSet(grown)), Ok(Code::Done), "a warning takes nothing");
 }

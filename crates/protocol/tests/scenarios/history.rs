@@ -10,7 +10,7 @@
 use crate::{
     audits::{holding, submit},
     capacity,
-    keeper::{Keeper, bytes},
+    model_provider::{ModelProvider, bytes},
     service,
     world::{World, account},
 };
@@ -38,7 +38,7 @@ fn market() -> World {
     let (mut stage, mut p) = holding(&[70_000, 3_000]);
     stage.world.draws = false;
     stage.play("q register\n b open q quota=100000 end=700");
-    let mut q = Keeper::new("q");
+    let mut q = ModelProvider::new("q");
     let set = q.change(&stage.world, 0, &[], &[bytes(9, 150_000)]);
     assert_eq!(submit(&mut stage, "b", Body::SetDataSet(set)), Ok(Code::Done));
     for name in ["s", "t", "u", "v"] {
@@ -47,12 +47,12 @@ fn market() -> World {
     stage.world.leaders = ["s", "t", "u", "v", "s"].map(account).to_vec();
     stage.world.draws = true;
     p.lose_tenths(1);
-    let (keepers, mut dice, mut codes) = ([p, q], Dice(2), BTreeSet::new());
+    let (members, mut dice, mut codes) = ([p, q], Dice(2), BTreeSet::new());
     for _ in 0..STEPS {
         if dice.below(3) > 0 {
-            let storage_proofs = keepers.iter().filter_map(|keeper| {
-                let storage_proof = keeper.storage_proof(&stage.world).filter(|_| dice.below(8) > 0)?;
-                Some(stage.world.sign(&keeper.name, Body::StorageProof(storage_proof)))
+            let storage_proofs = members.iter().filter_map(|member| {
+                let storage_proof = member.storage_proof(&stage.world).filter(|_| dice.below(8) > 0)?;
+                Some(stage.world.sign(&member.name, Body::StorageProof(storage_proof)))
             });
             let storage_proofs: Vec<Operation> = storage_proofs.collect();
             stage.world.block(&storage_proofs).expect("an answered block is valid");

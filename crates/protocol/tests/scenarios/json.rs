@@ -9,7 +9,7 @@ use posync_protocol::{
     event::{AgreementChange, Event, ReputationReason, ReputationStep},
     json::AnyRecord,
     limits::Parameters,
-    operation::{Answer, EndedRead, StorageProof},
+    operation::{EndedRead, ReadAnswer, StorageProof},
     wire::gateway::{AgreementRow, Fault, File, Status, UserRow},
 };
 use serde::Serialize;
@@ -52,7 +52,7 @@ fn words() -> Vec<Event> {
 
 /// A storage proof that answers for an agreement that has ended.
 fn ended() -> Body {
-    let answers = Bounded::new(vec![Answer::Ended(EndedRead { place: 9 })]).expect("one");
+    let answers = Bounded::new(vec![ReadAnswer::Ended(EndedRead { place: 9 })]).expect("one");
     Body::StorageProof(StorageProof { answers, ..storage_proof() })
 }
 
@@ -82,7 +82,7 @@ fn rows() -> Vec<(String, Value)> {
         rows.push((format!("event/{}", value["event"].as_str().expect("a name")), value));
     }
     for (name, slot) in records() {
-        let record = AnyRecord::read(&slot).unwrap_or_else(|| panic!("{name} has no line in `names!`"));
+        let record = AnyRecord::read(&slot).unwrap_or_else(|| panic!("{name} has no name"));
         rows.push((name.into(), json!({ "record": record.name, "fields": json_of(&record) })));
     }
     rows.push(("block/Header".into(), json_of(&header())));

@@ -36,11 +36,11 @@ pub(crate) fn messages() -> Vec<Message> {
     let gateway_answers = gateway_answers();
     let (provider_asks, provider_answers) = (provider_asks(), provider_answers());
     assert_complete::<node::Ask>(&node_asks);
-    assert_complete::<node::Answer>(&node_answers);
+    assert_complete::<node::NodeAnswer>(&node_answers);
     assert_complete::<gateway::Ask>(&gateway_asks);
-    assert_complete::<gateway::Answer>(&gateway_answers);
+    assert_complete::<gateway::GatewayAnswer>(&gateway_answers);
     assert_complete::<provider::Ask>(&provider_asks);
-    assert_complete::<provider::Answer>(&provider_answers);
+    assert_complete::<provider::ProviderAnswer>(&provider_answers);
     let mut all: Vec<Message> = node_asks.iter().map(|ask| message(0, ask)).collect();
     all.extend(node_answers.iter().map(|answer| message(1, answer)));
     all.extend(gateway_asks.into_iter().map(|ask| message(2, &gateway::Request { id: 7, ask })));
@@ -96,7 +96,7 @@ fn node_asks() -> Vec<node::Ask> {
     ]
 }
 
-fn node_answers() -> Vec<node::Answer> {
+fn node_answers() -> Vec<node::NodeAnswer> {
     let certified = node::Certified { headers: few(vec![header(), header()]), finalization: few(vec![1; 8]) };
     let record = node::ProvenRecord { slot: Some([1; 256]), proof: few(vec![1; 8]) };
     let info = node::Info { chain: [1; 32], network_key: [2; 96], parameters: Parameters::LOCAL, height: 5 };
@@ -105,21 +105,21 @@ fn node_answers() -> Vec<node::Answer> {
         Event::RoundFaulty { round: 1, drawn: 2, on_time: 3 },
     ];
     vec![
-        node::Answer::Info(info),
-        node::Answer::Accepted([1; 32]),
-        node::Answer::Refused(Code::Balance),
-        node::Answer::Receipt(Some(node::Receipt { height: 4, index: 3, code: Code::Done })),
-        node::Answer::Read(node::Read { certified: certified.clone(), records: few(vec![record]) }),
-        node::Answer::Certified(certified),
-        node::Answer::Body(node_body()),
-        node::Answer::Events(node::BlockEvents { receipts: receipts(), events: few(events), last: true }),
-        node::Answer::Unavailable(node::Unavailable::Busy),
-        node::Answer::Clock(7),
-        node::Answer::Dialled(node::Dialled {
+        node::NodeAnswer::Info(info),
+        node::NodeAnswer::Accepted([1; 32]),
+        node::NodeAnswer::Refused(Code::Balance),
+        node::NodeAnswer::Receipt(Some(node::Receipt { height: 4, index: 3, code: Code::Done })),
+        node::NodeAnswer::Read(node::Read { certified: certified.clone(), records: few(vec![record]) }),
+        node::NodeAnswer::Certified(certified),
+        node::NodeAnswer::Body(node_body()),
+        node::NodeAnswer::Events(node::BlockEvents { receipts: receipts(), events: few(events), last: true }),
+        node::NodeAnswer::Unavailable(node::Unavailable::Busy),
+        node::NodeAnswer::Clock(7),
+        node::NodeAnswer::Dialled(node::Dialled {
             ip: [3; 16],
             outcome: node::DialOutcome::TimedOut(node::Nothing {}),
         }),
-        node::Answer::State(few(vec![1; 99])),
+        node::NodeAnswer::State(few(vec![1; 99])),
     ]
 }
 
@@ -145,7 +145,7 @@ fn gateway_asks() -> Vec<gateway::Ask> {
     ]
 }
 
-fn gateway_answers() -> Vec<gateway::Answer> {
+fn gateway_answers() -> Vec<gateway::GatewayAnswer> {
     let file = || gateway::File {
         name: few(b"name".to_vec()),
         bytes: 9,
@@ -186,19 +186,19 @@ fn gateway_answers() -> Vec<gateway::Answer> {
     let placement =
         gateway::Placement { segment: few(vec![1; 9]), leaves: 1, reason: 2, candidates: 3, chosen: 4 };
     vec![
-        gateway::Answer::Stored(file()),
-        gateway::Answer::Found(file()),
-        gateway::Answer::Data(few(vec![1; 9])),
-        gateway::Answer::End(node::Nothing {}),
-        gateway::Answer::Files(few(vec![file(), file()])),
-        gateway::Answer::Removed(file()),
-        gateway::Answer::Status(status),
-        gateway::Answer::Agreements(few(vec![row])),
-        gateway::Answer::Refused(gateway::Refused {
+        gateway::GatewayAnswer::Stored(file()),
+        gateway::GatewayAnswer::Found(file()),
+        gateway::GatewayAnswer::Data(few(vec![1; 9])),
+        gateway::GatewayAnswer::End(node::Nothing {}),
+        gateway::GatewayAnswer::Files(few(vec![file(), file()])),
+        gateway::GatewayAnswer::Removed(file()),
+        gateway::GatewayAnswer::Status(status),
+        gateway::GatewayAnswer::Agreements(few(vec![row])),
+        gateway::GatewayAnswer::Refused(gateway::Refused {
             kind: gateway::Refusal::NoFile,
             text: few(b"no".to_vec()),
         }),
-        gateway::Answer::Why(gateway::Why {
+        gateway::GatewayAnswer::Why(gateway::Why {
             seen: Some(seen),
             recent: true,
             placements: few(vec![placement]),
@@ -226,7 +226,7 @@ fn provider_asks() -> Vec<provider::Ask> {
     ]
 }
 
-fn provider_answers() -> Vec<provider::Answer> {
+fn provider_answers() -> Vec<provider::ProviderAnswer> {
     let slice = provider::Slice {
         shard_bytes: 70_000,
         offset: 65_536,
@@ -247,11 +247,15 @@ fn provider_answers() -> Vec<provider::Answer> {
     let count =
         ProbeCount { epoch: 1, sender: ACCOUNT, receiver: ACCOUNT, draw: 2, bytes: 3, signature: [1; 64] };
     vec![
-        provider::Answer::Stored([1; 32]),
-        provider::Answer::Signed([1; 64]),
-        provider::Answer::Slice(slice),
-        provider::Answer::Status(provider::Status { free_leaves: 1, load: 2, bad: few(vec![[1; 32]]) }),
-        provider::Answer::Refused(refused),
-        provider::Answer::Counted(count),
+        provider::ProviderAnswer::Stored([1; 32]),
+        provider::ProviderAnswer::Signed([1; 64]),
+        provider::ProviderAnswer::Slice(slice),
+        provider::ProviderAnswer::Status(provider::Status {
+            free_leaves: 1,
+            load: 2,
+            bad: few(vec![[1; 32]]),
+        }),
+        provider::ProviderAnswer::Refused(refused),
+        provider::ProviderAnswer::Counted(count),
     ]
 }

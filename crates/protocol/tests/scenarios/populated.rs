@@ -5,7 +5,7 @@
 //! storage proof shows nothing if no provider is drawn.
 
 use crate::{
-    keeper::{Keeper, bytes},
+    model_provider::{ModelProvider, bytes},
     script::Stage,
     world::{World, account, key},
 };
@@ -27,13 +27,13 @@ const SEATS: [&str; 4] = ["s", "t", "u", "v"];
 /// Salt of every seat's commitments.
 const SALT: [u8; 32] = [9; 32];
 
-/// A world at a moment, with the keepers of its providers.
+/// A world at a moment, with the models of its providers.
 #[derive(Clone)]
 pub(crate) struct Moment {
     /// Short name of the moment's special state.
     pub(crate) name: &'static str,
     pub(crate) stage: Stage,
-    pub(crate) keepers: [Keeper; 2],
+    pub(crate) members: [ModelProvider; 2],
 }
 
 /// The moments of the history, built once.
@@ -45,7 +45,7 @@ pub(crate) fn moments() -> &'static [Moment] {
 impl Moment {
     fn begin() -> Self {
         let stage = Stage { world: World::new(&ACTORS), opened: BTreeMap::new() };
-        let mut moment = Self { name: "opened", stage, keepers: ["p", "q"].map(Keeper::new) };
+        let mut moment = Self { name: "opened", stage, members: ["p", "q"].map(ModelProvider::new) };
         SEATS.iter().for_each(|seat| moment.stage.world.seat(seat));
         moment.stage.world.leaders = SEATS.map(account).to_vec();
         moment.stage.play(
@@ -60,12 +60,12 @@ impl Moment {
         moment
     }
 
-    /// Adds shards of these lengths to the data set in a slot of a keeper.
-    fn hold(&mut self, keeper: usize, slot: u32, lengths: &[usize]) {
+    /// Adds shards of these lengths to the data set in a slot of a provider.
+    fn hold(&mut self, member: usize, slot: u32, lengths: &[usize]) {
         let world = &self.stage.world;
         let seed = world.height * 10 + u64::from(slot);
         let adds: Vec<_> = lengths.iter().zip(seed..).map(|(length, seed)| bytes(seed, *length)).collect();
-        let set = self.keepers[keeper].change(world, slot, &[], &adds);
+        let set = self.members[member].change(world, slot, &[], &adds);
         self.submit("a", Body::SetDataSet(set));
     }
 
@@ -79,19 +79,19 @@ impl Moment {
         self.stage.play(&format!("blocks {count}"));
     }
 
-    /// Answers the open challenge of a keeper, if there is one.
-    fn answer(&mut self, keeper: usize) {
-        if let Some(storage_proof) = self.keepers[keeper].storage_proof(&self.stage.world) {
-            let name = self.keepers[keeper].name.clone();
+    /// Answers the open challenge of a provider, if there is one.
+    fn answer(&mut self, member: usize) {
+        if let Some(storage_proof) = self.members[member].storage_proof(&self.stage.world) {
+            let name = self.members[member].name.clone();
             self.submit(&name, Body::StorageProof(storage_proof));
         }
     }
 
-    /// Runs blocks until the first keeper is drawn.
+    /// Runs blocks until the first provider is drawn.
     fn until_drawn(&mut self) {
         self.stage.world.draws = true;
         for _ in 0..100 {
-            if self.keepers[0].audit(&self.stage.world).challenge.is_some() {
+            if self.members[0].audit(&self.stage.world).challenge.is_some() {
                 return;
             }
             self.answer(1);
@@ -109,7 +109,7 @@ impl Moment {
 fn history() -> Vec<Moment> {
     let mut at = Moment::begin();
     let mut moments = vec![at.clone()];
-    at.keepers[0].lose_tenths(3);
+    at.members[0].lose_tenths(3);
     at.until_drawn();
     at.stage.play("p redeem p/0 egress=2000000 gas=5 claim=3000000\n q redeem q egress=2000000");
     at.hold(0, 0, &[2_000]);
@@ -118,7 +118,7 @@ fn history() -> Vec<Moment> {
         at.answer(0);
         at.answer(1);
         at.blocks(1);
-        if !at.keepers[0].audit(&at.stage.world).missing.is_empty() && at.stage.world.epoch() >= 2 {
+        if !at.members[0].audit(&at.stage.world).missing.is_empty() && at.stage.world.epoch() >= 2 {
             break;
         }
     }
@@ -242,11 +242,11 @@ pub(crate) fn operation(at: &mut Moment, number: usize) -> Option<Operation> {
     let stand = PROVIDERS[..2].iter().all(|name| world.state.contains_key(&Provider::key(&account(name))));
     stand.then_some(())?;
     let (who, body) = match number - LINES.len() {
-        keeper @ 0..=1 => (PROVIDERS[keeper], Body::StorageProof(at.keepers[keeper].storage_proof(world)?)),
-        2 => ("a", Body::Settle(at.keepers[0].settle(world, &[]))),
-        3 => ("a", Body::Settle(at.keepers[0].settle(world, &[1, 2]))),
-        4 => ("a", Body::Settle(at.keepers[0].settle(world, &[0]))),
-        5 => ("a", Body::SetDataSet(at.keepers[0].change(world, 0, &[], &[bytes(world.height, 1_500)]))),
+        member @ 0..=1 => (PROVIDERS[member], Body::StorageProof(at.members[member].storage_proof(world)?)),
+        2 => ("a", Body::Settle(at.members[0].settle(world, &[]))),
+        3 => ("a", Body::Settle(at.members[0].settle(world, &[1, 2]))),
+        4 => ("a", Body::Settle(at.members[0].settle(world, &[0]))),
+        5 => ("a", Body::SetDataSet(at.members[0].change(world, 0, &[], &[bytes(world.height, 1_500)]))),
         6 => ("b", Body::SetDataSet(emptied(at)?)),
         7 => ("p", Body::Measure(measured(world, "p", epoch)?)),
         8 => ("q", Body::Measure(measured(world, "q", epoch.checked_sub(1)?)?)),
@@ -254,7 +254,7 @@ pub(crate) fn operation(at: &mut Moment, number: usize) -> Option<Operation> {
         10 => (SEATS[1], Body::AuditReveal(revealed(at, 1, epoch.checked_sub(1)?)?)),
         11 => ("a", Body::Evidence(two_commitments(world, epoch))),
         12 => ("p", Body::StorageProof(full_storage_proof(at)?)),
-        _ => ("a", Body::Settle(Settle { endings: few(vec![epoch]), ..at.keepers[0].settle(world, &[]) })),
+        _ => ("a", Body::Settle(Settle { endings: few(vec![epoch]), ..at.members[0].settle(world, &[]) })),
     };
     Some(at.stage.world.sign(who, body))
 }
@@ -265,7 +265,7 @@ fn few<T, const MAX: usize>(items: Vec<T>) -> Bounded<T, MAX> {
 
 /// A storage proof that also redeems and names an ending, so that none of its lists is empty.
 fn full_storage_proof(at: &Moment) -> Option<StorageProof> {
-    let storage_proof = at.keepers[0].storage_proof(&at.stage.world)?;
+    let storage_proof = at.members[0].storage_proof(&at.stage.world)?;
     let mut redemption = at.stage.redemption_of(at.stage.id("p/0"), "session", 2_600_000, 6);
     redemption.claim = Some(Units { egress: 2_700_000, gas: 7 });
     let mut endings = storage_proof.endings.to_vec();
@@ -277,10 +277,10 @@ fn full_storage_proof(at: &Moment) -> Option<StorageProof> {
 
 /// The consumer's signature alone for an empty data set in slot 1.
 fn emptied(at: &mut Moment) -> Option<posync_protocol::operation::SetDataSet> {
-    let held = at.keepers[0].held(&at.stage.world, 1);
+    let held = at.members[0].held(&at.stage.world, 1);
     let removes: Vec<u32> = (0..held).collect();
-    at.keepers[0].agreement(&at.stage.world, 1)?;
-    let set = at.keepers[0].change(&at.stage.world, 1, &removes, &[]);
+    at.members[0].agreement(&at.stage.world, 1)?;
+    let set = at.members[0].change(&at.stage.world, 1, &removes, &[]);
     Some(posync_protocol::operation::SetDataSet { provider_signature: None, ..set })
 }
 

@@ -50,7 +50,7 @@ fn without_use_providers_have_rows_and_no_pay() {
 /// can be opened. The books close, and the pool goes to the providers with weight.
 #[test]
 fn with_everybody_in_jail_epochs_close_and_nothing_new_begins() {
-    let (mut stage, keeper) = holding(&[70_000]);
+    let (mut stage, member) = holding(&[70_000]);
     stage.play("b register");
     for name in ["p", "b"] {
         let key = Reputation::key(&account(name));
@@ -58,7 +58,7 @@ fn with_everybody_in_jail_epochs_close_and_nothing_new_begins() {
         reputation.jailed_until = 1_000;
         stage.world.state.insert(key, reputation.to_slot());
     }
-    let events = run_to(&mut stage, &keeper, 7, true);
+    let events = run_to(&mut stage, &member, 7, true);
     let closed = events.iter().filter(|event| matches!(event, Event::Closed { .. })).count();
     assert!(closed >= 3, "{closed} epochs closed");
     for epoch in 1..=3 {
@@ -70,6 +70,6 @@ fn with_everybody_in_jail_epochs_close_and_nothing_new_begins() {
         assert!(rows[0].pay > Amount::ZERO, "what stands is paid");
     }
     stage.world.draws = false;
-    while answer(&mut stage, &keeper).is_some() {}
+    while answer(&mut stage, &member).is_some() {}
     stage.play("a open p slot=1 end=700 => ProviderJailed\n a open b slot=0 end=700 => ProviderJailed");
 }

@@ -4,7 +4,7 @@
 use crate::{
     audits::{answer, holding, submit},
     books::{row, run_to},
-    keeper::{Keeper, bytes},
+    model_provider::{ModelProvider, bytes},
     script::Stage,
     world::{FUNDED, World, account},
 };
@@ -40,7 +40,7 @@ fn terms(world: &World) -> Agreement {
 /// Removes ended agreements of `p`, by free upkeep of a stranger. Returns the grains that this burned.
 fn removed(stage: &mut Stage, slots: &[u32]) -> u128 {
     let before = burned(&stage.world);
-    let upkeep = Body::Settle(Keeper::new("p").settle(&stage.world, slots));
+    let upkeep = Body::Settle(ModelProvider::new("p").settle(&stage.world, slots));
     assert_eq!(submit(stage, "b", upkeep), Ok(Code::Done));
     burned(&stage.world) - before
 }
@@ -99,10 +99,10 @@ fn removed_late_it_costs_no_more_than_to_the_end_of_the_window() {
 fn touching_it_every_round_floors_away_less_than_a_grain_a_touch() {
     let mut stage = Stage::new();
     stage.play("p register\n a open p quota=1001 quota_egress=0 quota_gas=0 end=100");
-    let (mut keeper, start, touches) = (Keeper::new("p"), usage(&stage.world), 40);
+    let (mut member, start, touches) = (ModelProvider::new("p"), usage(&stage.world), 40);
     for _ in 0..touches {
         stage.play("blocks 7");
-        let empty = keeper.change(&stage.world, 0, &[], &[]);
+        let empty = member.change(&stage.world, 0, &[], &[]);
         assert_eq!(submit(&mut stage, "a", Body::SetDataSet(empty)), Ok(Code::Done));
     }
     let now = usage(&stage.world);
@@ -202,10 +202,10 @@ fn a_price_is_locked_no_longer_than_its_provider_agreed_to() {
 }
 
 /// Runs blocks until `p` has just answered, with a few blocks of the round left.
-fn settled(stage: &mut Stage, keeper: &Keeper, epoch: u64) {
-    run_to(stage, keeper, epoch, true);
+fn settled(stage: &mut Stage, member: &ModelProvider, epoch: u64) {
+    run_to(stage, member, epoch, true);
     for _ in 0..200 {
-        let answered = answer(stage, keeper);
+        let answered = answer(stage, member);
         let left =
             stage.world.parameters.round_blocks - stage.world.height % stage.world.parameters.round_blocks;
         match answered {
@@ -224,13 +224,13 @@ fn consumer(percent: u64) -> (u128, u128) {
     // Egress of 4 MiB an epoch.
     stage.play("p register");
     stage.play(&format!("a open p quota={quota} quota_egress={} quota_gas=0 end=700", 2_800 * MIB));
-    let mut keeper = Keeper::new("p");
-    let set = keeper.change(&stage.world, 0, &[], &[bytes(1, leaves * 1024)]);
+    let mut member = ModelProvider::new("p");
+    let set = member.change(&stage.world, 0, &[], &[bytes(1, leaves * 1024)]);
     assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done));
     let opened = usage(&stage.world);
     assert_eq!(stage.world.parameters.round(stage.world.height), 0, "all within a round");
     stage.world.draws = true;
-    settled(&mut stage, &keeper, 8);
+    settled(&mut stage, &member, 8);
     stage.world.draws = false;
     let rounds = stage.world.parameters.round(stage.world.height);
     let egress = 4 * MIB * rounds / 5 * percent / 100;
@@ -263,11 +263,11 @@ fn markets(world: &World) -> Vec<Option<Market>> {
 #[test]
 fn reserving_moves_no_price() {
     let priced = |line: &str| {
-        let (mut stage, keeper) = holding(&[70_000]);
+        let (mut stage, member) = holding(&[70_000]);
         stage.world.draws = false;
         stage.play(line);
         stage.world.draws = true;
-        run_to(&mut stage, &keeper, 10, true);
+        run_to(&mut stage, &member, 10, true);
         stage.world
     };
     let free = 1_048_576 - 100_000;
@@ -282,13 +282,13 @@ fn reserving_moves_no_price() {
 /// A provider that is never audited sells all its room to its own consumer and stores nothing.
 #[test]
 fn an_own_provider_with_a_false_data_set_moves_no_price() {
-    let (mut stage, keeper) = holding(&[70_000]);
+    let (mut stage, member) = holding(&[70_000]);
     stage.world.draws = false;
     stage.play("q register\n b open q quota=1048576 end=700");
-    let set = Keeper::new("q").change(&stage.world, 0, &[], &[bytes(9, 1 << 20)]);
+    let set = ModelProvider::new("q").change(&stage.world, 0, &[], &[bytes(9, 1 << 20)]);
     assert_eq!(submit(&mut stage, "b", Body::SetDataSet(set)), Ok(Code::Done));
     stage.world.draws = true;
-    run_to(&mut stage, &keeper, 9, true);
+    run_to(&mut stage, &member, 9, true);
     let closing: Closing = stage.world.get(Closing::key(7 % CLOSING_RING)).expect("it is measured");
     let own = row(&stage.world, &account("p"), 7).expect("its row");
     assert_eq!((closing.epoch, closing.used[Class::Storage]), (7, own.storage.into()));
@@ -304,8 +304,8 @@ fn an_own_provider_with_a_false_data_set_moves_no_price() {
 /// A provider that answered within eight epochs counts as offered; one that went away stops counting.
 #[test]
 fn what_is_offered_is_of_those_who_answered_lately() {
-    let (mut stage, keeper) = holding(&[70_000]);
-    run_to(&mut stage, &keeper, 2, true);
+    let (mut stage, member) = holding(&[70_000]);
+    run_to(&mut stage, &member, 2, true);
     stage.world.draws = false;
     let offered = |world: &World, epoch: u64| {
         let closing: Closing = world.get(Closing::of(epoch)).expect("it is measured");
@@ -328,8 +328,8 @@ fn who_may_sell_nothing_offers_nothing() {
         stage.world.state.insert(key, reputation.to_slot());
     }
     let offered = |why: fn(&mut Stage)| {
-        let (mut stage, keeper) = holding(&[70_000]);
-        run_to(&mut stage, &keeper, 2, true);
+        let (mut stage, member) = holding(&[70_000]);
+        run_to(&mut stage, &member, 2, true);
         while stage.world.epoch() < 4 {
             why(&mut stage);
             stage.world.block(&[]).expect("an empty block is valid");
@@ -355,15 +355,15 @@ fn who_may_sell_nothing_offers_nothing() {
 
 #[test]
 fn leaf_rounds_count_as_far_as_reads_passed() {
-    let (mut stage, mut keeper) = holding(&[70_000]);
-    keeper.lose_tenths(5);
-    run_to(&mut stage, &keeper, 3, true);
-    let leaves = u128::from(keeper.data_set(&stage.world, 0).current.leaves);
+    let (mut stage, mut member) = holding(&[70_000]);
+    member.lose_tenths(5);
+    run_to(&mut stage, &member, 3, true);
+    let leaves = u128::from(member.data_set(&stage.world, 0).current.leaves);
     let paid: u128 = (0..3)
         .filter_map(|epoch| row(&stage.world, &account("p"), epoch))
         .map(|row| u128::from(row.storage))
         .sum();
-    let acc = keeper.provider(&stage.world).acc;
+    let acc = member.provider(&stage.world).acc;
     assert!(acc > 0 && acc < u128::from(15 * posync_protocol::amount::ONE), "some failed");
     let exact = leaves * acc / u128::from(posync_protocol::amount::ONE);
     // Each interval is floored once.

@@ -8,10 +8,10 @@ use posync_protocol::{
         REGION_BYTES_MAX, SUM_LEVELS_MAX,
     },
     operation::{
-        AnnounceNode, Answer, AuditCommit, AuditReveal, Close, CloseAlone, Commitments, DataSetClaim,
-        Evidence, FoundRead, Measure, MissingRead, Open, ProbeCount, Proposals, ProvedRead, Reasked, Redeem,
-        Redemption, RefusedPlacement, RegisterProvider, Report, RotateKey, SetDataSet, Settle, StillMissing,
-        StorageProof, SumPath, TopUp, Transfer, Unjail, UpdateProvider, Voucher,
+        AnnounceNode, AuditCommit, AuditReveal, Close, CloseAlone, Commitments, DataSetClaim, Evidence,
+        FoundRead, Measure, MissingRead, Open, ProbeCount, Proposals, ProvedRead, ReadAnswer, Reasked,
+        Redeem, Redemption, RefusedPlacement, RegisterProvider, Report, RotateKey, SetDataSet, Settle,
+        StillMissing, StorageProof, SumPath, TopUp, Transfer, Unjail, UpdateProvider, Voucher,
     },
     record::{
         self, AccountState, Agreement, Audit, Books, Challenge, Closing, Commitment, DataSet, Ending,
@@ -355,7 +355,7 @@ fn agreement_records() -> Vec<(&'static str, Slot)> {
     };
     vec![
         ("record/Agreement", agreement.to_slot()),
-        ("record/Use", usage.to_slot()),
+        ("record/Usage", usage.to_slot()),
         ("record/DataSet", DataSet { current: version(), next: Some(version()) }.to_slot()),
         ("record/SlotTree", SlotTree { sum: u128::MAX }.to_slot()),
         ("record/Ending", ending.to_slot()),
@@ -394,7 +394,7 @@ pub(crate) fn storage_proof() -> StorageProof {
         height: u64::MAX,
         anchor: FULL,
         index: u32::MAX,
-        answers: full(Answer::Proved(read)),
+        answers: full(ReadAnswer::Proved(read)),
         reasked: full(Reasked::Proved(found)),
         vouchers: full(redemption()),
         apply: full((u32::MAX, ACCOUNT, u64::MAX)),
@@ -410,7 +410,7 @@ pub(crate) fn redeem() -> Redeem {
 fn missing() -> StorageProof {
     let read = MissingRead { place: 1, shard: FULL, length: 5, position: path() };
     StorageProof {
-        answers: few(Answer::Missing(read), 1),
+        answers: few(ReadAnswer::Missing(read), 1),
         reasked: few(Reasked::Missing(StillMissing { slot: 2 }), 1),
         vouchers: few(redemption(), 1),
         ..storage_proof()

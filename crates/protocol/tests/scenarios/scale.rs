@@ -101,9 +101,9 @@ fn the_root_covers_every_row_in_the_order_of_indices() {
 #[test]
 fn ten_times_the_volume_leaves_the_score_unchanged() {
     let run = |times: usize| {
-        let (mut stage, keeper) = holding(&vec![7_000; 10 * times]);
+        let (mut stage, member) = holding(&vec![7_000; 10 * times]);
         stage.play(&format!("p redeem p/0 egress={}", 1_000 * times));
-        run_to(&mut stage, &keeper, 9, true);
+        run_to(&mut stage, &member, 9, true);
         let row = row(&stage.world, &account("p"), 0).expect("it is measured");
         (reputation(&stage.world).scores, row.redeemed.egress, row.base)
     };

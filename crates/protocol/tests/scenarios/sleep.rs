@@ -5,7 +5,7 @@
 use crate::{
     audits::{answer, holding, submit, until_drawn},
     crowd::populate,
-    keeper::{Keeper, bytes},
+    model_provider::{ModelProvider, bytes},
     script::Stage,
     world::account,
 };
@@ -21,9 +21,9 @@ use posync_protocol::{
 /// Number of other providers, which hold nothing: with them a turn comes every twelve epochs.
 const OTHERS: u32 = 60;
 
-/// Runs the next block, in which the keeper answers if it is drawn.
-fn answering(stage: &mut Stage, keeper: &Keeper) {
-    if answer(stage, keeper).is_none() {
+/// Runs the next block, in which the provider answers if it is drawn.
+fn answering(stage: &mut Stage, member: &ModelProvider) {
+    if answer(stage, member).is_none() {
         stage.world.block(&[]).expect("an empty block is valid");
     }
 }
@@ -43,32 +43,32 @@ fn was_turn(stage: &Stage) -> bool {
 
 /// `p` holds 293 leaves of `a` until `end`, and one leaf of its own until epoch 700. It earns all
 /// fees, so that every draw by fee falls on it, and answers all challenges until its turn has come.
-fn heavy(end: u64) -> (Stage, Keeper) {
+fn heavy(end: u64) -> (Stage, ModelProvider) {
     let mut stage = Stage::new();
     stage.world.check_every = 97;
     populate(&mut stage.world, OTHERS);
     stage.play(&format!("p register\n a open p quota=1000 end={end}\n p open p slot=1 quota=1 end=700"));
-    let mut keeper = Keeper::new("p");
+    let mut member = ModelProvider::new("p");
     for (who, slot, length) in [("a", 0, 300_000), ("p", 1, 1_000)] {
-        let set = keeper.change(&stage.world, slot, &[], &[bytes(u64::from(slot) + 1, length)]);
+        let set = member.change(&stage.world, slot, &[], &[bytes(u64::from(slot) + 1, length)]);
         assert_eq!(submit(&mut stage, who, Body::SetDataSet(set)), Ok(Code::Done));
-        assert!(keeper.data_set(&stage.world, slot).current.leaves > 0, "at once");
+        assert!(member.data_set(&stage.world, slot).current.leaves > 0, "at once");
     }
     stage.world.draws = true;
     while !was_turn(&stage) {
-        answering(&mut stage, &keeper);
+        answering(&mut stage, &member);
         assert!(stage.world.height < 2_000);
     }
-    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
-    (stage, keeper)
+    assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
+    (stage, member)
 }
 
 /// Lets one challenge expire, which `b`, a stranger, closes. Then `p` is asleep without an open challenge.
-fn fall_asleep(stage: &mut Stage, keeper: &Keeper) {
-    while is_awake(&keeper.provider(&stage.world)) {
+fn fall_asleep(stage: &mut Stage, member: &ModelProvider) {
+    while is_awake(&member.provider(&stage.world)) {
         silent(stage);
     }
-    let open = keeper.audit(&stage.world).challenge.expect("it is open");
+    let open = member.audit(&stage.world).challenge.expect("it is open");
     let parameters = stage.world.parameters;
     let last = parameters.round(open.height) + parameters.pending_rounds_max;
     while parameters.round(stage.world.height + 1) <= last {
@@ -81,8 +81,8 @@ fn fall_asleep(stage: &mut Stage, keeper: &Keeper) {
         endings: Bounded::default(),
     };
     assert_eq!(submit(stage, "b", Body::Settle(close)), Ok(Code::Done));
-    let provider: Provider = keeper.provider(&stage.world);
-    assert!(!is_awake(&provider) && keeper.audit(&stage.world).challenge.is_none());
+    let provider: Provider = member.provider(&stage.world);
+    assert!(!is_awake(&provider) && member.audit(&stage.world).challenge.is_none());
 }
 
 /// RD-1, RD-11, DR-6: a provider is not paid for data that it did not hold. The data of `a` is lost
@@ -90,18 +90,18 @@ fn fall_asleep(stage: &mut Stage, keeper: &Keeper) {
 /// reads the one live leaf.
 #[test]
 fn who_sleeps_is_not_paid_for_what_it_lost() {
-    let (mut stage, mut keeper) = heavy(17);
-    fall_asleep(&mut stage, &keeper);
+    let (mut stage, mut member) = heavy(17);
+    fall_asleep(&mut stage, &member);
     let lost = bytes(1, 300_000);
     let name = shard::name(&lost);
-    keeper.lost.extend((0..lost.len().div_ceil(1024) as u64).map(|place| (name, place)));
-    let asleep = keeper.provider(&stage.world);
+    member.lost.extend((0..lost.len().div_ceil(1024) as u64).map(|place| (name, place)));
+    let asleep = member.provider(&stage.world);
     let (epoch, earned) = (stage.world.epoch(), stage.world.balance("p").grains());
-    while keeper.audit(&stage.world).challenge.is_none() {
+    while member.audit(&stage.world).challenge.is_none() {
         silent(&mut stage);
         assert!(stage.world.height < 2_000);
     }
-    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
     let ending: Ending = stage.world.get(Ending::key(&account("p"), 17)).expect("it was crossed");
     let rounds = (ending.acc.expect("it was crossed") - asleep.acc) / 1_000_000_000;
     let now = stage.world.epoch();
@@ -117,34 +117,34 @@ fn who_sleeps_is_not_paid_for_what_it_lost() {
 #[test]
 fn who_sleeps_gains_nothing_from_not_being_asked() {
     for wakes_itself in [false, true] {
-        let (mut stage, mut keeper) = heavy(700);
-        fall_asleep(&mut stage, &keeper);
+        let (mut stage, mut member) = heavy(700);
+        fall_asleep(&mut stage, &member);
         let lost = bytes(1, 300_000);
         let name = shard::name(&lost);
         let places: Vec<_> = (0..lost.len().div_ceil(1024) as u64).map(|place| (name, place)).collect();
-        keeper.lost.extend(places.iter().copied());
-        let (asleep, earned) = (keeper.provider(&stage.world), stage.world.balance("p"));
+        member.lost.extend(places.iter().copied());
+        let (asleep, earned) = (member.provider(&stage.world), stage.world.balance("p"));
         let until = stage.world.height + 41 * 8;
-        while stage.world.height < until && keeper.audit(&stage.world).challenge.is_none() {
+        while stage.world.height < until && member.audit(&stage.world).challenge.is_none() {
             silent(&mut stage);
         }
-        if wakes_itself && keeper.audit(&stage.world).challenge.is_none() {
-            let own = Body::Settle(keeper.settle(&stage.world, &[]));
+        if wakes_itself && member.audit(&stage.world).challenge.is_none() {
+            let own = Body::Settle(member.settle(&stage.world, &[]));
             assert_eq!(submit(&mut stage, "p", own), Ok(Code::Done), "an honest one wakes for nothing");
-            assert!(is_awake(&keeper.provider(&stage.world)));
+            assert!(is_awake(&member.provider(&stage.world)));
         }
         // Before it is asked, it has fetched all data again.
         for place in &places {
-            keeper.lost.remove(place);
+            member.lost.remove(place);
         }
         let woken = stage.world.parameters.round(stage.world.height);
-        while keeper.audit(&stage.world).challenge.is_none() {
+        while member.audit(&stage.world).challenge.is_none() {
             silent(&mut stage);
             assert!(stage.world.height < 3_000);
         }
         let asked = stage.world.parameters.round(stage.world.height);
-        assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
-        let after = keeper.provider(&stage.world);
+        assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
+        let after = member.provider(&stage.world);
         let now = stage.world.parameters.round(stage.world.height);
         let paid = (after.acc - asleep.acc) / 1_000_000_000;
         let since = if wakes_itself { woken } else { asked };
@@ -162,7 +162,7 @@ fn who_proves_nothing_takes_no_draws_from_who_proves() {
     let draws = |with_enemy: bool| {
         let (mut stage, p) = holding(&[60_000]);
         stage.world.draws = false;
-        let mut q = Keeper::new("q");
+        let mut q = ModelProvider::new("q");
         if with_enemy {
             stage.play("q register\n q open q quota=3000 end=700");
             let set = q.change(&stage.world, 0, &[], &[bytes(99, 3_000_000)]);
@@ -215,38 +215,38 @@ fn who_proves_nothing_takes_no_draws_from_who_proves() {
 /// its own `Settle`, not even after an expired challenge, nor growth from nothing.
 #[test]
 fn who_proved_nothing_wakes_by_proof_alone() {
-    let (mut stage, mut keeper) = holding(&[60_000]);
-    until_drawn(&mut stage, &keeper);
-    keeper.lose_every(1);
-    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
-    let wake = |stage: &mut Stage, keeper: &Keeper| {
-        let own = Body::Settle(keeper.settle(&stage.world, &[]));
+    let (mut stage, mut member) = holding(&[60_000]);
+    until_drawn(&mut stage, &member);
+    member.lose_every(1);
+    assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
+    let wake = |stage: &mut Stage, member: &ModelProvider| {
+        let own = Body::Settle(member.settle(&stage.world, &[]));
         submit(stage, "p", own)
     };
     stage.world.draws = false;
-    let asleep = keeper.provider(&stage.world);
+    let asleep = member.provider(&stage.world);
     assert!(!is_awake(&asleep) && asleep.weighed == 0 && stage.world.system().fee_weight == 0);
-    assert_eq!(wake(&mut stage, &keeper), Err(Code::SettledAlready));
+    assert_eq!(wake(&mut stage, &member), Err(Code::SettledAlready));
     stage.world.draws = true;
-    until_drawn(&mut stage, &keeper);
-    let asked = keeper.provider(&stage.world);
+    until_drawn(&mut stage, &member);
+    let asked = member.provider(&stage.world);
     assert_eq!(asked.settled_round, stage.world.parameters.round(stage.world.height), "unpaid until here");
     stage.world.draws = false;
-    let open = keeper.audit(&stage.world).challenge.expect("it is open");
+    let open = member.audit(&stage.world).challenge.expect("it is open");
     let parameters = stage.world.parameters;
     while parameters.round(stage.world.height + 1)
         <= parameters.round(open.height) + parameters.pending_rounds_max
     {
         silent(&mut stage);
     }
-    assert_eq!(wake(&mut stage, &keeper), Ok(Code::Done), "it closes the challenge");
-    assert!(!is_awake(&keeper.provider(&stage.world)), "and sleeps on");
-    assert_eq!(wake(&mut stage, &keeper), Err(Code::SettledAlready));
+    assert_eq!(wake(&mut stage, &member), Ok(Code::Done), "it closes the challenge");
+    assert!(!is_awake(&member.provider(&stage.world)), "and sleeps on");
+    assert_eq!(wake(&mut stage, &member), Err(Code::SettledAlready));
     stage.world.draws = true;
-    until_drawn(&mut stage, &keeper);
-    keeper.lost.clear();
-    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
-    assert!(is_awake(&keeper.provider(&stage.world)), "by what it proved");
+    until_drawn(&mut stage, &member);
+    member.lost.clear();
+    assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
+    assert!(is_awake(&member.provider(&stage.world)), "by what it proved");
 }
 
 /// RD-11: a provider that earns little is drawn in turn only, awake or asleep. Data that ends
@@ -258,7 +258,7 @@ fn what_is_paid_untested_is_at_most_one_turn_cycle() {
     stage.world.check_every = 97;
     populate(&mut stage.world, OTHERS);
     stage.play("p register\n q register\n a open p quota=1000 end=17\n p open p slot=1 quota=1 end=700\n b open q quota=900000 end=700");
-    let (mut p, mut q) = (Keeper::new("p"), Keeper::new("q"));
+    let (mut p, mut q) = (ModelProvider::new("p"), ModelProvider::new("q"));
     for (slot, length) in [(0, 3_000), (1, 1_000)] {
         let set = p.change(&stage.world, slot, &[], &[bytes(u64::from(slot) + 1, length)]);
         assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done));
@@ -269,10 +269,10 @@ fn what_is_paid_untested_is_at_most_one_turn_cycle() {
     let (mut answers, mut lost_at) = (0, None);
     while stage.world.epoch() < 19 {
         let mut storage_proofs = Vec::new();
-        for keeper in [&p, &q] {
-            if let Some(storage_proof) = keeper.storage_proof(&stage.world) {
-                answers += u32::from(keeper.name == "p");
-                storage_proofs.push(stage.world.sign(&keeper.name, Body::StorageProof(storage_proof)));
+        for member in [&p, &q] {
+            if let Some(storage_proof) = member.storage_proof(&stage.world) {
+                answers += u32::from(member.name == "p");
+                storage_proofs.push(stage.world.sign(&member.name, Body::StorageProof(storage_proof)));
             }
         }
         let turned = !storage_proofs.is_empty() && storage_proofs.iter().any(|s| s.signer == account("p"));
@@ -311,7 +311,7 @@ fn earned_of(terms: &[(u64, u64)], until: u64) -> (u128, u64) {
     stage.world.check_every = 97;
     populate(&mut stage.world, OTHERS);
     stage.play("p register\n q register\n b open q quota=900000 end=700");
-    let (mut p, mut q) = (Keeper::new("p"), Keeper::new("q"));
+    let (mut p, mut q) = (ModelProvider::new("p"), ModelProvider::new("q"));
     let set = q.change(&stage.world, 0, &[], &[bytes(77, 4_000_000)]);
     assert_eq!(submit(&mut stage, "b", Body::SetDataSet(set)), Ok(Code::Done));
     // The provider is no longer a newcomer.
@@ -329,8 +329,8 @@ fn earned_of(terms: &[(u64, u64)], until: u64) -> (u128, u64) {
         }
         let storage_proofs: Vec<_> = [&p, &q]
             .into_iter()
-            .filter_map(|keeper| {
-                Some(stage.world.sign(&keeper.name, Body::StorageProof(keeper.storage_proof(&stage.world)?)))
+            .filter_map(|member| {
+                Some(stage.world.sign(&member.name, Body::StorageProof(member.storage_proof(&stage.world)?)))
             })
             .collect();
         stage.world.block(&storage_proofs).expect("right answers may stand in a block");

@@ -2,7 +2,7 @@
 
 use crate::{
     audits::{answer, holding, submit, until_drawn},
-    keeper::{Keeper, bytes},
+    model_provider::{ModelProvider, bytes},
     script::Stage,
     world::{FUNDED, World, account, key},
 };
@@ -28,11 +28,11 @@ fn blocks(stage: &mut Stage, count: u64) {
 }
 
 /// Runs blocks without draws, then one that draws `p`.
-fn idle(stage: &mut Stage, keeper: &Keeper, count: u64) {
+fn idle(stage: &mut Stage, member: &ModelProvider, count: u64) {
     stage.world.draws = false;
     blocks(stage, count);
     stage.world.draws = true;
-    until_drawn(stage, keeper);
+    until_drawn(stage, member);
 }
 
 /// Storage fees that the last block paid to `p`, in grains.
@@ -45,14 +45,14 @@ fn fees(world: &World) -> Vec<u128> {
 }
 
 /// Money that left the provider's pool and is not charged yet, and the money left to agreements.
-fn claims(keeper: &Keeper, world: &World, slots: u32) -> u128 {
-    let provider = keeper.provider(world);
-    let p = account(&keeper.name);
+fn claims(member: &ModelProvider, world: &World, slots: u32) -> u128 {
+    let provider = member.provider(world);
+    let p = account(&member.name);
     let claim = |slot| {
         let terms: Agreement = world.get(Agreement::key(&p, slot))?;
         let usage: Usage = world.get(Usage::key(&p, slot)).expect("beside it");
         let ending: Ending = world.get(Ending::key(&p, terms.end_epoch)).expect("beside it");
-        let owed = owed(&terms, &usage, &keeper.data_set(world, slot), &ending, &provider);
+        let owed = owed(&terms, &usage, &member.data_set(world, slot), &ending, &provider);
         Some(usage.storage_reserve.grains() - owed.grains())
     };
     (0..slots).filter_map(claim).sum()
@@ -60,21 +60,21 @@ fn claims(keeper: &Keeper, world: &World, slots: u32) -> u128 {
 
 #[test]
 fn an_interval_pays_by_the_rule_and_charges_the_same() {
-    let (mut stage, keeper) = holding(&[70_000, 3_000]);
-    let leaves = keeper.data_set(&stage.world, 0).current.leaves;
+    let (mut stage, member) = holding(&[70_000, 3_000]);
+    let leaves = member.data_set(&stage.world, 0).current.leaves;
     let reserve = |stage: &Stage| stage.world.get::<Usage>(Usage::key(&account("p"), 0)).expect("open");
-    let before = (reserve(&stage), keeper.provider(&stage.world), stage.world.balance("p").grains());
-    idle(&mut stage, &keeper, 60);
+    let before = (reserve(&stage), member.provider(&stage.world), stage.world.balance("p").grains());
+    idle(&mut stage, &member, 60);
     let now = stage.world.parameters.round(stage.world.height + 1);
     let rounds = u128::from(now - before.1.settled_round);
-    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
     let fee = RATE * u128::from(leaves) * rounds / UNIT;
     assert!(fee > 0);
     assert_eq!(fees(&stage.world), vec![fee]);
     let fee_amount = posync_protocol::Amount::new(fee).expect("small");
     let split = split_fee(fee_amount, fee_amount, 200_000_000, 50_000_000).expect("the shares fit");
     assert_eq!(stage.world.balance("p").grains() - before.2, split.pay.grains());
-    assert_eq!(before.1.pool.grains() - keeper.provider(&stage.world).pool.grains(), fee);
+    assert_eq!(before.1.pool.grains() - member.provider(&stage.world).pool.grains(), fee);
     assert_eq!(reserve(&stage).storage_reserve, before.0.storage_reserve, "charged when touched");
     stage.world.draws = false;
     stage.play("a close p/0 second=p");
@@ -83,38 +83,38 @@ fn an_interval_pays_by_the_rule_and_charges_the_same() {
 
 #[test]
 fn growth_waits_for_a_settled_point_and_is_paid_from_there() {
-    let (mut stage, mut keeper) = holding(&[70_000]);
-    idle(&mut stage, &keeper, 50);
-    let small = keeper.provider(&stage.world).slot_weight;
-    let grown = keeper.change(&stage.world, 0, &[], &[bytes(5, 700_000)]);
+    let (mut stage, mut member) = holding(&[70_000]);
+    idle(&mut stage, &member, 50);
+    let small = member.provider(&stage.world).slot_weight;
+    let grown = member.change(&stage.world, 0, &[], &[bytes(5, 700_000)]);
     assert_eq!(submit(&mut stage, "a", Body::SetDataSet(grown)), Ok(Code::Done));
-    let waiting = keeper.data_set(&stage.world, 0);
-    assert!(waiting.next.is_some() && keeper.provider(&stage.world).slot_weight == small);
-    let again = keeper.change(&stage.world, 0, &[], &[bytes(6, 10_000)]);
+    let waiting = member.data_set(&stage.world, 0);
+    assert!(waiting.next.is_some() && member.provider(&stage.world).slot_weight == small);
+    let again = member.change(&stage.world, 0, &[], &[bytes(6, 10_000)]);
     assert_eq!(again.claim.version, 3, "a later one replaces it, judged against it");
     assert_eq!(submit(&mut stage, "a", Body::SetDataSet(again)), Ok(Code::Done));
-    let acc = keeper.provider(&stage.world).acc;
-    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
-    let after = keeper.provider(&stage.world);
+    let acc = member.provider(&stage.world).acc;
+    assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
+    let after = member.provider(&stage.world);
     let rounds = (after.acc - acc) / 1_000_000_000;
     assert_eq!(fees(&stage.world), vec![small * rounds / UNIT], "paid for what was held");
-    assert_eq!(keeper.data_set(&stage.world, 0).current.version, 3);
+    assert_eq!(member.data_set(&stage.world, 0).current.version, 3);
     assert!(after.slot_weight > 10 * small);
 }
 
 #[test]
 fn an_ending_is_crossed_in_order_and_what_ended_is_no_longer_paid() {
-    let (mut stage, mut keeper) = holding(&[70_000]);
+    let (mut stage, mut member) = holding(&[70_000]);
     stage.world.draws = false;
     stage.play("b open p slot=1 quota=1000 end=3");
-    let second = keeper.change(&stage.world, 1, &[], &[bytes(7, 50_000)]);
+    let second = member.change(&stage.world, 1, &[], &[bytes(7, 50_000)]);
     assert_eq!(submit(&mut stage, "b", Body::SetDataSet(second)), Ok(Code::Done));
-    let all = keeper.provider(&stage.world);
-    assert_eq!(keeper.data_set(&stage.world, 1).next, None, "it settled in this round");
+    let all = member.provider(&stage.world);
+    assert_eq!(member.data_set(&stage.world, 1).next, None, "it settled in this round");
     stage.play("epoch 4");
     stage.world.draws = true;
-    until_drawn(&mut stage, &keeper);
-    let storage_proof = keeper.storage_proof(&stage.world).expect("it is drawn");
+    until_drawn(&mut stage, &member);
+    let storage_proof = member.storage_proof(&stage.world).expect("it is drawn");
     assert_eq!(storage_proof.endings[..], [3]);
     let mut blind = storage_proof.clone();
     blind.endings = Bounded::new(vec![]).expect("none");
@@ -128,8 +128,8 @@ fn an_ending_is_crossed_in_order_and_what_ended_is_no_longer_paid() {
     );
     wide.endings = Bounded::new(vec![2, 3, 5]).expect("three");
     assert_eq!(submit(&mut stage, "p", Body::StorageProof(wide)), Ok(Code::Done), "more may be named");
-    let after = keeper.provider(&stage.world);
-    let live = RATE * u128::from(keeper.data_set(&stage.world, 0).current.leaves);
+    let after = member.provider(&stage.world);
+    let live = RATE * u128::from(member.data_set(&stage.world, 0).current.leaves);
     assert_eq!((after.paid, after.slot_weight), (live, all.slot_weight));
     let ending: Ending = stage.world.get(Ending::key(&account("p"), 3)).expect("its agreement is there");
     let end = ending.acc.expect("it is crossed");
@@ -140,32 +140,32 @@ fn an_ending_is_crossed_in_order_and_what_ended_is_no_longer_paid() {
 
 #[test]
 fn an_ended_slot_is_not_read_and_keeps_its_place_until_anyone_frees_it() {
-    let (mut stage, mut keeper) = holding(&[10]);
+    let (mut stage, mut member) = holding(&[10]);
     stage.world.draws = false;
     stage.play("b open p slot=1 quota=1000 end=3");
-    let second = keeper.change(&stage.world, 1, &[], &[bytes(7, 900_000)]);
+    let second = member.change(&stage.world, 1, &[], &[bytes(7, 900_000)]);
     assert_eq!(submit(&mut stage, "b", Body::SetDataSet(second)), Ok(Code::Done));
     for leaf in 0..900 {
-        keeper.lost.insert((posync_protocol::shard::name(&bytes(7, 900_000)), leaf));
+        member.lost.insert((posync_protocol::shard::name(&bytes(7, 900_000)), leaf));
     }
     for epoch in ["epoch 3", "epoch 4"] {
         stage.play(epoch);
         stage.world.draws = true;
-        until_drawn(&mut stage, &keeper);
-        let upkeep = Body::Settle(keeper.settle(&stage.world, &[1]));
+        until_drawn(&mut stage, &member);
+        let upkeep = Body::Settle(member.settle(&stage.world, &[1]));
         let mut copy = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
         assert_eq!(submit(&mut copy, "b", upkeep), Err(Code::NothingToSettle), "its reads are due");
-        assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+        assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
         stage.world.draws = false;
     }
-    let audit = keeper.audit(&stage.world);
+    let audit = member.audit(&stage.world);
     assert_eq!((audit.history, audit.drawn), (0xff, 8), "all eight reads were of the leaf that lives");
     let (slot_weight, upkeep) =
-        (keeper.provider(&stage.world).slot_weight, Body::Settle(keeper.settle(&stage.world, &[1])));
+        (member.provider(&stage.world).slot_weight, Body::Settle(member.settle(&stage.world, &[1])));
     assert_eq!(slot_weight, RATE * 880, "the ended ones keep their place");
     assert_eq!(submit(&mut stage, "b", upkeep.clone()), Ok(Code::Done));
     assert_eq!(submit(&mut stage, "b", upkeep), Err(Code::NothingToSettle));
-    assert_eq!(keeper.provider(&stage.world).slot_weight, RATE);
+    assert_eq!(member.provider(&stage.world).slot_weight, RATE);
     let nodes =
         stage.world.state.values().filter(|slot| slot[0] == <SlotTree as posync_protocol::Record>::KIND);
     let path = fenwick::update_path(fenwick::place(700, 0), PLACES_MAX);
@@ -193,27 +193,27 @@ fn passed(world: &World) -> u128 {
 
 /// An agreement that lives on in slot 0, 66 agreements that end in successive epochs, and a
 /// challenge after the last end.
-fn many_endings() -> (Stage, Keeper) {
+fn many_endings() -> (Stage, ModelProvider) {
     let mut stage = Stage::new();
     (stage.world.parameters.term_rounds, stage.world.parameters.epoch_rounds) = (2, 2);
     stage.play("p register\n a open p quota=10000 end=700");
     for slot in 1..=66 {
         stage.play(&format!("a open p slot={slot} quota=1 end={} reserve=0", FIRST_END + slot - 1));
     }
-    let mut keeper = Keeper::new("p");
-    keeper.slots = 67;
+    let mut member = ModelProvider::new("p");
+    member.slots = 67;
     let mut set = |slot: u32| {
         let length = if slot == 0 { 900_000 } else { 1_000 };
-        Body::SetDataSet(keeper.change(&stage.world, slot, &[], &[bytes(slot.into(), length)]))
+        Body::SetDataSet(member.change(&stage.world, slot, &[], &[bytes(slot.into(), length)]))
     };
     let sets = in_a_row(&stage.world, "a", (0..=66).map(&mut set).collect());
     let codes = stage.world.block(&sets).expect("all fit a block").receipts;
     assert_eq!(codes.iter().filter(|(_, code)| *code == Code::Done).count(), 67);
-    assert!((0..=66).all(|slot| keeper.data_set(&stage.world, slot).current.version == 1));
+    assert!((0..=66).all(|slot| member.data_set(&stage.world, slot).current.version == 1));
     stage.world.skip_to_epoch(u64::from(FIRST_END) + 70);
     stage.world.draws = true;
-    until_drawn(&mut stage, &keeper);
-    (stage, keeper)
+    until_drawn(&mut stage, &member);
+    (stage, member)
 }
 
 /// End epoch of the agreement in slot 1 of [`many_endings`].
@@ -221,16 +221,16 @@ const FIRST_END: u32 = 12;
 
 #[test]
 fn more_endings_than_a_storage_proof_names_are_settled_up_to_the_last_it_may_name() {
-    let (mut stage, mut keeper) = many_endings();
-    let before = keeper.provider(&stage.world);
-    let storage_proof = keeper.storage_proof(&stage.world).expect("it is drawn");
+    let (mut stage, mut member) = many_endings();
+    let before = member.provider(&stage.world);
+    let storage_proof = member.storage_proof(&stage.world).expect("it is drawn");
     assert_eq!(storage_proof.endings.len(), 64);
     let mut blind = storage_proof.clone();
     blind.endings = Bounded::new(storage_proof.endings[..63].to_vec()).expect("fewer");
     assert_eq!(submit(&mut stage, "p", Body::StorageProof(blind)), Err(Code::EndingsMissing));
     let mut late = Stage { world: stage.world.clone(), opened: stage.opened.clone() };
-    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
-    let (first, after) = (passed(&stage.world), keeper.provider(&stage.world));
+    assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
+    let (first, after) = (passed(&stage.world), member.provider(&stage.world));
     let start = |ending: u32| 2 * u64::from(ending);
     let last = FIRST_END + 63;
     assert_eq!(after.settled_round, start(last), "settled up to the 64th, and not beyond");
@@ -244,14 +244,14 @@ fn more_endings_than_a_storage_proof_names_are_settled_up_to_the_last_it_may_nam
     assert_eq!(ending(&stage, last).acc, Some(after.acc));
     assert_eq!((ending(&stage, last + 1).acc, ending(&stage, last + 2).acc), (None, None));
     assert_eq!(after.paid, before.paid - 64 * RATE);
-    let grown = keeper.change(&stage.world, 0, &[], &[bytes(99, 5_000)]);
+    let grown = member.change(&stage.world, 0, &[], &[bytes(99, 5_000)]);
     stage.world.draws = false;
     assert_eq!(submit(&mut stage, "a", Body::SetDataSet(grown)), Ok(Code::Done));
-    assert!(keeper.data_set(&stage.world, 0).next.is_some(), "it is no settled point");
+    assert!(member.data_set(&stage.world, 0).next.is_some(), "it is no settled point");
     stage.world.draws = true;
-    until_drawn(&mut stage, &keeper);
-    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
-    let (second, end) = (passed(&stage.world), keeper.provider(&stage.world));
+    until_drawn(&mut stage, &member);
+    assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
+    let (second, end) = (passed(&stage.world), member.provider(&stage.world));
     let now = stage.world.parameters.round(stage.world.height);
     assert_eq!(
         (end.settled_round, end.acc),
@@ -259,36 +259,36 @@ fn more_endings_than_a_storage_proof_names_are_settled_up_to_the_last_it_may_nam
     );
     let between = after.acc + quarter * second * u128::from(start(last + 1) - start(last));
     assert_eq!(ending(&stage, last + 1).acc, Some(between), "the rest goes on where it was settled");
-    assert_eq!(keeper.data_set(&stage.world, 0).current.version, 2);
+    assert_eq!(member.data_set(&stage.world, 0).current.version, 2);
 
-    let open = keeper.audit(&late.world).challenge.expect("it is open");
+    let open = member.audit(&late.world).challenge.expect("it is open");
     late.world.draws = false;
     blocks(&mut late, 40);
-    assert_eq!(answer(&mut late, &keeper), Some(Ok(Code::Done)));
+    assert_eq!(answer(&mut late, &member), Some(Ok(Code::Done)));
     let waited = late.world.parameters.round(late.world.height) - late.world.parameters.round(open.height);
     assert!(waited > 0);
-    assert_eq!(keeper.provider(&late.world).acc, after.acc);
-    assert_eq!(keeper.provider(&late.world).settled_round, start(last) + waited, "waiting is never paid");
+    assert_eq!(member.provider(&late.world).acc, after.acc);
+    assert_eq!(member.provider(&late.world).settled_round, start(last) + waited, "waiting is never paid");
 }
 
 /// An agreement whose window is over, but whose provider is not settled up to its end (ST-8).
 #[test]
 fn an_agreement_that_ended_is_not_removed_before_its_end_is_paid() {
-    let (mut stage, mut keeper) = holding(&[10]);
+    let (mut stage, mut member) = holding(&[10]);
     stage.world.draws = false;
     stage.play("b open p slot=1 quota=1000 end=3");
-    let second = keeper.change(&stage.world, 1, &[], &[bytes(7, 900_000)]);
+    let second = member.change(&stage.world, 1, &[], &[bytes(7, 900_000)]);
     assert_eq!(submit(&mut stage, "b", Body::SetDataSet(second)), Ok(Code::Done));
     stage.play("epoch 6");
-    let early = Body::Settle(keeper.settle(&stage.world, &[1]));
+    let early = Body::Settle(member.settle(&stage.world, &[1]));
     assert_eq!(submit(&mut stage, "b", early), Err(Code::NothingToSettle));
     stage.world.draws = true;
-    until_drawn(&mut stage, &keeper);
-    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    until_drawn(&mut stage, &member);
+    assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
     stage.world.draws = false;
-    let upkeep = Body::Settle(keeper.settle(&stage.world, &[1]));
+    let upkeep = Body::Settle(member.settle(&stage.world, &[1]));
     assert_eq!(submit(&mut stage, "b", upkeep), Ok(Code::Done));
-    assert!(keeper.agreement(&stage.world, 1).is_none());
+    assert!(member.agreement(&stage.world, 1).is_none());
 }
 
 /// A provider is paid at the lower of both prices; the part that a rise of the price adds is burned.
@@ -298,13 +298,13 @@ fn storage_is_paid_at_the_slow_price_where_that_is_lower() {
     let market = Market { price: 40_000_000, slow: 10_000_000, ..Market::default() };
     stage.world.state.insert(Market::key(Class::Storage), market.to_slot());
     stage.play("p register\n a open p quota=100000 end=700");
-    let mut keeper = Keeper::new("p");
-    let set = keeper.change(&stage.world, 0, &[], &[bytes(1, 900_000)]);
+    let mut member = ModelProvider::new("p");
+    let set = member.change(&stage.world, 0, &[], &[bytes(1, 900_000)]);
     assert_eq!(submit(&mut stage, "a", Body::SetDataSet(set)), Ok(Code::Done));
     stage.play("blocks 20");
     stage.world.draws = true;
-    until_drawn(&mut stage, &keeper);
-    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    until_drawn(&mut stage, &member);
+    assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
     let split = stage.world.events.iter().find_map(|event| match event {
         Event::Settled { fee, burn, committee, pay, .. } => {
             Some([*fee, *burn, *committee, *pay].map(posync_protocol::Amount::grains))
@@ -323,9 +323,9 @@ pub(crate) const ALSO: &[Code] = &[Code::EndingsMissing, Code::NothingToSettle, 
 /// Upkeep that changes nothing is refused, so that it cannot fill blocks for free.
 #[test]
 fn upkeep_changes_something_or_is_refused() {
-    let (mut stage, keeper) = holding(&[5_000]);
+    let (mut stage, member) = holding(&[5_000]);
     stage.world.draws = false;
-    let good = keeper.settle(&stage.world, &[0]);
+    let good = member.settle(&stage.world, &[0]);
     let wrong = |change: fn(&mut Settle)| {
         let mut body = good.clone();
         change(&mut body);
@@ -384,13 +384,13 @@ fn upkeep_changes_something_or_is_refused() {
 
 #[test]
 fn an_agreement_that_is_over_returns_everything_that_was_not_used() {
-    let (mut stage, keeper) = holding(&[5_000]);
+    let (mut stage, member) = holding(&[5_000]);
     let opened = stage.world.clone();
-    idle(&mut stage, &keeper, 30);
+    idle(&mut stage, &member, 30);
     stage.play("a closealone p/0");
-    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
     let epoch = stage.world.epoch();
-    let upkeep = |stage: &Stage| Body::Settle(keeper.settle(&stage.world, &[0]));
+    let upkeep = |stage: &Stage| Body::Settle(member.settle(&stage.world, &[0]));
     stage.world.draws = false;
     let body = upkeep(&stage);
     assert_eq!(submit(&mut stage, "b", body), Err(Code::NothingToSettle), "the window is open");
@@ -402,7 +402,7 @@ fn an_agreement_that_is_over_returns_everything_that_was_not_used() {
         (system.agreements, system.deposits, system.storage_pools, system.fee_weight),
         Default::default()
     );
-    let fee = keeper.provider(&stage.world).acc / 1_000_000_000 * RATE * 5 / UNIT;
+    let fee = member.provider(&stage.world).acc / 1_000_000_000 * RATE * 5 / UNIT;
     let fees = stage.world.parameters.base_fee.grains();
     let spent = FUNDED.grains() - stage.world.balance("a").grains();
     let opening = FUNDED.grains() - opened.balance("a").grains();
@@ -411,12 +411,12 @@ fn an_agreement_that_is_over_returns_everything_that_was_not_used() {
 
 #[test]
 fn a_close_by_both_while_a_challenge_is_open_is_refused_and_upkeep_does_not_finish_it() {
-    let (mut stage, keeper) = holding(&[5_000]);
-    until_drawn(&mut stage, &keeper);
+    let (mut stage, member) = holding(&[5_000]);
+    until_drawn(&mut stage, &member);
     stage.play("a close p/0 second=p => ChallengeOpen");
-    let upkeep = Body::Settle(keeper.settle(&stage.world, &[0]));
+    let upkeep = Body::Settle(member.settle(&stage.world, &[0]));
     assert_eq!(submit(&mut stage, "b", upkeep.clone()), Err(Code::NothingToSettle));
-    assert_eq!(answer(&mut stage, &keeper), Some(Ok(Code::Done)));
+    assert_eq!(answer(&mut stage, &member), Some(Ok(Code::Done)));
     stage.world.draws = false;
     assert_eq!(submit(&mut stage, "b", upkeep.clone()), Err(Code::NothingToSettle), "it stands");
     stage.play("a close p/0 second=p");
@@ -426,7 +426,7 @@ fn a_close_by_both_while_a_challenge_is_open_is_refused_and_upkeep_does_not_fini
 
 /// One step of a random history.
 #[derive(Clone, Debug)]
-enum Step {
+enum StorageAction {
     Open { slot: u32, end: u64 },
     Grow { slot: u32, length: usize },
     Shrink { slot: u32 },
@@ -439,86 +439,86 @@ enum Step {
     Blocks(u64),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = StorageAction> {
     let slot = 0..4_u32;
     prop_oneof![
-        2 => (slot.clone(), 1..12_u64).prop_map(|(slot, end)| Step::Open { slot, end }),
-        4 => (slot.clone(), 1..90_000_usize).prop_map(|(slot, length)| Step::Grow { slot, length }),
-        1 => slot.clone().prop_map(|slot| Step::Shrink { slot }),
-        1 => slot.clone().prop_map(|slot| Step::Empty { slot }),
-        1 => any::<u8>().prop_map(|seed| Step::Lose { seed }),
-        8 => Just(Step::Answer),
-        3 => slot.clone().prop_map(|slot| Step::Upkeep { slot }),
-        1 => slot.clone().prop_map(|slot| Step::Close { slot }),
-        1 => slot.prop_map(|slot| Step::CloseAlone { slot }),
-        6 => (1..25_u64).prop_map(Step::Blocks),
-        1 => (100..180_u64).prop_map(Step::Blocks),
+        2 => (slot.clone(), 1..12_u64).prop_map(|(slot, end)| StorageAction::Open { slot, end }),
+        4 => (slot.clone(), 1..90_000_usize).prop_map(|(slot, length)| StorageAction::Grow { slot, length }),
+        1 => slot.clone().prop_map(|slot| StorageAction::Shrink { slot }),
+        1 => slot.clone().prop_map(|slot| StorageAction::Empty { slot }),
+        1 => any::<u8>().prop_map(|seed| StorageAction::Lose { seed }),
+        8 => Just(StorageAction::Answer),
+        3 => slot.clone().prop_map(|slot| StorageAction::Upkeep { slot }),
+        1 => slot.clone().prop_map(|slot| StorageAction::Close { slot }),
+        1 => slot.prop_map(|slot| StorageAction::CloseAlone { slot }),
+        6 => (1..25_u64).prop_map(StorageAction::Blocks),
+        1 => (100..180_u64).prop_map(StorageAction::Blocks),
     ]
 }
 
 /// A history under test, with the touches since the pool was last empty.
 struct History {
     stage: Stage,
-    keeper: Keeper,
+    member: ModelProvider,
     touches: u128,
     seed: u64,
 }
 
 impl History {
-    fn run(&mut self, step: &Step) {
+    fn run(&mut self, step: &StorageAction) {
         match *step {
-            Step::Open { slot, end } => {
+            StorageAction::Open { slot, end } => {
                 let end = self.stage.world.epoch() + end;
                 let line = format!("a open p slot={slot} quota=100000 end={end}");
                 let opened = self.stage.attempt(&line);
                 assert!(opened.is_some());
             }
-            Step::Grow { slot, length } => {
+            StorageAction::Grow { slot, length } => {
                 self.seed += 1;
                 let shard = bytes(self.seed, length);
                 self.set(slot, &[], &[shard]);
             }
-            Step::Shrink { slot } => self.set(slot, &[0], &[]),
-            Step::Empty { slot } => self.set(slot, &[u32::MAX], &[]),
-            Step::Lose { seed } => {
-                self.keeper.lose_every(u64::from(seed) + 2);
+            StorageAction::Shrink { slot } => self.set(slot, &[0], &[]),
+            StorageAction::Empty { slot } => self.set(slot, &[u32::MAX], &[]),
+            StorageAction::Lose { seed } => {
+                self.member.lose_every(u64::from(seed) + 2);
             }
-            Step::Answer => match answer(&mut self.stage, &self.keeper) {
+            StorageAction::Answer => match answer(&mut self.stage, &self.member) {
                 None => {}
                 // A challenge may expire, and be closed by a draw, in the same block as its answer.
                 Some(Err(Code::NotDrawn | Code::AnsweredAlready)) => {}
                 Some(result) => assert_eq!(result, Ok(Code::Done)),
             },
-            Step::Upkeep { slot } => {
-                let body = Body::Settle(self.keeper.settle(&self.stage.world, &[slot]));
+            StorageAction::Upkeep { slot } => {
+                let body = Body::Settle(self.member.settle(&self.stage.world, &[slot]));
                 let _ = submit(&mut self.stage, "b", body);
             }
-            Step::Close { slot } => {
+            StorageAction::Close { slot } => {
                 self.stage.attempt(&format!("a close p/{slot} second=p"));
             }
-            Step::CloseAlone { slot } => {
+            StorageAction::CloseAlone { slot } => {
                 self.stage.attempt(&format!("a closealone p/{slot}"));
             }
-            Step::Blocks(count) => blocks(&mut self.stage, count),
+            StorageAction::Blocks(count) => blocks(&mut self.stage, count),
         }
     }
 
     fn set(&mut self, slot: u32, removes: &[u32], adds: &[Vec<u8>]) {
-        let held = self.keeper.held(&self.stage.world, slot);
+        let held = self.member.held(&self.stage.world, slot);
         let all: Vec<u32> = (0..held).collect();
         let removes = if removes == [u32::MAX] { &all[..] } else { removes };
-        if self.keeper.agreement(&self.stage.world, slot).is_none() || removes.len() > all.len() {
+        if self.member.agreement(&self.stage.world, slot).is_none() || removes.len() > all.len() {
             return;
         }
-        let set = self.keeper.change(&self.stage.world, slot, removes, adds);
+        let set = self.member.change(&self.stage.world, slot, removes, adds);
         let _ = submit(&mut self.stage, "a", Body::SetDataSet(set));
     }
 
     /// Invariant 6 of docs/invariants.md: charged - credited lies in [0, touches].
     fn check(&mut self) {
         let world = &self.stage.world;
-        let provider: Provider = self.keeper.provider(world);
-        let dust = provider.pool.grains() - claims(&self.keeper, world, 4);
+        let provider: Provider = self.member.provider(world);
+        let dust = provider.pool.grains() - claims(&self.member, world, 4);
         // Each step charges at most its slot or settles once; the sum of each live agreement is rounded up.
         self.touches += 8;
         assert!(dust <= self.touches, "{dust} grains of dust after {} touches", self.touches);
@@ -539,7 +539,7 @@ proptest! {
         let mut stage = Stage::new();
         stage.play("p register");
         stage.world.draws = true;
-        let mut history = History { stage, keeper: Keeper::new("p"), touches: 0, seed: 0 };
+        let mut history = History { stage, member: ModelProvider::new("p"), touches: 0, seed: 0 };
         for step in &steps {
             history.run(step);
             history.check();
@@ -550,13 +550,13 @@ proptest! {
 /// Storage pay of `p` in 500 steps if it answers always, or only when it holds all reads.
 fn earned(missing_of_ten: u64, only_lucky: bool) -> u128 {
     let lengths = vec![20_000; 10];
-    let (mut stage, mut keeper) = holding(&lengths);
-    keeper.lose_tenths(missing_of_ten);
+    let (mut stage, mut member) = holding(&lengths);
+    member.lose_tenths(missing_of_ten);
     let mut sum = 0;
     for _ in 0..500 {
-        let storage_proof = keeper.storage_proof(&stage.world).filter(|storage_proof| {
-            let holds = |answer: &posync_protocol::operation::Answer| {
-                matches!(answer, posync_protocol::operation::Answer::Proved(_))
+        let storage_proof = member.storage_proof(&stage.world).filter(|storage_proof| {
+            let holds = |answer: &posync_protocol::operation::ReadAnswer| {
+                matches!(answer, posync_protocol::operation::ReadAnswer::Proved(_))
             };
             !only_lucky || storage_proof.answers.iter().all(holds)
         });

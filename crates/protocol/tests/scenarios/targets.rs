@@ -134,8 +134,8 @@ pub(crate) fn a_message(data: &[u8]) {
     let Some((kind, rest)) = data.split_first() else { return };
     match kind % 7 {
         0 => drop(decoded::<node::Ask>(rest)),
-        1 => match decoded::<node::Answer>(rest) {
-            Some(node::Answer::Info(info)) => every_figure(&info.parameters, info.height),
+        1 => match decoded::<node::NodeAnswer>(rest) {
+            Some(node::NodeAnswer::Info(info)) => every_figure(&info.parameters, info.height),
             _ => {}
         },
         2 => drop(decoded::<gateway::Request>(rest)),
@@ -151,7 +151,7 @@ pub(crate) fn a_message(data: &[u8]) {
             _ => {}
         },
         5 => match decoded::<provider::Response>(rest).map(|response| response.answer) {
-            Some(provider::Answer::Slice(slice)) => {
+            Some(provider::ProviderAnswer::Slice(slice)) => {
                 shard::verify_slice(&[1; 32], slice.shard_bytes, slice.offset, &slice.data, &slice.path);
             }
             _ => {}

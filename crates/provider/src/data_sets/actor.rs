@@ -213,7 +213,8 @@ type Reply = Box<dyn FnOnce() + Send>;
 
 impl<E: Context> Writer<E> {
     async fn run(mut self, context: E, mut commands: mpsc::Receiver<Command>) -> Result<(), DataSetsError> {
-        let mut condition = Condition::new("the volume takes no data sets; who asks for one is asked again");
+        let mut condition =
+            Condition::new("the volume takes no writes: no data set is signed, and consumers retry");
         loop {
             let done = match self.journal.next(&context, &mut commands).await {
                 Ok(Some(first)) => self.group(first, &mut commands).await,

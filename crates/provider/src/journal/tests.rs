@@ -10,23 +10,23 @@ use std::collections::BTreeSet;
 
 encoded! {
     /// A numbered test record.
-    Row {
+    Numbered {
         number: u64,
         rest: [u8; 32],
     }
 }
 
-fn row(number: u64) -> Row {
-    Row { number, rest: [7; 32] }
+fn row(number: u64) -> Numbered {
+    Numbered { number, rest: [7; 32] }
 }
 
 type State = (BTreeSet<u64>, bool);
 
-fn apply(state: &mut State, record: Row) {
+fn apply(state: &mut State, record: Numbered) {
     state.0.insert(record.number);
 }
 
-fn snapshot(state: &State) -> Vec<Row> {
+fn snapshot(state: &State) -> Vec<Numbered> {
     state.0.iter().map(|number| row(*number)).collect()
 }
 
@@ -34,7 +34,7 @@ fn hurt(state: &mut State) {
     state.1 = true;
 }
 
-async fn open<E: Context>(context: &E) -> Result<(Journal<E, Row>, State), Error> {
+async fn open<E: Context>(context: &E) -> Result<(Journal<E, Numbered>, State), Error> {
     Journal::open(context.child("journal"), "j", apply, snapshot, hurt).await
 }
 
@@ -97,7 +97,7 @@ async fn write_and_die<E: Context>(context: &E, groups: &[u64]) -> u64 {
     journal.snapshot(vec![]).await.expect("durable");
     let mut count = 0;
     for group in groups {
-        let rows: Vec<Row> = (count..count + group).map(row).collect();
+        let rows: Vec<Numbered> = (count..count + group).map(row).collect();
         journal.keep(&rows).await.expect("durable");
         count += group;
     }
@@ -252,7 +252,7 @@ fn a_snapshot_that_a_crash_tore_costs_nothing_and_is_no_damage() {
             }
             let mut durable = 0;
             for round in 1..4 {
-                let rows: Vec<Row> = (durable..200 * round).map(row).collect();
+                let rows: Vec<Numbered> = (durable..200 * round).map(row).collect();
                 if journal.keep(&rows).await.is_err() {
                     break;
                 }
@@ -346,7 +346,7 @@ fn a_torn_end_is_no_damage() {
 fn items_of_before_are_read() {
     let mut old = vec![2];
     old.extend_from_slice(&row(7).encode());
-    let read = Marked::<Row>::read_cfg(&mut commonware_codec::Copying(&old[..]), &());
+    let read = Marked::<Numbered>::read_cfg(&mut commonware_codec::Copying(&old[..]), &());
     let marked = read.expect("decodes");
-    assert!(matches!(marked.item, Item::Record(Row { number: 7, .. })) && !marked.after_sync);
+    assert!(matches!(marked.item, Item::Record(Numbered { number: 7, .. })) && !marked.after_sync);
 }

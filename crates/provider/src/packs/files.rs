@@ -2,12 +2,12 @@
 
 use super::StoreError;
 use commonware_runtime::{Blob, Error, Storage, reschedule};
+use commonware_utils::sync::AsyncMutex;
 use futures::{FutureExt as _, future::BoxFuture};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Weak},
 };
-use tokio::sync::Mutex;
 
 /// Number of files that stay open; each takes one descriptor.
 pub(super) const OPEN_MAX: usize = 32;
@@ -33,7 +33,7 @@ struct Open<B> {
 /// Opens files and keeps some of them open.
 pub(super) struct Files<B> {
     opener: Box<Opener<B>>,
-    open: Mutex<Open<B>>,
+    open: AsyncMutex<Open<B>>,
 }
 
 impl<B: Blob> Files<B> {
@@ -45,7 +45,7 @@ impl<B: Blob> Files<B> {
             async move { context.open(&partition, &number.to_be_bytes()).await }.boxed()
         };
         let open = Open { kept: VecDeque::new(), alive: BTreeMap::new() };
-        Self { opener: Box::new(opener), open: Mutex::new(open) }
+        Self { opener: Box::new(opener), open: AsyncMutex::new(open) }
     }
 
     /// Returns a file; creates it if there is none.

@@ -22,7 +22,7 @@ fn shard(tag: u64, length: usize) -> (Hash, Bytes) {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum PackAction {
     Put(u32, u64, usize),
     Unlink(u32, u64, usize),
     Restart,
@@ -82,11 +82,11 @@ fn a_group_of_puts_costs_one_write_and_one_sync() {
     });
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<PackAction>> {
     let length = prop_oneof![Just(0usize), Just(1), Just(1024), Just(1025), 0usize..5000];
-    let put = (0u32..3, 0u64..12, length.clone()).prop_map(|(a, t, l)| Step::Put(a, t, l));
-    let unlink = (0u32..3, 0u64..12, length).prop_map(|(a, t, l)| Step::Unlink(a, t, l));
-    prop::collection::vec(prop_oneof![6 => put, 4 => unlink, 1 => Just(Step::Restart)], 1..60)
+    let put = (0u32..3, 0u64..12, length.clone()).prop_map(|(a, t, l)| PackAction::Put(a, t, l));
+    let unlink = (0u32..3, 0u64..12, length).prop_map(|(a, t, l)| PackAction::Unlink(a, t, l));
+    prop::collection::vec(prop_oneof![6 => put, 4 => unlink, 1 => Just(PackAction::Restart)], 1..60)
 }
 
 proptest! {
@@ -100,18 +100,18 @@ proptest! {
             let mut lengths = BTreeMap::new();
             for step in steps {
                 match step {
-                    Step::Put(slot, tag, length) => {
+                    PackAction::Put(slot, tag, length) => {
                         let length = *lengths.entry(tag).or_insert(length);
                         let (name, data) = shard(tag, length);
                         store.put(agreement(slot), name, data.clone()).await.expect("fits");
                         model_put(&mut model, agreement(slot), name, data);
                     }
-                    Step::Unlink(slot, tag, length) => {
+                    PackAction::Unlink(slot, tag, length) => {
                         let (name, _) = shard(tag, *lengths.entry(tag).or_insert(length));
                         store.unlink(agreement(slot), &[name]).await.expect("open");
                         model_unlink(&mut model, agreement(slot), name);
                     }
-                    Step::Restart => {
+                    PackAction::Restart => {
                         store.close().await.expect("open");
                         writer.await.expect("ends").expect("cleanly");
                         drop(store);
@@ -126,49 +126,50 @@ proptest! {
 
 /// A workload with several files, links, removals and compaction. Returns the acknowledged content, and
 /// the last step, which may or may not have happened.
-async fn workload(context: Cut<deterministic::Context>) -> (Model, Option<Step>) {
+async fn workload(context: Cut<deterministic::Context>) -> (Model, Option<PackAction>) {
     let mut model = Model::new();
     let Ok((store, _writer)) = Store::open(context, CONFIG()).await else { return (model, None) };
-    let mut steps: Vec<Step> = (0..8).map(|tag| Step::Put(0, tag, 700 + 40 * tag as usize)).collect();
-    steps.extend([Step::Put(1, 3, 820), Step::Put(1, 4, 860)]);
-    steps.extend((0..7).map(|tag| Step::Unlink(0, tag, 700 + 40 * tag as usize)));
-    steps.extend((20..30).map(|tag| Step::Put(2, tag, 900)));
-    steps.extend((20..26).map(|tag| Step::Unlink(2, tag, 900)));
-    steps.extend((30..36).map(|tag| Step::Put(2, tag, 1500)));
+    let mut steps: Vec<PackAction> =
+        (0..8).map(|tag| PackAction::Put(0, tag, 700 + 40 * tag as usize)).collect();
+    steps.extend([PackAction::Put(1, 3, 820), PackAction::Put(1, 4, 860)]);
+    steps.extend((0..7).map(|tag| PackAction::Unlink(0, tag, 700 + 40 * tag as usize)));
+    steps.extend((20..30).map(|tag| PackAction::Put(2, tag, 900)));
+    steps.extend((20..26).map(|tag| PackAction::Unlink(2, tag, 900)));
+    steps.extend((30..36).map(|tag| PackAction::Put(2, tag, 1500)));
     for step in steps {
         match step {
-            Step::Put(slot, tag, length) => {
+            PackAction::Put(slot, tag, length) => {
                 let (name, data) = shard(tag, length);
                 if store.put(agreement(slot), name, data.clone()).await.is_err() {
                     return (model, Some(step));
                 }
                 model_put(&mut model, agreement(slot), name, data);
             }
-            Step::Unlink(slot, tag, length) => {
+            PackAction::Unlink(slot, tag, length) => {
                 let (name, _) = shard(tag, length);
                 if store.unlink(agreement(slot), &[name]).await.is_err() {
                     return (model, Some(step));
                 }
                 model_unlink(&mut model, agreement(slot), name);
             }
-            Step::Restart => {}
+            PackAction::Restart => {}
         }
     }
     let _ = store.close().await;
     (model, None)
 }
 
-async fn survives(context: deterministic::Context, model: Model, last: Option<Step>) {
+async fn survives(context: deterministic::Context, model: Model, last: Option<PackAction>) {
     let (store, _writer) = Store::open(context.child("after"), CONFIG()).await.expect("recovers");
     let mut model = model;
     match last {
-        Some(Step::Put(slot, tag, length)) => {
+        Some(PackAction::Put(slot, tag, length)) => {
             let (name, data) = shard(tag, length);
             if store.holds(&agreement(slot), &name) {
                 model_put(&mut model, agreement(slot), name, data);
             }
         }
-        Some(Step::Unlink(slot, tag, length)) => {
+        Some(PackAction::Unlink(slot, tag, length)) => {
             let (name, _) = shard(tag, length);
             if !store.holds(&agreement(slot), &name) {
                 model_unlink(&mut model, agreement(slot), name);

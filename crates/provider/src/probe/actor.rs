@@ -21,7 +21,7 @@ use posync_protocol::{
     limits::{PROBE_BYTES, PROBE_PEERS, PROBE_QUORUM},
     operation::{Measure, ProbeCount},
     record::{Endpoint, Measured, Offer, Probe, Provider, ProviderAt, Reputation},
-    wire::provider::{Answer, Ask, Filler, Probe as Begin},
+    wire::provider::{Ask, Filler, Probe as Begin, ProviderAnswer},
 };
 use rand_core::CryptoRng;
 
@@ -229,7 +229,7 @@ impl<E: Spawner + Clock + CryptoRng + Resolver, N: Network, L: Ledger> Prober<E,
         }
         let parties = (self.view.account, peer.account);
         Ok(match call.recv().await {
-            Some(Answer::Counted(count))
+            Some(ProviderAnswer::Counted(count))
                 if window.is_good(&count, &ask, parties, plan.bytes, &self.view.chain) =>
             {
                 Some(count)

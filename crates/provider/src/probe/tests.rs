@@ -27,7 +27,7 @@ use posync_protocol::{
     limits::Parameters,
     operation::RegisterProvider,
     record::{Measured, Offer, Probe as Drawn},
-    wire::provider::{Answer, Ask, Filler, Probe, Refusal},
+    wire::provider::{Ask, Filler, Probe, ProviderAnswer, Refusal},
 };
 use rand_core::CryptoRng;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -281,7 +281,7 @@ fn only_bytes_within_the_window_are_counted_and_signed() {
             // Let the other side accept it before the chain advances.
             context.sleep(Duration::from_millis(50)).await;
         }
-        let Some(Answer::Counted(count)) = call.recv().await else { panic!("not counted") };
+        let Some(ProviderAnswer::Counted(count)) = call.recv().await else { panic!("not counted") };
         let parties = (account("quinn"), account("paul"));
         assert_eq!((count.epoch, count.draw, count.bytes), (1, ask.draw, 110));
         assert!(window.is_good(&count, &ask, parties, 110, &[7; 32]));
@@ -305,7 +305,7 @@ fn who_was_not_drawn_or_comes_at_another_time_is_refused() {
         };
         let (drawn, stranger) = (dial("drawn", &caller).await, dial("stranger", &key("zoe")).await);
         let refused = async |client: &Client<rpc::Provider>, ask: Ask| match client.call(ask).await {
-            Ok(Answer::Refused(refused)) => refused.reason,
+            Ok(ProviderAnswer::Refused(refused)) => refused.reason,
             other => panic!("{other:?}"),
         };
         assert_eq!(refused(&drawn, Ask::Probe(ask)).await, Refusal::Window, "long before");
@@ -317,9 +317,13 @@ fn who_was_not_drawn_or_comes_at_another_time_is_refused() {
         assert_eq!(refused(&drawn, piece(5, true)).await, Refusal::Shape, "outside a probe");
         let mut call = drawn.open(Ask::Probe(ask)).await.expect("open");
         call.send(&Ask::Probe(ask)).await.expect("open");
-        assert!(matches!(call.recv().await, Some(Answer::Refused(no)) if no.reason == Refusal::Shape));
+        assert!(
+            matches!(call.recv().await, Some(ProviderAnswer::Refused(no)) if no.reason == Refusal::Shape)
+        );
         let mut silent = drawn.open(Ask::Probe(ask)).await.expect("open");
-        assert!(matches!(silent.recv().await, Some(Answer::Refused(no)) if no.reason == Refusal::Window));
+        assert!(
+            matches!(silent.recv().await, Some(ProviderAnswer::Refused(no)) if no.reason == Refusal::Window)
+        );
         view.advance(window.heights.end);
         assert_eq!(refused(&drawn, Ask::Probe(ask)).await, Refusal::Window, "after");
     });

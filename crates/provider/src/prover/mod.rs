@@ -28,7 +28,7 @@ use posync_protocol::{
     Bounded, Hash,
     audit::Question,
     limits::{MISSING_MAX, READS},
-    operation::{Answer, EndedRead, Reasked, StillMissing},
+    operation::{EndedRead, ReadAnswer, Reasked, StillMissing},
     record::Missing,
     tree::SumTree,
 };
@@ -69,7 +69,7 @@ impl<B: Blob> Reader<'_, B> {
     ///
     /// # Errors
     /// [`NoStorageProof`].
-    pub(crate) async fn answers(&self, case: &Case) -> Result<Bounded<Answer, READS>, NoStorageProof> {
+    pub(crate) async fn answers(&self, case: &Case) -> Result<Bounded<ReadAnswer, READS>, NoStorageProof> {
         let mut prover = case.prover()?;
         while let Some(question) = prover.question() {
             prover.answer(self.answer(case, &question).await?);
@@ -77,10 +77,10 @@ impl<B: Blob> Reader<'_, B> {
         prover.finish().ok_or(NoStorageProof::NotDrawn)
     }
 
-    async fn answer(&self, case: &Case, question: &Question) -> Result<Answer, NoStorageProof> {
+    async fn answer(&self, case: &Case, question: &Question) -> Result<ReadAnswer, NoStorageProof> {
         let Question { slot, place, leaf, ended } = *question;
         if ended {
-            return Ok(Answer::Ended(EndedRead { place }));
+            return Ok(ReadAnswer::Ended(EndedRead { place }));
         }
         let unknown = NoStorageProof::UnknownDataSet(slot);
         let tree = self.tree(case, slot).ok_or(unknown.clone())?;

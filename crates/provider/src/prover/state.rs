@@ -9,7 +9,7 @@ use posync_protocol::{
     limits::{
         ENDINGS_MAX, LEAF_BYTES, MISSING_MAX, OPERATION_BYTES_MAX, Parameters, READS, SETTLE_SLOTS_MAX,
     },
-    operation::{Answer, FoundRead, MissingRead, ProvedRead, Reasked, Redemption, Settle, StorageProof},
+    operation::{FoundRead, MissingRead, ProvedRead, ReadAnswer, Reasked, Redemption, Settle, StorageProof},
     record::{Audit, Challenge, Endings, Missing, Offer, Provider, Reputation},
     shard,
     tree::ShardRead,
@@ -97,7 +97,7 @@ impl Case {
     /// `NotDrawn`.
     pub(crate) fn storage_proof(
         &self,
-        answers: Bounded<Answer, READS>,
+        answers: Bounded<ReadAnswer, READS>,
         reasked: Bounded<Reasked, MISSING_MAX>,
         vouchers: Vec<Redemption>,
     ) -> Result<StorageProof, NoStorageProof> {
@@ -173,13 +173,13 @@ fn prove(data: &[u8], index: u64) -> Option<(Vec<u8>, Vec<Hash>)> {
 
 /// The answer to one read at a place of the slot tree: proved if the shard's bytes are available, else
 /// declared missing.
-pub(crate) fn answer(place: u32, read: ShardRead, data: Option<&[u8]>) -> Answer {
+pub(crate) fn answer(place: u32, read: ShardRead, data: Option<&[u8]>) -> ReadAnswer {
     let ShardRead { shard, length, leaf, position } = read;
     let proved = data.and_then(|data| prove(data, leaf)).and_then(|(leaf, path)| {
         let (leaf, path) = (Bounded::new(leaf)?, Bounded::new(path)?);
         Some(ProvedRead { place, shard, length, position: position.clone(), leaf, path })
     });
-    proved.map_or(Answer::Missing(MissingRead { place, shard, length, position }), Answer::Proved)
+    proved.map_or(ReadAnswer::Missing(MissingRead { place, shard, length, position }), ReadAnswer::Proved)
 }
 
 /// The answer to a read that is asked again, from the shard's bytes `data` (RD-7), whatever the data set

@@ -22,6 +22,7 @@ use crate::{
 use commonware_runtime::{Blob, Handle, Spawner};
 use commonware_storage::Context;
 use futures::FutureExt as _;
+use posync_client::Backoff;
 use posync_protocol::{
     Account, AgreementId,
     limits::{READ_KEYS_MAX, SETTLE_SLOTS_MAX, SLOTS_MAX},
@@ -33,12 +34,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Pause after a block was unavailable; doubled each time.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Pauses while nodes are busy or out of reach.
+const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
 /// Interval between attempts to get blocks that no node kept, and between warnings.
 const HOUR: Duration = Duration::from_secs(3_600);
-/// Longest pause while nodes are busy or out of reach.
-const BUSY_MAX: Duration = Duration::from_secs(300);
 /// Blocks by which the agreed height advances before it is made durable.
 const AGREED_BLOCKS: u64 = 256;
 
@@ -63,9 +62,9 @@ enum Stop {
 pub(super) struct Finder<E: Context> {
     pub(super) finds: Finds<E>,
     task: Option<Handle<Looked>>,
-    /// No block is requested before `wait`; `pause` follows the next failure.
+    /// No block is requested before `wait`; the next of `pauses` follows the next failure.
     wait: Option<SystemTime>,
-    pause: Duration,
+    pauses: Backoff,
     /// Blocks that no node kept are not requested before this time.
     again: Option<SystemTime>,
     /// Time of the last warning about agreements that cannot be found.
@@ -83,8 +82,8 @@ pub(super) struct Finder<E: Context> {
 impl<E: Context> Finder<E> {
     pub(super) const fn new(finds: Finds<E>) -> Self {
         let (slots, gone, confirmer, agreed) = ((0, 0), 0, None, 0);
-        let (task, wait, pause, again, logged_at) = (None, None, PAUSE, None, None);
-        Self { finds, task, wait, pause, again, logged_at, slots, gone, confirmer, agreed }
+        let (task, wait, pauses, again, logged_at) = (None, None, PAUSES, None, None);
+        Self { finds, task, wait, pauses, again, logged_at, slots, gone, confirmer, agreed }
     }
 
     /// Notes the number of slots proved at a height.
@@ -110,8 +109,7 @@ impl<E: Context> Finder<E> {
     }
 
     fn back_off(&mut self, now: SystemTime) {
-        self.wait = Some(now + self.pause);
-        self.pause = (2 * self.pause).min(BUSY_MAX);
+        self.wait = self.pauses.next().map(|pause| now + pause);
     }
 }
 
@@ -144,7 +142,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         let (now, before) = (self.context.current(), self.finder.reach(born));
         let mut reach = before.looked(blocks.start, done);
         match stop {
-            None => (self.finder.wait, self.finder.pause) = (None, PAUSE),
+            None => (self.finder.wait, self.finder.pauses) = (None, PAUSES),
             // Another node may keep it later: an archive that is added, or returns.
             Some(Stop::Pruned(kept)) if kept == before.missed.1 => {
                 self.finder.again = Some(now + HOUR);

@@ -23,7 +23,7 @@ use posync_client::rpc::{Incoming, Provider};
 use posync_protocol::{
     Account, AgreementId, Bounded, Class, Code, Hash, Signature,
     operation::{RefusedPlacement, Voucher},
-    wire::provider::{Answer, Ask, BAD_SHARDS_MAX, Put, Refusal, Refused, Sign, Status},
+    wire::provider::{Ask, BAD_SHARDS_MAX, ProviderAnswer, Put, Refusal, Refused, Sign, Status},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -92,25 +92,27 @@ impl<E: Clock, B: Blob> Handler<E, B> {
         let peer = call.peer();
         trace(&peer, &ask);
         let result = if waiting >= LOAD_MAX {
-            Answer::Refused(no(
+            ProviderAnswer::Refused(no(
                 Refusal::Busy,
                 format!("{LOAD_MAX} requests are open here; try again in a second, or ask another provider"),
             ))
         } else {
             match ask {
-                Ask::Put(put) => answer(self.put(peer, put).await, Answer::Stored),
-                Ask::Sign(sign) => answer(self.sign(peer, sign).await, Answer::Signed),
+                Ask::Put(put) => answer(self.put(peer, put).await, ProviderAnswer::Stored),
+                Ask::Sign(sign) => answer(self.sign(peer, sign).await, ProviderAnswer::Signed),
                 Ask::Get(get) => match self.stream(&mut call, get).await {
                     Ok(()) => return,
-                    Err(refused) => Answer::Refused(refused),
+                    Err(refused) => ProviderAnswer::Refused(refused),
                 },
                 Ask::Pay(voucher) => match self.pay(peer, &voucher).await {
                     Ok(()) => return,
-                    Err(refused) => Answer::Refused(refused),
+                    Err(refused) => ProviderAnswer::Refused(refused),
                 },
-                Ask::Status(_) => Answer::Status(self.status()),
-                Ask::Probe(probe) => answer(self.count(&mut call, probe).await, Answer::Counted),
-                Ask::Filler(_) => Answer::Refused(no(Refusal::Shape, "bytes to count belong into a probe")),
+                Ask::Status(_) => ProviderAnswer::Status(self.status()),
+                Ask::Probe(probe) => answer(self.count(&mut call, probe).await, ProviderAnswer::Counted),
+                Ask::Filler(_) => {
+                    ProviderAnswer::Refused(no(Refusal::Shape, "bytes to count belong into a probe"))
+                }
             }
         };
         if let Err(error) = call.finish(&result).await {

@@ -28,7 +28,7 @@ pub use handler::{Handler, Parts};
 
 use posync_protocol::{
     Account, Bounded, Code,
-    wire::provider::{Answer, Ask, Refusal, Refused},
+    wire::provider::{Ask, ProviderAnswer, Refusal, Refused},
 };
 
 /// Requests at once: those of the queue, and short ones that never wait in it.
@@ -74,6 +74,6 @@ fn no_code(reason: Refusal, code: Code) -> Refused {
     no(reason, format!("{code:?}: {}", code.explain()))
 }
 
-fn answer<T>(result: Result<T, Refused>, good: impl FnOnce(T) -> Answer) -> Answer {
-    result.map_or_else(Answer::Refused, good)
+fn answer<T>(result: Result<T, Refused>, good: impl FnOnce(T) -> ProviderAnswer) -> ProviderAnswer {
+    result.map_or_else(ProviderAnswer::Refused, good)
 }

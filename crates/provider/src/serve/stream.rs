@@ -11,7 +11,7 @@ use posync_protocol::{
     Account, AgreementId, Bounded, Hash,
     limits::SLICE_BYTES,
     shard,
-    wire::provider::{Answer, Ask, Get, Refusal, Refused, Slice},
+    wire::provider::{Ask, Get, ProviderAnswer, Refusal, Refused, Slice},
 };
 use std::{ops::Range, time::Duration};
 
@@ -94,7 +94,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
             let (bytes, last) = (slice.data.len() as u64, slice.last);
             self.wait_for_credit(call, &terms, bytes).await?;
             download.drawn = bytes;
-            if call.send(&Answer::Slice(slice)).await.is_err() {
+            if call.send(&ProviderAnswer::Slice(slice)).await.is_err() {
                 return Ok(());
             }
             download.drawn = 0;

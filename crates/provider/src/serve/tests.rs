@@ -129,9 +129,12 @@ fn a_shard_is_put_signed_read_and_paid() {
         let handler = handler(&context, terms()).await;
         let client = dial(&context, 2, listen(&context, &handler).await).await;
         let (name, data) = shard(1, 5 * S + 77);
-        assert_eq!(client.call(put(id(), name, &data)).await.expect("answered"), Answer::Stored(name));
+        assert_eq!(
+            client.call(put(id(), name, &data)).await.expect("answered"),
+            ProviderAnswer::Stored(name)
+        );
         let sign = sign_of(1, &[], &[], &[(name, data.len() as u64)]);
-        let Ok(Answer::Signed(signature)) = client.call(Ask::Sign(sign.clone())).await else {
+        let Ok(ProviderAnswer::Signed(signature)) = client.call(Ask::Sign(sign.clone())).await else {
             panic!("not signed")
         };
         let message = with_chain(&CHAIN, &sign.claim);
@@ -140,7 +143,7 @@ fn a_shard_is_put_signed_read_and_paid() {
 
         let mut call = client.open(get(name)).await.expect("open");
         let mut read = vec![];
-        while let Some(Answer::Slice(slice)) = call.recv().await {
+        while let Some(ProviderAnswer::Slice(slice)) = call.recv().await {
             assert!(verified(&name, &slice));
             assert_eq!(slice.offset, read.len() as u64);
             read.extend_from_slice(&slice.data);
@@ -155,7 +158,7 @@ fn a_shard_is_put_signed_read_and_paid() {
         let alone = client.call(Ask::Pay(voucher(data.len() as u64 + 1))).await;
         assert!(matches!(alone, Err(rpc::Error::NoAnswer)), "{alone:?}");
         assert_eq!(handler.parts().vouchers.with(|state| state.paid(&id())), data.len() as u64 + 1);
-        let Ok(Answer::Status(status)) = client.call(Ask::Status(Nothing {})).await else {
+        let Ok(ProviderAnswer::Status(status)) = client.call(Ask::Status(Nothing {})).await else {
             panic!("no status")
         };
         assert_eq!(status.free_leaves, (64 << 10) - 321);
@@ -176,7 +179,7 @@ fn a_version_is_signed_as_soon_as_the_ledger_has_taken_some_of_those_that_wait()
             let sign = sign_of(version, &held, &[], &[(name, 1_000)]);
             held.push((name, 1_000));
             let signed = client.call(Ask::Sign(sign.clone())).await.expect("answered");
-            assert!(matches!(signed, Answer::Signed(_)), "{version}: {signed:?}");
+            assert!(matches!(signed, ProviderAnswer::Signed(_)), "{version}: {signed:?}");
             if version % 24 == 0 {
                 let DataSetClaim { root, leaves, bytes, .. } = sign.claim;
                 let current = Version { version, root, leaves, bytes, grown_at: 0 };
@@ -199,9 +202,9 @@ fn who_does_not_pay_gets_one_window_at_a_time_and_four_slices_in_all() {
         let (name, data) = shard(1, 4 * S);
         client.call(put(id(), name, &data)).await.expect("answered");
         let mut call = client.open(get(name)).await.expect("open");
-        assert!(matches!(call.recv().await, Some(Answer::Slice(slice)) if slice.data.len() == S));
+        assert!(matches!(call.recv().await, Some(ProviderAnswer::Slice(slice)) if slice.data.len() == S));
         let start = context.current();
-        let Some(Answer::Refused(refused)) = call.recv().await else { panic!("more without pay") };
+        let Some(ProviderAnswer::Refused(refused)) = call.recv().await else { panic!("more without pay") };
         assert_eq!(refused.reason, Refusal::Credit);
         let waited = context.current().duration_since(start).expect("forward");
         assert!(waited >= Duration::from_millis(PAY_WAIT_MS), "{waited:?}");
@@ -209,19 +212,26 @@ fn who_does_not_pay_gets_one_window_at_a_time_and_four_slices_in_all() {
         // once share one window.
         for lost in 1..4 {
             let mut again = client.open(get(name)).await.expect("open");
-            assert!(matches!(again.recv().await, Some(Answer::Slice(_))), "{lost} were not paid");
+            assert!(matches!(again.recv().await, Some(ProviderAnswer::Slice(_))), "{lost} were not paid");
             let mut beside = client.open(get(name)).await.expect("open");
             let none = beside.recv().await;
-            assert!(matches!(none, Some(Answer::Refused(no)) if no.reason == Refusal::Credit), "{lost}");
-            assert!(matches!(again.recv().await, Some(Answer::Refused(no)) if no.reason == Refusal::Credit));
+            assert!(
+                matches!(none, Some(ProviderAnswer::Refused(no)) if no.reason == Refusal::Credit),
+                "{lost}"
+            );
+            assert!(
+                matches!(again.recv().await, Some(ProviderAnswer::Refused(no)) if no.reason == Refusal::Credit)
+            );
         }
         let mut fifth = client.open(get(name)).await.expect("open");
-        assert!(matches!(fifth.recv().await, Some(Answer::Refused(no)) if no.reason == Refusal::Credit));
+        assert!(
+            matches!(fifth.recv().await, Some(ProviderAnswer::Refused(no)) if no.reason == Refusal::Credit)
+        );
         // A payment opens the window again, in another call than the stream.
         let mut sixth = client.open(get(name)).await.expect("open");
         let paid = client.call(Ask::Pay(voucher(S as u64))).await;
         assert!(matches!(paid, Err(rpc::Error::NoAnswer)), "{paid:?}");
-        assert!(matches!(sixth.recv().await, Some(Answer::Slice(slice)) if slice.offset == 0));
+        assert!(matches!(sixth.recv().await, Some(ProviderAnswer::Slice(slice)) if slice.offset == 0));
     });
 }
 
@@ -235,7 +245,7 @@ fn who_hangs_up_owes_what_was_sent_and_nothing_else() {
         let vouchers = &handler.parts().vouchers;
         let overdue = || vouchers.with(|state| state.overdue(&id(), handler.uptime().now()));
         let mut call = client.open(get(name)).await.expect("open");
-        assert!(matches!(call.recv().await, Some(Answer::Slice(_))));
+        assert!(matches!(call.recv().await, Some(ProviderAnswer::Slice(_))));
         // The stream waits for a voucher when the caller is gone.
         drop(call);
         context.sleep(crate::vouchers::OVERDUE - Duration::from_secs(1)).await;
@@ -257,7 +267,7 @@ fn what_cannot_be_redeemed_is_not_sent() {
         let (name, data) = shard(1, 101);
         client.call(put(id(), name, &data)).await.expect("answered");
         let refused = client.call(get(name)).await.expect("answered");
-        assert!(matches!(refused, Answer::Refused(no) if no.reason == Refusal::Credit));
+        assert!(matches!(refused, ProviderAnswer::Refused(no) if no.reason == Refusal::Credit));
     });
 }
 
@@ -274,11 +284,13 @@ fn nothing_is_sent_that_the_reserve_cannot_pay_beside_the_gas_that_was_signed() 
         let (name, data) = shard(1, 8 * S);
         client.call(put(id(), name, &data)).await.expect("answered");
         let mut call = client.open(get(name)).await.expect("open");
-        assert!(matches!(call.recv().await, Some(Answer::Slice(_))));
+        assert!(matches!(call.recv().await, Some(ProviderAnswer::Slice(_))));
         // It pays for the slice, and signs away the rest of the reserve as gas.
         let all = Voucher::signed(&session(), &CHAIN, id(), Units { egress: S as u64, gas: 93_751 });
         call.send(&Ask::Pay(all)).await.expect("open");
-        let Some(Answer::Refused(refused)) = call.recv().await else { panic!("it cannot pay for more") };
+        let Some(ProviderAnswer::Refused(refused)) = call.recv().await else {
+            panic!("it cannot pay for more")
+        };
         assert_eq!(refused.reason, Refusal::Credit);
         assert!(String::from_utf8_lossy(&refused.text).contains("top up"), "{refused:?}");
         assert_eq!(handler.parts().vouchers.with(|state| state.sent(&id())), S as u64);
@@ -312,7 +324,7 @@ fn refusals_say_why() {
                 ..sign
             }
         };
-        assert_eq!(owner.call(put(id(), name, &data)).await.expect("answered"), Answer::Stored(name));
+        assert_eq!(owner.call(put(id(), name, &data)).await.expect("answered"), ProviderAnswer::Stored(name));
         for (text, client, ask, expected) in [
             ("stranger puts", &stranger, put(id(), name, &data), Refusal::Agreement),
             ("stranger reads", &stranger, get(name), Refusal::Agreement),
@@ -329,7 +341,9 @@ fn refusals_say_why() {
             ("signed by another", &owner, Ask::Sign(stranger_signs), Refusal::Claim),
             ("not stored", &owner, Ask::Sign(sign_of(1, &[], &[], &[(big, 2_000)])), Refusal::Claim),
         ] {
-            let Ok(Answer::Refused(refused)) = client.call(ask).await else { panic!("{text}: not refused") };
+            let Ok(ProviderAnswer::Refused(refused)) = client.call(ask).await else {
+                panic!("{text}: not refused")
+            };
             assert_eq!(refused.reason, expected, "{text}");
             assert!(std::str::from_utf8(&refused.text).is_ok_and(|words| words.len() > 10), "{text}");
         }
@@ -385,11 +399,11 @@ fn a_greedy_consumer_cannot_starve_a_small_one() {
         let start = context.current();
         let ask = Get { agreement: small_id, shard: name, offset: 0, length: 0 };
         let mut call = modest.open(Ask::Get(ask)).await.expect("open");
-        assert!(matches!(call.recv().await, Some(Answer::Slice(slice)) if slice.last));
+        assert!(matches!(call.recv().await, Some(ProviderAnswer::Slice(slice)) if slice.last));
         let (again, again_data) = shard(3, S);
         assert_eq!(
             modest.call(put(small_id, again, &again_data)).await.expect("answered"),
-            Answer::Stored(again)
+            ProviderAnswer::Stored(again)
         );
         let waited = context.current().duration_since(start).expect("forward");
         assert!(waited < Duration::from_millis(PAY_WAIT_MS / 10), "{waited:?}");
@@ -409,7 +423,9 @@ fn a_full_provider_signs_that_it_refused_what_it_declared() {
         let client = dial(&context, 2, listen(&context, &handler).await).await;
         for tag in 0..64 {
             let (name, data) = shard(tag, 1 << 20);
-            let Ok(Answer::Refused(refused)) = client.call(put(id(), name, &data)).await else { continue };
+            let Ok(ProviderAnswer::Refused(refused)) = client.call(put(id(), name, &data)).await else {
+                continue;
+            };
             assert_eq!(refused.reason, Refusal::Space);
             let signed = refused.signed.expect("its quota is not used up");
             assert!(signed.check(&CHAIN).verify());
@@ -428,11 +444,14 @@ fn what_may_not_grow_takes_no_new_shards_and_goes_on_serving() {
         let handler = handler(&context, terms()).await;
         let client = dial(&context, 2, listen(&context, &handler).await).await;
         let (name, data) = shard(1, 3_000);
-        assert_eq!(client.call(put(id(), name, &data)).await.expect("answered"), Answer::Stored(name));
+        assert_eq!(
+            client.call(put(id(), name, &data)).await.expect("answered"),
+            ProviderAnswer::Stored(name)
+        );
         for code in [posync_protocol::Code::GrowthSuspended, posync_protocol::Code::GrowthJailed] {
             handler.parts().view.set_growth(Err(code));
             let (more, bytes) = shard(2, 3_000);
-            let Ok(Answer::Refused(refused)) = client.call(put(id(), more, &bytes)).await else {
+            let Ok(ProviderAnswer::Refused(refused)) = client.call(put(id(), more, &bytes)).await else {
                 panic!("it was taken")
             };
             let text = String::from_utf8(refused.text.to_vec()).expect("UTF-8");
@@ -441,10 +460,13 @@ fn what_may_not_grow_takes_no_new_shards_and_goes_on_serving() {
         }
         let sign = sign_of(1, &[], &[], &[(name, 3_000)]);
         let signed = client.call(Ask::Sign(sign)).await.expect("answered");
-        assert!(matches!(signed, Answer::Signed(_)), "what was stored before is signed for");
+        assert!(matches!(signed, ProviderAnswer::Signed(_)), "what was stored before is signed for");
         handler.parts().view.set_growth(Ok(()));
         let (more, bytes) = shard(2, 3_000);
-        assert_eq!(client.call(put(id(), more, &bytes)).await.expect("answered"), Answer::Stored(more));
+        assert_eq!(
+            client.call(put(id(), more, &bytes)).await.expect("answered"),
+            ProviderAnswer::Stored(more)
+        );
     });
 }
 
@@ -491,9 +513,9 @@ fn who_names_agreements_that_do_not_exist_holds_up_nobody_else() {
             (answer, context.current().duration_since(start).expect("forward"))
         };
         let (soon, (answer, waited)) = futures::join!(futures::future::join_all(soon), stored);
-        let busy = |answer: &&Option<Answer>| matches!(answer, Some(Answer::Refused(no)) if no.reason == Refusal::Busy);
+        let busy = |answer: &&Option<ProviderAnswer>| matches!(answer, Some(ProviderAnswer::Refused(no)) if no.reason == Refusal::Busy);
         assert_eq!(soon.iter().filter(busy).count(), 11);
-        assert_eq!(answer, Answer::Stored(name));
+        assert_eq!(answer, ProviderAnswer::Stored(name));
         assert!(waited < Duration::from_secs(1), "{waited:?}");
     });
 }

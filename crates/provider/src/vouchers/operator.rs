@@ -76,7 +76,7 @@ fn what_damage_took_from_the_vouchers_is_known_at_every_later_start() {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum VoucherAction {
     /// A voucher for this much more than the last one; now and then an older one is repeated.
     Pay(usize, u64),
     Begin(usize),
@@ -92,19 +92,19 @@ enum Step {
     Wait(u64),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = VoucherAction> {
     let slot = || 0..SLOTS;
     prop_oneof![
-        8 => (slot(), 0u64..200_000).prop_map(|(slot, more)| Step::Pay(slot, more)),
-        3 => slot().prop_map(Step::Begin),
-        6 => (slot(), 1u64..65_536).prop_map(|(slot, bytes)| Step::Draw(slot, bytes)),
-        3 => slot().prop_map(Step::End),
-        2 => slot().prop_map(Step::Redeem),
-        2 => slot().prop_map(Step::Withdraw),
-        1 => any::<bool>().prop_map(Step::Full),
-        2 => Just(Step::Restart),
-        1 => any::<u64>().prop_map(Step::Damage),
-        2 => (0u64..100).prop_map(Step::Wait),
+        8 => (slot(), 0u64..200_000).prop_map(|(slot, more)| VoucherAction::Pay(slot, more)),
+        3 => slot().prop_map(VoucherAction::Begin),
+        6 => (slot(), 1u64..65_536).prop_map(|(slot, bytes)| VoucherAction::Draw(slot, bytes)),
+        3 => slot().prop_map(VoucherAction::End),
+        2 => slot().prop_map(VoucherAction::Redeem),
+        2 => slot().prop_map(VoucherAction::Withdraw),
+        1 => any::<bool>().prop_map(VoucherAction::Full),
+        2 => Just(VoucherAction::Restart),
+        1 => any::<u64>().prop_map(VoucherAction::Damage),
+        2 => (0u64..100).prop_map(VoucherAction::Wait),
     ]
 }
 
@@ -260,18 +260,18 @@ impl Operator {
         }
     }
 
-    async fn take(&mut self, step: Step) {
+    async fn take(&mut self, step: VoucherAction) {
         let now = self.context.current();
         match step {
-            Step::Pay(slot, more) => self.pay(slot, more).await,
-            Step::Begin(slot) => {
+            VoucherAction::Pay(slot, more) => self.pay(slot, more).await,
+            VoucherAction::Begin(slot) => {
                 let vouchers = self.vouchers().clone();
                 let (id, account) = self.account(slot);
                 vouchers.with(|state| state.begin(id, account.disputed, now));
                 account.running += 1;
             }
-            Step::Draw(slot, bytes) => self.draw(slot, bytes),
-            Step::End(slot) => {
+            VoucherAction::Draw(slot, bytes) => self.draw(slot, bytes),
+            VoucherAction::End(slot) => {
                 let vouchers = self.vouchers().clone();
                 let (id, account) = self.account(slot);
                 if account.running > 0 {
@@ -279,24 +279,24 @@ impl Operator {
                     vouchers.with(|state| state.end(&id, now));
                 }
             }
-            Step::Redeem(slot) => self.redeem(slot),
-            Step::Withdraw(slot) => self.withdraw(slot).await,
-            Step::Full(full) => {
+            VoucherAction::Redeem(slot) => self.redeem(slot),
+            VoucherAction::Withdraw(slot) => self.withdraw(slot).await,
+            VoucherAction::Full(full) => {
                 self.fuse.set_full(full);
                 self.is_full = full;
             }
-            Step::Restart => {
+            VoucherAction::Restart => {
                 self.stop().await;
                 self.open().await;
                 self.compare(false);
             }
-            Step::Damage(at) => {
+            VoucherAction::Damage(at) => {
                 self.stop().await;
                 flip(&self.context, at).await;
                 self.open().await;
                 self.compare(true);
             }
-            Step::Wait(seconds) => self.context.sleep(std::time::Duration::from_secs(seconds)).await,
+            VoucherAction::Wait(seconds) => self.context.sleep(std::time::Duration::from_secs(seconds)).await,
         }
     }
 }

@@ -313,7 +313,7 @@ mod tests {
 
     /// An event of an agreement; each takes a second of its own.
     #[derive(Clone, Copy, Debug)]
-    enum Step {
+    enum StreamAction {
         Begin,
         Draw(u64),
         Pay(u64),
@@ -321,7 +321,7 @@ mod tests {
         /// Time passes without an event.
         Wait,
     }
-    use Step::{Begin, Draw, End, Pay, Wait};
+    use StreamAction::{Begin, Draw, End, Pay, Wait};
 
     #[test]
     fn only_what_rested_unpaid_is_overdue() {
@@ -386,12 +386,12 @@ mod tests {
 
     /// The ledger's side: redeemed and disputed bytes of one agreement, as [`agreement`] counts.
     #[derive(Default)]
-    struct Books {
+    struct OnLedger {
         egress: u64,
         disputed: u64,
     }
 
-    impl Books {
+    impl OnLedger {
         fn redeem(&mut self, redemption: &Redemption) {
             let paid = redemption.voucher.units.egress;
             if paid > self.egress {
@@ -408,7 +408,7 @@ mod tests {
         fn what_is_disputed_was_unpaid_and_what_is_unpaid_is_bounded(
             steps in proptest::collection::vec((0u8..9, any::<u16>()), 1..300),
         ) {
-            let (mut state, mut books, mut now) = (State::default(), Books::default(), 0);
+            let (mut state, mut books, mut now) = (State::default(), OnLedger::default(), 0);
             let (mut sent, mut paid, mut worst, mut running) = (0u64, 0u64, 0u64, 0u32);
             let mut under_way: Vec<Redemption> = vec![];
             for (kind, amount) in steps {

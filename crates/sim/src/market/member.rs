@@ -5,7 +5,7 @@ use posync_protocol::{
     Account, AgreementId, Bounded, Class, Hash,
     audit::{Prover, Question, Share},
     operation::{
-        Answer, EndedRead, MissingRead, ProvedRead, Reasked, Redemption, StillMissing, StorageProof,
+        EndedRead, MissingRead, ProvedRead, ReadAnswer, Reasked, Redemption, StillMissing, StorageProof,
     },
     record::{Audit, Challenge, DataSet, Endings, RoundInfo},
     shard,
@@ -144,7 +144,7 @@ impl Member {
             return None;
         }
         let answers = self.answers(ledger, challenge)?;
-        let lucky = answers.iter().all(|answer| !matches!(answer, Answer::Missing(_)));
+        let lucky = answers.iter().all(|answer| !matches!(answer, ReadAnswer::Missing(_)));
         if self.terms.manner == Manner::OnlyWhenLucky && !lucky {
             return None;
         }
@@ -157,7 +157,7 @@ impl Member {
         ledger: &Ledger,
         challenge: &Challenge,
         height: u64,
-        answers: Vec<Answer>,
+        answers: Vec<ReadAnswer>,
     ) -> StorageProof {
         let parameters = &ledger.parameters;
         let round = parameters.round(challenge.height);
@@ -182,13 +182,18 @@ impl Member {
     }
 
     /// Its answers to a challenge, as true as its disk allows.
-    pub fn answers(&self, ledger: &Ledger, challenge: &Challenge) -> Option<Vec<Answer>> {
+    pub fn answers(&self, ledger: &Ledger, challenge: &Challenge) -> Option<Vec<ReadAnswer>> {
         let data_set: DataSet = ledger.record(DataSet::key(&self.account, self.slot)).unwrap_or_default();
         self.answers_from(ledger, challenge, data_set.current.leaves)
     }
 
     /// Its answers if the data set in force had `leaves` leaves.
-    pub fn answers_from(&self, ledger: &Ledger, challenge: &Challenge, leaves: u64) -> Option<Vec<Answer>> {
+    pub fn answers_from(
+        &self,
+        ledger: &Ledger,
+        challenge: &Challenge,
+        leaves: u64,
+    ) -> Option<Vec<ReadAnswer>> {
         let share = Share {
             slot: self.slot,
             rate: u64::try_from(ledger.parameters.prices[Class::Storage]).expect("a price"),
@@ -205,17 +210,17 @@ impl Member {
         Some(answers)
     }
 
-    fn answer(&self, question: &Question) -> Option<Answer> {
+    fn answer(&self, question: &Question) -> Option<ReadAnswer> {
         let place = question.place;
         if question.ended {
-            return Some(Answer::Ended(EndedRead { place }));
+            return Some(ReadAnswer::Ended(EndedRead { place }));
         }
         let ShardRead { shard, length, leaf, position } = self.tree.read(question.leaf)?;
         if self.missing.contains(&shard) {
-            return Some(Answer::Missing(MissingRead { place, shard, length, position }));
+            return Some(ReadAnswer::Missing(MissingRead { place, shard, length, position }));
         }
         self.prove(&shard, leaf).map(|(bytes, path)| {
-            Answer::Proved(ProvedRead { place, shard, length, position, leaf: bytes, path })
+            ReadAnswer::Proved(ProvedRead { place, shard, length, position, leaf: bytes, path })
         })
     }
 

@@ -10,15 +10,14 @@ use bytes::Bytes;
 use commonware_codec::Encode as _;
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Clock as _, Spawner as _, Supervisor as _, deterministic::Context};
-use commonware_utils::sync::Mutex;
-use futures::lock::Mutex as AsyncMutex;
+use commonware_utils::sync::{AsyncMutex, Mutex};
 use posync_client::{
     channel::Listen,
     rpc::{Client, Incoming, Node, Server, Service as _},
 };
 use posync_protocol::{
     Account, Code,
-    wire::node::{Answer, Ask},
+    wire::node::{Ask, NodeAnswer},
 };
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -52,8 +51,8 @@ impl Relay {
     }
 
     /// While the relay stands still, the first answer to this question; else `answer`, which is remembered.
-    fn first(&self, peer: &Account, ask: &Ask, answer: Answer) -> Answer {
-        if !matches!(answer, Answer::Read(_) | Answer::Info(_)) {
+    fn first(&self, peer: &Account, ask: &Ask, answer: NodeAnswer) -> NodeAnswer {
+        if !matches!(answer, NodeAnswer::Read(_) | NodeAnswer::Info(_)) {
             return answer;
         }
         let mut said = self.0.lock();
@@ -111,7 +110,7 @@ async fn answer(relay: Relay, behind: Arc<Behind>, call: Incoming<Node>, ask: As
     match (relay.lie(&peer), &ask) {
         (Lie::Withhold, _) | (Lie::StandStill, Ask::Follow(_)) => return std::future::pending().await,
         (Lie::Deny, Ask::Receipt(_)) => {
-            let _ = call.finish(&Answer::Receipt(None)).await;
+            let _ = call.finish(&NodeAnswer::Receipt(None)).await;
             return;
         }
         _ => {}
@@ -139,7 +138,7 @@ async fn answer(relay: Relay, behind: Arc<Behind>, call: Incoming<Node>, ask: As
     }
     let Some(last) = last else { return };
     let last = match (relay.lie(&peer), &ask) {
-        (Lie::Deny, Ask::Submit(_)) => Answer::Refused(Code::NonceOld),
+        (Lie::Deny, Ask::Submit(_)) => NodeAnswer::Refused(Code::NonceOld),
         _ => last,
     };
     let _ = call.finish(&last).await;

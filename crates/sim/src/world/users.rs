@@ -3,7 +3,7 @@
 use super::{Failure, World, account, member_key, processes::address, user_key};
 use crate::{
     network::{Role, host},
-    plan::{Process, Row, Sample, Step},
+    plan::{Process, Sample, SmallFiles, Step},
 };
 use commonware_macros::select;
 use commonware_runtime::{Clock as _, Supervisor as _};
@@ -16,7 +16,7 @@ use posync_client::{
 use posync_protocol::{
     Account, Amount, Body, Bounded,
     operation::Transfer,
-    wire::gateway::{Answer, Ask, DATA_BYTES_MAX, Get, Name, Put},
+    wire::gateway::{Ask, DATA_BYTES_MAX, GatewayAnswer, Get, Name, Put},
 };
 use std::time::Duration;
 
@@ -109,14 +109,14 @@ impl World<'_> {
             let _ = call.send(&Ask::Data(part)).await;
         }
         match call.recv().await {
-            Some(Answer::Stored(file)) if file.blake3 == *blake3::hash(bytes).as_bytes() => Ok(()),
+            Some(GatewayAnswer::Stored(file)) if file.blake3 == *blake3::hash(bytes).as_bytes() => Ok(()),
             other => Err(explain(other)),
         }
     }
 
     /// Stores the files of a row, each over a connection of its own. Every put but the first must be
     /// acknowledged in time.
-    async fn put_each(&self, row: &Row) -> Result<(), String> {
+    async fn put_each(&self, row: &SmallFiles) -> Result<(), String> {
         let mut slow = Vec::new();
         for file in 0..row.files {
             let begun = self.context.current();
@@ -137,10 +137,10 @@ impl World<'_> {
         let mut got = Vec::new();
         loop {
             match call.recv().await {
-                Some(Answer::Found(file)) if file.bytes == bytes.len() as u64 => {}
-                Some(Answer::Data(data)) => got.extend_from_slice(&data),
-                Some(Answer::End(_)) if got == bytes => return Ok(()),
-                Some(Answer::End(_)) => return Err("other bytes came back".into()),
+                Some(GatewayAnswer::Found(file)) if file.bytes == bytes.len() as u64 => {}
+                Some(GatewayAnswer::Data(data)) => got.extend_from_slice(&data),
+                Some(GatewayAnswer::End(_)) if got == bytes => return Ok(()),
+                Some(GatewayAnswer::End(_)) => return Err("other bytes came back".into()),
                 other => return Err(explain(other)),
             }
         }
@@ -149,7 +149,7 @@ impl World<'_> {
     async fn remove(&self, sample: &Sample) -> Result<(), String> {
         let answer = self.gateway().await?.call(Ask::Remove(name(sample))).await;
         match answer.map_err(|error| error.to_string())? {
-            Answer::Removed(_) => Ok(()),
+            GatewayAnswer::Removed(_) => Ok(()),
             other => Err(explain(Some(other))),
         }
     }
@@ -171,9 +171,9 @@ pub(super) fn name(sample: &Sample) -> Name {
     Bounded::new(sample.name.as_bytes().to_vec()).expect("a short name")
 }
 
-fn explain(answer: Option<Answer>) -> String {
+fn explain(answer: Option<GatewayAnswer>) -> String {
     match answer {
-        Some(Answer::Refused(refused)) => String::from_utf8_lossy(&refused.text).into_owned(),
+        Some(GatewayAnswer::Refused(refused)) => String::from_utf8_lossy(&refused.text).into_owned(),
         Some(other) => format!("an answer to another question: {other:?}").chars().take(200).collect(),
         None => "the gateway went away".into(),
     }

@@ -26,7 +26,7 @@ impl Far {
         let server = Server::<rpc::Node, _>::new(move |call: Incoming<rpc::Node>, _| {
             count.fetch_add(1, Ordering::SeqCst);
             let info = info.clone();
-            async move { drop(call.finish(&Answer::Info(info)).await) }
+            async move { drop(call.finish(&NodeAnswer::Info(info)).await) }
         });
         let key = ed25519::PrivateKey::from_seed(seed);
         let account = Account::of(&key.public_key());

@@ -480,7 +480,7 @@ fn floor(price: u64, bytes: u64) -> Option<Amount> {
     Amount::new(u128::from(price) * u128::from(bytes) / UNIT)
 }
 
-/// Found by audit 2: six agreements of one upload become old together. Their provider has room for all
+/// Six agreements of one upload become old together. Once their provider had room for all
 /// their data, but the gateway asked for twice as much in one piece, or for nothing.
 #[test]
 fn what_is_held_is_renewed_where_there_is_room_for_it() {
@@ -501,7 +501,7 @@ fn what_is_held_is_renewed_where_there_is_room_for_it() {
     assert!(!never, "from three quarters of the term to its end nothing is opened: all of it is lost");
 }
 
-/// Found by audit 2: room in an older agreement counted as room for the data of an old one, but shards
+/// Once room in an older agreement counted as room for the data of an old one, but shards
 /// moved only to the newest. Room is now defined by [`takes_over`], and [`super::super::renew`] moves to
 /// it.
 #[test]
@@ -536,7 +536,7 @@ fn what_is_old_has_somewhere_to_go() {
     assert!(opened >= first, "room that ends first is no room for a move");
 }
 
-/// Found by audit 2: with more providers in use than the policy names, one that needed a renewal did not
+/// Once, with more providers in use than the policy names, one that needed a renewal did not
 /// get it.
 #[test]
 fn whom_we_use_beyond_the_number_is_renewed_too() {

@@ -13,7 +13,7 @@
 use super::{Funds, Pending, Pool, PoolEntry, Rank, Refused};
 use commonware_codec::EncodeSize as _;
 use posync_protocol::{
-    Account, Amount, Body, Code, Hash, Operation,
+    Account, Amount, Code, Hash, Operation,
     limits::{
         MEMPOOL_BYTES, MEMPOOL_FREE_BYTES, MEMPOOL_GAP_BYTES, MEMPOOL_GAP_BYTES_PER_ACCOUNT,
         MEMPOOL_GAP_PER_ACCOUNT, MEMPOOL_PER_ACCOUNT, MEMPOOL_REPLACE_PERCENT, MEMPOOL_RESERVED_BYTES,
@@ -38,19 +38,6 @@ pub(super) enum PoolPlace {
     Main(Rank),
     /// Behind a gap in the account's nonces.
     Gap,
-}
-
-/// The least amount that an operation takes out of its signer's balance, besides its fee.
-fn moved(body: &Body) -> Amount {
-    match body {
-        Body::Transfer(transfer) => transfer.amount,
-        Body::RegisterProvider(registration) => registration.bond,
-        Body::UpdateProvider(update) => update.bond_add,
-        Body::Open(open) => open.voucher_reserve,
-        Body::TopUp(top_up) => top_up.amount,
-        Body::AnnounceNode(announcement) => announcement.deposit_add,
-        _ => Amount::ZERO,
-    }
 }
 
 impl Pool {
@@ -106,7 +93,7 @@ impl Pool {
         all.push(operation);
         let last = all.iter().map(|operation| operation.nonce).max();
         let cost = all.iter().try_fold(Amount::ZERO, |sum, operation| {
-            let moved = if Some(operation.nonce) == last { Amount::ZERO } else { moved(&operation.body) };
+            let moved = if Some(operation.nonce) == last { Amount::ZERO } else { operation.body.moves() };
             sum.checked_add(operation.max_fee)?.checked_add(moved)
         });
         if cost.is_some_and(|cost| cost <= funds.balance) { Ok(()) } else { Err(Code::Balance) }

@@ -174,8 +174,8 @@ mod tests {
     fn rows() {
         let get: Demand = [1, 4 * MIB, 4 * MIB];
         let small: Demand = [1, 1, 1];
-        type Row = (&'static str, Vec<(u8, u64, Demand, usize)>, Vec<(u8, usize)>);
-        let rows: [Row; 8] = [
+        type Shares = (&'static str, Vec<(u8, u64, Demand, usize)>, Vec<(u8, usize)>);
+        let rows: [Shares; 8] = [
             ("nobody", vec![], vec![]),
             ("one alone leaves a quarter", vec![(1, 1, get, 100)], vec![(1, 24)]),
             ("slots too", vec![(1, 1, small, 100)], vec![(1, 48)]),

@@ -7,7 +7,7 @@ use posync_protocol::{
     block::with_chain,
     limits::ENDINGS_MAX,
     operation::{
-        Answer, DATA_SET_NAMESPACE, DataSetClaim, EndedRead, FoundRead, MissingRead, ProvedRead, Reasked,
+        DATA_SET_NAMESPACE, DataSetClaim, EndedRead, FoundRead, MissingRead, ProvedRead, ReadAnswer, Reasked,
         SetDataSet, Settle, StillMissing, StorageProof, sign,
     },
     record::{Agreement, Audit, DataSet, Endings, Missing, Provider, RoundInfo, Version},
@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The data of a provider, and the leaves that it lost.
 #[derive(Clone, Default)]
-pub(crate) struct Keeper {
+pub(crate) struct ModelProvider {
     pub(crate) name: String,
     /// Number of slots that it watches, from 0.
     pub(crate) slots: u32,
@@ -37,7 +37,7 @@ pub(crate) fn bytes(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-impl Keeper {
+impl ModelProvider {
     pub(crate) fn new(name: &str) -> Self {
         Self { name: name.into(), slots: 8, ..Self::default() }
     }
@@ -173,20 +173,20 @@ impl Keeper {
         endings.map_or(vec![], |endings| endings.due(world.epoch()).take(ENDINGS_MAX).collect())
     }
 
-    /// Answers a read. `None` for a data set that this keeper never signed, because tests may skip
+    /// Answers a read. `None` for a data set that this provider never signed, because tests may skip
     /// signatures.
-    fn answer(&self, world: &World, question: Question) -> Option<Answer> {
+    fn answer(&self, world: &World, question: Question) -> Option<ReadAnswer> {
         let Question { slot, place, leaf, ended } = question;
         if ended {
-            return Some(Answer::Ended(EndedRead { place }));
+            return Some(ReadAnswer::Ended(EndedRead { place }));
         }
         let tree = self.tree(&self.data_set(world, slot).current);
         let read = tree.read(leaf)?;
         if self.lost.contains(&(read.shard, read.leaf)) {
             let posync_protocol::tree::ShardRead { shard, length, position, .. } = read;
-            return Some(Answer::Missing(MissingRead { place, shard, length, position }));
+            return Some(ReadAnswer::Missing(MissingRead { place, shard, length, position }));
         }
-        Some(Answer::Proved(self.prove(place, &tree, read.shard, read.leaf)))
+        Some(ReadAnswer::Proved(self.prove(place, &tree, read.shard, read.leaf)))
     }
 
     fn prove(&self, place: u32, tree: &SumTree, shard: Hash, index: u64) -> ProvedRead {
