@@ -4,12 +4,9 @@
 //! file that is opened would be an empty one, and what it held would count as lost. So a file is opened, listed or
 //! removed only while the volume is there; the error says that it is away otherwise.
 
-use commonware_runtime::{BlobVersion, Clock, Error, Storage};
+use commonware_runtime::{BlobVersion, Error, Storage};
 use posync_client::volume::{InUse, away};
-use std::{
-    ops::RangeInclusive,
-    time::{Duration, SystemTime},
-};
+use std::ops::RangeInclusive;
 
 /// A runtime with its storage on a volume.
 pub(super) struct OnVolume<E> {
@@ -56,20 +53,7 @@ impl<E: Storage> Storage for OnVolume<E> {
 }
 
 posync_client::forward_runtime!(OnVolume { inner, volume });
-
-impl<E: Clock> Clock for OnVolume<E> {
-    fn current(&self) -> SystemTime {
-        self.inner.current()
-    }
-
-    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + 'static + use<E> {
-        self.inner.sleep(duration)
-    }
-
-    fn sleep_until(&self, deadline: SystemTime) -> impl Future<Output = ()> + Send + 'static + use<E> {
-        self.inner.sleep_until(deadline)
-    }
-}
+posync_client::forward_clock!(OnVolume);
 
 #[cfg(test)]
 mod tests {
