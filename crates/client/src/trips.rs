@@ -13,7 +13,7 @@ pub const FAR: Duration = Duration::from_millis(300);
 /// Round trips until a connection is open: one of TCP, two of the handshake.
 pub const DIAL_TRIPS: u32 = 3;
 /// Most that is ever expected: a peer that stopped for a minute is not waited for that long the next time.
-pub const EXPECTED_MAX: Duration = Duration::from_secs(5);
+const EXPECTED_MAX: Duration = Duration::from_secs(5);
 
 /// An estimate from measured times; without one it expects [`FAR`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Trips {
 
     /// Notes that an answer was given up after this long: it takes longer than was expected. Without this only
     /// fast answers would be counted, and a peer that became slower would be called late for ever.
-    pub fn gave_up(&mut self, waited: Duration) {
+    pub(crate) fn gave_up(&mut self, waited: Duration) {
         if waited > self.expected(1) {
             self.took(waited);
         }

@@ -36,14 +36,14 @@ use std::{fmt, sync::Arc};
 
 /// A handle on the record of signatures; clones share it.
 #[derive(Clone)]
-pub struct EquivocationWatcher {
+pub(crate) struct EquivocationWatcher {
     state: Arc<Mutex<State>>,
     changed: watch::Sender<()>,
 }
 
 impl fmt::Debug for EquivocationWatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Witness").finish_non_exhaustive()
+        f.debug_struct("EquivocationWatcher").finish_non_exhaustive()
     }
 }
 
@@ -90,7 +90,7 @@ impl EquivocationWatcher {
     }
 
     /// The accounts that were found to have signed twice, as far as the memory reaches.
-    pub fn accused(&self) -> Vec<Account> {
+    pub(crate) fn accused(&self) -> Vec<Account> {
         self.state().accused()
     }
 
