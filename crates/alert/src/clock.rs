@@ -1,4 +1,4 @@
-//! The clock of a role's machine.
+//! The alerts of a role whose machine has a wrong clock.
 
 use crate::{Alert, Kind};
 

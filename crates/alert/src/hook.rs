@@ -45,7 +45,7 @@ pub enum BadHook {
     Authorities,
 }
 
-/// The destination of alerts: cheap to clone; sending never waits.
+/// The destination of alerts: cheap to clone; sending never waits. The default sends to the log alone.
 #[derive(Clone, Default)]
 pub struct Alerts {
     hook: Option<Hook>,
@@ -87,26 +87,14 @@ impl fmt::Debug for Alerts {
 }
 
 impl Alerts {
-    /// Sends alerts to the log alone.
-    pub const fn quiet() -> Self {
-        Self { hook: None }
-    }
-
-    /// Sends alerts to the log and, as JSON, to this address if one is given.
-    ///
-    /// # Errors
-    /// [`BadHook::Url`] for an address that is no HTTP URL with a host.
-    pub fn to(url: Option<&str>) -> Result<Self, BadHook> {
-        Self::trusting(url, None)
-    }
-
-    /// As [`Alerts::to`]; the certificate of an `https` host must be signed by one of these (PEM), if given.
+    /// Sends alerts to the log and, as JSON, to this address if one is given. The certificate of an `https` host
+    /// must be signed by one of these authorities (PEM), if given.
     ///
     /// # Errors
     /// [`BadHook`] for an unusable address or file.
-    pub fn trusting(url: Option<&str>, authorities: Option<&[u8]>) -> Result<Self, BadHook> {
+    pub fn to(url: Option<&str>, authorities: Option<&[u8]>) -> Result<Self, BadHook> {
         let roots = trust::roots(authorities)?;
-        url.map_or(Ok(Self::quiet()), |url| Self::paced(url, roots, PAUSE))
+        url.map_or(Ok(Self::default()), |url| Self::paced(url, roots, PAUSE))
     }
 
     pub(crate) fn paced(url: &str, roots: RootCerts, pause: Duration) -> Result<Self, BadHook> {
@@ -122,7 +110,7 @@ impl Alerts {
         let started = thread.spawn(move || deliver(&url, roots, &signals, &delivery, pause));
         if let Err(error) = started {
             tracing::error!(%error, "no thread for alerts could start: alerts go to the log only");
-            return Ok(Self::quiet());
+            return Ok(Self::default());
         }
         Ok(Self { hook: Some(Hook { queue, waiting }) })
     }
@@ -239,7 +227,7 @@ mod tests {
     #[test]
     fn an_alert_is_posted_as_json() {
         let (url, got) = listen(vec![]);
-        let alerts = Alerts::to(Some(&url)).expect("an address");
+        let alerts = Alerts::to(Some(&url), None).expect("an address");
         alerts.send(signal("reads fail"));
         let posted = got.recv_timeout(LONG).expect("it arrives");
         assert_eq!(posted.line, "POST /hook/secret HTTP/1.1");
@@ -265,7 +253,7 @@ mod tests {
     fn a_hook_that_hangs_makes_nobody_wait() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
-        let alerts = Alerts::to(Some(&url)).expect("an address");
+        let alerts = Alerts::to(Some(&url), None).expect("an address");
         let (sent, all) = mpsc::channel();
         let sender = alerts.clone();
         thread::spawn(move || {
@@ -291,7 +279,7 @@ mod tests {
     #[test]
     fn a_node_that_ends_says_so_before_it_is_gone() {
         let (url, got) = listen(vec![]);
-        let alerts = Alerts::to(Some(&url)).expect("an address");
+        let alerts = Alerts::to(Some(&url), None).expect("an address");
         alerts.offline("sync1x", Some(3), &"the volume is gone");
         let json = got.try_recv().expect("it was heard").json;
         assert_eq!(
@@ -303,10 +291,10 @@ mod tests {
     #[test]
     fn addresses_are_checked() {
         for bad in ["", "example.org", "ftp://example.org", "http://", "https:///x", "http://a b"] {
-            assert_eq!(Alerts::to(Some(bad)).err(), Some(BadHook::Url), "{bad}");
+            assert_eq!(Alerts::to(Some(bad), None).err(), Some(BadHook::Url), "{bad}");
         }
-        let alerts = Alerts::to(Some("https://hooks.example.org/services/x")).expect("an address");
+        let alerts = Alerts::to(Some("https://hooks.example.org/services/x"), None).expect("an address");
         assert!(alerts.flush(Duration::ZERO));
-        assert!(Alerts::to(None).expect("none").flush(Duration::ZERO));
+        assert!(Alerts::to(None, None).expect("none").flush(Duration::ZERO));
     }
 }

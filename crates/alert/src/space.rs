@@ -1,4 +1,4 @@
-//! The room on a member's volume.
+//! The free space of a member's volume, and the alert that it is full.
 
 use crate::{Alert, Kind};
 use std::path::Path;

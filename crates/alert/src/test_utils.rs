@@ -22,7 +22,7 @@ pub struct Posted {
 ///
 /// # Panics
 /// If the request has no JSON body.
-pub fn answer<S: Read + Write>(stream: S, status: u16, got: &Sender<Posted>) -> bool {
+pub(crate) fn answer<S: Read + Write>(stream: S, status: u16, got: &Sender<Posted>) -> bool {
     let mut reader = BufReader::new(stream);
     let (mut first, mut length) = (String::new(), 0);
     reader.read_line(&mut first).expect("a request");

@@ -137,7 +137,7 @@ mod tests {
         let authority = authority();
         let (url, got, _hands) = listen_tls(&authority, "localhost");
         let pem = authority.pem();
-        let alerts = Alerts::trusting(Some(&url), Some(pem.as_bytes())).expect("an address");
+        let alerts = Alerts::to(Some(&url), Some(pem.as_bytes())).expect("an address");
         alerts.send(signal());
         let posted = got.recv_timeout(LONG).expect("it arrives");
         assert_eq!(posted.line, "POST /hook/secret HTTP/1.1");

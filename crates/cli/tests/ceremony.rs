@@ -9,7 +9,7 @@ use commonware_cryptography::bls12381::primitives::{
     variant::{MinSig, Variant},
 };
 use commonware_math::algebra::{Additive as _, CryptoGroup as _, Field as _};
-use posync_node::genesis::{Genesis, signatures::SIGNATURES_FILE};
+use posync_node::genesis::{Genesis, SIGNATURES_FILE};
 use serde_json::Value;
 use std::{
     fs::{self, File},

@@ -6,10 +6,7 @@ mod common;
 use common::{Net, file, key, signal};
 use commonware_codec::Encode as _;
 use commonware_cryptography::Signer as _;
-use posync_node::genesis::{
-    Genesis,
-    signatures::{SIGNATURES_FILE, Signatures},
-};
+use posync_node::genesis::{Genesis, SIGNATURES_FILE, Signatures};
 use posync_protocol::{Account, limits::Parameters};
 use serde_json::Value;
 use std::{fs, path::Path};

@@ -55,7 +55,7 @@ pub enum Unresolved {
 
 /// How far an IP address leads, from the widest to none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Scope {
+pub(crate) enum Scope {
     /// The internet routes it to one machine.
     Internet,
     /// It belongs to a private network, to documentation or to a tunnel.
@@ -67,7 +67,7 @@ pub enum Scope {
 }
 
 /// The scope of an address; an IPv4 address in IPv6 form counts as what it is.
-pub fn scope(ip: IpAddr) -> Scope {
+pub(crate) fn scope(ip: IpAddr) -> Scope {
     let ip = ip.to_canonical();
     let is_link = match ip {
         IpAddr::V4(ip) => ip.is_link_local() || ip.octets()[0] == 0 || ip.octets()[0] >= 240,

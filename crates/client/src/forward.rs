@@ -110,3 +110,30 @@ macro_rules! forward_runtime {
         }
     };
 }
+
+/// Implements `Clock` for a wrapper `Wrapper<E>` whose time is that of the runtime in its field `inner`. The caller
+/// depends on `commonware-runtime`.
+#[macro_export]
+macro_rules! forward_clock {
+    ($wrapper:ident) => {
+        impl<E: ::commonware_runtime::Clock> ::commonware_runtime::Clock for $wrapper<E> {
+            fn current(&self) -> ::std::time::SystemTime {
+                self.inner.current()
+            }
+
+            fn sleep(
+                &self,
+                duration: ::std::time::Duration,
+            ) -> impl ::std::future::Future<Output = ()> + Send + 'static + use<E> {
+                self.inner.sleep(duration)
+            }
+
+            fn sleep_until(
+                &self,
+                deadline: ::std::time::SystemTime,
+            ) -> impl ::std::future::Future<Output = ()> + Send + 'static + use<E> {
+                self.inner.sleep_until(deadline)
+            }
+        }
+    };
+}

@@ -3,6 +3,8 @@
 #[allow(dead_code, reason = "scenarios of the protocol use the rest")]
 #[path = "../../protocol/tests/scenarios/world.rs"]
 mod chain;
+#[path = "../../protocol/tests/scenarios/registration.rs"]
+mod registration;
 
 use chain::{World, account};
 use posync_consumer::{
@@ -13,28 +15,21 @@ use posync_consumer::{
     auditor::state::{READ_BYTES, READ_EPOCHS},
 };
 use posync_protocol::{
-    AgreementId, Amount, Body, Bounded, Class, Code, PerClass,
+    AgreementId, Body, Bounded, Class, Code, PerClass,
     books::pair,
     limits::Parameters,
     operation::{CloseAlone, Open, RegisterProvider, Settle},
     record::{Agreement, Audit, Market, Offer, Provider, Reputation},
 };
+use registration::registration;
 
 const P: Parameters = Parameters::LOCAL;
 
 /// A ledger with a provider `p` and a consumer `g`.
 fn world() -> World {
     let mut world = World::new(&["g", "p"]);
-    let address = Bounded::new(b"127.0.0.1:1".to_vec()).expect("short");
-    let register = RegisterProvider {
-        operator: [1; 32],
-        bond: Amount::sync(1_000),
-        capacity: PerClass::new(1 << 23, 1 << 30, 0),
-        reserve: PerClass::new(0, 0, 0),
-        term_max: 40,
-        addresses: Bounded::new(vec![address]).expect("one"),
-        region: Bounded::new(b"north".to_vec()).expect("short"),
-    };
+    let capacity = PerClass::new(1 << 23, 1 << 30, 0);
+    let register = RegisterProvider { capacity, term_max: 40, ..registration("p", "127.0.0.1:1") };
     assert_eq!(send(&mut world, "p", Body::RegisterProvider(register)), Code::Done);
     world
 }

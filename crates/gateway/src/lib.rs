@@ -1,8 +1,8 @@
-//! Turns files into shards and vouchers: a process that owns the money, the catalogue and the keys, and
-//! repairs what it stored.
+//! The gateway: turns files into shards and vouchers, owns the money, the catalogue and the keys, and repairs
+//! what it stored.
 //!
 //! ```text
-//!   CLI ──wire::gateway──► serve ─► transfer ──┬─► agreement ─► link ──wire::provider──► providers
+//!   CLI ──wire::gateway──► serve ─► transfer ──┬─► agreement ─► peer ──wire::provider──► providers
 //!                                     ▲        ▼             ▲
 //!                                  repair ◄─ catalogue       │ sign, fetch, pay
 //!                                     ▲                      │

@@ -138,7 +138,7 @@ fn deal(directory: &Path, parameters: Parameters) {
     let accounts = vec![(Account::of(&payer().public_key()), Amount::sync(100_000_000))];
     let rng = commonware_utils::TestRng::new(1);
     let (dealt, secrets) = genesis::deal(&addresses, parameters, supply, accounts, rng).expect("valid");
-    let signatures = genesis::signatures::sign_all(&dealt, &secrets);
+    let signatures = genesis::sign_all(&dealt, &secrets);
     for (index, secret) in secrets.iter().enumerate() {
         Config::deal(&directory.join(index.to_string()), &dealt, &signatures, secret).expect("writable");
     }

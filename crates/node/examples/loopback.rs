@@ -67,7 +67,7 @@ fn create(directory: &std::path::Path) {
     let (genesis, secrets) =
         genesis::deal(&addresses, parameters, supply, vec![(payer, Amount::sync(100_000_000))], rng)
             .expect("valid");
-    let signatures = genesis::signatures::sign_all(&genesis, &secrets);
+    let signatures = genesis::sign_all(&genesis, &secrets);
     for (index, secret) in secrets.iter().enumerate() {
         let at = directory.join(index.to_string());
         Config::deal(&at, &genesis, &signatures, secret).expect("the directory is writable");

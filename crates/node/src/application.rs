@@ -21,7 +21,7 @@ use crate::{
         Block, Context, Database, Digest, Payload, PrivateKey, PublicKey, Runtime, Scheme, Seed, Seeds,
         dkg_bytes,
     },
-    epoch::secrets::Secrets,
+    epoch::Secrets,
     equivocation::EquivocationWatcher,
     genesis::{Genesis, hash},
     guard::{Condemned, culprit, guarded, hex, sparing},

@@ -17,10 +17,7 @@
 use crate::{
     engine::PrivateKey,
     epoch::secrets::{Secrets, write_private},
-    genesis::{
-        AuthoritySecret, Genesis, GenesisError,
-        signatures::{SIGNATURES_FILE, Signatures},
-    },
+    genesis::{AuthoritySecret, Genesis, GenesisError, SIGNATURES_FILE, Signatures},
     own_key::Word,
 };
 use commonware_codec::{Copying, DecodeExt as _, Encode as _};
@@ -236,7 +233,7 @@ mod tests {
         assert!(matches!(created(&path), Err(ConfigError::Occupied(_))));
         let first = opened(&path).expect("it was just written");
         assert!(matches!(opened(&path), Err(ConfigError::Locked(_))));
-        assert!(!first.secrets.is_empty());
+        assert!(first.secrets.has_share());
         drop(first);
         opened(&path).expect("the lock is free again");
     }

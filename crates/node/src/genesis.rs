@@ -10,7 +10,9 @@
 //!    supply.
 //! 3. Every authority has a seat with a bond, in the order of their keys (AU-1).
 
-pub mod signatures;
+pub(crate) mod signatures;
+
+pub use signatures::{SIGNATURES_FILE, Signatures, sign_all};
 
 use crate::{
     engine::{

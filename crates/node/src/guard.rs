@@ -160,17 +160,20 @@ mod tests {
         assert_eq!(sparing(&mut vec![1, 2], always), Err("the ground broke".into()));
     }
 
-    /// If harmless operations were remembered too, those that panic would be dropped and tried again.
-    #[test]
-    fn what_does_not_panic_is_not_condemned_and_what_does_stays_so() {
-        let operation = |nonce: u64| Operation {
+    fn operation(nonce: u64) -> Operation {
+        Operation {
             signer: Account([1; 32]),
             nonce,
             max_fee: Amount::ZERO,
             expires: 9,
             body: Body::Transfer(Transfer { to: Account([2; 32]), amount: Amount::ZERO }),
             signature: [0; 64],
-        };
+        }
+    }
+
+    /// If harmless operations were remembered too, those that panic would be dropped and tried again.
+    #[test]
+    fn what_does_not_panic_is_not_condemned_and_what_does_stays_so() {
         let work = |items: &[Operation]| {
             assert!(items.iter().all(|operation| operation.nonce >= 8), "it broke");
         };
@@ -187,14 +190,6 @@ mod tests {
 
     #[test]
     fn what_was_left_out_is_not_tried_again_and_the_memory_is_bounded() {
-        let operation = |nonce: u64| Operation {
-            signer: Account([1; 32]),
-            nonce,
-            max_fee: Amount::ZERO,
-            expires: 9,
-            body: Body::Transfer(Transfer { to: Account([2; 32]), amount: Amount::ZERO }),
-            signature: [0; 64],
-        };
         let condemned = Condemned::default();
         condemned.add(7, &[(operation(1), "overflow".into())]);
         let mut candidates = vec![operation(0), operation(1), operation(2)];

@@ -33,9 +33,9 @@ use commonware_storage::{
 use commonware_utils::sync::{AsyncMutex, AsyncMutexGuard};
 use commonware_utils::sync::{Mutex, MutexGuard};
 use futures::{FutureExt as _, future::BoxFuture};
-use posync_client::watch;
+use posync_client::{light::Light, watch};
 use posync_protocol::{
-    Bounded, Hash, Key, Operation, Slot,
+    Account, Bounded, Hash, Key, Operation, Slot,
     block::{BlockBody, Header},
     ledger::BlockContext,
     limits::READ_KEYS_MAX,
@@ -215,8 +215,13 @@ impl Handle {
         }
     }
 
+    /// The accounts that this node found to have signed twice, as far as its memory reaches.
+    pub fn accused(&self) -> Vec<Account> {
+        self.equivocation.accused()
+    }
+
     /// The node's record of headers and commitments that other authorities signed.
-    pub const fn equivocation(&self) -> &EquivocationWatcher {
+    pub(crate) const fn equivocation(&self) -> &EquivocationWatcher {
         &self.equivocation
     }
 
@@ -239,13 +244,18 @@ impl Handle {
         &self.genesis
     }
 
+    /// The checks of a client that trusts the chain's name and the network key alone.
+    pub fn light(&self) -> Light {
+        Light::new(self.chain, self.network_key())
+    }
+
     /// The name of the chain.
-    pub const fn chain(&self) -> Hash {
+    pub(crate) const fn chain(&self) -> Hash {
         self.chain
     }
 
     /// The key under which every certificate verifies.
-    pub fn network_key(&self) -> NetworkKey {
+    pub(crate) fn network_key(&self) -> NetworkKey {
         self.genesis.network_key()
     }
 

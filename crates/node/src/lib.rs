@@ -35,6 +35,7 @@ mod rules;
 pub mod run;
 pub mod serve;
 mod silence;
-pub mod steady;
+mod steady;
 
 pub use follower::follow;
+pub use steady::{MachineClock, turned};

@@ -6,7 +6,7 @@
 use crate::{
     config::{Config, ConfigError},
     engine::{self, Parts, PrivateKey, PublicKey, Transport, channels},
-    epoch::secrets::Secrets,
+    epoch::Secrets,
     follower::source::Forked,
     genesis::Genesis,
     guard::guarded,

@@ -14,7 +14,7 @@ use crate::{
     engine::{Finalization, PublicKey, Runtime},
     equivocation::submit,
     feed::Feed,
-    follower::relay::Relay,
+    follower::Relay,
     handle::{Handle, Operations, ReadError},
     mempool::{Inbox, Mempool, state::Refused},
     run::{RunError, SimServices, TokioServices},

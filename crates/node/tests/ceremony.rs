@@ -4,12 +4,7 @@
 use commonware_codec::Encode as _;
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_utils::sync::{Condvar, Mutex};
-use posync_node::ceremony::{
-    Draft, Options,
-    card::{Card, parse_address},
-    draft::Choices,
-    run,
-};
+use posync_node::ceremony::{Card, Choices, Draft, Options, parse_address, run};
 use posync_protocol::{Account, Amount};
 use std::{
     fs,

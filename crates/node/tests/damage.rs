@@ -4,7 +4,7 @@ use commonware_utils::TestRng;
 use futures::FutureExt as _;
 use posync_node::{
     config::{Config, Settings},
-    epoch::secrets::Secrets,
+    epoch::Secrets,
     genesis,
     handle::{Handle, Operations},
     own_key::Word,
@@ -134,7 +134,7 @@ fn network(home: &Path) -> Vec<PathBuf> {
     let (genesis, secrets) =
         genesis::deal(&addresses, Parameters::LOCAL, supply, Vec::new(), TestRng::new(7)).expect("valid");
     let directories: Vec<PathBuf> = (0..4).map(|index| home.join(index.to_string())).collect();
-    let signatures = genesis::signatures::sign_all(&genesis, &secrets);
+    let signatures = genesis::sign_all(&genesis, &secrets);
     for ((directory, secret), address) in directories.iter().zip(&secrets).zip(&addresses) {
         Config::deal(directory, &genesis, &signatures, secret).expect("writable");
         let text = format!("{address} {}", free());
@@ -198,7 +198,7 @@ fn a_restored_directory_is_refused_on_real_disks() {
     assert!(secrets.proposed() >= Some([from - 2, u64::MAX]), "{:?}", secrets.proposed());
     running.remove(0).stop();
     first.reach(first.handle.applied() + 12);
-    let accused = running[0].handle.equivocation().accused();
+    let accused = running[0].handle.accused();
     assert!(accused.is_empty(), "{accused:?} signed twice");
     running.push(first);
     running.into_iter().for_each(Authority::stop);
@@ -286,7 +286,7 @@ fn two_of_four_restored_copies_go_on_from_the_height_that_all_agreed_on() {
     for authority in &running {
         let same = futures::executor::block_on(authority.handle.header(agreed));
         assert_eq!(same.as_ref(), Some(&header), "no block up to that height is replaced");
-        let accused = authority.handle.equivocation().accused();
+        let accused = authority.handle.accused();
         assert!(accused.is_empty(), "{accused:?} signed twice");
     }
     running.into_iter().for_each(Authority::stop);
@@ -377,7 +377,7 @@ fn a_taken_port_is_an_error() {
         let (genesis, secrets) =
             genesis::deal(&addresses, Parameters::LOCAL, supply, Vec::new(), TestRng::new(7)).expect("valid");
         let settings = Settings::local(addresses[0], service, false);
-        let signatures = genesis::signatures::sign_all(&genesis, &secrets);
+        let signatures = genesis::sign_all(&genesis, &secrets);
         Config::deal(home.path(), &genesis, &signatures, &secrets[0]).expect("writable");
         let key = secrets[0].key.clone();
         let (operations, services) = over_sockets(Serving { key, address: service, private: true });

@@ -81,7 +81,7 @@ fn terms_reshare_under_one_key() {
                 panic!("the last block of a term names the next")
             };
             assert_eq!(info.outcome, EpochOutcome::Success);
-            assert_eq!(*info.output.public().public(), handle.network_key());
+            assert_eq!(*info.output.public().public(), handle.genesis().network_key());
         }
     });
 }
@@ -235,7 +235,7 @@ fn a_wiped_authority_fetches_the_state() {
         world.reach(10).await;
         world.crash(3);
         world.network.nodes[3].prefix = "wiped".into();
-        world.network.nodes[3].secrets = posync_node::epoch::secrets::Secrets::memory();
+        world.network.nodes[3].secrets = posync_node::epoch::Secrets::memory();
         world.reach(20).await;
         world.boot(3).await;
         world.reach(3 * TERM + 5).await;

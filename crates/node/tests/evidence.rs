@@ -92,7 +92,7 @@ fn run(funded: &'static [usize], reporter: usize) {
             assert_eq!(is_paid, index == reporter, "authority {index}: a quarter of what was taken");
         }
         for handle in world.handles.values() {
-            assert_eq!(handle.equivocation().accused(), [account(key)]);
+            assert_eq!(handle.accused(), [account(key)]);
         }
     });
 }

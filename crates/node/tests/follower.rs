@@ -20,10 +20,7 @@ use posync_client::{
     rpc,
 };
 use posync_node::{
-    follower::{
-        self, Settings,
-        relay::{RELAYED_PER_CALLER, RELAYED_PER_ORIGIN, Relay},
-    },
+    follower::{self, RELAYED_PER_CALLER, RELAYED_PER_ORIGIN, Relay, Settings},
     genesis::Genesis,
     handle::Handle,
     run::RunError,

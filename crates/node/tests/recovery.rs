@@ -6,7 +6,7 @@ mod common;
 
 use common::{Network4, World};
 use commonware_runtime::{Clock as _, Runner as _, Storage as _, Supervisor as _, deterministic};
-use posync_node::{epoch::secrets::Secrets, own_key::Refusal};
+use posync_node::{epoch::Secrets, own_key::Refusal};
 use posync_protocol::{
     Account, Record as _,
     limits::Parameters,

@@ -2,6 +2,8 @@
 
 #[allow(dead_code, reason = "each test file uses its part of what they share")]
 mod common;
+#[path = "../../protocol/tests/scenarios/registration.rs"]
+mod registration;
 
 use common::{Network4, World, address, serve};
 use commonware_codec::Encode as _;
@@ -17,13 +19,14 @@ use posync_client::{
 };
 use posync_node::genesis::Genesis;
 use posync_protocol::{
-    Account, AgreementId, Amount, Body, Bounded, Code, Operation, PerClass, Record as _, Units,
+    Account, AgreementId, Amount, Body, Bounded, Code, Operation, Record as _, Units,
     ledger::{self, BlockContext},
     limits::{OPERATION_BYTES_MAX, Parameters, REDEEM_VOUCHERS_MAX},
-    operation::{Redeem, Redemption, RegisterProvider, Settle, StorageProof, Transfer, Voucher},
+    operation::{Redeem, Redemption, Settle, StorageProof, Transfer, Voucher},
     record::{AccountState, Audit, RoundInfo, System},
     wire::node::{Ask, NodeAnswer, Receipt, Unavailable},
 };
+use registration::registration;
 use std::{net::SocketAddr, time::Duration};
 
 fn key(seed: u64) -> PrivateKey {
@@ -490,18 +493,8 @@ async fn with_providers(context: &deterministic::Context) -> World {
     let world = World::start_serving(context.child("world"), network, serve()).await;
     let connection = connect(&world, endpoints(&world.network, 0));
     for seed in [1, 2] {
-        let address = Bounded::new(b"127.0.0.1:1".to_vec()).expect("short");
-        let register = RegisterProvider {
-            operator: [1; 32],
-            bond: Amount::sync(1_000),
-            capacity: PerClass::new(1 << 23, 1 << 30, 0),
-            reserve: PerClass::all(0),
-            term_max: 40,
-            addresses: Bounded::new(vec![address]).expect("one"),
-            region: Bounded::new(b"north".to_vec()).expect("short"),
-        };
         let sender = Submitter::new(connection.clone(), key(seed), Parameters::LOCAL);
-        let body = Body::RegisterProvider(register);
+        let body = Body::RegisterProvider(registration("one", "127.0.0.1:1"));
         sender.send(body).await.expect("final").done().expect("registered");
     }
     world

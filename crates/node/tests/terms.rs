@@ -15,7 +15,7 @@ use commonware_glue::dkg::types::EpochOutcome;
 use commonware_runtime::{Runner as _, Supervisor as _, deterministic};
 use posync_node::{
     engine::{AUTHORITIES_MAX, EpochInfo, Payload},
-    epoch::secrets::Secrets,
+    epoch::Secrets,
     handle::Handle,
 };
 use posync_protocol::{
@@ -108,7 +108,7 @@ async fn key_is_kept(world: &World, terms: u64) {
     for term in 0..terms {
         let info = handover(handle, term).await;
         assert_eq!((info.outcome, info.output.revealed().len()), (EpochOutcome::Success, 0), "term {term}");
-        assert_eq!(*info.output.public().public(), handle.network_key());
+        assert_eq!(*info.output.public().public(), handle.genesis().network_key());
     }
 }
 
@@ -172,7 +172,7 @@ fn of_four_all_keep_their_shares_but_one_leads_no_more() {
             let info = handover(&world.handles[&0], term).await;
             let sizes = [info.output.players(), &info.players, &info.next_players].map(|set| set.len());
             assert_eq!(sizes, [4; 3], "term {term}");
-            assert_eq!(*info.output.public().public(), world.handles[&0].network_key());
+            assert_eq!(*info.output.public().public(), world.handles[&0].genesis().network_key());
         }
         let roots = world.roots(2 * TERM).await;
         assert!(roots.len() == 4 && roots.iter().all(|root| *root == roots[0]));
@@ -197,7 +197,7 @@ fn whoever_was_given_the_state_by_peers_answers_as_they_do() {
             let info = handover(&world.handles[&0], term).await;
             assert_eq!((info.outcome, info.output.players().len()), (EpochOutcome::Success, 4));
         }
-        assert!(!world.network.nodes[3].secrets.is_empty(), "it was dealt a share again");
+        assert!(world.network.nodes[3].secrets.has_share(), "it was dealt a share again");
         let roots = world.roots(5 * TERM).await;
         assert!(roots.len() == 4 && roots.iter().all(|root| *root == roots[0]));
         roots

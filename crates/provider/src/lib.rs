@@ -36,6 +36,9 @@ mod probe;
 mod prover;
 pub mod reconciler;
 mod redeem;
+#[cfg(test)]
+#[path = "../../protocol/tests/scenarios/registration.rs"]
+mod registration;
 mod run;
 mod scrub;
 pub mod serve;

@@ -4,8 +4,7 @@
 //! which unsynced bytes survive ([`power_cut`]).
 
 use commonware_runtime::{
-    Blob, BlobVersion, Clock, Error, Handle, IoBufs, IoBufsMut, ReadOptions, Runner as _, Storage,
-    WriteOptions,
+    Blob, BlobVersion, Error, Handle, IoBufs, IoBufsMut, ReadOptions, Runner as _, Storage, WriteOptions,
     deterministic::{self, FaultConfig, PartialWriteMode, ResizeConfig, WriteConfig},
 };
 use commonware_utils::{Probability, probability};
@@ -17,7 +16,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
-    time::{Duration, SystemTime},
 };
 
 /// Operations left until the cut, and whether the volume is full or away; shared by a context and everything
@@ -91,18 +89,7 @@ impl<E> Cut<E> {
 }
 
 posync_client::forward_runtime!(Cut { inner, fuse });
-
-impl<E: Clock> Clock for Cut<E> {
-    fn current(&self) -> SystemTime {
-        self.inner.current()
-    }
-    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + 'static + use<E> {
-        self.inner.sleep(duration)
-    }
-    fn sleep_until(&self, deadline: SystemTime) -> impl Future<Output = ()> + Send + 'static + use<E> {
-        self.inner.sleep_until(deadline)
-    }
-}
+posync_client::forward_clock!(Cut);
 
 impl<E: Storage> Storage for Cut<E> {
     type Blob = CutBlob<E::Blob>;

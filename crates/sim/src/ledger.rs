@@ -1,5 +1,5 @@
-//! The state as one map. Blocks run on it exactly as on a node: name the records, read them,
-//! execute, write. After every block the whole state is checked.
+//! A ledger in memory: the state as one map. Blocks run on it exactly as on a node: name the records, read
+//! them, execute, write. After every block the whole state is checked.
 
 use posync_protocol::{
     Account, Amount, Hash, Key, Operation, Record as _, Slot,
@@ -42,18 +42,18 @@ pub enum Fault {
 
 /// A ledger with its state in memory.
 #[derive(Clone, Debug)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     /// Identifier of the chain.
-    pub chain: Hash,
+    pub(crate) chain: Hash,
     /// Parameters from the genesis.
-    pub parameters: Parameters,
+    pub(crate) parameters: Parameters,
     /// All money that exists, in every form.
-    pub supply: Amount,
+    pub(crate) supply: Amount,
     /// Every record, by key.
-    pub state: BTreeMap<Key, Slot>,
+    pub(crate) state: BTreeMap<Key, Slot>,
     /// Heights at which the whole state is checked and a proposer's block verified: the multiples
     /// of this. It is 1, except for runs of thousands of futures of one checked history.
-    pub check_every: u64,
+    pub(crate) check_every: u64,
 }
 
 impl Ledger {
@@ -61,7 +61,7 @@ impl Ledger {
     ///
     /// # Panics
     /// If the state has none, so that it is not a valid state.
-    pub fn system(&self) -> System {
+    pub(crate) fn system(&self) -> System {
         self.record(System::key()).expect("every state has a System record")
     }
 
@@ -69,12 +69,12 @@ impl Ledger {
     ///
     /// # Panics
     /// If its slot does not decode: only the rules write slots.
-    pub fn record<R: posync_protocol::Record>(&self, key: Key) -> Option<R> {
+    pub(crate) fn record<R: posync_protocol::Record>(&self, key: Key) -> Option<R> {
         self.state.get(&key).map(|slot| R::from_slot(slot).expect("the rules wrote this slot"))
     }
 
     /// The context of a block by `leader` at `height`.
-    pub const fn context(
+    pub(crate) const fn context(
         &self,
         height: u64,
         leader: Account,
@@ -89,7 +89,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Fault`]; the state is unchanged if the block is invalid.
-    pub fn run(
+    pub(crate) fn run(
         &mut self,
         context: &BlockContext,
         draws: &[Option<Draw>],
@@ -122,7 +122,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Invalid::State`] if an index has no record.
-    pub fn closing_set(&self, context: &BlockContext) -> Result<ClosingSet, Invalid> {
+    pub(crate) fn closing_set(&self, context: &BlockContext) -> Result<ClosingSet, Invalid> {
         let keys = ledger::closing_set_keys(context, &self.system()).into_iter();
         let records = keys.map(|key| (key, self.state.get(&key).copied())).collect();
         ClosingSet::new(context, &self.system(), &records)
@@ -148,7 +148,7 @@ impl Ledger {
     ///
     /// # Panics
     /// If the sum exceeds the most money that can exist.
-    pub fn mint(&mut self) {
+    pub(crate) fn mint(&mut self) {
         let mut system = self.system();
         system.balances = system.balances.checked_add(Amount::new(1).expect("one")).expect("below the bound");
         self.state.insert(System::key(), system.to_slot());

@@ -5,7 +5,8 @@ pub mod drawn;
 mod judge;
 pub mod ledger;
 mod machine;
-pub mod market;
+#[cfg(test)]
+mod market;
 mod network;
 pub mod plan;
 pub mod world;

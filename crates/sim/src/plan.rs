@@ -1,4 +1,4 @@
-//! The declaration of a run: equal plans give equal runs.
+//! The plan of a simulated run: its members, links, disks and steps. Equal plans give equal runs.
 
 pub use crate::{machine::disk::Damage, network::state::Link};
 use commonware_runtime::deterministic::FaultConfig;

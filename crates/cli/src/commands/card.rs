@@ -8,7 +8,7 @@ use crate::{
     target,
 };
 use commonware_cryptography::ed25519::PrivateKey;
-use posync_node::ceremony::card::{self, CARD_FILE, parse_address};
+use posync_node::ceremony::{CARD_FILE, Card as SignedCard, parse_address};
 use serde_json::json;
 use std::{
     fs::DirBuilder,
@@ -71,7 +71,7 @@ impl Card {
 }
 
 /// Makes the card of `key` and writes it to the member's directory.
-pub(crate) fn write(directory: &Path, key: &PrivateKey, places: &Places) -> Outcome<card::Card> {
+pub(crate) fn write(directory: &Path, key: &PrivateKey, places: &Places) -> Outcome<SignedCard> {
     let next = "give addresses that the other machines can reach, such as node.example.org:9000";
     let refuse = |what: String, why: String| Failure::new(Exit::Usage, what, why, next);
     let parse = |name: &str, text: &str| {
@@ -89,7 +89,7 @@ pub(crate) fn write(directory: &Path, key: &PrivateKey, places: &Places) -> Outc
         }
         None => keys::account(key),
     };
-    let card = card::Card::new(key, (ingress, egress, service), payout)
+    let card = SignedCard::new(key, (ingress, egress, service), payout)
         .map_err(|error| refuse("there is no card with these addresses".into(), error.to_string()))?;
     target::replace(&directory.join(CARD_FILE), card.to_json().as_bytes())?;
     Ok(card)

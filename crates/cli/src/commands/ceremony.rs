@@ -23,10 +23,7 @@ use commonware_cryptography::Signer as _;
 use posync_client::address::BadAddress;
 use posync_node::{
     ceremony::{
-        self, CeremonyError, Draft, Options,
-        card::{Card, show},
-        draft::{Choices, DRAFT_BYTES_MAX},
-        named_parameters,
+        self, Card, CeremonyError, Choices, DRAFT_BYTES_MAX, Draft, Options, named_parameters, show_address,
     },
     genesis::Genesis,
 };
@@ -189,7 +186,8 @@ fn network_file(genesis: &Genesis) -> Outcome<NetworkFile> {
     let mut nodes = Vec::new();
     for authority in &genesis.authorities {
         let Some(service) = &authority.service else { continue };
-        let address = show(service).parse().map_err(|error: BadAddress| damaged(error.to_string()))?;
+        let address =
+            show_address(service).parse().map_err(|error: BadAddress| damaged(error.to_string()))?;
         nodes.push(Service { account: Account::of(&authority.key), address, archive: false });
     }
     Ok(NetworkFile::new(genesis, nodes, Vec::new()))
@@ -318,8 +316,9 @@ fn card(path: &Path) -> Outcome<Card> {
 
 fn shown(draft: &Draft, output: Output) -> Outcome {
     let member = |card: &Card| {
-        json!({ "account": card.account().to_string(), "ingress": show(&card.ingress),
-            "egress": card.egress.to_string(), "service": show(&card.service), "payout": card.payout.to_string() })
+        json!({ "account": card.account().to_string(), "ingress": show_address(&card.ingress),
+            "egress": card.egress.to_string(), "service": show_address(&card.service),
+            "payout": card.payout.to_string() })
     };
     let parameters: BTreeMap<&str, String> = named_parameters(&draft.parameters)
         .into_iter()
@@ -343,7 +342,13 @@ fn shown(draft: &Draft, output: Output) -> Outcome {
 fn text(draft: &Draft) -> String {
     let row = |card: &Card| {
         let (account, payout) = (card.account().to_string(), card.payout.to_string());
-        vec![account, show(&card.ingress), card.egress.to_string(), show(&card.service), payout]
+        vec![
+            account,
+            show_address(&card.ingress),
+            card.egress.to_string(),
+            show_address(&card.service),
+            payout,
+        ]
     };
     let rows: Vec<Vec<String>> = draft.cards.iter().map(row).collect();
     let members = table(&["account", "dialled at", "dials from", "service", "payout (unused)"], &rows);

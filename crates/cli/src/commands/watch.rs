@@ -78,7 +78,7 @@ impl Watch {
 pub(crate) fn hook(url: Option<&str>, authorities: Option<&Path>) -> Outcome<Alerts> {
     let read = |path: &Path| fs::read(path).map_err(|error| Failure::file(path, "read", error));
     let pem = authorities.map(read).transpose()?;
-    Alerts::trusting(url.filter(|url| !url.is_empty()), pem.as_deref()).map_err(|error| {
+    Alerts::to(url.filter(|url| !url.is_empty()), pem.as_deref()).map_err(|error| {
         // The error does not repeat the address: anyone who knows it may write there.
         let next = match error {
             BadHook::Url => "give the whole address of the webhook",

@@ -13,7 +13,7 @@ use crate::{
     target,
 };
 use posync_node::{
-    ceremony::{Draft, draft::Choices},
+    ceremony::{Choices, Draft},
     genesis::Genesis,
 };
 use posync_protocol::{Account, Amount};

@@ -38,7 +38,7 @@ use commonware_cryptography::Signer as _;
 use posync_client::directory_lock::hold;
 use posync_node::{
     config::Config,
-    genesis::{self, AuthoritySecret, Genesis, signatures},
+    genesis::{self, AuthoritySecret, Genesis, sign_all},
 };
 use posync_protocol::{Account, Amount, limits::Parameters};
 use rand_core::CryptoRng;
@@ -269,7 +269,7 @@ fn write_members(
     target::replace(&directory.join(GENESIS_FILE), &genesis.encode())?;
     let text = network_file(network, genesis)?.to_toml();
     target::replace(&directory.join(net::file::FILE), text.as_bytes())?;
-    let signatures = signatures::sign_all(genesis, secrets);
+    let signatures = sign_all(genesis, secrets);
     let mut secrets = secrets.iter();
     // One of them is an archive: with it, old epochs can be explained, recomputed and proved.
     let mut archive = true;

@@ -10,7 +10,6 @@ use commonware_runtime::{Spawner as _, Supervisor as _, tokio::Context};
 use posync_client::{
     address::Address,
     connection::{Connection, Endpoint},
-    light::Light,
 };
 use posync_node::{
     announce::{self, ListEntry},
@@ -58,7 +57,7 @@ impl Announcing {
     /// Keeps the entry in the ledger as it is set, for as long as the role runs.
     pub(super) fn start(self, context: &Context, handle: &Handle) {
         let Self { key, nodes, entry } = self;
-        let light = Light::new(handle.chain(), handle.network_key());
+        let light = handle.light();
         let parameters = handle.genesis().parameters;
         let (asking, network) = (context.child("announcing"), context.child("announcing_sockets"));
         let connection = Connection::new(asking, network, key.clone(), nodes, light).beginning_at(0);

@@ -18,7 +18,7 @@ use crate::{
     target,
 };
 use commonware_cryptography::ed25519::PrivateKey;
-use posync_node::{ceremony::card::CARD_FILE, genesis::signatures::SIGNATURES_FILE};
+use posync_node::{ceremony::CARD_FILE, genesis::SIGNATURES_FILE};
 use serde_json::json;
 use std::{
     fs::{self, DirBuilder},

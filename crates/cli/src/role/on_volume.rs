@@ -8,14 +8,11 @@
 //! the volume is away, and what was to be read counts neither as damaged nor as lost.
 
 use commonware_runtime::{
-    Blob, BlobVersion, Clock, Error, Handle, IoBufs, IoBufsMut, ReadOptions, Storage, WriteOptions,
+    Blob, BlobVersion, Error, Handle, IoBufs, IoBufsMut, ReadOptions, Storage, WriteOptions,
 };
 use futures::{Stream, StreamExt as _};
 use posync_client::volume::{InUse, away, is_away};
-use std::{
-    ops::RangeInclusive,
-    time::{Duration, SystemTime},
-};
+use std::ops::RangeInclusive;
 
 /// A runtime with its storage on a volume.
 pub(super) struct OnVolume<E> {
@@ -135,20 +132,7 @@ impl<B: Blob> Blob for OnVolumeBlob<B> {
 }
 
 posync_client::forward_runtime!(OnVolume { inner, volume });
-
-impl<E: Clock> Clock for OnVolume<E> {
-    fn current(&self) -> SystemTime {
-        self.inner.current()
-    }
-
-    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + 'static + use<E> {
-        self.inner.sleep(duration)
-    }
-
-    fn sleep_until(&self, deadline: SystemTime) -> impl Future<Output = ()> + Send + 'static + use<E> {
-        self.inner.sleep_until(deadline)
-    }
-}
+posync_client::forward_clock!(OnVolume);
 
 #[cfg(test)]
 mod tests {

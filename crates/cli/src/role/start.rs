@@ -305,7 +305,7 @@ fn beside(
         watching::seat(context.child("seat_alerts"), handle.clone(), keys::account(&key), alerts.clone());
         let (heights, began) = (handle.heights(), handle.applied());
         drop(context.child("ready").spawn(move |_| log_ready(heights, began)));
-        let light = Light::new(handle.chain(), handle.network_key());
+        let light = handle.light();
         drop(context.child("certificates").spawn({
             let (handle, light) = (handle.clone(), light.clone());
             |_| share_certificates(handle, light)

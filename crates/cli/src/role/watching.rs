@@ -7,10 +7,7 @@ use posync_alert::{
     Alert, Alerts, RaisedAlerts, Space, clock_conditions, clock_off, full_volume, low_space, seat_conditions,
 };
 use posync_client::connection::{Connection, Endpoint};
-use posync_node::{
-    handle::Handle,
-    steady::{MachineClock, turned},
-};
+use posync_node::{MachineClock, handle::Handle, turned};
 use posync_protocol::{Account, Record as _, record::Seat};
 use std::{
     path::PathBuf,
@@ -189,7 +186,7 @@ mod tests {
     #[test]
     fn a_webhook_hears_of_a_clock_that_is_off_once_when_it_begins_and_once_when_it_ends() {
         let (url, got) = posync_alert::test_utils::listen(vec![]);
-        let alerts = Alerts::to(Some(&url)).expect("an address");
+        let alerts = Alerts::to(Some(&url), None).expect("an address");
         let (mut watch, good) = (RaisedAlerts::default(), MachineClock::default());
         let off = |seconds| MachineClock { stepped: Some(seconds), off: Some(seconds) };
         for clock in [good, off(40), off(41), good, good] {

@@ -262,7 +262,7 @@ where
 ///
 /// # Errors
 /// As [`dial`]; [`Error::Hidden`] if no address is accepted.
-pub async fn dial_where<E, N>(
+pub(crate) async fn dial_where<E, N>(
     context: E,
     network: &N,
     key: &PrivateKey,

@@ -1,4 +1,4 @@
-//! The way back from strangers to a trusted node, and the question of whether all trusted nodes were asked.
+//! Returns a connection from learned nodes to a trusted one, and asks every trusted node before a refusal is final.
 
 use super::{APART_BLOCKS_MAX, At, Connection, Course, Error};
 use crate::Backoff;

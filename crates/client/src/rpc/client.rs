@@ -1,4 +1,4 @@
-//! The calling side of a connection.
+//! The calling side of an RPC connection: opens calls and receives their answers.
 
 use super::{
     Error, Service,

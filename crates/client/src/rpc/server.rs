@@ -1,4 +1,4 @@
-//! The answering side of a connection.
+//! The answering side of an RPC connection: accepts calls and sends their answers.
 
 use super::{
     Error, Service,

@@ -73,7 +73,7 @@ impl Config {
             parameters: self.parameters,
             policy: Policy::to_read(&self.parameters, state::READ_EPOCHS, state::READ_BYTES),
             // A reading account stores nothing that could be lost.
-            alerts: Alerts::quiet(),
+            alerts: Alerts::default(),
         }
     }
 }

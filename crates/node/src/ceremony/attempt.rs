@@ -10,7 +10,7 @@ use super::{
 use crate::{
     engine::{PublicKey, Taking, Variant},
     epoch::Directory,
-    genesis::{Genesis, signatures::Signatures},
+    genesis::{Genesis, Signatures},
 };
 use commonware_codec::{Copying, DecodeExt as _};
 use commonware_cryptography::Signer as _;
@@ -305,7 +305,7 @@ mod tests {
         super::{draft::tests::draft, home::Opened},
         *,
     };
-    use crate::{engine::PrivateKey, genesis::signatures::SIGNATURES_FILE};
+    use crate::{engine::PrivateKey, genesis::SIGNATURES_FILE};
     use commonware_codec::Encode as _;
     use commonware_consensus::types::Epoch;
     use commonware_cryptography::bls12381::{dkg::feldman_desmedt::deal, primitives::sharing::Mode};

@@ -26,10 +26,7 @@ use crate::{
     config::{ConfigError, hex, lock, unhex},
     engine::PrivateKey,
     epoch::secrets::{Secrets, write_private},
-    genesis::{
-        Genesis,
-        signatures::{SIGNATURES_FILE, Signatures},
-    },
+    genesis::{Genesis, SIGNATURES_FILE, Signatures},
 };
 use commonware_codec::{Copying, DecodeExt as _, Encode as _};
 use commonware_consensus::types::Epoch;

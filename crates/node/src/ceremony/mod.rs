@@ -19,15 +19,16 @@
 //! an absent member, whose share would then be public for ever, because the network key never changes.
 
 mod attempt;
-pub mod card;
-pub mod draft;
+mod card;
+mod draft;
 mod home;
 mod mark;
 mod overrides;
 mod presence;
 mod run;
 
-pub use draft::Draft;
+pub use card::{CARD_FILE, Card, parse_address, show as show_address};
+pub use draft::{Choices, DRAFT_BYTES_MAX, Draft};
 pub use overrides::named as named_parameters;
 pub use run::{Options, run};
 

@@ -46,6 +46,12 @@ impl<A, V: Clone> Recent<A, V> {
             .map(|found| found.2.clone())
     }
 
+    /// Keeps the memory over the archive that `work` returns.
+    async fn over<E, F: Future<Output = Result<A, E>>>(self, work: impl FnOnce(A) -> F) -> Result<Self, E> {
+        let Self { archive, newest } = self;
+        Ok(Self { archive: work(archive).await?, newest })
+    }
+
     fn remember(&mut self, height: Height, digest: Digest, value: &V) {
         if self.newest.len() == REMEMBERED_MAX {
             self.newest.pop_front();
@@ -79,14 +85,12 @@ where
     }
 
     async fn sync(self) -> Result<Self, A::Error> {
-        let Self { archive, newest } = self;
-        Ok(Self { archive: archive.sync().await?, newest })
+        self.over(A::sync).await
     }
 
     async fn start_sync(self) -> Result<(Self, Handle<()>), A::Error> {
         let Self { archive, newest } = self;
-        let (archive, syncing) = archive.start_sync().await?;
-        Ok((Self { archive, newest }, syncing))
+        archive.start_sync().await.map(|(archive, syncing)| (Self { archive, newest }, syncing))
     }
 
     async fn get(&self, id: Identifier<'_, Digest>) -> Result<Option<Finalization>, A::Error> {
@@ -101,8 +105,7 @@ where
     }
 
     async fn prune(self, min: Height) -> Result<Self, A::Error> {
-        let Self { archive, newest } = self;
-        Ok(Self { archive: archive.prune(min).await?, newest })
+        self.over(|archive| archive.prune(min)).await
     }
 
     fn last_index(&self) -> Option<Height> {
@@ -129,14 +132,12 @@ impl<A: Blocks<Block = Arc<Block>>> Blocks for Recent<A, Arc<Block>> {
     }
 
     async fn sync(self) -> Result<Self, A::Error> {
-        let Self { archive, newest } = self;
-        Ok(Self { archive: archive.sync().await?, newest })
+        self.over(A::sync).await
     }
 
     async fn start_sync(self) -> Result<(Self, Handle<()>), A::Error> {
         let Self { archive, newest } = self;
-        let (archive, syncing) = archive.start_sync().await?;
-        Ok((Self { archive, newest }, syncing))
+        archive.start_sync().await.map(|(archive, syncing)| (Self { archive, newest }, syncing))
     }
 
     async fn get(&self, id: Identifier<'_, Digest>) -> Result<Option<Arc<Block>>, A::Error> {
@@ -147,8 +148,7 @@ impl<A: Blocks<Block = Arc<Block>>> Blocks for Recent<A, Arc<Block>> {
     }
 
     async fn prune(self, min: Height) -> Result<Self, A::Error> {
-        let Self { archive, newest } = self;
-        Ok(Self { archive: archive.prune(min).await?, newest })
+        self.over(|archive| archive.prune(min)).await
     }
 
     fn missing_items(&self, start: Height, max: usize) -> Vec<Height> {

@@ -23,9 +23,10 @@
 //! Source: the term hooks of `commonware-glue`, module `dkg`.
 
 pub(crate) mod elector;
-pub mod secrets;
+pub(crate) mod secrets;
 pub(crate) mod terms;
 
+pub use secrets::Secrets;
 pub(crate) use terms::Authorities;
 
 use crate::{

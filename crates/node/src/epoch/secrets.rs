@@ -147,14 +147,6 @@ impl Secrets {
         self.names().iter().any(ran) || self.has_later_share()
     }
 
-    /// True if nothing is stored.
-    pub fn is_empty(&self) -> bool {
-        match self {
-            Self::Disk(directory) => entries(directory).is_empty(),
-            Self::Memory(table) => table.lock().is_empty(),
-        }
-    }
-
     fn names(&self) -> Vec<String> {
         match self {
             Self::Disk(directory) => entries(directory),

@@ -36,7 +36,7 @@ use std::{fmt, sync::Arc};
 
 /// A handle on the record of signatures; clones share it.
 #[derive(Clone)]
-pub struct EquivocationWatcher {
+pub(crate) struct EquivocationWatcher {
     state: Arc<Mutex<State>>,
     changed: watch::Sender<()>,
 }
@@ -90,7 +90,7 @@ impl EquivocationWatcher {
     }
 
     /// The accounts that were found to have signed twice, as far as the memory reaches.
-    pub fn accused(&self) -> Vec<Account> {
+    pub(crate) fn accused(&self) -> Vec<Account> {
         self.state().accused()
     }
 

@@ -14,9 +14,11 @@
 //! A node without state takes that of a recent block from the upstream nodes ([`state`]); its receipts and events
 //! begin there. An archive runs all blocks from genesis on, so it needs an upstream archive at its first start.
 
-pub mod relay;
+mod relay;
 pub(crate) mod source;
 pub(crate) mod state;
+
+pub use relay::{RELAYED_PER_CALLER, RELAYED_PER_ORIGIN, Relay};
 
 use crate::{
     config::{ConfigError, lock},
@@ -40,7 +42,6 @@ use posync_client::{
     volume,
 };
 use posync_protocol::Account;
-use relay::Relay;
 use state::Origin;
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 

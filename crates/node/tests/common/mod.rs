@@ -6,7 +6,7 @@ use commonware_utils::{TestRng, probability, sync::Mutex};
 use futures::FutureExt as _;
 use posync_node::{
     engine::{self, PublicKey},
-    epoch::secrets::Secrets,
+    epoch::Secrets,
     genesis::{self, Genesis},
     handle::{Handle, Operations},
     run::{SimNode, SimRunning, SimServices, run_sim},

@@ -1,4 +1,4 @@
-//! The first pass: the figures of a provider in an epoch, and its weight.
+//! The first pass over the providers of an epoch: the figures of each, and its weight.
 //!
 //! Only ratios enter the quality, never volume; only the row's base and the least quality of the
 //! last epochs enter the weight.

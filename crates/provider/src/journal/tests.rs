@@ -63,31 +63,36 @@ async fn flip<E: Context>(context: &E, at: u64) -> u64 {
     size
 }
 
+/// Runs a case at every `step`-th byte of the journal that it writes; the case returns the journal's length.
+fn at_each_byte<F: Future<Output = u64>>(step: u64, case: impl Fn(deterministic::Context, u64) -> F) {
+    let mut at = 0;
+    loop {
+        let size = deterministic::Runner::default().start(|context| case(context, at));
+        at += step;
+        if at >= size {
+            break;
+        }
+    }
+}
+
 #[test]
 fn one_flipped_bit_costs_at_most_the_record_that_it_hits_wherever_it_is() {
     // One page, then several: a record takes about 50 bytes.
     for (count, step) in [(12, 29), (400, 499)] {
-        let mut at = 0;
-        loop {
-            let size = deterministic::Runner::default().start(|context| async move {
-                write(&context, count).await;
-                let size = flip(&context, at).await;
-                let (mut journal, state) = open(&context.child("again")).await.expect("opens");
-                let lost: Vec<u64> = (0..count).filter(|number| !state.0.contains(number)).collect();
-                assert!(lost.len() <= 1, "byte {at} of {size}: {lost:?} of {count}");
-                assert!(lost.is_empty() || state.1, "byte {at}: {lost:?} went without a word");
-                journal.append(row(count)).await.expect("works on");
-                journal.sync().await.expect("durable");
-                drop(journal);
-                let (_, after) = open(&context.child("third")).await.expect("opens");
-                assert_eq!(after.0.len(), state.0.len() + 1, "byte {at}");
-                size
-            });
-            at += step;
-            if at >= size {
-                break;
-            }
-        }
+        at_each_byte(step, |context, at| async move {
+            write(&context, count).await;
+            let size = flip(&context, at).await;
+            let (mut journal, state) = open(&context.child("again")).await.expect("opens");
+            let lost: Vec<u64> = (0..count).filter(|number| !state.0.contains(number)).collect();
+            assert!(lost.len() <= 1, "byte {at} of {size}: {lost:?} of {count}");
+            assert!(lost.is_empty() || state.1, "byte {at}: {lost:?} went without a word");
+            journal.append(row(count)).await.expect("works on");
+            journal.sync().await.expect("durable");
+            drop(journal);
+            let (_, after) = open(&context.child("third")).await.expect("opens");
+            assert_eq!(after.0.len(), state.0.len() + 1, "byte {at}");
+            size
+        });
     }
 }
 
@@ -184,22 +189,15 @@ async fn write_snapshot<E: Context>(context: &E, count: u64) {
 #[test]
 fn a_flipped_bit_in_a_snapshot_with_nothing_behind_it_costs_one_record_at_most_and_is_told() {
     for (count, step) in [(12, 7), (400, 499)] {
-        let mut at = 0;
-        loop {
-            let size = deterministic::Runner::default().start(|context| async move {
-                write_snapshot(&context, count).await;
-                let size = flip(&context, at).await;
-                let (_, state) = open(&context.child("again")).await.expect("opens");
-                let lost = (0..count).filter(|number| !state.0.contains(number)).count();
-                assert!(lost <= 1, "byte {at} of {size}: {lost} of {count} are lost");
-                assert!(state.1 || lost == 0, "byte {at}: went without a word");
-                size
-            });
-            at += step;
-            if at >= size {
-                break;
-            }
-        }
+        at_each_byte(step, |context, at| async move {
+            write_snapshot(&context, count).await;
+            let size = flip(&context, at).await;
+            let (_, state) = open(&context.child("again")).await.expect("opens");
+            let lost = (0..count).filter(|number| !state.0.contains(number)).count();
+            assert!(lost <= 1, "byte {at} of {size}: {lost} of {count} are lost");
+            assert!(state.1 || lost == 0, "byte {at}: went without a word");
+            size
+        });
     }
 }
 

@@ -1,4 +1,4 @@
-//! The index on disk: the location of every shard, so that a start reads no shard.
+//! The log of the shard index: the location of every shard on disk, so that a start reads no shard.
 //!
 //! It is a cache of the headers in the packs and is synced only occasionally: entries missing at
 //! its end are read from the last files, and a damaged one is rebuilt.

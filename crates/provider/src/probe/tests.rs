@@ -7,6 +7,7 @@ use crate::{
     fixtures::data,
     ledger::{Ledger, LedgerError, Proven},
     packs::{Store, StoreConfig},
+    registration::registration,
     serve::{Handler, Parts},
     view::View,
     vouchers::Vouchers,
@@ -96,21 +97,6 @@ impl Ledger for Seat {
     }
 }
 
-fn registration(name: &str, address: SocketAddr, rate: u64, parameters: &Parameters) -> RegisterProvider {
-    let text = |text: String| text.into_bytes();
-    let mut operator = [0; 32];
-    operator[..name.len()].copy_from_slice(name.as_bytes());
-    RegisterProvider {
-        operator,
-        bond: posync_protocol::Amount::sync(1_000),
-        capacity: PerClass::new(1 << 20, parameters.bytes_per_epoch(rate), 0),
-        reserve: PerClass::all(0),
-        term_max: 720,
-        addresses: Bounded::new(vec![Bounded::new(text(address.to_string())).expect("short")]).expect("one"),
-        region: Bounded::new(text("here".into())).expect("short"),
-    }
-}
-
 /// A handler that stores nothing and only counts.
 async fn handler<E>(context: &E, view: View, key: PrivateKey) -> Arc<Handler<E, E::Blob>>
 where
@@ -154,7 +140,8 @@ where
         let (view, _) = View::new(account(name), id, parameters);
         let handler = handler(&member, view.clone(), key(name)).await;
         let address = listen(&member, &handler, key(name), ports[place]).await;
-        let body = registration(name, address, rates[place], &parameters);
+        let capacity = PerClass::new(1 << 20, parameters.bytes_per_epoch(rates[place]), 0);
+        let body = RegisterProvider { capacity, ..registration(name, &address.to_string()) };
         let operation = world.sign(name, Body::RegisterProvider(body));
         assert_eq!(world.submit(&operation), Ok(posync_protocol::Code::Done));
         views.push(view);

@@ -1,4 +1,4 @@
-//! From proven records to a storage proof: pure.
+//! Builds a storage proof from proven records: pure.
 
 use super::NoStorageProof;
 use crate::terms::Terms;

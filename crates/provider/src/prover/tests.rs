@@ -2,22 +2,20 @@
 
 use super::*;
 use crate::{
-    data_sets::{DataSets, Held},
-    packs::{Store, StoreConfig, extents},
+    data_sets::DataSets,
+    packs::{Store, extents},
     terms::Terms,
 };
 use crate::{
-    fixtures::{data, open_body, register_body},
+    fixtures::{claim, data, disk, open_body, register_body, set_body, sign_body, terms_at},
     world::{World, account, key},
 };
-use commonware_runtime::{Runner as _, Supervisor as _, tokio};
+use commonware_runtime::{Runner as _, tokio};
 use posync_protocol::{
     AgreementId, Body, Code, Units,
-    block::with_chain,
     ledger::Event,
-    operation::{DATA_SET_NAMESPACE, DataSetClaim, SetDataSet, StorageProof, Voucher, sign},
-    record::{Agreement, Audit, DataSet, Endings, Offer, Provider, Reputation, RoundInfo, Usage},
-    wire::provider::Sign,
+    operation::{StorageProof, Voucher},
+    record::{Audit, Endings, Offer, Provider, Reputation, RoundInfo},
 };
 use std::path::Path;
 
@@ -40,13 +38,7 @@ impl Bench {
         while world.height < world.parameters.round_blocks {
             world.block(&[]).expect("an empty block is valid");
         }
-        let config = StoreConfig::for_capacity("store", 64 << 20, 1 << 20);
-        let (store, _) = Store::open(context.child("store"), config).await.expect("opens");
-        let reader = store.clone();
-        let held: Held =
-            Arc::new(move |agreement, shard| reader.length(shard).filter(|_| reader.holds(agreement, shard)));
-        let data_sets = DataSets::open(context.child("data_sets"), "books", key("paul"), world.chain, held);
-        let (data_sets, _) = data_sets.await.expect("opens");
+        let (store, data_sets) = disk(context, world.chain).await;
         let register = Body::RegisterProvider(register_body());
         submit(&mut world, "paul", register);
         let id = open(&mut world, 0, epochs);
@@ -68,30 +60,12 @@ impl Bench {
 
     async fn set(&mut self, removes: &[u32], adds: &[(Hash, u64)]) {
         self.version += 1;
-        let tree = SumTree::new(&self.shards).expect("small");
-        let (root, leaves, bytes) = (tree.root(), tree.leaves(), tree.bytes());
-        let claim = DataSetClaim { agreement: self.id, version: self.version, root, leaves, bytes };
-        let consumer_signature =
-            sign(&key("carol"), DATA_SET_NAMESPACE, &with_chain(&self.world.chain, &claim));
-        let ask = Sign {
-            claim,
-            adds: Bounded::new(adds.to_vec()).expect("few"),
-            removes: Bounded::new(removes.to_vec()).expect("few"),
-            signature: consumer_signature,
-        };
+        let claim = claim(self.id, self.version, &self.shards);
+        let ask = sign_body(&self.world.chain, claim, removes, adds);
         let terms = self.terms(self.id.slot).expect("open");
-        let provider_signature =
-            Some(self.data_sets.sign(terms, ask, self.world.height).await.expect("open").expect("right"));
-        let provider: Provider = self.world.get(Provider::key(&account("paul"))).expect("registered");
-        let agreement: Agreement = self.world.get(Agreement::key(&account("paul"), 0)).expect("open");
-        let body = Body::SetDataSet(SetDataSet {
-            claim,
-            index: provider.index,
-            end_epoch: agreement.end_epoch,
-            storage_key: account("carol"),
-            consumer_signature,
-            provider_signature,
-        });
+        let signature =
+            self.data_sets.sign(terms, ask, self.world.height).await.expect("open").expect("right");
+        let body = set_body(&self.world, claim, Some(signature));
         submit(&mut self.world, "carol", body);
         self.observe().await;
     }
@@ -103,15 +77,7 @@ impl Bench {
     }
 
     fn terms(&self, slot: u32) -> Option<Terms> {
-        let paul = account("paul");
-        let agreement: Agreement = self.world.get(Agreement::key(&paul, slot))?;
-        Some(Terms {
-            id: agreement.id(paul, slot),
-            height: self.world.height,
-            agreement,
-            usage: self.world.get(Usage::key(&paul, slot))?,
-            data: self.world.get(DataSet::key(&paul, slot)).unwrap_or_default(),
-        })
+        terms_at(&self.world, slot)
     }
 
     fn case(&self) -> Case {

@@ -11,9 +11,7 @@ mod sets;
 
 use crate::{
     credit::Credit,
-    data_sets::{DataSets, Held},
-    fixtures::{data, open_body, register_body},
-    packs::{Store, StoreConfig},
+    fixtures::{claim, data, disk, open_body, register_body, set_body, sign_body, terms_at},
     serve::Parts,
     view::View,
     vouchers::{OVERDUE, Vouchers},
@@ -26,12 +24,8 @@ use posync_protocol::{
     amount::ONE,
     block::with_chain,
     ledger::Event,
-    operation::{
-        DATA_SET_NAMESPACE, DataSetClaim, Open, Redemption, RefusedPlacement, SetDataSet, Voucher, sign,
-    },
+    operation::{DataSetClaim, Open, Redemption, RefusedPlacement, Voucher, sign},
     record::{Agreement, DataSet, Usage},
-    tree::SumTree,
-    wire::provider::Sign,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -197,12 +191,7 @@ impl Bench {
         };
         let (asked, answered) = (ledger.clone(), view.clone());
         context.child("questions").spawn(move |_| answer_questions(asked, answered, questions));
-        let config = StoreConfig::for_capacity("store", 64 << 20, 1 << 20);
-        let (store, _) = Store::open(context.child("store"), config).await.expect("opens");
-        let reader = store.clone();
-        let held: Held = Arc::new(move |id, shard| reader.length(shard).filter(|_| reader.holds(id, shard)));
-        let data_sets = DataSets::open(context.child("data_sets"), "books", key("paul"), chain, held);
-        let (data_sets, _) = data_sets.await.expect("opens");
+        let (store, data_sets) = disk(context, chain).await;
         let (vouchers, _) = Vouchers::open(context.child("vouchers"), "till").await.expect("opens");
         let clock = Arc::new(context.child("clock"));
         let handler = Arc::new(Handler::new(Parts {
@@ -284,31 +273,13 @@ impl Bench {
             self.shards.remove(*place as usize);
         }
         self.shards.extend(&added);
-        let tree = SumTree::new(&self.shards).expect("small");
-        let (root, leaves, bytes) = (tree.root(), tree.leaves(), tree.bytes());
-        let claim = DataSetClaim { agreement: id, version, root, leaves, bytes };
+        let claim = claim(id, version, &self.shards);
         let chain = self.ledger.world.lock().chain;
-        let consumer_signature = sign(&key("carol"), DATA_SET_NAMESPACE, &with_chain(&chain, &claim));
-        let ask = Sign {
-            claim,
-            adds: Bounded::new(added).expect("few"),
-            removes: Bounded::new(removes.to_vec()).expect("few"),
-            signature: consumer_signature,
-        };
+        let ask = sign_body(&chain, claim, removes, &added);
         let terms = parts.view.terms(&id).await.expect("open");
-        let provider_signature =
-            Some(parts.data_sets.sign(terms, ask, parts.view.height()).await.expect("open").expect("right"));
-        let world = self.ledger.world.lock();
-        let provider: Provider = world.get(Provider::key(&account("paul"))).expect("registered");
-        let agreement: Agreement = world.get(Agreement::key(&account("paul"), 0)).expect("open");
-        Body::SetDataSet(SetDataSet {
-            claim,
-            index: provider.index,
-            end_epoch: agreement.end_epoch,
-            storage_key: account("carol"),
-            consumer_signature,
-            provider_signature,
-        })
+        let signed =
+            parts.data_sets.sign(terms, ask, parts.view.height()).await.expect("open").expect("right");
+        set_body(&self.ledger.world.lock(), claim, Some(signed))
     }
 
     fn on_ledger(&self) -> DataSet {

@@ -18,7 +18,7 @@ use std::{
 
 /// How a provider behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub(crate) enum Manner {
     /// Always answers, and declares the reads that it lacks.
     Truthful,
     /// Answers only when it holds all four reads.
@@ -29,20 +29,20 @@ pub enum Manner {
 
 /// The promises of a provider.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
+pub(crate) struct Terms {
     /// How the provider behaves.
-    pub manner: Manner,
+    pub(crate) manner: Manner,
     /// Number of shards in its data set; with 0 it only registers.
-    pub shards: u32,
+    pub(crate) shards: u32,
     /// Bytes of each shard.
-    pub shard_bytes: u32,
+    pub(crate) shard_bytes: u32,
     /// Epoch at which its agreement ends.
-    pub end_epoch: u64,
+    pub(crate) end_epoch: u64,
 }
 
 impl Terms {
     /// Forty shards of 16 KiB for as long as agreements last.
-    pub const fn new(manner: Manner) -> Self {
+    pub(crate) const fn new(manner: Manner) -> Self {
         Self { manner, shards: 40, shard_bytes: 16 << 10, end_epoch: 700 }
     }
 }
@@ -55,21 +55,21 @@ struct Shard {
 
 /// A provider of the market.
 #[derive(Clone)]
-pub struct Member {
+pub(crate) struct Member {
     /// Account that it registered with.
-    pub account: Account,
+    pub(crate) account: Account,
     /// Index of its leaf in the fee tree.
-    pub index: u32,
+    pub(crate) index: u32,
     /// Slot of its agreement.
-    pub slot: u32,
+    pub(crate) slot: u32,
     /// Height at which the agreement was opened.
-    pub opened: u64,
+    pub(crate) opened: u64,
     /// Its manner and the size of its promise.
-    pub terms: Terms,
+    pub(crate) terms: Terms,
     /// The tree of its current data set.
-    pub tree: SumTree,
+    pub(crate) tree: SumTree,
     /// Vouchers that its next storage proof carries.
-    pub vouchers: Vec<Redemption>,
+    pub(crate) vouchers: Vec<Redemption>,
     all: Arc<Vec<(Hash, u64)>>,
     shards: Arc<BTreeMap<Hash, Shard>>,
     missing: BTreeSet<Hash>,
@@ -105,7 +105,7 @@ impl Member {
     }
 
     /// Identifier of its agreement.
-    pub const fn agreement(&self) -> AgreementId {
+    pub(crate) const fn agreement(&self) -> AgreementId {
         AgreementId { provider: self.account, slot: self.slot, opened: self.opened }
     }
 
@@ -114,7 +114,7 @@ impl Member {
     }
 
     /// Loses `count` shards, chosen by `seed`.
-    pub fn lose(&mut self, count: usize, seed: u64) {
+    pub(crate) fn lose(&mut self, count: usize, seed: u64) {
         let mut order: Vec<(Hash, Hash)> = self
             .shards
             .keys()
@@ -128,18 +128,23 @@ impl Member {
     }
 
     /// Replaces its data set by its first `shards` shards, or by all of them again.
-    pub fn hold(&mut self, shards: usize) {
+    pub(crate) fn hold(&mut self, shards: usize) {
         let names: Vec<(Hash, u64)> = self.all.iter().take(shards).copied().collect();
         self.tree = SumTree::new(&names).expect("few short shards");
     }
 
     /// The challenge that is open for it.
-    pub fn challenge(&self, ledger: &Ledger) -> Option<Challenge> {
+    pub(crate) fn challenge(&self, ledger: &Ledger) -> Option<Challenge> {
         ledger.record::<Audit>(Audit::key(&self.account))?.challenge
     }
 
     /// Its storage proof for a block of `height`; `None` if it stays silent.
-    pub fn storage_proof(&self, ledger: &Ledger, challenge: &Challenge, height: u64) -> Option<StorageProof> {
+    pub(crate) fn storage_proof(
+        &self,
+        ledger: &Ledger,
+        challenge: &Challenge,
+        height: u64,
+    ) -> Option<StorageProof> {
         if self.terms.manner == Manner::Silent {
             return None;
         }
@@ -152,7 +157,7 @@ impl Member {
     }
 
     /// Builds the storage proof that carries these answers.
-    pub fn stating(
+    pub(crate) fn stating(
         &self,
         ledger: &Ledger,
         challenge: &Challenge,
@@ -182,13 +187,13 @@ impl Member {
     }
 
     /// Its answers to a challenge, as true as its disk allows.
-    pub fn answers(&self, ledger: &Ledger, challenge: &Challenge) -> Option<Vec<ReadAnswer>> {
+    pub(crate) fn answers(&self, ledger: &Ledger, challenge: &Challenge) -> Option<Vec<ReadAnswer>> {
         let data_set: DataSet = ledger.record(DataSet::key(&self.account, self.slot)).unwrap_or_default();
         self.answers_from(ledger, challenge, data_set.current.leaves)
     }
 
     /// Its answers if the data set in force had `leaves` leaves.
-    pub fn answers_from(
+    pub(crate) fn answers_from(
         &self,
         ledger: &Ledger,
         challenge: &Challenge,

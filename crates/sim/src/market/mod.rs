@@ -1,4 +1,4 @@
-//! Thousands of blocks in seconds: the ledger alone, with providers that keep or break their word.
+//! Test support: the ledger alone for thousands of blocks in seconds, with providers that keep or break their word.
 //!
 //! ```text
 //!  beacon ──► draws ──► block ◄── storage proofs ◄── providers (Manner decides what they answer)
@@ -11,47 +11,51 @@
 //! draw, as on a network.
 
 mod member;
+#[path = "../../../protocol/tests/scenarios/registration.rs"]
+mod registration;
+mod tests;
 
-pub use member::{Manner, Member, Terms};
+pub(crate) use member::{Manner, Member, Terms};
 
 use crate::ledger::{Fault, Ledger};
 use posync_protocol::{
-    Account, Amount, Body, Bounded, Class, Code, Hash, Operation, PerClass, Units,
+    Account, Amount, Body, Class, Code, Hash, Operation, PerClass, Units,
     audit::Resolver,
     block::{Draw, sha256},
     ledger::{BlockContext, Event, Mode, Records, select},
-    limits::{OPERATOR_BYTES, Parameters},
+    limits::Parameters,
     operation::{DataSetClaim, Open, RegisterProvider, SetDataSet},
     record::{AccountState, Agreement, Provider, RoundInfo, System},
 };
+use registration::registration;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Blocks from a draw to the block with the answer: the drawing block becomes final, the storage proof
 /// travels, the next leader includes it.
-pub const ANSWER_BLOCKS: u64 = 3;
+pub(crate) const ANSWER_BLOCKS: u64 = 3;
 /// Blocks in which members register, open and sign, before anything is measured.
-pub const SETUP_BLOCKS: u64 = 4;
+pub(crate) const SETUP_BLOCKS: u64 = 4;
 /// The account that pays for everything.
-pub const CONSUMER: Account = Account([200; 32]);
+pub(crate) const CONSUMER: Account = Account([200; 32]);
 
 /// A ledger and the providers on it.
 #[derive(Clone)]
-pub struct Market {
+pub(crate) struct Market {
     /// The state and the rules.
-    pub ledger: Ledger,
+    pub(crate) ledger: Ledger,
     /// Height of the last block.
-    pub height: u64,
+    pub(crate) height: u64,
     /// The providers, by place.
-    pub members: Vec<Member>,
+    pub(crate) members: Vec<Member>,
     /// Events of the blocks since the list was last cleared, with their heights.
-    pub events: Vec<(u64, Event)>,
+    pub(crate) events: Vec<(u64, Event)>,
     /// Receipts of the last block.
-    pub receipts: Vec<(Hash, Code)>,
+    pub(crate) receipts: Vec<(Hash, Code)>,
     beacon: Hash,
     parent: Hash,
     nonces: BTreeMap<Account, u64>,
     /// Paid operations that wait for a block.
-    pub pending: Vec<Operation>,
+    pub(crate) pending: Vec<Operation>,
 }
 
 impl Market {
@@ -59,7 +63,7 @@ impl Market {
     ///
     /// # Panics
     /// If the setup breaks a rule.
-    pub fn new(seed: u64, parameters: Parameters, terms: &[Terms]) -> Self {
+    pub(crate) fn new(seed: u64, parameters: Parameters, terms: &[Terms]) -> Self {
         let members: Vec<Member> =
             (0..).zip(terms).map(|(index, terms)| Member::new(index, *terms)).collect();
         let accounts = members.iter().map(|member| member.account).chain([CONSUMER]);
@@ -80,7 +84,7 @@ impl Market {
 
     fn set_up(&mut self) {
         for place in 0..self.members.len() {
-            let body = Body::RegisterProvider(registration(place));
+            let body = Body::RegisterProvider(registration_of(place));
             self.submit(self.members[place].account, body);
         }
         self.block_done();
@@ -113,24 +117,24 @@ impl Market {
     }
 
     /// Changes the beacon from here on: one history, many futures.
-    pub fn reseed(&mut self, seed: u64) {
+    pub(crate) fn reseed(&mut self, seed: u64) {
         self.beacon = sha256(&seed.to_be_bytes());
     }
 
     /// Queues a paid operation of `signer` for the next block.
-    pub fn submit(&mut self, signer: Account, body: Body) {
+    pub(crate) fn submit(&mut self, signer: Account, body: Body) {
         let nonce = *self.nonces.entry(signer).and_modify(|nonce| *nonce += 1).or_default();
         let operation = self.operation(signer, nonce, Amount::sync(1_000), body);
         self.pending.push(operation);
     }
 
     /// Queues an unchanged operation for the next block.
-    pub fn hand_in(&mut self, operation: Operation) {
+    pub(crate) fn hand_in(&mut self, operation: Operation) {
         self.pending.push(operation);
     }
 
     /// Builds a free operation of `signer`.
-    pub fn free(&self, signer: Account, body: Body) -> Operation {
+    pub(crate) fn free(&self, signer: Account, body: Body) -> Operation {
         self.operation(signer, 0, Amount::ZERO, body)
     }
 
@@ -143,7 +147,7 @@ impl Market {
     ///
     /// # Errors
     /// [`Fault`] if a rule or an invariant is broken.
-    pub fn block(&mut self) -> Result<(), Fault> {
+    pub(crate) fn block(&mut self) -> Result<(), Fault> {
         let context = self.next_context();
         let draws = self.draws(&context);
         let storage_proofs = self.storage_proofs(context.height);
@@ -170,7 +174,7 @@ impl Market {
     ///
     /// # Errors
     /// As [`Self::block`].
-    pub fn reach(&mut self, height: u64) -> Result<(), Fault> {
+    pub(crate) fn reach(&mut self, height: u64) -> Result<(), Fault> {
         while self.height < height {
             self.block()?;
         }
@@ -179,7 +183,7 @@ impl Market {
 
     /// The code that the rules would give one operation in the next block: a refusal, or `Done`.
     /// Nothing changes.
-    pub fn verdict(&self, operation: &Operation) -> Code {
+    pub(crate) fn verdict(&self, operation: &Operation) -> Code {
         let mut copy = self.clone();
         let context = copy.next_context();
         let draws = copy.draws(&context);
@@ -221,7 +225,7 @@ impl Market {
     }
 
     /// Sum of a provider's settlement payments in [`Self::events`].
-    pub fn pay(&self, member: usize) -> Amount {
+    pub(crate) fn pay(&self, member: usize) -> Amount {
         let sum = |sum: Amount, (_, event): &(u64, Event)| match event {
             Event::Settled { provider, pay, .. } if *provider == self.members[member].account => {
                 sum.checked_add(*pay).expect("below all money")
@@ -232,7 +236,7 @@ impl Market {
     }
 
     /// Reads a provider's record.
-    pub fn provider(&self, member: usize) -> Provider {
+    pub(crate) fn provider(&self, member: usize) -> Provider {
         self.ledger.record(Provider::key(&self.members[member].account)).expect("it registered")
     }
 }
@@ -257,19 +261,13 @@ fn record(record: &impl posync_protocol::Record) -> posync_protocol::Slot {
     record.to_slot()
 }
 
-fn registration(place: usize) -> RegisterProvider {
-    let name = format!("operator {place}");
-    let mut operator = [0; OPERATOR_BYTES];
-    operator[..name.len()].copy_from_slice(name.as_bytes());
+/// The registration of the provider at a place, under an operator of its own.
+fn registration_of(place: usize) -> RegisterProvider {
     RegisterProvider {
-        operator,
         bond: Amount::sync(10_000),
         capacity: PerClass::new(1 << 20, u64::MAX, 0),
         reserve: PerClass::new(1, 1, 0),
-        term_max: 720,
-        addresses: Bounded::new(vec![Bounded::new(format!("10.0.2.{place}:1").into_bytes()).expect("short")])
-            .expect("one"),
-        region: Bounded::new(b"here".to_vec()).expect("short"),
+        ..registration(&format!("operator {place}"), &format!("10.0.2.{place}:1"))
     }
 }
 
@@ -290,7 +288,7 @@ impl Member {
     }
 
     /// The operation that records its current data set on the ledger, signed by both parties.
-    pub fn data_set(&self, version: u64) -> SetDataSet {
+    pub(crate) fn data_set(&self, version: u64) -> SetDataSet {
         let claim = DataSetClaim {
             agreement: self.agreement(),
             version,

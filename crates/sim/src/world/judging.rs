@@ -97,7 +97,7 @@ impl World<'_> {
     /// Fails if an authority accuses an honest one.
     pub(super) fn check_accused(&mut self) -> Result<(), Failure> {
         for (authority, handle) in self.handles() {
-            let accused = handle.equivocation().accused();
+            let accused = handle.accused();
             if let Some(seat) = accused.into_iter().find(|seat| !self.lasting.liars.contains(seat)) {
                 return Err(Failure::Accused { authority, seat });
             }

@@ -36,7 +36,7 @@ use commonware_utils::TestRng;
 use commonware_utils::sync::Mutex;
 use posync_node::{
     engine::PublicKey,
-    epoch::secrets::Secrets,
+    epoch::Secrets,
     genesis::{AuthoritySecret, Genesis, deal},
 };
 use posync_protocol::{

@@ -14,7 +14,7 @@ use futures::FutureExt as _;
 use posync_client::connection::Endpoint;
 use posync_node::{
     engine::{PEER_SETS, PEERS_MAX, PublicKey, message_bytes_max},
-    epoch::secrets::Secrets,
+    epoch::Secrets,
     handle::Handle,
     run::{SimNode, SimRunning, run_sim},
     serve::{Serving, simulated},
@@ -245,7 +245,7 @@ impl<'a> World<'a> {
             network_key: self.lasting.genesis.network_key(),
             parameters,
             policy: posync_gateway::Policy::of(&parameters),
-            alerts: posync_gateway::Alerts::quiet(),
+            alerts: posync_gateway::Alerts::default(),
         };
         let network = self.network(process);
         let context = self.context.child("gateway").with_attribute("index", index);

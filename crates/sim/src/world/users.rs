@@ -1,4 +1,4 @@
-//! Carries out each step: faults, and the requests of users.
+//! Carries out each step of a plan: faults, and the requests of users.
 
 use super::{Failure, World, account, member_key, processes::address, user_key};
 use crate::{

@@ -53,7 +53,7 @@ fn raised(posted: &[Value], kind: &str) -> u64 {
 /// A provider that holds two shards, is drawn, and posts its alerts to a webhook.
 async fn bench(context: &Context) -> (Bench, Alerts, Receiver<Posted>) {
     let (url, got) = listen(vec![]);
-    let alerts = Alerts::to(Some(&url)).expect("an address");
+    let alerts = Alerts::to(Some(&url), None).expect("an address");
     let mut bench = Bench::new(context).await;
     let report = Reporter::new(alerts.clone(), None);
     bench = bench.restart(context, report).await;

@@ -89,40 +89,16 @@ impl Bench {
     /// Stores one shard and signs a version that adds it, as the only one.
     async fn set_at(&self, slot: u32, version: u64, tag: u64) -> Body {
         let parts = self.handler.parts();
-        let terms = {
-            let world = self.ledger.world.lock();
-            let agreement: Agreement = world.get(Agreement::key(&account("paul"), slot)).expect("open");
-            let data = world.get(DataSet::key(&account("paul"), slot)).unwrap_or_default();
-            let id = agreement.id(account("paul"), slot);
-            let usage = world.get(Usage::key(&account("paul"), slot)).expect("open");
-            Terms { id, height: world.height, agreement, usage, data }
-        };
+        let terms = terms_at(&self.ledger.world.lock(), slot).expect("open");
         let shard = data(tag, 100);
         let (name, length) = (*blake3::hash(&shard).as_bytes(), shard.len() as u64);
         parts.store.put(terms.id, name, shard.into()).await.expect("fits");
-        let tree = SumTree::new(&[(name, length)]).expect("small");
-        let (root, leaves, bytes) = (tree.root(), tree.leaves(), tree.bytes());
-        let claim = DataSetClaim { agreement: terms.id, version, root, leaves, bytes };
+        let claim = claim(terms.id, version, &[(name, length)]);
         let chain = self.ledger.world.lock().chain;
-        let consumer_signature = sign(&key("carol"), DATA_SET_NAMESPACE, &with_chain(&chain, &claim));
-        let removes = if version > 1 { vec![0] } else { vec![] };
-        let ask = Sign {
-            claim,
-            adds: Bounded::new(vec![(name, length)]).expect("one"),
-            removes: Bounded::new(removes).expect("few"),
-            signature: consumer_signature,
-        };
-        let end_epoch = terms.agreement.end_epoch;
-        let height = terms.height;
+        let removes: &[u32] = if version > 1 { &[0] } else { &[] };
+        let (ask, height) = (sign_body(&chain, claim, removes, &[(name, length)]), terms.height);
         let signed = parts.data_sets.sign(terms, ask, height).await.expect("open").expect("right");
-        Body::SetDataSet(SetDataSet {
-            claim,
-            index: self.provider().index,
-            end_epoch,
-            storage_key: account("carol"),
-            consumer_signature,
-            provider_signature: Some(signed),
-        })
+        set_body(&self.ledger.world.lock(), claim, Some(signed))
     }
 
     /// The consumer's claim, which needs no signature of the provider, that a data set is empty.
@@ -131,16 +107,7 @@ impl Bench {
         let agreement: Agreement = world.get(Agreement::key(&account("paul"), slot)).expect("open");
         let id = agreement.id(account("paul"), slot);
         let claim = DataSetClaim { agreement: id, version, root: EMPTY_ROOT, leaves: 0, bytes: 0 };
-        let consumer_signature = sign(&key("carol"), DATA_SET_NAMESPACE, &with_chain(&world.chain, &claim));
-        let provider: Provider = world.get(Provider::key(&account("paul"))).expect("registered");
-        Body::SetDataSet(SetDataSet {
-            claim,
-            index: provider.index,
-            end_epoch: agreement.end_epoch,
-            storage_key: account("carol"),
-            consumer_signature,
-            provider_signature: None,
-        })
+        set_body(&world, claim, None)
     }
 
     /// Draws the provider, and lets it answer: the time from the block to the answer, the reads for it, and

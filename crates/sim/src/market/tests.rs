@@ -1,6 +1,7 @@
 //! Earnings of providers by behaviour, over thousands of blocks of the ledger alone. The whole
 //! state is checked after every block.
 
+use super::{CONSUMER, Manner, Market, Terms};
 use commonware_codec::EncodeSize as _;
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Code, Units,
@@ -8,7 +9,8 @@ use posync_protocol::{
     limits::{Parameters, REDEEM_VOUCHERS_MAX},
     operation::{Redeem, Redemption, Settle, Voucher},
 };
-use posync_sim::market::{CONSUMER, Manner, Market, Terms};
+
+mod liars;
 
 const LOCAL: Parameters = Parameters::LOCAL;
 

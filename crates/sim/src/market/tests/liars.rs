@@ -1,15 +1,13 @@
 //! Providers that lie to the ledger: the code that refuses them, and the money they keep.
 
+use super::LOCAL;
+use crate::market::{ANSWER_BLOCKS, CONSUMER, Manner, Market, Terms};
 use posync_protocol::{
     AgreementId, Amount, Body, Bounded, Class, Code, Hash, Units,
     ledger::Event,
-    limits::Parameters,
     operation::{MissingRead, ReadAnswer, Redemption, Settle, StorageProof, Voucher},
     record::{Audit, Challenge, Usage},
 };
-use posync_sim::market::{CONSUMER, Manner, Market, Terms};
-
-const LOCAL: Parameters = Parameters::LOCAL;
 
 /// A market whose first provider was just drawn and has not answered.
 fn drawn(seed: u64) -> (Market, Challenge) {
@@ -124,7 +122,7 @@ fn an_answer_counts_once_and_an_old_one_never_again() {
     let account = market.members[0].account;
     let operation = market.free(account, Body::StorageProof(storage_proof));
     market.members[0].terms.manner = Manner::Truthful;
-    market.reach(challenge.height + posync_sim::market::ANSWER_BLOCKS).expect("the rules hold");
+    market.reach(challenge.height + ANSWER_BLOCKS).expect("the rules hold");
     assert_eq!(market.verdict(&operation), Code::AnsweredAlready);
     wait_for_draw(&mut market, challenge.height);
     assert_eq!(market.verdict(&operation), Code::AnsweredAlready);
@@ -208,7 +206,7 @@ fn what_is_claimed_beyond_signatures_is_never_paid_and_voids_no_proof() {
     ];
     market.members[0].terms.manner = Manner::Truthful;
     market.events.clear();
-    market.reach(challenge.height + posync_sim::market::ANSWER_BLOCKS).expect("the rules hold");
+    market.reach(challenge.height + ANSWER_BLOCKS).expect("the rules hold");
     let paid = 10 * LOCAL.prices[Class::Egress];
     let usage: Usage = market.ledger.record(Usage::key(&agreement.provider, 0)).expect("open");
     assert_eq!(
