@@ -10,7 +10,7 @@ use crate::{
     ledger::Ledger,
     net::{Net, file::Service},
     network::Role,
-    role::{GENESIS_FILE, settings::Settings, start::loopback},
+    role::{GENESIS_FILE, ports, settings::Settings, start::loopback},
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_math::algebra::Random as _;
@@ -125,10 +125,7 @@ pub(super) fn before_the_ceremony(settings: &Settings) -> Vec<Check> {
                 Ok(_) => {
                     Check::ok("port", format!("{listen} ({name}) is free for the role, which does not run"))
                 }
-                Err(error) => {
-                    let next = format!("stop what listens there, or set another `{name}` in config.toml");
-                    Check::fail("port", format!("nothing can listen on {listen} ({name})"), error, next)
-                }
+                Err(error) => Check::failed("port", &ports::refused(settings, name, listen, &error)),
             },
         });
     }
@@ -141,7 +138,8 @@ pub(super) fn before_the_ceremony(settings: &Settings) -> Vec<Check> {
 
 /// Finds out what listens at the role's port, and listens there if nothing does.
 async fn port(context: &Context, settings: &Settings, key: &PrivateKey) -> (Check, Port) {
-    let listen = match settings.listen(announces(settings.role).0) {
+    let name = announces(settings.role).0;
+    let listen = match settings.listen(name) {
         Ok(listen) => listen,
         Err(failure) => return (Check::failed("port", &failure), Port::None),
     };
@@ -155,20 +153,16 @@ async fn port(context: &Context, settings: &Settings, key: &PrivateKey) -> (Chec
             if is_ours(context, settings.role, keys::account(key), listen).await {
                 return (Check::ok("port", format!("the role listens on {listen}")), Port::Role);
             }
-            let next = format!(
-                "find the other program with `ss -tlnp 'sport = :{}'` and stop it, or set another port in config.toml",
-                listen.port()
+            let failure = ports::refused(settings, name, listen, &error);
+            let [what, _, next] = failure.parts();
+            let why = format!(
+                "what listens there does not prove the key of this role, so another program, or a role with another key, \
+                 has the port that `{name}` in {} names",
+                settings.path().display()
             );
-            let why = "it does not prove the key of this role, so another program, or a role with another key, has it";
-            (
-                Check::fail("port", format!("port {} is taken on {listen}", listen.port()), why, next),
-                Port::None,
-            )
+            (Check::fail("port", what, why, next), Port::None)
         }
-        Err(error) => {
-            let next = "set `listen` to 0.0.0.0 or to an address of this machine, with a port that this user may use";
-            (Check::fail("port", format!("nothing can listen on {listen}"), error, next), Port::None)
-        }
+        Err(error) => (Check::failed("port", &ports::refused(settings, name, listen, &error)), Port::None),
     }
 }
 

@@ -1,13 +1,13 @@
 //! Runs a node without a seat: it follows the nodes of its network file and serves reads.
 
-use super::{GENESIS_FILE, announcing::Announcing, settings::Settings, start, watching};
+use super::{GENESIS_FILE, announcing::Announcing, ports, settings::Settings, start, watching};
 use crate::{
     failure::{Exit, Failure, Outcome},
     keys, net,
 };
 use commonware_runtime::{Spawner as _, Supervisor as _};
-use posync_client::connection::Endpoint;
-use posync_node::{follower, genesis::Genesis};
+use posync_client::{channel, connection::Endpoint};
+use posync_node::{follower, genesis::Genesis, run::RunError};
 use std::{fs, path::Path, sync::Arc};
 
 /// Follows the network of the role's network file until the node fails.
@@ -44,6 +44,11 @@ pub(super) fn run(settings: &Settings) -> Outcome {
     });
     let why = match posync_node::follow(directory.clone(), own, ready) {
         Ok(()) => start::SERVICE_ENDED.to_owned(),
+        Err(error @ RunError::Service(channel::Error::Bind(..))) => {
+            let taken = ports::free(settings, "service_listen", listen);
+            taken.inspect_err(|failure| alerts.offline(&account, None, &failure.in_one_line()))?;
+            error.to_string()
+        }
         Err(error) => error.to_string(),
     };
     alerts.offline(&account, None, &why);

@@ -4,7 +4,7 @@
 //! provider that has left; every other end has another code and a line that says why.
 
 use super::{
-    GENESIS_FILE, announcing::Announcing, follower, on_volume::OnVolume, settings::Settings, watching,
+    GENESIS_FILE, announcing::Announcing, follower, on_volume::OnVolume, ports, settings::Settings, watching,
 };
 use crate::{
     descriptors,
@@ -43,7 +43,7 @@ use posync_node::{
     serve::{self, Serving},
 };
 use posync_protocol::{
-    Amount, PerClass, amount::SYNC, block::sha256, limits::Parameters, provider::bond_needed,
+    Account, Amount, PerClass, amount::SYNC, block::sha256, limits::Parameters, provider::bond_needed,
 };
 use posync_provider::{
     alerts::Reporter,
@@ -214,6 +214,7 @@ fn authority(settings: &Settings, word: Word) -> Outcome {
     }
     let mut config = node_config(settings, listen, service)?;
     config.word = word;
+    listens(settings, &account, &alerts, &[("listen", listen), ("service_listen", service)])?;
     let mut nodes = vec![Endpoint { account, address: loopback(service).into() }];
     if settings.file("network")?.exists() {
         let net = net::of_role(settings)?;
@@ -395,10 +396,12 @@ fn gateway(settings: &Settings, start: &Start) -> Outcome {
             next,
         )
     })?;
-    let (listen, users) = (settings.listen("listen")?, settings.users("users")?);
+    let users = settings.users("users")?;
+    let listen = posync_gateway::listening(settings.listen("listen")?, &users);
     let held = hold_member(&directory.join("gateway.lock"));
     let held = held.map_err(|error| Failure::file(&directory.join("gateway.lock"), "lock", error))?;
     let _lock = held.ok_or_else(|| running_already(settings))?;
+    listens(settings, &keys::account(&key), &alerts, &[("listen", listen)])?;
     let (account, storage) = (keys::account(&key).to_string(), directory.join("storage"));
     let in_use = own_volume(settings, start, (&storage, GATEWAY), &alerts)?;
     watching::space(directory.clone(), account.clone(), alerts.clone(), watching::gateway_space);
@@ -424,6 +427,18 @@ fn gateway(settings: &Settings, start: &Start) -> Outcome {
             run.map_err(|error| ended(directory, error))
         })
         .inspect_err(|failure| alerts.offline(&account, None, &failure.in_one_line()))
+}
+
+/// Checks that the member can listen on these addresses, each with the setting that names it. It has its lock already:
+/// no other process of it listens there.
+fn listens(
+    settings: &Settings,
+    account: &Account,
+    alerts: &Alerts,
+    addresses: &[(&str, SocketAddr)],
+) -> Outcome {
+    let free = addresses.iter().try_for_each(|(key, address)| ports::free(settings, key, *address));
+    free.inspect_err(|failure| alerts.offline(&account.to_string(), None, &failure.in_one_line()))
 }
 
 /// Checks that what the member stored before is on `volume`, and marks a new one; an empty mount point is no new
@@ -531,6 +546,7 @@ fn provider(settings: &Settings, start: &Start) -> Outcome {
         other => ended(directory, other),
     };
     let _lock = config::lock(directory).map_err(locked)?;
+    listens(settings, &keys::account(&key), &alerts, &[("listen", settings.listen("listen")?)])?;
     let left = Left::of(directory);
     let in_use = own_volume(settings, start, (&storage, PROVIDER), &alerts)?;
     if start.register_again {

@@ -161,6 +161,19 @@ struct Inner {
 pub(crate) struct Course {
     failures: u32,
     tried: Vec<usize>,
+    /// Height of the block that is asked for; 0 if there is none.
+    height: u64,
+    /// A node that said that it has dropped the block.
+    pruned: Option<At>,
+    /// True if a node said that the block is not final yet.
+    is_early: bool,
+}
+
+impl Course {
+    /// The course of a request for the block at `height`.
+    pub(crate) fn of_block(height: u64) -> Self {
+        Self { height, ..Self::default() }
+    }
 }
 
 /// A connection to the nodes of a network.
@@ -525,7 +538,7 @@ impl Connection {
     /// As [`Self::header`].
     pub async fn outcome(&self, height: u64) -> Result<Proved<Outcome>, Error> {
         let header = self.header(height).await?;
-        let mut course = Course::default();
+        let mut course = Course::of_block(height);
         loop {
             match self.outcome_once(&header).await {
                 Ok(value) => return Ok(Proved { header, value }),
@@ -659,7 +672,10 @@ impl Connection {
         ask: &Ask,
         judge: &(impl Fn(Answer) -> Result<T, Error> + Sync),
     ) -> Result<(At, T), Error> {
-        let mut course = Course::default();
+        let mut course = match ask {
+            Ask::Header(height) | Ask::Body(height) => Course::of_block(*height),
+            _ => Course::default(),
+        };
         loop {
             self.come_home().await;
             match self.0.pool.ask(ANSWER, ask, judge).await {
@@ -690,6 +706,12 @@ impl Connection {
             | Error::NotBelieved(_)
             | Error::Behind { .. }
             | Error::Unavailable(Unavailable::Moved | Unavailable::Busy) => self.0.pool.leave(at),
+            // The block has long been final: the node lags, and its answer is no word about the block.
+            Error::Unavailable(Unavailable::NotYet)
+                if course.height > 0 && course.height + STALE_BLOCKS_MAX < self.floor() =>
+            {
+                self.0.pool.leave(at);
+            }
             // This is one node's word; another may keep more blocks, or be ahead.
             Error::Unavailable(_) => return self.ask_others(at, error, course, usize::MAX).await,
             // Nodes may disagree about nonces for a moment: another node's answer would mislead.
