@@ -199,13 +199,15 @@ struct Visit {
     name: String,
     /// Its height, or why it does not serve this network.
     height: Result<u64, String>,
+    /// True if it serves another network.
+    is_other: bool,
     /// The dial-back, if it was asked for, or why there is none.
     dialled: Option<Result<Dialled, String>>,
 }
 
 async fn visit(context: &Context, net: &Net, node: &Service, ask: Option<DialBack>) -> Visit {
     let name = net.name(node);
-    let gone = |why: String| Visit { name: name.clone(), height: Err(why), dialled: None };
+    let gone = |why: String| Visit { name: name.clone(), height: Err(why), is_other: false, dialled: None };
     let caller = PrivateKey::random(commonware_utils::sys_rng());
     let dial = Client::<rpc::Node>::dial(
         context.child("visit"),
@@ -226,7 +228,7 @@ async fn visit(context: &Context, net: &Net, node: &Service, ask: Option<DialBac
         Err(_) => return gone(format!("no answer within {} s", ANSWER.as_secs())),
     };
     if let Err(why) = net.judge(&info) {
-        return gone(why);
+        return Visit { is_other: true, ..gone(why) };
     }
     let dialled = match ask {
         None => None,
@@ -238,7 +240,7 @@ async fn visit(context: &Context, net: &Net, node: &Service, ask: Option<DialBac
             Err(_) => Err(format!("no answer within {} s", DIALLED.as_secs())),
         }),
     };
-    Visit { name, height: Ok(info.height), dialled }
+    Visit { name, height: Ok(info.height), is_other: false, dialled }
 }
 
 fn nodes(visits: &[Visit]) -> Check {
@@ -246,9 +248,19 @@ fn nodes(visits: &[Visit]) -> Check {
         .iter()
         .filter_map(|visit| visit.height.as_ref().err().map(|why| format!("{}: {why}", visit.name)))
         .collect();
-    let what = format!("{} of {} nodes answer", visits.len() - lost.len(), visits.len());
-    let next = "see that this machine reaches them and has the newest network file; `posync net export` of someone \
-                who is connected writes one";
+    let others = visits.iter().filter(|visit| visit.is_other).count();
+    let (what, next) = if others > 0 {
+        (
+            format!("{others} of {} nodes belong to another network than the network file", visits.len()),
+            "use the network file of the network that you mean: ask one of its operators for it",
+        )
+    } else {
+        (
+            format!("{} of {} nodes answer", visits.len() - lost.len(), visits.len()),
+            "see that this machine reaches them and has the newest network file; `posync net export` of someone \
+             who is connected writes one",
+        )
+    };
     if lost.len() == visits.len() {
         Check::fail("nodes", what, lost.join("\n"), next)
     } else if lost.is_empty() {
@@ -407,6 +419,7 @@ mod tests {
         let visit = |outcome: &DialOutcome| Visit {
             name: "a node".into(),
             height: Ok(7),
+            is_other: false,
             dialled: Some(Ok(Dialled { ip, outcome: *outcome })),
         };
         outcomes.iter().map(visit).collect()
@@ -439,6 +452,7 @@ mod tests {
             let other = |height| Visit {
                 name: "another".into(),
                 height,
+                is_other: false,
                 dialled: Some(Err("it dials others now".into())),
             };
             all.extend((0..busy).map(|_| other(Ok(7))));
@@ -475,6 +489,13 @@ mod tests {
         let some = nodes(&visits);
         assert!(some.state == State::Warn && some.why.contains("a node: refused"), "{some:?}");
         visits[1].height = Err("late".into());
-        assert_eq!(nodes(&visits).state, State::Fail);
+        let none = nodes(&visits);
+        assert!(none.state == State::Fail && none.next.contains("reaches them"), "{none:?}");
+        visits[1].is_other = true;
+        let other = nodes(&visits);
+        assert!(
+            other.what.contains("another network") && other.next.contains("the network that you mean"),
+            "{other:?}"
+        );
     }
 }

@@ -86,6 +86,9 @@ pub(crate) struct Start {
     /// then, and the network has two histories
     #[arg(long, value_name = "HEIGHT", conflicts_with = "i_stopped_the_other")]
     we_agreed_on: Option<u64>,
+    /// True if the process ends on signals already
+    #[arg(skip)]
+    hears_signals: bool,
 }
 
 /// Why a role ended if none of its parts gave a reason.
@@ -98,7 +101,7 @@ pub(crate) const GATEWAY: &str = "gateway";
 pub(crate) const PROVIDER: &str = "provider";
 
 impl Start {
-    /// Starts the role of a directory in this process.
+    /// Starts the role of a directory in this process, which has called [`end_on_signals`].
     pub(crate) const fn of(dir: PathBuf) -> Self {
         Self {
             dir,
@@ -107,6 +110,7 @@ impl Start {
             register_again: false,
             take_this_volume: false,
             we_agreed_on: None,
+            hears_signals: true,
         }
     }
 
@@ -125,7 +129,9 @@ impl Start {
         if self.child {
             end_with_the_parent();
         }
-        end_on_signals()?;
+        if !self.hears_signals {
+            end_on_signals()?;
+        }
         let who = match settings.role {
             Role::Authority => "an authority",
             Role::Provider => "a provider",
@@ -182,7 +188,11 @@ pub(crate) fn end_with_the_parent() {
     });
 }
 
-fn end_on_signals() -> Outcome {
+/// Ends the process with 0 on SIGTERM, SIGINT and SIGHUP, from now on.
+///
+/// # Errors
+/// [`Failure`] if the system lets it not listen.
+pub(crate) fn end_on_signals() -> Outcome {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_listen)?;
     let mut asked = {

@@ -91,7 +91,8 @@ impl Connection {
     /// The word of all nodes that were asked. If one has dropped the block and another says that it is not final yet, one
     /// of them is wrong: the first is asked for its newest block. Once that is proved, a node that lags has no word.
     async fn verdict(&self, error: Error, course: &Course) -> Error {
-        let Some(pruned) = course.pruned.filter(|_| course.is_early) else { return error };
+        let is_open = course.is_early && course.height > 0;
+        let Some(pruned) = course.pruned.filter(|_| is_open) else { return error };
         let _ = self.newest_at(pruned.place).await;
         Error::Unavailable(Unavailable::NotYet)
     }

@@ -109,7 +109,7 @@ impl Connection {
         least: u64,
         count: usize,
     ) -> Result<Vec<Proved<Vec<Option<Slot>>>>, Error> {
-        let found = self.gather(keys, least, count).await;
+        let found = self.proofs_of_several(keys, least, count).await;
         if found.proofs.len() >= found.needed.max(1) { Ok(found.proofs) } else { Err(found.too_few()) }
     }
 
@@ -123,11 +123,11 @@ impl Connection {
         least: u64,
         count: usize,
     ) -> Result<Vec<Proved<Vec<Option<Slot>>>>, Error> {
-        let found = self.gather(keys, least, count).await;
+        let found = self.proofs_of_several(keys, least, count).await;
         if found.proofs.is_empty() { Err(found.too_few()) } else { Ok(found.proofs) }
     }
 
-    async fn gather(&self, keys: &[Key], least: u64, count: usize) -> Gathered {
+    async fn proofs_of_several(&self, keys: &[Key], least: u64, count: usize) -> Gathered {
         let (trusted, strangers) = self.0.pool.classes();
         let mut found = Gathered::default();
         for mut places in [trusted, strangers] {

@@ -14,7 +14,8 @@
 //!    from an earlier run ([`Connection::raise_floor`]).
 //! 4. A node without a new block for [`STILL`], or with blocks that are old for that long, is compared with a second
 //!    one, and left if that is ahead.
-//! 5. That a block is not there is believed when every trusted node that answers has said so.
+//! 5. That a block is not there is believed when every trusted node that answers has said so. One that does not have a
+//!    block that is proved to be final lags, and has no say; while another one says "not final yet", none is "pruned".
 //! 6. A stranger is asked only while no trusted node answers ([`pool`]); the trusted ones are then tried again and
 //!    again, and the first that answers takes over.
 //!
