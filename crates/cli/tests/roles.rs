@@ -301,7 +301,7 @@ fn a_role_that_cannot_run_says_what_to_set_before_anything_happens() {
 
 #[test]
 fn a_start_at_a_taken_port_names_the_setting_the_address_and_what_to_do() {
-    let mut net = Net::start_with(&["--providers", "1"]);
+    let mut net = Net::start_with(&["--providers", "8"]);
     net.down();
     let home = tempfile::tempdir().expect("a directory");
     let line = net.directory.join("network.toml");
