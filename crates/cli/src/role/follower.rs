@@ -6,8 +6,8 @@ use crate::{
     keys, net,
 };
 use commonware_runtime::{Spawner as _, Supervisor as _};
-use posync_client::{channel, connection::Endpoint};
-use posync_node::{follower, genesis::Genesis, run::RunError};
+use posync_client::{connection::Endpoint, directory_lock::hold_member};
+use posync_node::{follower, genesis::Genesis};
 use std::{fs, path::Path, sync::Arc};
 
 /// Follows the network of the role's network file until the node fails.
@@ -34,6 +34,14 @@ pub(super) fn run(settings: &Settings) -> Outcome {
         replayed_max: settings.count("replay_blocks")?,
         private: settings.flag("private")?,
     };
+    // The node listens only once its upstream answers. If it runs already, its lock says so below.
+    let lock = directory.join("lock");
+    let held = hold_member(&lock).map_err(|error| Failure::file(&lock, "lock", error))?;
+    if held.is_some() {
+        let free = ports::free(settings, "service_listen", listen);
+        free.inspect_err(|failure| alerts.offline(&account, None, &failure.in_one_line()))?;
+    }
+    drop(held);
     watching::space(directory.clone(), account.clone(), alerts.clone(), watching::authority_space);
     let (watched, watching_key) = (alerts.clone(), own.key.clone());
     let ready: follower::Beside<commonware_runtime::tokio::Context> = Box::new(move |context, handle| {
@@ -44,11 +52,6 @@ pub(super) fn run(settings: &Settings) -> Outcome {
     });
     let why = match posync_node::follow(directory.clone(), own, ready) {
         Ok(()) => start::SERVICE_ENDED.to_owned(),
-        Err(error @ RunError::Service(channel::Error::Bind(..))) => {
-            let taken = ports::free(settings, "service_listen", listen);
-            taken.inspect_err(|failure| alerts.offline(&account, None, &failure.in_one_line()))?;
-            error.to_string()
-        }
         Err(error) => error.to_string(),
     };
     alerts.offline(&account, None, &why);
