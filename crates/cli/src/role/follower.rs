@@ -34,14 +34,11 @@ pub(super) fn run(settings: &Settings) -> Outcome {
         replayed_max: settings.count("replay_blocks")?,
         private: settings.flag("private")?,
     };
-    // The node listens only once its upstream answers. If it runs already, its lock says so below.
-    let lock = directory.join("lock");
-    let held = hold_member(&lock).map_err(|error| Failure::file(&lock, "lock", error))?;
-    if held.is_some() {
+    // The node listens only once its upstream answers. If its lock is held, it runs already, and says so below.
+    if let Ok(Some(_held)) = hold_member(&directory.join("lock")) {
         let free = ports::free(settings, "service_listen", listen);
         free.inspect_err(|failure| alerts.offline(&account, None, &failure.in_one_line()))?;
     }
-    drop(held);
     watching::space(directory.clone(), account.clone(), alerts.clone(), watching::authority_space);
     let (watched, watching_key) = (alerts.clone(), own.key.clone());
     let ready: follower::Beside<commonware_runtime::tokio::Context> = Box::new(move |context, handle| {
