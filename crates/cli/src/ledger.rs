@@ -112,16 +112,19 @@ impl Ledger {
         Ok((proved.header.height, proved.value))
     }
 
-    /// Reads a record from [`CONFIRMERS`] trusted nodes, each by itself; if the network file names one node, that one does.
-    /// All are asked for their height first: one that keeps old states counts for nothing, here and in later reads.
+    /// Reads a record from [`CONFIRMERS`] trusted nodes, each by itself. If the network file names one node, one is enough:
+    /// that one, or one with a seat while it is silent. All are asked for their height first: one that keeps old states counts for
+    /// nothing, here and in later reads.
     pub(crate) async fn confirmed<R: Record>(&self, key: Key) -> Outcome<Confirmed<R>> {
         self.trusted.raise_floor(self.connection.floor());
         drop(self.trusted.survey().await);
         self.connection.raise_floor(self.trusted.floor());
-        let proofs = match self.trusted.read_from_several(&[key], 0, CONFIRMERS).await {
-            Err(_) if self.trusts_one => vec![self.trusted.read_many(&[key]).await.map_err(failed)?],
-            proofs => proofs.map_err(failed)?,
+        let proofs = if self.trusts_one {
+            self.trusted.read_from_some(&[key], 0, CONFIRMERS).await
+        } else {
+            self.trusted.read_from_several(&[key], 0, CONFIRMERS).await
         };
+        let proofs = proofs.map_err(failed)?;
         self.connection.raise_floor(self.trusted.floor());
         let (nodes, mut newest) = (proofs.len(), None);
         let mut least = u64::MAX;
@@ -272,6 +275,12 @@ pub(crate) fn failed(error: Error) -> Failure {
             Exit::NotFound,
             "the nodes that answer show an old state",
             "look at `posync status`: wait until they caught up, or start the other nodes",
+        ),
+        Error::TooFew { .. } => (
+            Exit::Unreachable,
+            "too few nodes of the network prove it",
+            "see that the nodes that it names run and that this machine reaches them, or name more nodes in the network \
+             file (`posync net export`)",
         ),
         Error::TooLarge(_) => {
             (Exit::Failed, "the question is too large", "report this: it should not depend on you")

@@ -394,6 +394,7 @@ fn old_states_of_one_near_node_switch_no_provider_off() {
     knows(&[&pair.old, &gone]);
     let alone = leave();
     assert_eq!((&alone["may_switch_off"], &alone["proved_by_nodes"]), (&false.into(), &0.into()), "{alone}");
+    assert!(text(&alone["unproved_by"]).contains(&gone.address.to_string()), "it is named: {alone}");
 
     // One node that is the only one given counts, and the answer says so.
     knows(&[&pair.old]);
@@ -430,6 +431,7 @@ fn a_machine_that_cannot_be_reached_joins_nothing_and_learns_which_side_is_close
     let at = taken.local_addr().expect("bound").port();
     let (said, report) = joins(&settings(at, at, "1 GiB"));
     assert!(said.contains(&format!("port {at} is taken")), "{said}");
+    assert!(said.contains("set another port in `listen` and in `advertise`"), "{said}");
     assert!(text(&check(&report, "outside")["why"]).contains("closed side is here"), "{report}");
 
     let at = port();
@@ -501,7 +503,10 @@ fn the_doctor_finds_an_authority_before_its_ceremony_well_if_both_of_its_ports_a
     assert!(posync(&arguments).status.success());
     let (code, said) = refused(&["doctor", "--dir", directory]);
     for at in [peers, service] {
-        assert!(code == 1 && said.contains(&format!("nothing can listen on {at}")), "{said}");
+        assert!(code == 1 && said.contains(&format!("authority cannot listen on {at}")), "{said}");
+    }
+    for setting in ["`listen`", "`service_listen`"] {
+        assert!(said.contains(&format!("set another port in {setting}")), "{said}");
     }
     drop(held);
     let report = posync(&["doctor", "--dir", directory]);

@@ -9,6 +9,7 @@ use posync_protocol::{Account, block::sha256};
 use serde_json::Value;
 use std::{
     fs::{self, File},
+    net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -285,6 +286,10 @@ fn a_role_that_cannot_run_says_what_to_set_before_anything_happens() {
         let (code, said) = refuse(&["start", "--dir", &directory]);
         assert!(code == 2 && said.contains(&format!("did you mean `{right}`")), "{role}: {said}");
     }
+    // A new disk is mounted where the shards will be.
+    let disk = home.path().join("mounted/storage");
+    fs::create_dir_all(disk.join("lost+found")).expect("writable");
+    ask(&["init", "provider", "--dir", &at("mounted")]);
     ask(&["init", "gateway", "--dir", &at("other")]);
     for word in [&["--i-stopped-the-other"] as &[_], &["--we-agreed-on", "7"]] {
         let (code, said) = refuse(&joined(&["start", "--dir", &at("other")], word));
@@ -292,6 +297,53 @@ fn a_role_that_cannot_run_says_what_to_set_before_anything_happens() {
     }
     let (code, said) = refuse(&["start", "--dir", &at("nowhere")]);
     assert!(code == 8 && said.contains("posync init"), "{said}");
+}
+
+#[test]
+fn a_start_at_a_taken_port_names_the_setting_the_address_and_what_to_do() {
+    let mut net = Net::start_with(&["--providers", "8"]);
+    net.down();
+    let home = tempfile::tempdir().expect("a directory");
+    let line = net.directory.join("network.toml");
+    let line = line.to_str().expect("text");
+    let node = home.path().join("node");
+    let at = node.to_str().expect("text");
+    ask(&[
+        "init",
+        "node",
+        "--dir",
+        at,
+        "--net",
+        line,
+        "--set",
+        "private=true",
+        "--set",
+        "service_listen=127.0.0.1:1",
+    ]);
+    fs::copy(net.directory.join("authority-0/genesis"), node.join("genesis")).expect("public");
+    let of_net = |name: &str| net.directory.join(name);
+    for (directory, key, announced) in [
+        (of_net("authority-0"), "listen", " and in `advertise`"),
+        (of_net("authority-0"), "service_listen", " and in `service_advertise`"),
+        (of_net("provider-0"), "listen", " and in `advertise`"),
+        (of_net("gateway"), "listen", ""),
+        (node, "service_listen", " and in `service_advertise`"),
+    ] {
+        let path = directory.join("config.toml");
+        let before = fs::read_to_string(&path).expect("there");
+        let held = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let taken = held.local_addr().expect("bound");
+        let mut document: DocumentMut = before.parse().expect("TOML");
+        document[key] = value(taken.to_string());
+        fs::write(&path, document.to_string()).expect("writable");
+        let (code, said) = refuse(&["start", "--dir", directory.to_str().expect("text")]);
+        let next = format!("set another port in `{key}`{announced}");
+        let is_named = said.contains(&format!("port {} is taken", taken.port()))
+            && said.contains(&format!("cannot listen on {taken}"))
+            && said.contains(&next);
+        assert!(code == 8 && is_named, "{} {key}: {said}", directory.display());
+        fs::write(&path, before).expect("writable");
+    }
 }
 
 #[test]

@@ -34,6 +34,12 @@ impl Condition {
         logs
     }
 
+    /// True from its first occurrence until its end.
+    #[cfg(test)]
+    pub(crate) const fn is_held(&self) -> bool {
+        self.met > 0
+    }
+
     /// Notes that it holds no more. Returns true if that was logged: if it held before.
     pub(crate) fn ended(&mut self) -> bool {
         let (held, tries) = (self.met > 0, self.met);

@@ -55,7 +55,7 @@ use posync_protocol::{
     reputation::check_grows,
 };
 use read::{read_pages, slot_keys, terms_of};
-use sending::{FailedSends, Sending};
+use sending::{FailedSends, Sending, UNREGISTERED};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -317,6 +317,9 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             let is_old = at < self.ender.ends.floor();
             return if is_old { Ok(()) } else { self.unregistered(height).await };
         };
+        if !self.is_registered {
+            self.failed_sends.note(UNREGISTERED, Ok(()));
+        }
         self.is_registered = true;
         self.leaver.note(case.provider.leaves_at, at);
         self.is_unasked = case.audit.challenge.is_none() && case.audit.missing.is_empty();
@@ -414,9 +417,12 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             return Ok(());
         }
         if self.registered_at.is_none_or(|at| height >= at + REGISTER_BLOCKS) {
+            if self.registered_at.is_none() {
+                tracing::info!("registering as a provider");
+            }
             self.registered_at = Some(height);
-            tracing::info!("registering as a provider");
-            self.ledger.pay(Body::RegisterProvider(self.registration.clone())).await?;
+            let done = self.ledger.pay(Body::RegisterProvider(self.registration.clone())).await;
+            self.failed_sends.note(UNREGISTERED, done);
         }
         Ok(())
     }

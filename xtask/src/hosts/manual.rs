@@ -45,7 +45,7 @@ commands! {
     /// Joins as a gateway.
     JOIN_GATEWAY = "posync join gateway --net network.toml --dir /srv/gateway --set owner=sync1...";
     /// Stores a file at a gateway.
-    PUT = "posync put report.pdf --net network.toml --key me.key --gateway sync1...@127.0.0.1:4100";
+    PUT = "posync put report.pdf --net network.toml --key me.key --gateway sync1...@127.0.0.1:4200";
     /// Saves a gateway's catalogue.
     BACKUP = "posync gateway backup FILE --net D";
     /// Brings a catalogue back.

@@ -10,7 +10,7 @@ use crate::{
     ledger::Ledger,
     net::{Net, file::Service},
     network::Role,
-    role::{GENESIS_FILE, settings::Settings, start::loopback},
+    role::{GENESIS_FILE, ports, settings::Settings, start::loopback},
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_math::algebra::Random as _;
@@ -125,10 +125,7 @@ pub(super) fn before_the_ceremony(settings: &Settings) -> Vec<Check> {
                 Ok(_) => {
                     Check::ok("port", format!("{listen} ({name}) is free for the role, which does not run"))
                 }
-                Err(error) => {
-                    let next = format!("stop what listens there, or set another `{name}` in config.toml");
-                    Check::fail("port", format!("nothing can listen on {listen} ({name})"), error, next)
-                }
+                Err(error) => Check::failed("port", &ports::refused(settings, name, listen, &error)),
             },
         });
     }
@@ -141,7 +138,8 @@ pub(super) fn before_the_ceremony(settings: &Settings) -> Vec<Check> {
 
 /// Finds out what listens at the role's port, and listens there if nothing does.
 async fn port(context: &Context, settings: &Settings, key: &PrivateKey) -> (Check, Port) {
-    let listen = match settings.listen(announces(settings.role).0) {
+    let name = announces(settings.role).0;
+    let listen = match settings.listen(name) {
         Ok(listen) => listen,
         Err(failure) => return (Check::failed("port", &failure), Port::None),
     };
@@ -155,20 +153,16 @@ async fn port(context: &Context, settings: &Settings, key: &PrivateKey) -> (Chec
             if is_ours(context, settings.role, keys::account(key), listen).await {
                 return (Check::ok("port", format!("the role listens on {listen}")), Port::Role);
             }
-            let next = format!(
-                "find the other program with `ss -tlnp 'sport = :{}'` and stop it, or set another port in config.toml",
-                listen.port()
+            let failure = ports::refused(settings, name, listen, &error);
+            let [what, _, next] = failure.parts();
+            let why = format!(
+                "what listens there does not prove the key of this role, so another program, or a role with another key, \
+                 has the port that `{name}` in {} names",
+                settings.path().display()
             );
-            let why = "it does not prove the key of this role, so another program, or a role with another key, has it";
-            (
-                Check::fail("port", format!("port {} is taken on {listen}", listen.port()), why, next),
-                Port::None,
-            )
+            (Check::fail("port", what, why, next), Port::None)
         }
-        Err(error) => {
-            let next = "set `listen` to 0.0.0.0 or to an address of this machine, with a port that this user may use";
-            (Check::fail("port", format!("nothing can listen on {listen}"), error, next), Port::None)
-        }
+        Err(error) => (Check::failed("port", &ports::refused(settings, name, listen, &error)), Port::None),
     }
 }
 
@@ -205,13 +199,15 @@ struct Visit {
     name: String,
     /// Its height, or why it does not serve this network.
     height: Result<u64, String>,
+    /// True if it serves another network.
+    is_other: bool,
     /// The dial-back, if it was asked for, or why there is none.
     dialled: Option<Result<Dialled, String>>,
 }
 
 async fn visit(context: &Context, net: &Net, node: &Service, ask: Option<DialBack>) -> Visit {
     let name = net.name(node);
-    let gone = |why: String| Visit { name: name.clone(), height: Err(why), dialled: None };
+    let gone = |why: String| Visit { name: name.clone(), height: Err(why), is_other: false, dialled: None };
     let caller = PrivateKey::random(commonware_utils::sys_rng());
     let dial = Client::<rpc::Node>::dial(
         context.child("visit"),
@@ -232,7 +228,7 @@ async fn visit(context: &Context, net: &Net, node: &Service, ask: Option<DialBac
         Err(_) => return gone(format!("no answer within {} s", ANSWER.as_secs())),
     };
     if let Err(why) = net.judge(&info) {
-        return gone(why);
+        return Visit { is_other: true, ..gone(why) };
     }
     let dialled = match ask {
         None => None,
@@ -244,7 +240,7 @@ async fn visit(context: &Context, net: &Net, node: &Service, ask: Option<DialBac
             Err(_) => Err(format!("no answer within {} s", DIALLED.as_secs())),
         }),
     };
-    Visit { name, height: Ok(info.height), dialled }
+    Visit { name, height: Ok(info.height), is_other: false, dialled }
 }
 
 fn nodes(visits: &[Visit]) -> Check {
@@ -252,9 +248,19 @@ fn nodes(visits: &[Visit]) -> Check {
         .iter()
         .filter_map(|visit| visit.height.as_ref().err().map(|why| format!("{}: {why}", visit.name)))
         .collect();
-    let what = format!("{} of {} nodes answer", visits.len() - lost.len(), visits.len());
-    let next = "see that this machine reaches them and has the newest network file; `posync net export` of someone \
-                who is connected writes one";
+    let others = visits.iter().filter(|visit| visit.is_other).count();
+    let (what, next) = if others > 0 {
+        (
+            format!("{others} of {} nodes belong to another network than the network file", visits.len()),
+            "use the network file of the network that you mean: ask one of its operators for it",
+        )
+    } else {
+        (
+            format!("{} of {} nodes answer", visits.len() - lost.len(), visits.len()),
+            "see that this machine reaches them and has the newest network file; `posync net export` of someone \
+             who is connected writes one",
+        )
+    };
     if lost.len() == visits.len() {
         Check::fail("nodes", what, lost.join("\n"), next)
     } else if lost.is_empty() {
@@ -413,6 +419,7 @@ mod tests {
         let visit = |outcome: &DialOutcome| Visit {
             name: "a node".into(),
             height: Ok(7),
+            is_other: false,
             dialled: Some(Ok(Dialled { ip, outcome: *outcome })),
         };
         outcomes.iter().map(visit).collect()
@@ -445,6 +452,7 @@ mod tests {
             let other = |height| Visit {
                 name: "another".into(),
                 height,
+                is_other: false,
                 dialled: Some(Err("it dials others now".into())),
             };
             all.extend((0..busy).map(|_| other(Ok(7))));
@@ -481,6 +489,13 @@ mod tests {
         let some = nodes(&visits);
         assert!(some.state == State::Warn && some.why.contains("a node: refused"), "{some:?}");
         visits[1].height = Err("late".into());
-        assert_eq!(nodes(&visits).state, State::Fail);
+        let none = nodes(&visits);
+        assert!(none.state == State::Fail && none.next.contains("reaches them"), "{none:?}");
+        visits[1].is_other = true;
+        let other = nodes(&visits);
+        assert!(
+            other.what.contains("another network") && other.next.contains("the network that you mean"),
+            "{other:?}"
+        );
     }
 }

@@ -21,7 +21,7 @@ use crate::{
         KEY_FILE,
         init::{apply, back_up, never, private},
         settings::{Settings, change},
-        start::{Start, provider_config, writable},
+        start::{Start, end_on_signals, provider_config, writable},
     },
     session, target,
 };
@@ -114,9 +114,11 @@ impl Join {
         let at = self.dir.display();
         say(output, "account", value, &format!("{account}, a {} in {at}", settings.role))?;
         if ran(&self.dir) {
+            end_on_signals()?;
             say(output, "again", json!({}), "the role was started here before, and goes on")?;
         } else {
             session::run(async |context| self.prepare(&context, settings, net, key, output).await)?;
+            end_on_signals()?;
         }
         say(output, "start", json!({}), "the role starts")?;
         follow(settings.role, net.clone(), account, output);

@@ -76,6 +76,8 @@ struct Absent {
     /// Height up to which a registration from before the mark may still be in a block; `None` without a height in the
     /// mark.
     sure: Option<u64>,
+    /// The nodes that did not prove it, with their reasons, if too few did.
+    failed: Option<String>,
 }
 
 impl State {
@@ -83,7 +85,7 @@ impl State {
     fn is_over(&self) -> bool {
         match self {
             Self::Registered(_) => false,
-            Self::Absent(Absent { nodes, height, sure }) => {
+            Self::Absent(Absent { nodes, height, sure, .. }) => {
                 *nodes > 0 && sure.is_some_and(|sure| *height > sure)
             }
         }
@@ -222,8 +224,11 @@ impl Leaving {
         let since = self.mark(confirmed.is_ok().then(|| self.ledger.floor()))?;
         let sure = since.map(|since| since.saturating_add(self.ledger.parameters().expiry_blocks_max));
         let (provider, absent) = match confirmed {
-            Ok(by) => (by.record, Absent { nodes: by.nodes, height: by.least, sure }),
-            Err(_) => (self.ledger.read(key).await?, Absent { sure, ..Absent::default() }),
+            Ok(by) => (by.record, Absent { nodes: by.nodes, height: by.least, sure, failed: None }),
+            Err(failure) => {
+                let failed = Some(failure.parts()[1].to_owned());
+                (self.ledger.read(key).await?, Absent { sure, failed, ..Absent::default() })
+            }
         };
         let Some(provider) = provider else { return Ok(State::Absent(absent)) };
         let (height, offer) = self.ledger.read_at::<Offer>(Offer::key(account)).await?;
@@ -321,9 +326,15 @@ impl Leaving {
         if let Some(sure) = absent.sure {
             value["sure_after_block"] = sure.into();
         }
+        if let Some(failed) = &absent.failed {
+            value["unproved_by"] = failed.as_str().into();
+        }
         let why = if absent.nodes == 0 {
-            "one node says so, and no second trusted node proves it: see with `posync status` which nodes answer"
-                .to_owned()
+            let failed = absent.failed.as_ref().map(|failed| format!(" ({failed})")).unwrap_or_default();
+            format!(
+                "one node says so, and too few trusted nodes prove it{failed}: see with `posync status` which nodes \
+                 answer"
+            )
         } else {
             let sure = absent.sure.unwrap_or_default();
             format!("what was signed before this exit may still be in a block up to {sure}")

@@ -223,6 +223,8 @@ impl Net {
                 return Ok(parameters);
             }
         }
+        // The same nodes with the same reasons are the same text: a role that waits logs it once.
+        reasons.sort();
         Err(unreached(&reasons))
     }
 
@@ -421,6 +423,17 @@ mod tests {
             let said = failed.in_one_line();
             assert!(said.contains("no node of the network answers"), "{said}");
             assert!(!said.contains("another chain"), "{said}");
+            let file = net.file.clone();
+            for seed in 40..46 {
+                let gone = net.file.nodes[0].address.clone();
+                net.file.nodes.push(Service { account: account(seed), address: gone, archive: false });
+            }
+            let mut texts = std::collections::BTreeSet::new();
+            for _ in 0..8 {
+                texts.insert(net.parameters(&context, &key).await.expect_err("nobody answers").in_one_line());
+            }
+            assert_eq!(texts.len(), 1, "the nodes come in one order, whichever was asked first: {texts:?}");
+            net.file = file;
             // Their sockets accept, and nobody says anything.
             let silent: Vec<TcpListener> =
                 (0..6).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("free")).collect();

@@ -1,12 +1,12 @@
 //! Runs a node without a seat: it follows the nodes of its network file and serves reads.
 
-use super::{GENESIS_FILE, announcing::Announcing, settings::Settings, start, watching};
+use super::{GENESIS_FILE, announcing::Announcing, ports, settings::Settings, start, watching};
 use crate::{
     failure::{Exit, Failure, Outcome},
     keys, net,
 };
 use commonware_runtime::{Spawner as _, Supervisor as _};
-use posync_client::connection::Endpoint;
+use posync_client::{connection::Endpoint, directory_lock::hold_member};
 use posync_node::{follower, genesis::Genesis};
 use std::{fs, path::Path, sync::Arc};
 
@@ -34,6 +34,11 @@ pub(super) fn run(settings: &Settings) -> Outcome {
         replayed_max: settings.count("replay_blocks")?,
         private: settings.flag("private")?,
     };
+    // The node listens only once its upstream answers. If its lock is held, it runs already, and says so below.
+    if let Ok(Some(_held)) = hold_member(&directory.join("lock")) {
+        let free = ports::free(settings, "service_listen", listen);
+        free.inspect_err(|failure| alerts.offline(&account, None, &failure.in_one_line()))?;
+    }
     watching::space(directory.clone(), account.clone(), alerts.clone(), watching::authority_space);
     let (watched, watching_key) = (alerts.clone(), own.key.clone());
     let ready: follower::Beside<commonware_runtime::tokio::Context> = Box::new(move |context, handle| {

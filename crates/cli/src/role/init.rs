@@ -99,11 +99,16 @@ fn write_card(settings: &Settings, key: &PrivateKey) -> Outcome<PathBuf> {
 }
 
 /// Refuses a directory that holds a role. A key alone holds none: an authority may have its key from `posync card`
-/// and its share from a ceremony, and an `init` that was killed left no more than the key.
+/// and its share from a ceremony, and an `init` that was killed left no more than the key. An empty `storage` is the
+/// mount point of a new disk.
 fn vacant(role: Role, directory: &Path) -> Outcome {
     let all = [settings::FILE, "storage", "secrets"];
     let found = if role == Role::Authority { &all[..1] } else { &all[..] };
-    let Some(found) = found.iter().find(|name| fs::symlink_metadata(directory.join(name)).is_ok()) else {
+    let is_used = |name: &&&str| {
+        let path = directory.join(name);
+        fs::symlink_metadata(&path).is_ok() && !(**name == "storage" && is_new_volume(&path))
+    };
+    let Some(found) = found.iter().find(is_used) else {
         return Ok(());
     };
     Err(Failure::new(
@@ -112,6 +117,12 @@ fn vacant(role: Role, directory: &Path) -> Outcome {
         format!("it holds {found}"),
         "name another directory with --dir; `posync start` runs the role that is there",
     ))
+}
+
+/// True for a directory with nothing in it but what a new file system has.
+fn is_new_volume(path: &Path) -> bool {
+    fs::read_dir(path)
+        .is_ok_and(|mut all| all.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "lost+found")))
 }
 
 /// Creates a directory that only its owner may enter.

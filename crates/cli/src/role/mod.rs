@@ -10,6 +10,7 @@ mod announcing;
 mod follower;
 pub(crate) mod init;
 mod on_volume;
+pub(crate) mod ports;
 pub(crate) mod settings;
 pub(crate) mod start;
 mod table;

@@ -126,6 +126,11 @@ impl Settings {
         Failure::new(Exit::Usage, format!("{}: unknown setting `{key}`", self.path().display()), why, next)
     }
 
+    /// The default of a text setting, without its quotes; empty if there is no such setting.
+    pub(super) fn usual(&self, key: &str) -> &'static str {
+        of(self.role).find(|setting| setting.key == key).map_or("", |setting| setting.usual.trim_matches('"'))
+    }
+
     /// Path of the file of settings.
     pub(crate) fn path(&self) -> PathBuf {
         self.directory.join(FILE)
@@ -223,7 +228,7 @@ impl Settings {
     pub(crate) fn listen(&self, key: &str) -> Outcome<SocketAddr> {
         let text = self.text(key)?;
         text.parse().map_err(|_| {
-            self.bad(key, format!("\"{text}\" is no IP address with a port, such as 0.0.0.0:4100"))
+            self.bad(key, format!("\"{text}\" is no IP address with a port, such as {}", self.usual(key)))
         })
     }
 
@@ -442,6 +447,20 @@ mod tests {
         assert!(refused("role = \"miner\"").contains("miner"));
         assert!(refused("role = \"provider\"\nlisten = \n").contains("damaged"));
         assert!(refused("role = \"provider\"\n[listen]\na = 1\n").contains("listen"));
+    }
+
+    #[test]
+    fn no_two_roles_of_one_machine_listen_on_the_same_port_unless_they_are_told_to() {
+        let usual = |role: Role, key: &str| {
+            Settings::new(role, Path::new("/role")).listen(key).expect("a default is an address").port()
+        };
+        let (authority, provider) = (usual(Role::Authority, "listen"), usual(Role::Provider, "listen"));
+        let (gateway, node) = (usual(Role::Gateway, "listen"), usual(Role::Node, "service_listen"));
+        let ports = std::collections::BTreeSet::from([authority, provider, gateway, node]);
+        assert_eq!(ports.len(), 4, "{ports:?}");
+        assert_eq!((provider, gateway), (4_100, 4_200), "documents and open firewalls name them");
+        let text = refused("role = \"gateway\"\nlisten = \"here\"\n");
+        assert!(text.contains("0.0.0.0:4200"), "the example is the role's own: {text}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! provider that has left; every other end has another code and a line that says why.
 
 use super::{
-    GENESIS_FILE, announcing::Announcing, follower, on_volume::OnVolume, settings::Settings, watching,
+    GENESIS_FILE, announcing::Announcing, follower, on_volume::OnVolume, ports, settings::Settings, watching,
 };
 use crate::{
     descriptors,
@@ -43,7 +43,7 @@ use posync_node::{
     serve::{self, Serving},
 };
 use posync_protocol::{
-    Amount, PerClass, amount::SYNC, block::sha256, limits::Parameters, provider::bond_needed,
+    Account, Amount, PerClass, amount::SYNC, block::sha256, limits::Parameters, provider::bond_needed,
 };
 use posync_provider::{
     alerts::Reporter,
@@ -86,6 +86,9 @@ pub(crate) struct Start {
     /// then, and the network has two histories
     #[arg(long, value_name = "HEIGHT", conflicts_with = "i_stopped_the_other")]
     we_agreed_on: Option<u64>,
+    /// True if the process ends on signals already
+    #[arg(skip)]
+    hears_signals: bool,
 }
 
 /// Why a role ended if none of its parts gave a reason.
@@ -98,7 +101,7 @@ pub(crate) const GATEWAY: &str = "gateway";
 pub(crate) const PROVIDER: &str = "provider";
 
 impl Start {
-    /// Starts the role of a directory in this process.
+    /// Starts the role of a directory in this process, which has called [`end_on_signals`].
     pub(crate) const fn of(dir: PathBuf) -> Self {
         Self {
             dir,
@@ -107,6 +110,7 @@ impl Start {
             register_again: false,
             take_this_volume: false,
             we_agreed_on: None,
+            hears_signals: true,
         }
     }
 
@@ -125,7 +129,9 @@ impl Start {
         if self.child {
             end_with_the_parent();
         }
-        end_on_signals()?;
+        if !self.hears_signals {
+            end_on_signals()?;
+        }
         let who = match settings.role {
             Role::Authority => "an authority",
             Role::Provider => "a provider",
@@ -182,7 +188,11 @@ pub(crate) fn end_with_the_parent() {
     });
 }
 
-fn end_on_signals() -> Outcome {
+/// Ends the process with 0 on SIGTERM, SIGINT and SIGHUP, from now on.
+///
+/// # Errors
+/// [`Failure`] if the system lets it not listen.
+pub(crate) fn end_on_signals() -> Outcome {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_listen)?;
     let mut asked = {
@@ -214,6 +224,7 @@ fn authority(settings: &Settings, word: Word) -> Outcome {
     }
     let mut config = node_config(settings, listen, service)?;
     config.word = word;
+    listens(settings, &account, &alerts, &[("listen", listen), ("service_listen", service)])?;
     let mut nodes = vec![Endpoint { account, address: loopback(service).into() }];
     if settings.file("network")?.exists() {
         let net = net::of_role(settings)?;
@@ -395,10 +406,12 @@ fn gateway(settings: &Settings, start: &Start) -> Outcome {
             next,
         )
     })?;
-    let (listen, users) = (settings.listen("listen")?, settings.users("users")?);
+    let users = settings.users("users")?;
+    let listen = posync_gateway::listening(settings.listen("listen")?, &users);
     let held = hold_member(&directory.join("gateway.lock"));
     let held = held.map_err(|error| Failure::file(&directory.join("gateway.lock"), "lock", error))?;
     let _lock = held.ok_or_else(|| running_already(settings))?;
+    listens(settings, &keys::account(&key), &alerts, &[("listen", listen)])?;
     let (account, storage) = (keys::account(&key).to_string(), directory.join("storage"));
     let in_use = own_volume(settings, start, (&storage, GATEWAY), &alerts)?;
     watching::space(directory.clone(), account.clone(), alerts.clone(), watching::gateway_space);
@@ -424,6 +437,18 @@ fn gateway(settings: &Settings, start: &Start) -> Outcome {
             run.map_err(|error| ended(directory, error))
         })
         .inspect_err(|failure| alerts.offline(&account, None, &failure.in_one_line()))
+}
+
+/// Checks that the member can listen on these addresses, each with the setting that names it. It has its lock already:
+/// no other process of it listens there.
+fn listens(
+    settings: &Settings,
+    account: &Account,
+    alerts: &Alerts,
+    addresses: &[(&str, SocketAddr)],
+) -> Outcome {
+    let free = addresses.iter().try_for_each(|(key, address)| ports::free(settings, key, *address));
+    free.inspect_err(|failure| alerts.offline(&account.to_string(), None, &failure.in_one_line()))
 }
 
 /// Checks that what the member stored before is on `volume`, and marks a new one; an empty mount point is no new
@@ -533,6 +558,7 @@ fn provider(settings: &Settings, start: &Start) -> Outcome {
         other => ended(directory, other),
     };
     let _lock = config::lock(directory).map_err(locked)?;
+    listens(settings, &keys::account(&key), &alerts, &[("listen", settings.listen("listen")?)])?;
     let left = Left::of(directory);
     let in_use = own_volume(settings, start, (&storage, PROVIDER), &alerts)?;
     if start.register_again {

@@ -47,7 +47,6 @@ const ALL: &[Role] = &[Authority, Provider, Gateway, Node];
 const NODES: &[Role] = &[Authority, Node];
 const AUTHORITY: &[Role] = &[Authority];
 const NODE: &[Role] = &[Node];
-const SERVICES: &[Role] = &[Provider, Gateway];
 const PROVIDER: &[Role] = &[Provider];
 const GATEWAY: &[Role] = &[Gateway];
 
@@ -80,11 +79,19 @@ pub(super) const TABLE: &[Setting] = &[
     ),
     setting(
         "listen",
-        SERVICES,
+        PROVIDER,
         Kind::Listen,
         "\"0.0.0.0:4100\"",
+        "Address on which the service listens; 0.0.0.0 is every address of this machine. A second provider of\n\
+         one machine needs another port, such as 4101.",
+    ),
+    setting(
+        "listen",
+        GATEWAY,
+        Kind::Listen,
+        "\"0.0.0.0:4200\"",
         "Address on which the service listens; 0.0.0.0 is every address of this machine. A gateway without\n\
-         users listens on loopback alone then.",
+         users listens on loopback alone then. The port is not that of a provider, so that one machine runs both.",
     ),
     setting(
         "listen",

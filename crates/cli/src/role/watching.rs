@@ -91,9 +91,10 @@ pub(super) fn space(
     });
 }
 
-/// Conditions of an authority's volume; [`seat`] reports that the authority takes no part.
+/// Conditions of the volume of an authority or a node without a seat; [`seat`] reports that the authority takes no part.
 pub(super) fn authority_space(space: Space) -> Vec<Alert> {
-    let next = "an authority with less than 32 MiB takes no part in consensus: make room on the volume";
+    let next = "a node with less than 32 MiB writes nothing, and an authority takes no part in consensus: make room on the \
+                volume";
     low_space(space).map(|alert| Alert { next: next.into(), ..alert }).into_iter().collect()
 }
 

@@ -41,6 +41,16 @@ pub enum Error {
         /// Height that was proved before.
         floor: u64,
     },
+    /// Fewer nodes than needed prove a record, each by itself.
+    #[error("{proved} of {needed} nodes that must prove it did; {failed}")]
+    TooFew {
+        /// Number of nodes that prove it.
+        proved: usize,
+        /// Number of nodes that must prove it.
+        needed: usize,
+        /// The nodes that do not, each with its reason.
+        failed: String,
+    },
     /// An operation was sent to the network, and its fate is not proved.
     #[error(
         "operation {} was given to the network, but what became of it is not proved: {why}; it may still \

@@ -71,7 +71,7 @@ impl Follow {
     /// [`Error::Unavailable`] with `Pruned` when the nodes have pruned it: follow from 0 then; or
     /// [`Error::Unreachable`] after as many attempts as any request has. Another call continues where this one stopped.
     pub async fn next(&mut self) -> Result<Header, Error> {
-        let mut course = Course::default();
+        let mut course = Course::of_block(self.wanted());
         while self.ready.is_empty() {
             self.leave_if_behind().await;
             if let Err(failed) = self.fill().await {

@@ -88,11 +88,21 @@ impl Connection {
         join_all(tried).await;
     }
 
+    /// The word of all nodes that were asked. If one has dropped the block and another says that it is not final yet, one
+    /// of them is wrong: the first is asked for its newest block. Once that is proved, a node that lags has no word.
+    async fn verdict(&self, error: Error, course: &Course) -> Error {
+        let is_open = course.is_early && course.height > 0;
+        let Some(pruned) = course.pruned.filter(|_| is_open) else { return error };
+        let _ = self.newest_at(pruned.place).await;
+        Error::Unavailable(Unavailable::NotYet)
+    }
+
     /// Chooses another node, after that at `at` said `error`: a word that counts once every trusted node that answers
-    /// has said the same, or `enough` of them. While none answers, some strangers' word counts.
+    /// has said the same, or `enough` of them. While none answers, some strangers' word counts. Nodes that contradict
+    /// each other about a block leave it open: it is not final yet until one proves a block above it.
     ///
     /// # Errors
-    /// `error`, when enough nodes have been asked.
+    /// `error`, when enough nodes have been asked, or that the block is not final yet.
     pub(super) async fn ask_others(
         &self,
         at: At,
@@ -101,6 +111,11 @@ impl Connection {
         enough: usize,
     ) -> Result<(), Error> {
         let pool = &self.0.pool;
+        match error {
+            Error::Unavailable(Unavailable::Pruned) => drop(course.pruned.get_or_insert(at)),
+            Error::Unavailable(Unavailable::NotYet) => course.is_early = true,
+            _ => (),
+        }
         if course.tried.contains(&at.place) {
             // Another task may have moved back to it.
             course.failures += 1;
@@ -126,7 +141,7 @@ impl Connection {
             None if course.tried.len() >= super::ASKED_MAX.min(enough) => None,
             None => pool.next_stranger(&course.tried),
         };
-        let Some(next) = next else { return Err(error) };
+        let Some(next) = next else { return Err(self.verdict(error, course).await) };
         self.sleep(Duration::from_millis(ASK_PAUSE_MS)).await;
         // After the pause, so that no other request chooses another node meanwhile.
         pool.begin_at(next);

@@ -12,8 +12,39 @@ use std::time::UNIX_EPOCH;
 
 /// Nodes that are asked at the same time when the first ones do not answer.
 const AT_ONCE: usize = 8;
+/// Most nodes that an error names.
+const NAMED_MAX: usize = 8;
 /// Nodes whose round trip is measured at once; each costs a handshake.
 const MEASURED_AT_ONCE: usize = 8;
+
+/// The proofs that several nodes gave, and the nodes that gave none.
+#[derive(Default)]
+struct Gathered {
+    proofs: Vec<Proved<Vec<Option<Slot>>>>,
+    /// Number of proofs that were wanted: fewer if there are fewer nodes.
+    needed: usize,
+    failed: Vec<(Option<Endpoint>, Error)>,
+}
+
+impl Gathered {
+    fn too_few(self) -> Error {
+        if self.needed == 0 {
+            return Error::NoEndpoint;
+        }
+        let name = |(at, error): &(Option<Endpoint>, Error)| {
+            let at = at.as_ref().map_or_else(String::new, |at| format!("{} at {}: ", at.account, at.address));
+            match error {
+                Error::Unreachable(why) => format!("{at}{why}"),
+                error => format!("{at}{error}"),
+            }
+        };
+        let mut tried: Vec<String> = self.failed.iter().take(NAMED_MAX).map(name).collect();
+        if self.failed.len() > NAMED_MAX {
+            tried.push(format!("and {} more", self.failed.len() - NAMED_MAX));
+        }
+        Error::TooFew { proved: self.proofs.len(), needed: self.needed, failed: tried.join("; ") }
+    }
+}
 
 impl Connection {
     /// The nodes that are asked: those given at the start, then the learned ones.
@@ -71,40 +102,64 @@ impl Connection {
     /// or from strangers while no trusted node answers.
     ///
     /// # Errors
-    /// [`Error`] if fewer nodes prove them.
+    /// [`Error::TooFew`] if fewer nodes prove them; it names those that do not, with their reasons.
     pub async fn read_from_several(
         &self,
         keys: &[Key],
         least: u64,
         count: usize,
     ) -> Result<Vec<Proved<Vec<Option<Slot>>>>, Error> {
+        let found = self.proofs_of_several(keys, least, count).await;
+        if found.proofs.len() >= found.needed.max(1) { Ok(found.proofs) } else { Err(found.too_few()) }
+    }
+
+    /// As [`Self::read_from_several`], and one proof is enough if no other node gives one. No node is asked twice.
+    ///
+    /// # Errors
+    /// [`Error::TooFew`] if no node proves them.
+    pub async fn read_from_some(
+        &self,
+        keys: &[Key],
+        least: u64,
+        count: usize,
+    ) -> Result<Vec<Proved<Vec<Option<Slot>>>>, Error> {
+        let found = self.proofs_of_several(keys, least, count).await;
+        if found.proofs.is_empty() { Err(found.too_few()) } else { Ok(found.proofs) }
+    }
+
+    async fn proofs_of_several(&self, keys: &[Key], least: u64, count: usize) -> Gathered {
         let (trusted, strangers) = self.0.pool.classes();
-        let mut last = Error::NoEndpoint;
+        let mut found = Gathered::default();
         for mut places in [trusted, strangers] {
-            let (all, mut proofs, mut has_answer) = (places.len(), vec![], false);
-            places.rotate_left(self.random() as usize % all.max(1));
-            while !places.is_empty() && proofs.len() < count.min(all) {
+            let (all, mut has_answer) = (places.len(), false);
+            if all == 0 {
+                continue;
+            }
+            (found.proofs, found.needed) = (vec![], count.min(all));
+            places.rotate_left(self.random() as usize % all);
+            while !places.is_empty() && found.proofs.len() < found.needed {
                 let is_first = places.len() == all;
                 let next = if is_first { count } else { AT_ONCE }.min(places.len());
-                let asked = places.drain(..next).map(|place| self.read_alone(place, keys));
-                for answer in join_all(asked).await {
+                let asked =
+                    places.drain(..next).map(async |place| (place, self.read_alone(place, keys).await));
+                for (place, answer) in join_all(asked).await {
                     has_answer |= matches!(answer, Ok(_) | Err(Error::Behind { .. }));
                     match answer {
-                        Ok(proved) if proved.header.height >= least => proofs.push(proved),
-                        Ok(proved) => last = Error::Behind { height: proved.header.height, floor: least },
-                        Err(error) => last = error,
+                        Ok(proved) if proved.header.height >= least => found.proofs.push(proved),
+                        Ok(proved) => {
+                            let error = Error::Behind { height: proved.header.height, floor: least };
+                            found.failed.push((self.0.pool.endpoint(place), error));
+                        }
+                        Err(error) => found.failed.push((self.0.pool.endpoint(place), error)),
                     }
                 }
-            }
-            if all > 0 && proofs.len() >= count.min(all) {
-                proofs.truncate(count);
-                return Ok(proofs);
             }
             if has_answer {
                 break;
             }
         }
-        Err(last)
+        found.proofs.truncate(count);
+        found
     }
 
     /// Reads records from the node at `place` alone.

@@ -14,7 +14,8 @@
 //!    from an earlier run ([`Connection::raise_floor`]).
 //! 4. A node without a new block for [`STILL`], or with blocks that are old for that long, is compared with a second
 //!    one, and left if that is ahead.
-//! 5. That a block is not there is believed when every trusted node that answers has said so.
+//! 5. That a block is not there is believed when every trusted node that answers has said so. One that does not have a
+//!    block that is proved to be final lags, and has no say; while another one says "not final yet", none is "pruned".
 //! 6. A stranger is asked only while no trusted node answers ([`pool`]); the trusted ones are then tried again and
 //!    again, and the first that answers takes over. One trusted node that answers alone is compared with a stranger, and
 //!    left while a stranger proves that it is behind.
@@ -162,6 +163,19 @@ struct Inner {
 pub(crate) struct Course {
     failures: u32,
     tried: Vec<usize>,
+    /// Height of the block that is asked for; 0 if there is none.
+    height: u64,
+    /// A node that said that it has dropped the block.
+    pruned: Option<At>,
+    /// True if a node said that the block is not final yet.
+    is_early: bool,
+}
+
+impl Course {
+    /// The course of a request for the block at `height`.
+    pub(crate) fn of_block(height: u64) -> Self {
+        Self { height, ..Self::default() }
+    }
 }
 
 /// A connection to the nodes of a network.
@@ -542,7 +556,7 @@ impl Connection {
     /// As [`Self::header`].
     pub async fn outcome(&self, height: u64) -> Result<Proved<Outcome>, Error> {
         let header = self.header(height).await?;
-        let mut course = Course::default();
+        let mut course = Course::of_block(height);
         loop {
             match self.outcome_once(&header).await {
                 Ok(value) => return Ok(Proved { header, value }),
@@ -680,7 +694,10 @@ impl Connection {
         ask: &Ask,
         judge: &(impl Fn(NodeAnswer) -> Result<T, Error> + Sync),
     ) -> Result<(At, T), Error> {
-        let mut course = Course::default();
+        let mut course = match ask {
+            Ask::Header(height) | Ask::Body(height) => Course::of_block(*height),
+            _ => Course::default(),
+        };
         loop {
             self.come_home().await;
             match self.0.pool.ask(ANSWER, ask, judge).await {
@@ -711,6 +728,12 @@ impl Connection {
             | Error::NotBelieved(_)
             | Error::Behind { .. }
             | Error::Unavailable(Unavailable::Moved | Unavailable::Busy) => self.0.pool.leave(at),
+            // The block has long been final: the node lags, and its answer is no word about the block.
+            Error::Unavailable(Unavailable::NotYet)
+                if course.height > 0 && course.height + STALE_BLOCKS_MAX < self.floor() =>
+            {
+                self.0.pool.leave(at);
+            }
             // This is one node's word; another may keep more blocks, or be ahead.
             Error::Unavailable(_) => return self.ask_others(at, error, course, usize::MAX).await,
             // Nodes may disagree about nonces for a moment: another node's answer would mislead.

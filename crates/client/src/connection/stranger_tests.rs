@@ -57,6 +57,8 @@ struct Node {
     height: Arc<AtomicU64>,
     /// True if it has old blocks.
     has_old: Arc<AtomicBool>,
+    /// True if no block that is asked for is final at it.
+    is_early: Arc<AtomicBool>,
     /// Pause before each block that it sends to a follower.
     pause: Arc<Mutex<Duration>>,
 }
@@ -76,17 +78,20 @@ impl Node {
             is_up: Arc::new(AtomicBool::new(true)),
             height: Arc::new(AtomicU64::new(FIRST + LENGTH - 1)),
             has_old: Arc::default(),
+            is_early: Arc::default(),
             pause: Arc::default(),
         };
         let (asked, is_up, height) = (node.asked.clone(), node.is_up.clone(), node.height.clone());
         let (has_old, pause, world) = (node.has_old.clone(), node.pause.clone(), world.clone());
         let headers = node.headers.clone();
+        let is_early = node.is_early.clone();
         let clock = Arc::new(context.child("clock"));
         let server = Server::<rpc::Node, _>::new(move |call: Incoming<rpc::Node>, ask| {
             asked.fetch_add(1, Ordering::SeqCst);
             headers.fetch_add(usize::from(matches!(ask, Ask::Header(_))), Ordering::SeqCst);
             let (is_up, height) = (is_up.load(Ordering::SeqCst), height.load(Ordering::SeqCst));
             let (has_old, pause) = (has_old.load(Ordering::SeqCst), *pause.lock());
+            let is_early = is_early.load(Ordering::SeqCst);
             let (world, clock) = (world.clone(), clock.clone());
             async move {
                 let answer = match ask {
@@ -97,6 +102,7 @@ impl Node {
                         let records = Bounded::new(vec![record]).expect("one");
                         NodeAnswer::Read(Read { certified, records })
                     }
+                    Ask::Header(_) if is_early => NodeAnswer::Unavailable(Unavailable::NotYet),
                     Ask::Header(height) if has_old => {
                         NodeAnswer::Certified(world.block(height).expect("a block").clone())
                     }
@@ -294,6 +300,56 @@ fn a_block_is_pruned_when_every_trusted_node_that_answers_has_said_so() {
         assert!(net.connection.header(FIRST).await.is_ok());
         net.trusted[1].set_up(false);
         assert!(pruned(net.connection.header(FIRST).await), "there are strangers alone, and they say so");
+    });
+}
+
+/// A block that one node does not have yet, and that another says it has dropped: one of them is wrong.
+#[test]
+fn no_block_is_pruned_while_a_trusted_node_says_that_it_is_not_final_yet() {
+    run(|context| async move {
+        let net = Net::new(&context, 0).await;
+        let early = |is_early| net.trusted[0].is_early.store(is_early, Ordering::SeqCst);
+        let asked = async |place: usize| net.connection.clone().beginning_at(place).header(FIRST).await;
+        early(true);
+        net.trusted.iter().for_each(|node| node.height.store(FIRST, Ordering::SeqCst));
+        for first in [0, 1, 0, 1] {
+            let found = asked(first).await;
+            assert!(matches!(found, Err(Error::Unavailable(Unavailable::NotYet))), "{first}: {found:?}");
+        }
+        // The other node proves that the block has long been final: the first one lags, and has no word.
+        net.trusted[1].height.store(FIRST + LENGTH - 1, Ordering::SeqCst);
+        let _ = asked(0).await;
+        for first in [0, 1] {
+            let found = asked(first).await;
+            assert!(matches!(found, Err(Error::Unavailable(Unavailable::Pruned))), "{first}: {found:?}");
+        }
+        // It has caught up, and has the block.
+        early(false);
+        net.trusted[0].has_old.store(true, Ordering::SeqCst);
+        context.sleep(Duration::from_secs(31)).await;
+        assert!(asked(0).await.is_ok());
+    });
+}
+
+#[test]
+fn a_proof_of_one_node_is_kept_when_the_other_is_silent_and_nobody_is_asked_twice() {
+    run(|context| async move {
+        let net = Net::new(&context, 0).await;
+        let keys = [System::key()];
+        net.trusted[0].set_up(false);
+        let before = net.trusted[0].asked();
+        let proofs = net.connection.read_from_some(&keys, 0, 2).await.expect("one node proves it");
+        assert_eq!((proofs.len(), net.trusted[0].asked() - before), (1, 1));
+        let failed =
+            net.connection.read_from_several(&keys, 0, 2).await.expect_err("two are needed").to_string();
+        for part in [format!("{}", net.trusted[0].endpoint.address), "1 of 2".into()] {
+            assert!(failed.contains(&part), "{part}: {failed}");
+        }
+        net.trusted[1].set_up(false);
+        let failed = net.connection.read_from_some(&keys, 0, 2).await.expect_err("none answers").to_string();
+        for node in &net.trusted {
+            assert!(failed.contains(&node.endpoint.address.to_string()), "each is named: {failed}");
+        }
     });
 }
 

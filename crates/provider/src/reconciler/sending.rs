@@ -12,18 +12,31 @@ use commonware_utils::sync::Mutex;
 use posync_protocol::Body;
 use std::{collections::BTreeMap, sync::Arc};
 
+/// The condition of a provider whose registration fails, for lack of money for instance.
+pub(super) const UNREGISTERED: &str = "the provider is not registered, gets no data and earns nothing: the ledger did not take its registration";
+
 /// Conditions of failed sends; each is logged when it begins and when it ends.
 #[derive(Clone, Default)]
 pub(super) struct FailedSends(Arc<Mutex<BTreeMap<&'static str, Condition>>>);
 
 impl FailedSends {
-    fn note(&self, failed: &'static str, done: Result<(), LedgerError>) {
+    /// Notes that a send succeeded or failed; `failed` names its condition.
+    pub(super) fn note(&self, failed: &'static str, done: Result<(), LedgerError>) {
         let mut all = self.0.lock();
         let condition = all.entry(failed).or_insert_with(|| Condition::new(failed));
         match done {
             Ok(()) => condition.ended(),
             Err(error) => condition.holds(&error),
         };
+    }
+}
+
+#[cfg(test)]
+impl FailedSends {
+    /// The conditions that hold now.
+    pub(super) fn held(&self) -> Vec<&'static str> {
+        let all = self.0.lock();
+        all.iter().filter(|(_, condition)| condition.is_held()).map(|(failed, _)| *failed).collect()
     }
 }
 

@@ -20,11 +20,11 @@ use crate::{
 use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic, reschedule};
 use commonware_utils::sync::Mutex;
 use posync_protocol::{
-    Bounded, Class, Code, Key, Units,
+    Amount, Bounded, Class, Code, Key, Units,
     amount::ONE,
     block::with_chain,
     ledger::Event,
-    operation::{DataSetClaim, Open, Redemption, RefusedPlacement, Voucher, sign},
+    operation::{DataSetClaim, Open, Redemption, RefusedPlacement, Transfer, Voucher, sign},
     record::{Agreement, DataSet, Usage},
 };
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -350,6 +350,29 @@ fn a_provider_reads_its_records_less_often_only_while_it_stores_nothing() {
         assert!(!is_calm(&bench), "and each header");
         let (good, bad) = audited(&events);
         assert!(good > 15 && bad == 0, "{good} answered, {bad} not");
+    });
+}
+
+#[test]
+fn a_registration_that_waits_for_money_is_one_condition_until_the_provider_is_registered() {
+    run(|context| async move {
+        let mut bench = Bench::of(&context, World::new(&["carol"])).await;
+        for _ in 0..3 {
+            bench.reach(REGISTER_BLOCKS).await;
+            assert_eq!(
+                bench.reconciler.failed_sends.held(),
+                [UNREGISTERED],
+                "it is not over at the next block"
+            );
+        }
+        {
+            let mut world = bench.ledger.world.lock();
+            let (to, amount) = (account("paul"), Amount::sync(5_000));
+            let pay = world.sign("carol", Body::Transfer(Transfer { to, amount }));
+            assert_eq!(world.submit(&pay), Ok(Code::Done));
+        }
+        bench.reach(2 * REGISTER_BLOCKS).await;
+        assert!(bench.reconciler.is_registered && bench.reconciler.failed_sends.held().is_empty());
     });
 }
 
