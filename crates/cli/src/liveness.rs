@@ -11,11 +11,14 @@ use posync_protocol::{
     record::{SeatAt, System},
 };
 use serde_json::{Value, json};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Blocks by which the newest may be late before that is reported, and the least such time.
 const LATE_BLOCKS: u64 = 20;
 const LATE_MS_MIN: u64 = 10_000;
+/// Blocks within whose time a network that goes on has one more, and the least such time.
+const NEXT_BLOCKS: u64 = 4;
+const NEXT_MS_MIN: u64 = 2_000;
 /// Blocks by which an authority may be behind the newest and still count as keeping up.
 const BEHIND_BLOCKS_MAX: u64 = 16;
 /// Milliseconds by which clocks may differ before `status` points at it: what a block's time can bear.
@@ -37,14 +40,28 @@ pub(crate) struct Liveness {
     /// Age of the newest block, from its own time, by this machine's clock.
     age_ms: Option<u64>,
     late_ms: u64,
+    /// True if a block came while this was found out. A block's time makes up for a halt by at most ten seconds
+    /// (BL-2), so blocks may come whose times are hours old.
+    is_moving: bool,
     authorities: Vec<Authority>,
     /// Number of nodes known here, with and without a seat.
     nodes: usize,
 }
 
 impl Liveness {
-    /// Asks every authority for its newest proved height.
+    /// Asks every authority for its newest proved height; once more a moment later if the newest block looks old.
     pub(crate) async fn take(ledger: &Ledger, net: &Net) -> Self {
+        let first = Self::look(ledger, net).await;
+        if !first.is_late() || first.height == 0 {
+            return first;
+        }
+        let next_ms = (ledger.parameters().block_ms * NEXT_BLOCKS).max(NEXT_MS_MIN);
+        tokio::time::sleep(Duration::from_millis(next_ms)).await;
+        let second = Self::look(ledger, net).await;
+        Self { is_moving: second.height > first.height, ..second }
+    }
+
+    async fn look(ledger: &Ledger, net: &Net) -> Self {
         let heard = ledger.survey().await;
         let newest = heard.iter().filter_map(|heard| heard.newest.as_ref().ok());
         let newest = newest.max_by_key(|header| header.height);
@@ -67,7 +84,7 @@ impl Liveness {
         let authorities = seated(ledger, net, heard).await.into_iter().map(authority);
         let late_ms = (ledger.parameters().block_ms * LATE_BLOCKS).max(LATE_MS_MIN);
         let age_ms = time_ms.map(|time_ms| now.saturating_sub(time_ms));
-        Self { height, age_ms, late_ms, authorities: authorities.collect(), nodes }
+        Self { height, age_ms, late_ms, is_moving: false, authorities: authorities.collect(), nodes }
     }
 
     /// Median of the authorities' clocks less this machine's, in milliseconds.
@@ -102,9 +119,9 @@ impl Liveness {
         answering >= self.needed() || (may_have && !self.is_late())
     }
 
-    /// True if the newest block is older than it should be, or none is proved.
+    /// True if the newest block is older than it should be and none came meanwhile, or none is proved.
     fn is_late(&self) -> bool {
-        self.age_ms.is_none_or(|age| age > self.late_ms)
+        !self.is_moving && self.age_ms.is_none_or(|age| age > self.late_ms)
     }
 
     const fn state(&self, is_late: bool, has_quorum: bool) -> &'static str {
@@ -136,7 +153,13 @@ impl Liveness {
         let (answering, needed, all) = (self.answering(), self.needed(), self.authorities.len());
         let age = self.age_ms.map_or_else(
             || "no block is proved".to_owned(),
-            |age| format!("the newest block is {} s old", age / 1_000),
+            |age| match self.is_moving {
+                true => format!(
+                    "blocks come; after a halt, their times are {} s old and catch up by ten seconds a block",
+                    age / 1_000
+                ),
+                false => format!("the newest block is {} s old", age / 1_000),
+            },
         );
         let text = match self.state(self.is_late(), self.has_quorum()) {
             "no quorum" => format!(
@@ -224,7 +247,14 @@ mod tests {
             ahead_ms: None,
         };
         let authorities = newest.iter().enumerate().map(authority).collect();
-        Liveness { height: 100, age_ms: Some(age_ms), late_ms: 10_000, authorities, nodes: 7 }
+        Liveness {
+            height: 100,
+            age_ms: Some(age_ms),
+            late_ms: 10_000,
+            is_moving: false,
+            authorities,
+            nodes: 7,
+        }
     }
 
     #[test]
@@ -249,6 +279,16 @@ mod tests {
             assert_eq!(text.contains("it hangs"), newest.contains(&gone), "{text}");
             assert!(text.contains(&format!("{} s old", age_ms / 1_000)), "{text}");
         }
+    }
+
+    #[test]
+    fn blocks_that_come_after_a_halt_are_no_halt_however_old_their_times_are() {
+        let moving = |newest: &[Option<u64>]| Liveness { is_moving: true, ..liveness(newest, 90_000) };
+        let (json, text) = (moving(&[Some(100); 4]).to_json(), moving(&[Some(100); 4]).to_text());
+        assert_eq!(json["state"], "running");
+        assert!(text.contains("blocks come") && text.contains("90 s old"), "{text}");
+        // Two of four answer: the blocks come from others whom this machine does not reach.
+        assert_eq!(moving(&[Some(100), Some(100), None, None]).to_json()["state"], "no quorum");
     }
 
     #[test]

@@ -165,3 +165,40 @@ pub(crate) fn resolve(members: &[Member], text: &str) -> Outcome<Account> {
         Failure::new(Exit::Usage, format!("'{text}' names no account"), error, next)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_was_moved_or_copied_has_its_members_beside_its_file() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (first, second) = (home.path().join("first"), home.path().join("second"));
+        let address = SocketAddr::from(([127, 0, 0, 1], 4_000));
+        let member = Member {
+            name: "provider-3".into(),
+            role: Role::Provider,
+            pid: 0,
+            dir: first.join("provider-3"),
+            address,
+            account: Account([7; 32]).to_string(),
+            operator: None,
+            region: None,
+        };
+        let endpoints = Endpoints { nodes: vec![address], gateway: address, providers: vec![address] };
+        let (network_key, chain) = (String::new(), String::new());
+        let network = Network { network_key, chain, port: 4_000, endpoints, nodes: vec![member] };
+        fs::create_dir(&first).expect("writable");
+        network.write(&first).expect("writable");
+        let copied = || {
+            fs::create_dir(&second).expect("writable");
+            fs::copy(first.join(FILE), second.join(FILE)).expect("writable")
+        };
+        copied();
+        let of = |directory: &Path| Network::read(directory).expect("readable").nodes[0].dir.clone();
+        assert_eq!((of(&first), of(&second)), (first.join("provider-3"), second.join("provider-3")));
+        let moved = home.path().join("moved");
+        fs::rename(&first, &moved).expect("same volume");
+        assert_eq!(of(&moved), moved.join("provider-3"));
+    }
+}
