@@ -695,7 +695,7 @@ operations! {
     13 Unjail(Unjail): Paid {
         fits: true,
         check: Ok(()),
-        moves: Amount::ZERO,
+        moves: body.bond_add,
         touches: reputation::touches_unjail(signer, touched),
         apply: reputation::unjail(working, signer, body),
         signatures: [],
