@@ -3,7 +3,7 @@
 use super::*;
 use posync_protocol::{
     limits::{MEMPOOL_GAP_BYTES, MEMPOOL_GAP_PER_ACCOUNT},
-    operation::{Commitments, Evidence},
+    operation::{Commitments, Evidence, Unjail},
 };
 
 /// An account that leaves out its next nonce is never offered to a block and never charged, so its operations
@@ -202,21 +202,24 @@ fn upkeep_of_the_provider_itself_displaces_every_other_of_it() {
 #[test]
 fn an_offer_is_not_spent_by_what_stands_before_it() {
     let funds = |balance| Some(Funds { nonce: 0, balance: Amount::new(balance).expect("small") });
-    let moves = |nonce, grains| {
-        let amount = Amount::new(grains).expect("small");
-        operation(1, nonce, 10, Body::Transfer(Transfer { to: account(2), amount }))
-    };
-    // The result is the same in either order of arrival.
-    for turned in [false, true] {
-        let mut both = [moves(0, 981), moves(1, 0)];
-        if turned {
-            both.reverse();
+    let kinds: [fn(Amount) -> Body; 2] = [
+        |amount| Body::Transfer(Transfer { to: account(2), amount }),
+        |bond_add| Body::Unjail(Unjail { bond_add }),
+    ];
+    for kind in kinds {
+        let moves = |nonce, grains| operation(1, nonce, 10, kind(Amount::new(grains).expect("small")));
+        // The result is the same in either order of arrival.
+        for turned in [false, true] {
+            let mut both = [moves(0, 981), moves(1, 0)];
+            if turned {
+                both.reverse();
+            }
+            let mut pool = Pool::default();
+            assert_eq!(add(&mut pool, &both[0], funds(1_000)), Ok(()));
+            assert_eq!(add(&mut pool, &both[1], funds(1_000)), Err(Code::Balance.into()));
+            assert_eq!(add(&mut pool, &both[1], funds(1_001)), Ok(()), "both can be charged");
         }
         let mut pool = Pool::default();
-        assert_eq!(add(&mut pool, &both[0], funds(1_000)), Ok(()));
-        assert_eq!(add(&mut pool, &both[1], funds(1_000)), Err(Code::Balance.into()));
-        assert_eq!(add(&mut pool, &both[1], funds(1_001)), Ok(()), "both can be charged");
+        assert_eq!(add(&mut pool, &moves(0, 990), funds(1_000)), Ok(()), "the last may move all");
     }
-    let mut pool = Pool::default();
-    assert_eq!(add(&mut pool, &moves(0, 990), funds(1_000)), Ok(()), "the last may move all");
 }
