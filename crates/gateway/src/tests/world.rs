@@ -17,12 +17,12 @@ use crate::{
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{
-    Blob as _, Handle, IoBufs, ReadOptions, Spawner as _, Storage, Supervisor as _, WriteOptions,
+    Blob as _, Clock, Handle, IoBufs, Metrics, ReadOptions, Spawner, Storage, Supervisor as _, WriteOptions,
     deterministic,
 };
 use commonware_utils::channel::mpsc;
 use commonware_utils::sync::Mutex;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, future::ready};
 use posync_client::{
     account::Submitter,
     channel::{Listen, SharedNetwork},
@@ -103,12 +103,17 @@ fn agreement_of(index: usize) -> AgreementId {
     AgreementId { provider: account(&provider_key(index)), slot: 0, opened: 1 }
 }
 
-fn provider_key(index: usize) -> PrivateKey {
+pub(super) fn provider_key(index: usize) -> PrivateKey {
     PrivateKey::from_seed(index as u64 + 1)
 }
 
 /// The agreed rate in most tests: more than is ever read.
 const RATE: u64 = 1 << 40;
+
+/// The first agreement with each provider in most tests: larger than what is stored and read.
+pub(super) const fn roomy(index: usize) -> Opened {
+    Opened { number: index as u32, leaves: 1 << 20, egress: 1 << 40, rate: RATE }
+}
 
 /// The epoch in which an agreement ends: a later one ends later.
 const fn end_of(slot: u32) -> u64 {
@@ -155,13 +160,25 @@ fn terms_of(index: usize, slot: u32, opened: Opened) -> Terms {
 
 impl Provider {
     async fn start(context: Context, index: usize, versions: Versions) -> Self {
+        let terms = move |slot| {
+            let found = versions.lock().get(&(index, slot)).copied();
+            ready(found.map(|opened| terms_of(index, slot, opened)))
+        };
+        Self::start_on(context, index, 8, terms).await
+    }
+
+    /// As [`Self::start`], on a ledger at `height` that answers by `terms`.
+    pub(super) async fn start_on<F, Fut>(context: Context, index: usize, height: u64, terms: F) -> Self
+    where
+        F: Fn(u32) -> Fut + Send + 'static,
+        Fut: Future<Output = Option<Terms>> + Send,
+    {
         let account = account(&provider_key(index));
         let (view, mut questions) = View::new(account, CHAIN, Parameters::LOCAL);
-        view.advance(8);
+        view.advance(height);
         context.child("ledger").spawn(move |_| async move {
             while let Some(question) = questions.recv().await {
-                let found = versions.lock().get(&(index, question.slot)).copied();
-                let _ = question.done.send(found.map(|opened| terms_of(index, question.slot, opened)));
+                let _ = question.done.send(terms(question.slot).await);
             }
         });
         let name = |what: &str| format!("provider{index}-{what}");
@@ -282,6 +299,14 @@ impl World {
     /// As [`Self::start_with`], with an agreed rate of `rate` bytes in each round.
     pub(crate) async fn start_rated(context: &Context, leaves: u64, egress: u64, rate: u64) -> Self {
         let first = |index: usize| Opened { number: index as u32, leaves, egress, rate };
+        Self::start_on(context, context.child("catalogue"), first).await
+    }
+
+    /// As [`Self::start`], with the gateway's catalogue on another disk than the rest.
+    pub(super) async fn start_on<D>(context: &Context, disk: D, first: impl Fn(usize) -> Opened) -> Self
+    where
+        D: Storage + Clock + Metrics + Spawner,
+    {
         let versions: Versions =
             Arc::new(Mutex::new((0..10).map(|index| ((index, 0), first(index))).collect()));
         let agreement_row = |index| row_of(index, 0, first(index));
@@ -291,7 +316,7 @@ impl World {
             providers.push(Provider::start(child, index, versions.clone()).await);
         }
         let environment = Environment::new(context);
-        let started = catalogue::start(context.child("catalogue"), "gateway", MASTER).await;
+        let started = catalogue::start(disk, "gateway", MASTER).await;
         let (catalogue, mut loaded, _disk) = started.expect("opens");
         let common = Common {
             environment: environment.clone(),
