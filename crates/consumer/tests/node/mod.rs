@@ -350,7 +350,9 @@ impl Node {
     }
 
     async fn submit(&self, bytes: &[u8]) -> Answer {
-        let Ok(operation) = Operation::decode(Copying(bytes)) else { return Answer::Refused(Code::Malformed) };
+        let Ok(operation) = Operation::decode(Copying(bytes)) else {
+            return Answer::Refused(Code::Malformed);
+        };
         self.asked.lock().push(operation.body.clone());
         let judge = self.judge.lock().clone();
         if let Some(Refused::ByNode(code)) = judge(&operation) {

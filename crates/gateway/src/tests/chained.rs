@@ -206,7 +206,9 @@ impl Chained {
             for provider in providers {
                 for slot in 0..64 {
                     let found = ledger.get::<Agreement>(Agreement::key(&provider, slot));
-                    all.extend(found.filter(|found| found.consumer == own).map(|one| ((provider, slot), one)));
+                    all.extend(
+                        found.filter(|found| found.consumer == own).map(|one| ((provider, slot), one)),
+                    );
                 }
             }
             all

@@ -49,9 +49,8 @@ async fn work(context: Context, fuse: Fuse) -> (Reached, Vec<i64>) {
         let sequences = vec![agreement.with_state(|state| state.live())[0].sequence];
         let notice = Notice::Lost { agreement: agreement.number, sequences, found_by: FoundBy::Read };
         world.shared.notice_surely(notice).await;
-        let elsewhere = async |w: &World| {
-            agreement.with_state(|state| state.live().is_empty()) && whole(w, "file").await
-        };
+        let elsewhere =
+            async |w: &World| agreement.with_state(|state| state.live().is_empty()) && whole(w, "file").await;
         until(&world, &fuse, elsewhere).await?;
         left.push(fuse.left());
         let removed = world.shared.catalogue.remove(b"file".to_vec());
@@ -128,7 +127,8 @@ async fn check(context: Context, operation: i64, reached: Reached) {
 #[test]
 fn a_power_cut_at_each_operation_of_a_put_a_repair_and_a_remove_loses_nothing_acknowledged_and_leaves_nothing_behind()
  {
-    let (reached, left) = deterministic::Runner::start(runner(1), |context| work(context, Fuse::after(NEVER)));
+    let (reached, left) =
+        deterministic::Runner::start(runner(1), |context| work(context, Fuse::after(NEVER)));
     assert_eq!((reached, left.len()), (Reached::Freed, 4), "without a cut");
     let ends: Vec<i64> = left.iter().map(|left| NEVER - left).collect();
     let mut seen = BTreeSet::new();

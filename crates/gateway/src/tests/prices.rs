@@ -36,7 +36,8 @@ fn puts_go_on_at_three_times_the_price_and_new_room_is_opened_at_it() {
         }
         let after = chained.on_ledger().await;
         assert!(after.len() > opened, "more was opened");
-        let dear = after.values().filter(|one| one.prices[Class::Storage].price == 3 * genesis(Class::Storage));
+        let dear =
+            after.values().filter(|one| one.prices[Class::Storage].price == 3 * genesis(Class::Storage));
         assert_eq!(dear.count(), after.len() - opened, "at the posted price");
         for file in 0..3 {
             assert!(world.get(&format!("file {file}")).await.expect("read") == bytes(3 * MIB, file));
@@ -86,7 +87,8 @@ fn what_is_stored_is_renewed_at_any_price_and_no_agreement_ends_with_data_under_
         let over = async |w: &super::world::World| P.epoch(super::chained::height(w)) > last;
         world.until("the first terms are over", over).await;
         assert!(world.get("file").await.expect("read") == plain);
-        let holds = world.shared.agreements().into_iter().filter(|one| one.with_state(|state| state.is_live()));
+        let holds =
+            world.shared.agreements().into_iter().filter(|one| one.with_state(|state| state.is_live()));
         let on_ledger = chained.on_ledger().await;
         for agreement in holds {
             let found = &on_ledger[&(agreement.provider(), agreement.id.slot)];

@@ -638,7 +638,10 @@ async fn ledger(shared: Arc<Shared>, handlers: Vec<Handled>, seen: Arc<Ledgered>
                 set.current = Version { grown_at, ..next };
             }
             let last = set.next.unwrap_or(set.current);
-            agreement.looked(&last, block).await.expect("runs");
+            if agreement.looked(&last, block).await.is_err() {
+                // The gateway has ended with its disk.
+                return;
+            }
             let below = set.next.is_none_or(|next| next.leaves < set.current.leaves);
             agreement.set_may_shrink(
                 (agreement.waiting().is_none() && settled(set) && below).then_some(last.version),
