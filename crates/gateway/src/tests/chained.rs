@@ -28,7 +28,12 @@ use posync_protocol::{
     wire::gateway::File,
 };
 use posync_provider::terms::Terms;
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 pub(super) const P: Parameters = Parameters::LOCAL;
 /// Providers of the ledger.

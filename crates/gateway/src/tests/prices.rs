@@ -50,9 +50,9 @@ fn puts_go_on_at_three_times_the_price_and_new_room_is_opened_at_it() {
 #[test]
 fn at_a_price_above_the_limit_a_put_beyond_the_open_room_is_refused_for_it_and_reads_go_on() {
     run(|context| async move {
-        let chained = Chained::start(&context, policy(2 << 10, 4 << 20, 64)).await;
+        let chained = Chained::start(&context, policy(2 << 10, 3 << 20, 64)).await;
         let world = &chained.world;
-        let plain = bytes(4 * MIB, 1);
+        let plain = bytes(2 * MIB, 1);
         world.put("file", &plain).await.expect("stored");
         world.until("eight holders", async |w| whole(w, "file").await).await;
         chained.edit(|ledger| post(ledger, 10));
@@ -60,8 +60,8 @@ fn at_a_price_above_the_limit_a_put_beyond_the_open_room_is_refused_for_it_and_r
         let refused = world.put("large", &bytes(16 * MIB, 2)).await.expect_err("there is no room for it");
         assert!(matches!(refused, Error::Operators(..) | Error::Unsigned(..)), "{refused:?}");
         assert!(refused.to_string().contains("price"), "the reason is named: {refused}");
-        // Ten times the egress that was opened at the old price.
-        for turn in 0..40 {
+        // Several times the egress that was opened at the old price, from the four holders of data.
+        for turn in 0..32 {
             let read = world.get("file").await;
             assert!(read.unwrap_or_else(|error| panic!("turn {turn}: {error}")) == plain);
             context.sleep(Duration::from_secs(1)).await;

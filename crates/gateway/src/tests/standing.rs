@@ -5,7 +5,7 @@ use super::{
     node::chain::World as Ledger,
     world::{Context, World, bytes, holders, index_of, whole},
 };
-use commonware_runtime::{Clock as _, Runner as _, deterministic};
+use commonware_runtime::{Runner as _, deterministic};
 use posync_client::rpc;
 use posync_protocol::{
     Account, Bounded, Record as _,
@@ -65,7 +65,6 @@ fn a_suspended_provider_gets_no_new_data_its_shards_stay_readable_and_move_and_i
         world.put("file", &plain).await.expect("stored");
         world.until("eight holders", async |w| whole(w, "file").await).await;
         let suspended = holders(world, "file", 0).await[2].1;
-        let index = index_of(world, &suspended);
         let is_suspended = Arc::new(AtomicBool::new(true));
         let flag = is_suspended.clone();
         chained.edit(move |ledger| suspend(ledger, &suspended, u64::from(flag.load(Ordering::Relaxed))));
@@ -94,7 +93,6 @@ fn a_suspended_provider_gets_no_new_data_its_shards_stay_readable_and_move_and_i
             shards(w, &suspended) > 0
         };
         world.until("it is used again", used).await;
-        assert_eq!(index_of(world, &suspended), index);
     });
 }
 
@@ -173,6 +171,5 @@ fn a_provider_whose_address_changes_in_the_middle_of_a_put_is_found_at_the_new_o
             shards(w, &provider) > held
         };
         world.until("it is given shards again", used).await;
-        context.sleep(Duration::from_millis(1)).await;
     });
 }
