@@ -307,6 +307,11 @@ pub(super) mod tests {
     const P: Parameters = Parameters::LOCAL;
     const POSTED: u64 = 1_000_000;
 
+    /// Nothing around an agreement while egress costs this.
+    const fn around_of(egress_price: u64) -> Around {
+        Around { successor: false, idle: false, kept: false, leaves: false, holds: false, egress_price }
+    }
+
     pub(in crate::agreements) fn usage_of(stage: Stage, end_epoch: u64) -> AgreementUsage {
         let row = OwnAgreementRow {
             id: AgreementId { provider: Account([1; 32]), slot: 0, opened: 1 },
@@ -337,14 +342,7 @@ pub(super) mod tests {
         let policy = Policy::of(&P);
         let open = || usage_of(Stage::Open, 720);
         let full = || AgreementUsage { load: 1 << 21, empty: false, ..open() };
-        let around = Around {
-            successor: false,
-            idle: false,
-            kept: false,
-            leaves: false,
-            holds: false,
-            egress_price: POSTED,
-        };
+        let around = around_of(POSTED);
         let successor = Around { successor: true, ..around };
         let idle = Around { idle: true, ..around };
         let kept = Around { kept: true, ..around };
@@ -415,14 +413,7 @@ pub(super) mod tests {
         let policy = Policy::of(&P);
         let held = |stage| AgreementUsage { load: 9, live: 9, empty: false, ..usage_of(stage, 720) };
         let refused = |stage| AgreementUsage { refuses: true, ..held(stage) };
-        let around = Around {
-            successor: false,
-            idle: false,
-            kept: false,
-            leaves: false,
-            holds: false,
-            egress_price: POSTED,
-        };
+        let around = around_of(POSTED);
         let successor = Around { successor: true, ..around };
         for (what, usage, epoch, around, expected) in [
             ("it signs", held(Stage::Open), 0, around, (AgreementStep::Nothing, false)),
@@ -500,14 +491,7 @@ pub(super) mod tests {
         let used = |mib: u64| AgreementUsage { egress: mib << 20, ..usage_of(Stage::Open, 720) };
         // The whole quota costs 65.536 SYNC, 28 are locked: 28,000 MiB.
         let step = |mib, egress_price| {
-            let around = Around {
-                successor: false,
-                idle: false,
-                kept: false,
-                leaves: false,
-                holds: false,
-                egress_price,
-            };
+            let around = around_of(egress_price);
             next(&used(mib), 0, around, &policy, &P)
         };
         let rest = Amount::sync(65_536).grains() / 1_000 - Amount::sync(28).grains();
@@ -523,19 +507,22 @@ pub(super) mod tests {
         assert!(matches!(step(21_000, dearer), AgreementStep::TopUp(_)), "before there is none left");
         let mut whole = used(21_000);
         whole.row.voucher_reserve = Amount::sync(66);
-        let around = Around {
-            successor: false,
-            idle: false,
-            kept: false,
-            leaves: false,
-            holds: false,
-            egress_price: POSTED,
-        };
+        let around = around_of(POSTED);
         assert_eq!(
             next(&whole, 0, around, &policy, &P),
             AgreementStep::Nothing,
             "all of the quota is covered"
         );
+    }
+
+    #[test]
+    fn what_a_provider_holds_is_paid_for_above_the_limit_and_what_it_does_not_hold_is_not() {
+        let policy = Policy::of(&P);
+        let dear = policy.price_max[Class::Egress] + 1;
+        let used = AgreementUsage { egress: 28_000 << 20, ..usage_of(Stage::Open, 720) };
+        let step = |holds| next(&used, 0, Around { holds, ..around_of(dear) }, &policy, &P);
+        assert!(matches!(step(true), AgreementStep::TopUp(_)), "it must stay readable");
+        assert_eq!(step(false), AgreementStep::Nothing);
     }
 
     /// Found by audit 2: a top-up that the ledger refuses each time (the posted price is above the
@@ -551,14 +538,7 @@ pub(super) mod tests {
             empty: false,
             ..usage_of(Stage::Open, 720)
         };
-        let around = Around {
-            successor: true,
-            idle: false,
-            kept: false,
-            leaves: false,
-            holds: false,
-            egress_price: dear,
-        };
+        let around = Around { successor: true, ..around_of(dear) };
         for epoch in 540..720 {
             assert_eq!(next(&old, epoch, around, &policy, &P), AgreementStep::Drain, "epoch {epoch}");
         }
