@@ -201,7 +201,7 @@ impl Node {
         Endpoint { account: Account::of(&self.key.public_key()), address: self.address.into() }
     }
 
-    /// Verifies its answers.
+    /// Verifies the answers of this node as any reader does.
     pub(crate) fn light(&self) -> Light {
         Light::new(self.chain_id, self.network_key)
     }

@@ -29,7 +29,7 @@ enum Reached {
     Stored,
     /// The remove was begun.
     Removing,
-    /// It was acknowledged.
+    /// The remove was acknowledged.
     Removed,
     /// No job was left of it.
     Freed,
