@@ -19,7 +19,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -84,6 +84,7 @@ pub struct Shared {
     /// Parameters of the network, from the genesis.
     pub parameters: Parameters,
     unpaid: AtomicUsize,
+    dear: AtomicBool,
     notices: mpsc::Sender<Notice>,
     agreements: Mutex<BTreeMap<u32, Arc<OwnAgreement>>>,
     known: Mutex<BTreeMap<Account, Known>>,
@@ -100,6 +101,7 @@ impl Shared {
             expected: Expected::default(),
             parameters,
             unpaid: AtomicUsize::new(0),
+            dear: AtomicBool::new(false),
             notices,
             agreements: Mutex::default(),
             known: Mutex::default(),
@@ -114,6 +116,16 @@ impl Shared {
     /// Notes the number of providers with which an agreement is needed and cannot be paid.
     pub(crate) fn set_unpaid(&self, providers: usize) {
         self.unpaid.store(providers, Ordering::Release);
+    }
+
+    /// True while a posted price is above the highest that the account pays for new data.
+    pub fn is_dear(&self) -> bool {
+        self.dear.load(Ordering::Acquire)
+    }
+
+    /// Notes if a posted price is above the highest that the account pays for new data.
+    pub(crate) fn set_dear(&self, dear: bool) {
+        self.dear.store(dear, Ordering::Release);
     }
 
     /// Adds an agreement and wakes the puts that wait for one.

@@ -175,7 +175,7 @@ impl Shared {
     pub(crate) fn hindrances(&self, leaves: u64) -> String {
         let usable: BTreeMap<Account, Candidate> =
             self.usable(leaves, true).into_iter().map(|(c, _)| (c.account, c)).collect();
-        let mut counts = BTreeMap::<&str, usize>::new();
+        let (mut counts, dear) = (BTreeMap::<&str, usize>::new(), self.is_dear());
         for (account, known) in self.all_known() {
             let silent =
                 self.agreements_with(&account).iter().any(|agreement| agreement.peer.unanswered().1 > 0);
@@ -186,7 +186,13 @@ impl Shared {
                 None if self.lacks_money() => {
                     "without an open agreement, for which the gateway's account lacks money"
                 }
+                None if dear => {
+                    "without an open agreement, while the posted price is above what this gateway pays for new room"
+                }
                 None => "without an open agreement",
+                Some(of) if of.load.saturating_add(leaves) > of.capacity && dear => {
+                    "full, while the posted price is above what this gateway pays for new room"
+                }
                 Some(of) if of.load.saturating_add(leaves) > of.capacity => {
                     "full until another agreement opens"
                 }

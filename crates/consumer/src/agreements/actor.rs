@@ -304,6 +304,7 @@ impl Agreements {
         }
         let kept = rows.iter().filter(|usage| self.kept.contains(&usage.number));
         self.shared.set_unpaid(short);
+        self.shared.set_dear(self.policy.is_dear(&posted));
         let now = alerts(short, &seen.ending, &self.aside, kept.map(|usage| usage.row.end_epoch).min());
         self.alerts.watch(&mut seen.watch, &self.account.to_string(), Some(self.height()), now);
         if let Some(drain) = &seen.drain {
@@ -334,6 +335,7 @@ impl Agreements {
             idle: !awaited && self.policy.is_idle(usage, &mine, epoch, &self.parameters),
             kept: self.kept.contains(&usage.number),
             leaves: seen.providers.get(&provider).is_some_and(|(view, _)| view.provider.leaves_at != 0),
+            holds: mine.iter().any(|usage| usage.live > 0),
             egress_price: posted.prices[Class::Egress].price,
         };
         let is_kept = matches!(Stage::of(&usage.row), Stage::Open | Stage::Draining) && usage.live > 0;
@@ -368,8 +370,8 @@ impl Agreements {
         if let Err(error) = agreement.pay().await {
             tracing::debug!(%error, "a voucher is sent again");
         }
-        let egress_price =
-            agreement.terms().egress_price.max(posted.min(self.policy.price_max[Class::Egress]));
+        // The amount was asked for at this price.
+        let egress_price = agreement.terms().egress_price.max(posted);
         let body = TopUp {
             agreement: agreement.id,
             amount,

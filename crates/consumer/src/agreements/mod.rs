@@ -14,6 +14,8 @@ mod opening;
 pub mod policy;
 mod reclaim;
 mod refusals;
+#[cfg(test)]
+mod refused_tests;
 mod settle;
 mod slots;
 pub mod state;

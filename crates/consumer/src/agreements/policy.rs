@@ -15,8 +15,8 @@
 //!    account can pay for it.
 //! 3. A quota that does not fit in one piece is requested in halves, down to the first quota: held data
 //!    is renewed piece by piece.
-//! 4. Renewing held data has no highest price but the account's balance; price limits apply to new data
-//!    alone.
+//! 4. Renewing and reading held data has no highest price but the account's balance; price limits apply to new
+//!    data alone.
 
 use super::state::{AgreementUsage, Stage, View, is_late_in_term, is_old, passes, takes_over};
 use crate::{agreement::state::leaves, limits::SHARD_BYTES};
@@ -93,8 +93,10 @@ pub struct Policy {
 /// The purpose of an opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// To store new data, or to read.
+    /// To store new data, or to read what is not this account's.
     New,
+    /// To read data that the provider holds for this account.
+    Read,
     /// To keep data that is held already and would end with its agreement.
     Held,
 }
@@ -142,6 +144,11 @@ impl Policy {
         Self { first, epochs: of.epochs.min(epochs), ..of }
     }
 
+    /// Returns true if a posted price is above the highest that is paid for new data.
+    pub(crate) fn is_dear(&self, posted: &Posted) -> bool {
+        Class::ALL.into_iter().any(|class| posted.prices[class].price > self.price_max[class])
+    }
+
     /// Returns true if agreements under it store shards.
     pub(crate) const fn stores(&self) -> bool {
         self.first.leaves > 0
@@ -161,8 +168,8 @@ impl Policy {
         self.open_for(Need::New, view, quota, posted, p)
     }
 
-    /// The same for either need. Held data is renewed at the posted price, and even where little or no
-    /// egress is left.
+    /// The same for any need. Held data is read and renewed at the posted price, and renewed even where little or
+    /// no egress is left.
     fn open_for(
         &self,
         need: Need,
@@ -217,17 +224,18 @@ impl Policy {
             match need {
                 _ if bought[class] == 0 => u64::MAX,
                 Need::New => most,
-                Need::Held => most.max(price.saturating_add(price / SLACK_PART)),
+                Need::Read | Need::Held => most.max(price.saturating_add(price / SLACK_PART)),
             }
         })
     }
 
     /// Openings for these quotas, one after another; each that does not fit is halved until it does, down
-    /// to the first quota.
+    /// to the first quota. With [`Need::Read`], those that store are for new data all the same.
     fn fit(&self, need: Need, view: &View, quotas: &[Quota], posted: &Posted, p: &Parameters) -> Vec<Open> {
         let (mut view, mut opens) = (view.clone(), Vec::new());
         for quota in quotas {
             let mut halves = successors(Some(*quota), |quota| self.half(*quota));
+            let need = if need == Need::Read && quota.leaves > 0 { Need::New } else { need };
             let Some(open) = halves.find_map(|half| self.open_for(need, &view, half, posted, p)) else {
                 continue;
             };
@@ -257,7 +265,7 @@ impl Policy {
         posted: &Posted,
         p: &Parameters,
     ) -> Vec<Open> {
-        let mut opens = self.fit(Need::New, view, quotas, posted, p);
+        let mut opens = self.fit(reading(mine), view, quotas, posted, p);
         let homeless = homeless(mine, p.epoch(posted.height), p);
         if self.stores() && homeless > 0 && opens.iter().all(|open| open.quota[Class::Storage] == 0) {
             let quota = Quota::to_hold(self.large_enough(homeless), self.most);
@@ -361,6 +369,11 @@ impl Quota {
     }
 }
 
+/// The need of agreements that only read from a provider: what it holds must stay readable at any price.
+fn reading(mine: &[&AgreementUsage]) -> Need {
+    if mine.iter().any(|usage| usage.live > 0) { Need::Read } else { Need::New }
+}
+
 /// Returns true if an agreement is open or opening, and not old.
 fn is_live(usage: &AgreementUsage, epoch: u64, p: &Parameters) -> bool {
     matches!(Stage::of(&usage.row), Stage::Open | Stage::Opening) && !is_old(&usage.row, epoch, p)
@@ -435,7 +448,7 @@ pub fn wanted(
             continue;
         }
         let opens = if bars {
-            policy.fit(Need::New, view, &quotas, posted, p)
+            policy.fit(reading(&mine), view, &quotas, posted, p)
         } else {
             policy.pieces(view, &mine, &quotas, posted, p)
         };

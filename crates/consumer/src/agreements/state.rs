@@ -220,6 +220,8 @@ pub struct Around {
     pub kept: bool,
     /// Its provider leaves the network.
     pub leaves: bool,
+    /// Its provider holds data of this account, which must stay readable at any price.
+    pub holds: bool,
     /// The posted egress price, in grains per 2^20 bytes.
     pub egress_price: u64,
 }
@@ -276,17 +278,17 @@ fn next(
         Stage::Open if around.idle && !around.kept || around.successor && is_old(row, epoch, p) => {
             AgreementStep::Drain
         }
-        _ => more(usage, around.egress_price, policy).map_or(AgreementStep::Nothing, AgreementStep::TopUp),
+        _ => more(usage, around, policy).map_or(AgreementStep::Nothing, AgreementStep::TopUp),
     }
 }
 
 /// The amount to add to a voucher reserve that the whole egress quota would exhaust. Due at half used
 /// while the posted price is not above the agreement's: a top-up buys the rest at the higher of the two
-/// (AG-8). Otherwise due at three quarters used, unless the posted price is above the policy's limit,
-/// where the ledger would refuse it.
-fn more(usage: &AgreementUsage, posted: u64, policy: &Policy) -> Option<Amount> {
-    let row = &usage.row;
-    if posted > row.egress_price.max(policy.price_max[Class::Egress]) {
+/// (AG-8). Otherwise due at three quarters used, unless the posted price is above the policy's limit and no
+/// data of this account is read there.
+fn more(usage: &AgreementUsage, around: Around, policy: &Policy) -> Option<Amount> {
+    let (row, posted) = (&usage.row, around.egress_price);
+    if !around.holds && posted > row.egress_price.max(policy.price_max[Class::Egress]) {
         return None;
     }
     let cost = |bytes| egress_cost(row.egress_price.max(posted), bytes).unwrap_or(Amount::MAX);
@@ -304,6 +306,11 @@ pub(super) mod tests {
 
     const P: Parameters = Parameters::LOCAL;
     const POSTED: u64 = 1_000_000;
+
+    /// Nothing around an agreement while egress costs this.
+    const fn around_of(egress_price: u64) -> Around {
+        Around { successor: false, idle: false, kept: false, leaves: false, holds: false, egress_price }
+    }
 
     pub(in crate::agreements) fn usage_of(stage: Stage, end_epoch: u64) -> AgreementUsage {
         let row = OwnAgreementRow {
@@ -335,8 +342,7 @@ pub(super) mod tests {
         let policy = Policy::of(&P);
         let open = || usage_of(Stage::Open, 720);
         let full = || AgreementUsage { load: 1 << 21, empty: false, ..open() };
-        let around =
-            Around { successor: false, idle: false, kept: false, leaves: false, egress_price: POSTED };
+        let around = around_of(POSTED);
         let successor = Around { successor: true, ..around };
         let idle = Around { idle: true, ..around };
         let kept = Around { kept: true, ..around };
@@ -407,8 +413,7 @@ pub(super) mod tests {
         let policy = Policy::of(&P);
         let held = |stage| AgreementUsage { load: 9, live: 9, empty: false, ..usage_of(stage, 720) };
         let refused = |stage| AgreementUsage { refuses: true, ..held(stage) };
-        let around =
-            Around { successor: false, idle: false, kept: false, leaves: false, egress_price: POSTED };
+        let around = around_of(POSTED);
         let successor = Around { successor: true, ..around };
         for (what, usage, epoch, around, expected) in [
             ("it signs", held(Stage::Open), 0, around, (AgreementStep::Nothing, false)),
@@ -486,7 +491,7 @@ pub(super) mod tests {
         let used = |mib: u64| AgreementUsage { egress: mib << 20, ..usage_of(Stage::Open, 720) };
         // The whole quota costs 65.536 SYNC, 28 are locked: 28,000 MiB.
         let step = |mib, egress_price| {
-            let around = Around { successor: false, idle: false, kept: false, leaves: false, egress_price };
+            let around = around_of(egress_price);
             next(&used(mib), 0, around, &policy, &P)
         };
         let rest = Amount::sync(65_536).grains() / 1_000 - Amount::sync(28).grains();
@@ -502,13 +507,22 @@ pub(super) mod tests {
         assert!(matches!(step(21_000, dearer), AgreementStep::TopUp(_)), "before there is none left");
         let mut whole = used(21_000);
         whole.row.voucher_reserve = Amount::sync(66);
-        let around =
-            Around { successor: false, idle: false, kept: false, leaves: false, egress_price: POSTED };
+        let around = around_of(POSTED);
         assert_eq!(
             next(&whole, 0, around, &policy, &P),
             AgreementStep::Nothing,
             "all of the quota is covered"
         );
+    }
+
+    #[test]
+    fn what_a_provider_holds_is_paid_for_above_the_limit_and_what_it_does_not_hold_is_not() {
+        let policy = Policy::of(&P);
+        let dear = policy.price_max[Class::Egress] + 1;
+        let used = AgreementUsage { egress: 28_000 << 20, ..usage_of(Stage::Open, 720) };
+        let step = |holds| next(&used, 0, Around { holds, ..around_of(dear) }, &policy, &P);
+        assert!(matches!(step(true), AgreementStep::TopUp(_)), "it must stay readable");
+        assert_eq!(step(false), AgreementStep::Nothing);
     }
 
     /// Once a top-up that the ledger refuses each time (the posted price is above the policy's limit) was
@@ -524,7 +538,7 @@ pub(super) mod tests {
             empty: false,
             ..usage_of(Stage::Open, 720)
         };
-        let around = Around { successor: true, idle: false, kept: false, leaves: false, egress_price: dear };
+        let around = Around { successor: true, ..around_of(dear) };
         for epoch in 540..720 {
             assert_eq!(next(&old, epoch, around, &policy, &P), AgreementStep::Drain, "epoch {epoch}");
         }

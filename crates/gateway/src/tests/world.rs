@@ -17,12 +17,12 @@ use crate::{
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{
-    Blob as _, Handle, IoBufs, ReadOptions, Spawner as _, Storage, Supervisor as _, WriteOptions,
+    Blob as _, Clock, Handle, IoBufs, Metrics, ReadOptions, Spawner, Storage, Supervisor as _, WriteOptions,
     deterministic,
 };
 use commonware_utils::channel::mpsc;
 use commonware_utils::sync::Mutex;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, future::ready};
 use posync_client::{
     account::Submitter,
     channel::{Listen, SharedNetwork},
@@ -103,12 +103,17 @@ fn agreement_of(index: usize) -> AgreementId {
     AgreementId { provider: account(&provider_key(index)), slot: 0, opened: 1 }
 }
 
-fn provider_key(index: usize) -> PrivateKey {
+pub(super) fn provider_key(index: usize) -> PrivateKey {
     PrivateKey::from_seed(index as u64 + 1)
 }
 
 /// The agreed rate in most tests: more than is ever read.
 const RATE: u64 = 1 << 40;
+
+/// The first agreement with each provider in most tests: larger than what is stored and read.
+pub(super) const fn roomy(index: usize) -> Opened {
+    Opened { number: index as u32, leaves: 1 << 20, egress: 1 << 40, rate: RATE }
+}
 
 /// The epoch in which an agreement ends: a later one ends later.
 const fn end_of(slot: u32) -> u64 {
@@ -155,13 +160,25 @@ fn terms_of(index: usize, slot: u32, opened: Opened) -> Terms {
 
 impl Provider {
     async fn start(context: Context, index: usize, versions: Versions) -> Self {
+        let terms = move |slot| {
+            let found = versions.lock().get(&(index, slot)).copied();
+            ready(found.map(|opened| terms_of(index, slot, opened)))
+        };
+        Self::start_on(context, index, 8, terms).await
+    }
+
+    /// As [`Self::start`], on a ledger at `height` that answers by `terms`.
+    pub(super) async fn start_on<F, Fut>(context: Context, index: usize, height: u64, terms: F) -> Self
+    where
+        F: Fn(u32) -> Fut + Send + 'static,
+        Fut: Future<Output = Option<Terms>> + Send,
+    {
         let account = account(&provider_key(index));
         let (view, mut questions) = View::new(account, CHAIN, Parameters::LOCAL);
-        view.advance(8);
+        view.advance(height);
         context.child("ledger").spawn(move |_| async move {
             while let Some(question) = questions.recv().await {
-                let found = versions.lock().get(&(index, question.slot)).copied();
-                let _ = question.done.send(found.map(|opened| terms_of(index, question.slot, opened)));
+                let _ = question.done.send(terms(question.slot).await);
             }
         });
         let name = |what: &str| format!("provider{index}-{what}");
@@ -268,6 +285,9 @@ pub(crate) struct Ledgered {
     pub(crate) theirs: Mutex<Vec<DataSetClaim>>,
     /// Time that a dial to a provider takes.
     pub(crate) far: Mutex<BTreeMap<Account, Duration>>,
+    /// The data set of each agreement in force and the next one, and the number of the last block.
+    sets: Mutex<BTreeMap<u32, DataSet>>,
+    blocks: AtomicU64,
 }
 
 impl World {
@@ -284,6 +304,20 @@ impl World {
     /// As [`Self::start_with`], with an agreed rate of `rate` bytes in each round.
     pub(crate) async fn start_rated(context: &Context, leaves: u64, egress: u64, rate: u64) -> Self {
         let first = |index: usize| Opened { number: index as u32, leaves, egress, rate };
+        Self::start_on(context, context.child("catalogue"), first, Arc::default()).await
+    }
+
+    /// As [`Self::start`], with the gateway's catalogue on another disk than the rest, on a ledger that may have
+    /// run before.
+    pub(super) async fn start_on<D>(
+        context: &Context,
+        disk: D,
+        first: impl Fn(usize) -> Opened,
+        seen: Arc<Ledgered>,
+    ) -> Self
+    where
+        D: Storage + Clock + Metrics + Spawner,
+    {
         let versions: Versions =
             Arc::new(Mutex::new((0..10).map(|index| ((index, 0), first(index))).collect()));
         let agreement_row = |index| row_of(index, 0, first(index));
@@ -293,7 +327,7 @@ impl World {
             providers.push(Provider::start(child, index, versions.clone()).await);
         }
         let environment = Environment::new(context);
-        let started = catalogue::start(context.child("catalogue"), "gateway", MASTER).await;
+        let started = catalogue::start(disk, "gateway", MASTER).await;
         let (catalogue, mut loaded, _disk) = started.expect("opens");
         let common = Common {
             environment: environment.clone(),
@@ -598,14 +632,19 @@ const SETTLED_EVERY: u64 = 6;
 /// it to its provider, like the ledger. Panics on an old version (DS-1), and on a data set below the one
 /// in force before two settlements passed (DS-3).
 async fn ledger(shared: Arc<Shared>, handlers: Vec<Handled>, seen: Arc<Ledgered>) {
-    let mut sets = BTreeMap::<u32, DataSet>::new();
-    for block in 1u64.. {
+    for block in seen.blocks.load(Ordering::Relaxed) + 1.. {
         shared.common.environment.sleep(Duration::from_millis(Parameters::LOCAL.block_ms)).await;
         let settlements = u32::try_from(block / SETTLED_EVERY).expect("a short run");
         for agreement in shared.agreements() {
             let at = |handler: &&Handled| handler.parts().view.account == agreement.provider();
             let handler = handlers.iter().find(at).expect("one of ours");
-            let set = sets.entry(agreement.number).or_default();
+            let mut set = seen.sets.lock().get(&agreement.number).cloned().unwrap_or_default();
+            // Who submits reads first.
+            let last = set.next.unwrap_or(set.current);
+            if agreement.looked(&last, block).await.is_err() {
+                // The gateway has ended with its disk.
+                return;
+            }
             let settled = |set: &DataSet| settlements >= set.current.grown_at + 2;
             let own = |claim: &mut DataSetClaim| claim.agreement == agreement.id;
             let theirs = seen.theirs.lock().extract_if(.., own).next();
@@ -615,7 +654,7 @@ async fn ledger(shared: Arc<Shared>, handlers: Vec<Handled>, seen: Arc<Ledgered>
             if let Some(claim) = theirs.or(ours) {
                 let last = set.next.unwrap_or(set.current);
                 assert!(claim.version > last.version, "an old version is brought");
-                assert!(claim.leaves >= set.current.leaves || settled(set), "a shrink is brought too early");
+                assert!(claim.leaves >= set.current.leaves || settled(&set), "a shrink is brought too early");
                 let DataSetClaim { version, root, leaves, bytes, .. } = claim;
                 set.next = Some(Version { version, root, leaves, bytes, grown_at: set.current.grown_at });
             }
@@ -626,11 +665,14 @@ async fn ledger(shared: Arc<Shared>, handlers: Vec<Handled>, seen: Arc<Ledgered>
                 let grown_at = if grows { settlements } else { set.current.grown_at };
                 set.current = Version { grown_at, ..next };
             }
+            seen.sets.lock().insert(agreement.number, set.clone());
             let last = set.next.unwrap_or(set.current);
-            agreement.looked(&last, block).await.expect("runs");
+            if agreement.looked(&last, block).await.is_err() {
+                return;
+            }
             let below = set.next.is_none_or(|next| next.leaves < set.current.leaves);
             agreement.set_may_shrink(
-                (agreement.waiting().is_none() && settled(set) && below).then_some(last.version),
+                (agreement.waiting().is_none() && settled(&set) && below).then_some(last.version),
             );
             let parts = handler.parts();
             let noted = parts.data_sets.note(agreement.id, set.clone(), block).await;
@@ -644,6 +686,7 @@ async fn ledger(shared: Arc<Shared>, handlers: Vec<Handled>, seen: Arc<Ledgered>
                 parts.data_sets.gone(agreement, &shards);
             }
         }
+        seen.blocks.store(block, Ordering::Relaxed);
     }
 }
 
