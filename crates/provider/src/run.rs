@@ -95,7 +95,7 @@ where
     let (clock, capacity_leaves) = (Arc::new(context.child("clock")), config.capacity_leaves());
     let key = config.key.clone();
     let handler = Parts { clock, store: store.clone(), data_sets, vouchers, view, capacity_leaves, key };
-    let handler = open(&context, handler);
+    let handler = Handler::start(&context, handler);
     let mut listening = listen(&context, &network, &config, handler.clone()).await?;
     let registration = config.registration(listening.address)?;
     let network = SharedNetwork::new(network);
@@ -140,17 +140,6 @@ where
         }
     }
     ended
-}
-
-/// Creates a handler over these parts and starts its uptime.
-fn open<E: Spawner + Clock, B: commonware_runtime::Blob>(
-    context: &E,
-    parts: Parts<E, B>,
-) -> Arc<Handler<E, B>> {
-    let handler = Arc::new(Handler::new(parts));
-    let uptime = handler.uptime().clone();
-    context.child("uptime").spawn(move |context| uptime.run(context));
-    handler
 }
 
 /// Logs the first certified height: from then on the provider knows what it owes.

@@ -14,11 +14,11 @@ use std::{
 
 /// A handle on the time: cheap to clone. It advances only while [`Uptime::run`] runs.
 #[derive(Clone, Debug, Default)]
-pub struct Uptime(Arc<AtomicU64>);
+pub(crate) struct Uptime(Arc<AtomicU64>);
 
 impl Uptime {
     /// Advances the time, forever.
-    pub async fn run<E: Clock>(self, context: E) {
+    pub(crate) async fn run<E: Clock>(self, context: E) {
         loop {
             context.sleep(Duration::from_secs(1)).await;
             self.0.fetch_add(1, Ordering::Relaxed);

@@ -192,18 +192,9 @@ impl Provider {
         let data_sets = DataSets::open(context.child("data_sets"), &partition, key, CHAIN, held);
         let (data_sets, _) = data_sets.await.expect("opens");
         let (vouchers, _) = Vouchers::open(context.child("vouchers"), &name("till")).await.expect("opens");
-        let clock = Arc::new(context.child("clock"));
-        let handler = Arc::new(Handler::new(Parts {
-            clock,
-            store,
-            data_sets,
-            vouchers,
-            view,
-            capacity_leaves: 1 << 20,
-            key: provider_key(index),
-        }));
-        let uptime = handler.uptime().clone();
-        context.child("uptime").spawn(move |context| uptime.run(context));
+        let (clock, key) = (Arc::new(context.child("clock")), provider_key(index));
+        let parts = Parts { clock, store, data_sets, vouchers, view, capacity_leaves: 1 << 20, key };
+        let handler = Handler::start(&context, parts);
         let kept = handler.parts().data_sets.with(|data_sets| data_sets.kept());
         for shard in handler.parts().store.page(None, 1 << 20) {
             let holders = handler.parts().store.holders(&shard).into_iter();

@@ -193,18 +193,9 @@ impl Bench {
         context.child("questions").spawn(move |_| answer_questions(asked, answered, questions));
         let (store, data_sets) = disk(context, chain).await;
         let (vouchers, _) = Vouchers::open(context.child("vouchers"), "till").await.expect("opens");
-        let clock = Arc::new(context.child("clock"));
-        let handler = Arc::new(Handler::new(Parts {
-            clock,
-            store,
-            data_sets,
-            vouchers,
-            view,
-            capacity_leaves: 1 << 20,
-            key: key("paul"),
-        }));
-        let uptime = handler.uptime().clone();
-        context.child("uptime").spawn(move |context| uptime.run(context));
+        let (clock, key) = (Arc::new(context.child("clock")), key("paul"));
+        let parts = Parts { clock, store, data_sets, vouchers, view, capacity_leaves: 1 << 20, key };
+        let handler = Handler::start(context, parts);
         let reconciler = reconciler(context, &handler, &ledger, Reporter::default()).await;
         Self { ledger, handler, reconciler, shards: vec![] }
     }

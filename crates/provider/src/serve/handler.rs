@@ -17,7 +17,7 @@ use crate::{
 use bytes::Bytes;
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_macros::select;
-use commonware_runtime::{Blob, Clock};
+use commonware_runtime::{Blob, Clock, Spawner};
 use commonware_utils::sync::Mutex;
 use posync_client::rpc::{Incoming, Provider};
 use posync_protocol::{
@@ -76,8 +76,18 @@ impl Drop for Load<'_> {
 }
 
 impl<E: Clock, B: Blob> Handler<E, B> {
-    /// Creates a handler over these parts.
-    pub fn new(parts: Parts<E, B>) -> Self {
+    /// Creates a handler over these parts, and starts its uptime.
+    pub fn start(context: &E, parts: Parts<E, B>) -> Arc<Self>
+    where
+        E: Spawner,
+    {
+        let handler = Arc::new(Self::new(parts));
+        let uptime = handler.uptime().clone();
+        context.child("uptime").spawn(move |context| uptime.run(context));
+        handler
+    }
+
+    pub(crate) fn new(parts: Parts<E, B>) -> Self {
         let (load, queue) = (AtomicU32::new(0), Queue::default());
         let uptime = Uptime::default();
         let (waits, waiting_bytes) = (Waits::new(REQUESTS), Waits::new(PUT_KIB));
@@ -336,7 +346,7 @@ impl<E: Clock, B: Blob> Handler<E, B> {
     }
 
     /// The time by which unsigned shards and unpaid downloads age; the handler's owner must run it.
-    pub const fn uptime(&self) -> &Uptime {
+    pub(crate) const fn uptime(&self) -> &Uptime {
         &self.uptime
     }
 

@@ -66,10 +66,7 @@ async fn handler_on(context: &Context, terms: Vec<Terms>, config: StoreConfig) -
     let (vouchers, _) = Vouchers::open(context.child("vouchers"), "till").await.expect("opens");
     let clock = Arc::new(context.child("clock"));
     let parts = Parts { clock, store, data_sets, vouchers, view, capacity_leaves: 64 << 10, key: provider() };
-    let handler = Arc::new(Handler::new(parts));
-    let uptime = handler.uptime().clone();
-    context.child("uptime").spawn(move |context| uptime.run(context));
-    handler
+    Handler::start(context, parts)
 }
 
 async fn listen(context: &Context, handler: &TestHandler) -> SocketAddr {
