@@ -57,7 +57,7 @@ use posync_protocol::{
     ledger::{base_fee, fee},
     operation::sign,
     record::{AccountState, System},
-    wire::node::{Answer, Ask, BlockEvents, Certified, ProvenRecord, Read, Unavailable},
+    wire::node::{Ask, BlockEvents, Certified, NodeAnswer, ProvenRecord, Read, Unavailable},
 };
 use std::{
     collections::BTreeMap,
@@ -327,56 +327,56 @@ impl Node {
             Ask::Header(height) => {
                 let mut chain = self.chain.lock().await;
                 match chain.place(height) {
-                    Some(_) => Answer::Certified(self.certified(&mut chain, height, height)),
-                    None => Answer::Unavailable(Unavailable::NotYet),
+                    Some(_) => NodeAnswer::Certified(self.certified(&mut chain, height, height)),
+                    None => NodeAnswer::Unavailable(Unavailable::NotYet),
                 }
             }
             Ask::Body(height) => match self.chain.lock().await.place(height) {
-                Some(block) => Answer::Body(block.body.clone()),
-                None => Answer::Unavailable(Unavailable::NotYet),
+                Some(block) => NodeAnswer::Body(block.body.clone()),
+                None => NodeAnswer::Unavailable(Unavailable::NotYet),
             },
             Ask::Events(height) => match self.chain.lock().await.place(height) {
-                Some(block) => Answer::Events(BlockEvents {
+                Some(block) => NodeAnswer::Events(BlockEvents {
                     receipts: block.receipts.clone(),
                     events: Bounded::default(),
                     last: true,
                 }),
-                None => Answer::Unavailable(Unavailable::NotYet),
+                None => NodeAnswer::Unavailable(Unavailable::NotYet),
             },
-            _ => Answer::Unavailable(Unavailable::Pruned),
+            _ => NodeAnswer::Unavailable(Unavailable::Pruned),
         };
         // The caller may be gone.
         let _ = call.finish(&answer).await;
     }
 
-    async fn submit(&self, bytes: &[u8]) -> Answer {
+    async fn submit(&self, bytes: &[u8]) -> NodeAnswer {
         let Ok(operation) = Operation::decode(Copying(bytes)) else {
-            return Answer::Refused(Code::Malformed);
+            return NodeAnswer::Refused(Code::Malformed);
         };
         self.asked.lock().push(operation.body.clone());
         let judge = self.judge.lock().clone();
         if let Some(Refused::ByNode(code)) = judge(&operation) {
-            return Answer::Refused(code);
+            return NodeAnswer::Refused(code);
         }
         let id = operation.id();
         let mut chain = self.chain.lock().await;
         if chain.waiting.iter().all(|waiting| waiting.id() != id) {
             chain.waiting.push(operation);
         }
-        Answer::Accepted(id)
+        NodeAnswer::Accepted(id)
     }
 
-    async fn read(&self, keys: &[Key]) -> Answer {
+    async fn read(&self, keys: &[Key]) -> NodeAnswer {
         let mut chain = self.chain.lock().await;
         let Some(height) = chain.blocks.last().map(|block| block.header.height) else {
-            return Answer::Unavailable(Unavailable::Moved);
+            return NodeAnswer::Unavailable(Unavailable::Moved);
         };
         let mut records = Vec::new();
         for key in keys {
             records.push(chain.proven(*key).await);
         }
         let certified = self.certified(&mut chain, height, height);
-        Answer::Read(Read { certified, records: Bounded::new(records).expect("as many as asked for") })
+        NodeAnswer::Read(Read { certified, records: Bounded::new(records).expect("as many as asked for") })
     }
 
     async fn follow(&self, call: Incoming<rpc::Node>, from: u64) {
@@ -392,7 +392,7 @@ impl Node {
             };
             match run {
                 Some((end, certified)) => {
-                    if call.send(&Answer::Certified(certified)).await.is_err() {
+                    if call.send(&NodeAnswer::Certified(certified)).await.is_err() {
                         return;
                     }
                     next = end + 1;

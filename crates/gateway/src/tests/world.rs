@@ -332,15 +332,12 @@ impl World {
         let (shared, notices) = Shared::new(consumer, catalogue, heard);
         let dialer: Dialer<rpc::Provider> =
             dialer(context, &SharedNetwork::new(context.child("network")), &gateway_key());
-        let seen = Arc::<Ledgered>::default();
         let (near, distances, sleeper) = (dialer, seen.clone(), environment.clone());
         let dialer: Dialer<rpc::Provider> = Arc::new(move |account, address| {
             let (near, sleeper) = (near.clone(), sleeper.clone());
-            let time = distances.far.lock().get(&account).copied();
+            let time = distances.far.lock().get(&account).copied().unwrap_or_default();
             async move {
-                if let Some(time) = time {
-                    sleeper.sleep(time).await;
-                }
+                sleeper.sleep(time).await;
                 near(account, address).await
             }
             .boxed()
