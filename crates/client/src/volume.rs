@@ -127,9 +127,7 @@ fn has_partitions(volume: &Path, partition: &str) -> Result<bool, VolumeError> {
 pub fn claim(directory: &Path, volume: &Path, account: &Account, partition: &str) -> Result<(), VolumeError> {
     check(directory, volume, account, partition)?;
     match write(directory, volume, account) {
-        Err(VolumeError::File(path, error))
-            if takes_no_file(&error) && has_partitions(volume, partition)? =>
-        {
+        Err(VolumeError::File(path, error)) if has_partitions(volume, partition)? => {
             let path = path.display().to_string();
             tracing::warn!(
                 %error,
@@ -141,11 +139,6 @@ pub fn claim(directory: &Path, volume: &Path, account: &Account, partition: &str
         }
         written => written,
     }
-}
-
-/// True for errors with which a directory takes no new file, while those that are there may still be written to.
-fn takes_no_file(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::PermissionDenied)
 }
 
 /// Takes the volume as it is on the operator's word, with a missing, damaged or older mark. What was on another is lost.

@@ -286,11 +286,13 @@ impl Connection {
                 self.0.pool.leave(failed.at);
                 Ok(self.floor())
             }
-            (Ok((at, header)), Some(other)) if header.height + APART_BLOCKS_MAX < other.1.height => {
-                self.0.pool.leave(at);
+            (Ok((at, header)), Some(other)) => {
+                if header.height + APART_BLOCKS_MAX < other.1.height {
+                    self.leave_if_behind(at, other.1.height).await;
+                }
                 Ok(self.floor())
             }
-            (Ok(_), _) => Ok(self.floor()),
+            (Ok(_), None) => Ok(self.floor()),
         }
     }
 
@@ -422,9 +424,14 @@ impl Connection {
     /// # Errors
     /// As [`Self::submit`].
     pub(crate) async fn submit_at(&self, turn: usize, operation: &Operation) -> Result<(), Error> {
-        let mut all = self.0.pool.others_or_strangers();
-        all.push(self.0.pool.current());
-        self.submit_in_turn(&all, turn, operation).await
+        let (mut all, current) = (self.0.pool.others_or_strangers(), self.0.pool.current());
+        if all.iter().all(|place| self.0.pool.is_trusted(*place)) {
+            all.push(current);
+            return self.submit_in_turn(&all, turn, operation).await;
+        }
+        // Strangers may be many and withhold: each second offer goes to the trusted node.
+        let places = if turn.is_multiple_of(2) { vec![current] } else { all };
+        self.submit_in_turn(&places, turn / 2, operation).await
     }
 
     async fn submit_in_turn(
@@ -659,11 +666,26 @@ impl Connection {
     pub(super) async fn is_left_behind(&self, at: At, height: u64) -> bool {
         let Some(other) = self.opinion_beside(at.place).await else { return false };
         match self.newest_at(other).await {
-            Ok((_, header)) => height + APART_BLOCKS_MAX < header.height,
+            Ok((_, header)) if height + APART_BLOCKS_MAX < header.height => {
+                self.is_still_behind(at.place, header.height).await
+            }
+            Ok(_) => false,
             Err(failed) => {
                 self.0.pool.leave(failed.at);
                 false
             }
+        }
+    }
+
+    /// True if the node at `place` still proves no block near `height`, asked after another node proved that one: the
+    /// other may have answered seconds later, and many blocks come in seconds.
+    async fn is_still_behind(&self, place: usize, height: u64) -> bool {
+        self.newest_at(place).await.map_or(true, |(_, now)| now.height + APART_BLOCKS_MAX < height)
+    }
+
+    async fn leave_if_behind(&self, at: At, height: u64) {
+        if self.is_still_behind(at.place, height).await {
+            self.0.pool.leave(at);
         }
     }
 

@@ -335,7 +335,6 @@ impl Agreements {
             idle: !awaited && self.policy.is_idle(usage, &mine, epoch, &self.parameters),
             kept: self.kept.contains(&usage.number),
             leaves: seen.providers.get(&provider).is_some_and(|(view, _)| view.provider.leaves_at != 0),
-            holds: mine.iter().any(|usage| usage.live > 0),
             egress_price: posted.prices[Class::Egress].price,
         };
         let is_kept = matches!(Stage::of(&usage.row), Stage::Open | Stage::Draining) && usage.live > 0;
@@ -370,8 +369,8 @@ impl Agreements {
         if let Err(error) = agreement.pay().await {
             tracing::debug!(%error, "a voucher is sent again");
         }
-        // The amount was asked for at this price.
-        let egress_price = agreement.terms().egress_price.max(posted);
+        let egress_price =
+            agreement.terms().egress_price.max(posted.min(self.policy.price_max[Class::Egress]));
         let body = TopUp {
             agreement: agreement.id,
             amount,

@@ -220,8 +220,6 @@ pub struct Around {
     pub kept: bool,
     /// Its provider leaves the network.
     pub leaves: bool,
-    /// Its provider holds data of this account, which must stay readable at any price.
-    pub holds: bool,
     /// The posted egress price, in grains per 2^20 bytes.
     pub egress_price: u64,
 }
@@ -284,11 +282,11 @@ fn next(
 
 /// The amount to add to a voucher reserve that the whole egress quota would exhaust. Due at half used
 /// while the posted price is not above the agreement's: a top-up buys the rest at the higher of the two
-/// (AG-8). Otherwise due at three quarters used, unless the posted price is above the policy's limit and no
-/// data of this account is read there.
+/// (AG-8). Otherwise due at three quarters used, unless the posted price is above the policy's limit: a
+/// top-up would buy at it for the rest of the term, and what is held is read under a new agreement instead.
 fn more(usage: &AgreementUsage, around: Around, policy: &Policy) -> Option<Amount> {
     let (row, posted) = (&usage.row, around.egress_price);
-    if !around.holds && posted > row.egress_price.max(policy.price_max[Class::Egress]) {
+    if posted > row.egress_price.max(policy.price_max[Class::Egress]) {
         return None;
     }
     let cost = |bytes| egress_cost(row.egress_price.max(posted), bytes).unwrap_or(Amount::MAX);
@@ -309,7 +307,7 @@ pub(super) mod tests {
 
     /// Nothing around an agreement while egress costs this.
     const fn around_of(egress_price: u64) -> Around {
-        Around { successor: false, idle: false, kept: false, leaves: false, holds: false, egress_price }
+        Around { successor: false, idle: false, kept: false, leaves: false, egress_price }
     }
 
     pub(in crate::agreements) fn usage_of(stage: Stage, end_epoch: u64) -> AgreementUsage {
@@ -513,16 +511,6 @@ pub(super) mod tests {
             AgreementStep::Nothing,
             "all of the quota is covered"
         );
-    }
-
-    #[test]
-    fn what_a_provider_holds_is_paid_for_above_the_limit_and_what_it_does_not_hold_is_not() {
-        let policy = Policy::of(&P);
-        let dear = policy.price_max[Class::Egress] + 1;
-        let used = AgreementUsage { egress: 28_000 << 20, ..usage_of(Stage::Open, 720) };
-        let step = |holds| next(&used, 0, Around { holds, ..around_of(dear) }, &policy, &P);
-        assert!(matches!(step(true), AgreementStep::TopUp(_)), "it must stay readable");
-        assert_eq!(step(false), AgreementStep::Nothing);
     }
 
     /// Once a top-up that the ledger refuses each time (the posted price is above the policy's limit) was

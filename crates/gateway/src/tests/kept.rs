@@ -87,7 +87,6 @@ async fn keep(world: &World) {
                     idle: false,
                     kept: false,
                     leaves: false,
-                    holds: usage.live > 0,
                     egress_price: usage.row.egress_price,
                 };
                 let (step, is_away) = judge(&usage, epoch, around, &policy, &P);

@@ -28,7 +28,11 @@ const LINGER_MS: u64 = 2_000;
 /// final: each final block makes every dealer repeat what was not acknowledged.
 const OPEN_EVERY_MS: u64 = 1_500;
 /// Blocks that may still become final after a member has seen one and stopped the votes.
-const BLOCKS_UNDER_WAY: u64 = 8;
+const BLOCKS_UNDER_WAY: u64 = 10;
+/// Blocks that may become final after a start at that height or above, so that each dealer sends its dealings again.
+const BLOCKS_AGAIN: u64 = 2;
+/// Last blocks of the first half, which no start may use.
+const BLOCKS_KEPT: u64 = 4;
 
 /// One member's part in a ceremony.
 pub(super) struct Attempt<'a> {
@@ -50,6 +54,8 @@ pub(super) struct Attempt<'a> {
     is_started: bool,
     /// Height of the newest final block, and the time at which it changed or a member was missed.
     height: (u64, u64),
+    /// Height of the newest final block when this process first saw one.
+    begun_at: Option<u64>,
     /// True once the operator has read that votes pass no more.
     is_stuck: bool,
     announced: Option<(CeremonyStep, u64)>,
@@ -80,6 +86,7 @@ impl<'a> Attempt<'a> {
             genesis: None,
             is_started: false,
             height: (0, 0),
+            begun_at: None,
             is_stuck: false,
             announced: None,
             shown: (CeremonyStep::Present, Vec::new(), 0),
@@ -221,12 +228,15 @@ impl<'a> Attempt<'a> {
             self.height = (height, now_ms);
         }
         // Dealers publish what was not acknowledged in the second half of the ceremony's blocks.
-        let last = self.draft.ceremony_blocks() / 2 - BLOCKS_UNDER_WAY;
+        let half = self.draft.ceremony_blocks() / 2;
+        let again = *self.begun_at.get_or_insert(height) + BLOCKS_AGAIN;
+        let last = (half - BLOCKS_UNDER_WAY).max(again.min(half - BLOCKS_KEPT));
         if height >= last && !self.is_stuck {
             self.is_stuck = true;
             self.say(&format!(
                 "dealings are still missing after {height} blocks, and no more may pass before all have them: end \
-                 this command on all machines and start it again; each machine then sends its dealings again"
+                 this command on all machines and start it again: a few more blocks then make each machine send its \
+                 dealings again. If it still stands after three such starts, begin anew with another draft"
             ));
         }
         self.valve.set(height < last && now_ms >= self.height.1 + OPEN_EVERY_MS);
@@ -399,8 +409,8 @@ mod tests {
                 // A block takes ten seconds on this slow network: no opening ends before it is final.
                 height += u64::from(open && now_ms >= opened_ms[opened_ms.len() - 1] + 10_000);
             }
-            assert_eq!(height, 12, "8 of the 20 blocks of the first half stay");
-            assert_eq!(opened_ms.len(), 12);
+            assert_eq!(height, 10, "ten of the 20 blocks of the first half stay");
+            assert_eq!(opened_ms.len(), 10);
             assert!(opened_ms.windows(2).all(|two| two[1] >= two[0] + 10_000 + OPEN_EVERY_MS));
             assert!(attempt.is_stuck && !attempt.valve.is_on());
             deal_from(directory, 4);
@@ -409,6 +419,23 @@ mod tests {
             attempt.look(6_000_000, None).expect("writable");
             assert!(attempt.valve.is_on(), "once all hold all dealings, an absence stops nothing");
         });
+    }
+
+    #[test]
+    fn a_start_after_the_blocks_were_used_has_two_more_and_none_reaches_the_second_half() {
+        for (at, most) in [(9, 11), (10, 12), (13, 15), (15, 16), (16, 16), (19, 19)] {
+            with(|attempt, directory| {
+                begun(attempt);
+                deal_from(directory, 1);
+                let mut height = at;
+                for now_ms in (0..60_000).step_by(100) {
+                    OTHERS.for_each(|from| announce(attempt, from, CeremonyStep::Dealt, Vec::new(), now_ms));
+                    attempt.look(now_ms, Some(height)).expect("writable");
+                    height += u64::from(attempt.valve.is_on());
+                }
+                assert_eq!(height, most, "from {at}");
+            });
+        }
     }
 
     #[test]
