@@ -1,6 +1,7 @@
 //! Tests of a whole gateway with real providers, on the deterministic runtime.
 
 mod claims;
+mod full;
 mod kept;
 mod network;
 mod quotas;
