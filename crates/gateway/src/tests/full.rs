@@ -99,25 +99,28 @@ fn on_a_full_volume_repair_waits_while_six_shards_are_left_and_not_below() {
     run(|context| async move {
         let world = World::start(&context).await;
         let plain = bytes(300_000, 5);
-        world.put("file", &plain).await.expect("stored");
-        world.until("eight holders", async |w| whole(w, "file").await).await;
+        for name in ["waits", "urgent"] {
+            world.put(name, &plain).await.expect("stored");
+            world.until("eight holders", async |w| whole(w, name).await).await;
+        }
         world.free.store(FULL, Ordering::Relaxed);
         let spare = 8 - ACKNOWLEDGE_SHARDS;
-        lose(&world, "file", spare).await;
-        let waits = async |w: &World| {
-            let left = holders(w, "file", 0).await.len();
-            left == ACKNOWLEDGE_SHARDS && w.shared.repairs_open.load(Ordering::Relaxed) == 1
-        };
-        world.until("they are known to be lost", waits).await;
+        let left = async |w: &World, name: &str| holders(w, name, 0).await.len();
+        for name in ["waits", "urgent"] {
+            lose(&world, name, spare).await;
+            world.until("the loss is known", async |w| left(w, name).await == ACKNOWLEDGE_SHARDS).await;
+        }
         world.shared.common.environment.sleep(Duration::from_secs(120)).await;
-        assert!(waits(&world).await, "repair waits for room");
-        lose(&world, "file", 1).await;
-        world.until("a segment with five is rebuilt", async |w| whole(w, "file").await).await;
-
-        lose(&world, "file", spare).await;
-        world.until("they are known to be lost", waits).await;
+        assert_eq!(world.shared.repairs_open.load(Ordering::Relaxed), 2, "both wait for room");
+        assert_eq!((left(&world, "waits").await, left(&world, "urgent").await), (6, 6));
+        lose(&world, "urgent", 1).await;
+        // Nobody but the two providers without a shard gets one: three of ten lost theirs.
+        world.until("a segment with five is rebuilt", async |w| left(w, "urgent").await == 7).await;
+        assert_eq!(left(&world, "waits").await, ACKNOWLEDGE_SHARDS);
         world.free.store(VOLUME, Ordering::Relaxed);
-        world.until("it is rebuilt with room", async |w| whole(w, "file").await).await;
-        assert!(world.get("file").await.expect("read") == plain);
+        world.until("the other is rebuilt with room", async |w| whole(w, "waits").await).await;
+        for name in ["waits", "urgent"] {
+            assert!(world.get(name).await.expect("read") == plain);
+        }
     });
 }
