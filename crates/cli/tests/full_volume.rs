@@ -128,6 +128,13 @@ fn a_volume_that_is_unmounted_under_a_running_provider_takes_nothing_and_loses_n
     where_it_may_mount(name, unmounted_under_a_provider);
 }
 
+#[test]
+fn a_gateway_on_a_full_volume_reads_and_removes_refuses_new_files_and_takes_them_again_with_room() {
+    let name =
+        "a_gateway_on_a_full_volume_reads_and_removes_refuses_new_files_and_takes_them_again_with_room";
+    where_it_may_mount(name, gateway_on_a_small_volume);
+}
+
 /// Runs a program of the system that must succeed.
 fn must(program: &str, arguments: &[&Path]) {
     let status = Command::new(program).args(arguments).status().expect("it starts");
@@ -323,6 +330,51 @@ fn failing_under_a_provider() {
     assert_eq!(lost, None, "nothing that was acknowledged is lost");
     net.down();
     must("umount", &[&storage]);
+}
+
+fn gateway_on_a_small_volume() {
+    let (url, got) = listen(vec![]);
+    let mut net = Net::start_with(&["--alert-url", &url]);
+    net.down();
+    let gateway = net.directory.join("gateway");
+    onto_a_volume(&gateway);
+    net.up();
+    let (account, pid) = (account(&net, "gateway"), net.pid("gateway"));
+    let home = net.directory.with_file_name("sources");
+    fs::create_dir_all(&home).expect("writable");
+    let sources = ["kept", "removed", "new"].map(|name| (name, file(&home, name, 300_000, 7)));
+    let [kept, removed, new] =
+        sources.each_ref().map(|(name, source)| (source.to_str().expect("text"), *name));
+    for (source, name) in [kept, removed] {
+        net.ask(&["put", source, name]);
+    }
+
+    // Below its reserve: what grows the catalogue waits, all else goes on.
+    let ballast = fill(&gateway, 24 << 20);
+    let (exit, answer) = net.refuse(&["put", new.0, new.1]);
+    let (why, next) = (text(&answer["error"]["why"]), text(&answer["error"]["next"]));
+    assert!(exit == 5 && why.contains("takes no new files") && next.contains("make room"), "{answer}");
+    let mut seen = vec![];
+    wait(&net, &got, &mut seen, (&account, "volume_full", "raised"));
+    net.reads(&sources[0].1, "kept");
+    net.ask(&["rm", "removed"]);
+    let left = free(&gateway).expect("a volume");
+    assert!(left > 16 << 20, "the reserve is there for them: {left}");
+    assert_eq!(net.pid("gateway"), pid, "it did not end");
+
+    fs::remove_file(ballast).expect("it is there");
+    net.ask(&["put", new.0, new.1]);
+    net.reads(&sources[2].1, "new");
+    wait(&net, &got, &mut seen, (&account, "volume_full", "cleared"));
+    assert_eq!(net.pid("gateway"), pid, "it went on by itself");
+
+    // Without any room the first write ends it, as ever, and nothing is lost.
+    let ballast = fill(&gateway, 0);
+    net.run(&["rm", "kept"]);
+    fs::remove_file(ballast).expect("it is there");
+    eventually(90, "it runs again with room", || net.run(&["ls"]).status.success());
+    net.reads(&sources[2].1, "new");
+    net.down();
 }
 
 fn on_small_volumes() {

@@ -241,13 +241,31 @@ fn write_probe(volume: &Path) -> Result<(), VolumeError> {
     written.map_err(|error| VolumeError::File(path, error))
 }
 
+/// Bytes of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Bytes that this process may still write.
+    pub free: u64,
+    /// Bytes of the whole volume, written or not.
+    pub all: u64,
+}
+
+/// The size of the volume that holds `directory`.
+///
+/// # Errors
+/// The directory or its volume cannot be queried.
+pub fn size(directory: &Path) -> io::Result<Size> {
+    let volume = rustix::fs::statvfs(directory)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(volume.f_frsize);
+    Ok(Size { free: bytes(volume.f_bavail), all: bytes(volume.f_blocks) })
+}
+
 /// Bytes that this process may still write to the volume that holds `directory`.
 ///
 /// # Errors
 /// The directory or its volume cannot be queried.
 pub fn free(directory: &Path) -> io::Result<u64> {
-    let volume = rustix::fs::statvfs(directory)?;
-    Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
+    Ok(size(directory)?.free)
 }
 
 #[cfg(test)]

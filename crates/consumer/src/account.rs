@@ -15,6 +15,7 @@ use crate::{
     limits::MAILBOX,
     sample::{self, Sample, Sampler},
     shared::{Notice, Shared},
+    volume::Volume,
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock, Handle, Metrics, Network, Resolver, Spawner, Storage};
@@ -50,6 +51,8 @@ pub struct Means {
     pub policy: Policy,
     /// Receives the alerts about its agreements.
     pub alerts: Alerts,
+    /// The volume of the catalogue.
+    pub volume: Volume,
 }
 
 /// A consumer whose tasks have not started.
@@ -78,7 +81,7 @@ impl<C: Contents> Consumer<C> {
         E: Spawner + Clock + Storage + Metrics + CryptoRng + Resolver,
         N: Network,
     {
-        let Means { key, partition, nodes, keeps_floor, light, parameters, policy, alerts } = means;
+        let Means { key, partition, nodes, keeps_floor, light, parameters, policy, alerts, volume } = means;
         let chain = light.chain();
         let environment = Environment::new(context);
         let opened =
@@ -87,7 +90,7 @@ impl<C: Contents> Consumer<C> {
         let common =
             Common { environment, catalogue, chain, master: loaded.master, signed: Default::default() };
         let (notices, heard) = mpsc::channel(MAILBOX);
-        let shared = Shared::new(common, notices, parameters);
+        let shared = Shared::new(common, notices, parameters, volume);
         let dialing = context.child("nodes");
         let (asking, others) = (context.child("second_node"), nodes.clone());
         // Starts at an arbitrary node, and at the one after it: absence is confirmed by a second node.

@@ -34,6 +34,7 @@ pub mod peer;
 mod peer_health;
 pub mod sample;
 pub mod shared;
+pub mod volume;
 
 pub use account::{Consumer, Means};
 pub use agreements::Policy;

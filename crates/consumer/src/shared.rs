@@ -9,6 +9,7 @@ use crate::{
     catalogue::row::FileId,
     expected::{Coming, Expected},
     peer::Heights,
+    volume::Volume,
 };
 use commonware_utils::channel::mpsc;
 use commonware_utils::sync::Mutex;
@@ -83,6 +84,8 @@ pub struct Shared {
     pub(crate) expected: Expected,
     /// Parameters of the network, from the genesis.
     pub parameters: Parameters,
+    /// The volume of the catalogue.
+    pub volume: Volume,
     unpaid: AtomicUsize,
     dear: AtomicBool,
     notices: mpsc::Sender<Notice>,
@@ -92,7 +95,12 @@ pub struct Shared {
 
 impl Shared {
     /// State without agreements and without records of providers.
-    pub fn new(common: Common, notices: mpsc::Sender<Notice>, parameters: Parameters) -> Arc<Self> {
+    pub fn new(
+        common: Common,
+        notices: mpsc::Sender<Notice>,
+        parameters: Parameters,
+        volume: Volume,
+    ) -> Arc<Self> {
         Arc::new(Self {
             common,
             opened: Notify::new(),
@@ -100,6 +108,7 @@ impl Shared {
             height: Arc::default(),
             expected: Expected::default(),
             parameters,
+            volume,
             unpaid: AtomicUsize::new(0),
             dear: AtomicBool::new(false),
             notices,
@@ -293,7 +302,7 @@ mod tests {
             let environment = Environment::new(&context);
             let (chain, master) = ([1; 32], [9; 32]);
             let common = Common { environment, catalogue, chain, master, signed: Default::default() };
-            let shared = Shared::new(common, mpsc::channel(8).0, Parameters::LOCAL);
+            let shared = Shared::new(common, mpsc::channel(8).0, Parameters::LOCAL, Volume::default());
             let who = Account([7; 32]);
             let shown = |score| Known {
                 index: 0,

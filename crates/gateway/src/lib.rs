@@ -36,7 +36,10 @@ pub use access::{TooMany, User};
 pub use catalogue::{Held, backup, check, partitions, restore};
 pub use coding::SHARDS;
 pub use posync_alert::Alerts;
-pub use posync_consumer::Policy;
+pub use posync_consumer::{
+    Policy,
+    volume::{Full, Volume},
+};
 
 use crate::{
     access::Access,
@@ -97,6 +100,8 @@ pub struct Config {
     pub policy: Policy,
     /// Receives the gateway's alerts.
     pub alerts: Alerts,
+    /// The volume of its storage.
+    pub volume: Volume,
 }
 
 /// Reasons for which a gateway ends.
@@ -157,6 +162,7 @@ where
         parameters: config.parameters,
         policy: config.policy,
         alerts: config.alerts,
+        volume: config.volume,
     };
     let Consumer { shared, agreements, heard, contents, found, disk } =
         Consumer::<Files>::open(&context, &network, means).await?;

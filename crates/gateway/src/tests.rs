@@ -3,6 +3,7 @@
 mod chained;
 mod claims;
 mod cuts;
+mod full;
 mod kept;
 mod network;
 #[allow(dead_code, reason = "tests of others use the rest")]

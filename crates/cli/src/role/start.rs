@@ -414,7 +414,10 @@ fn gateway(settings: &Settings, start: &Start) -> Outcome {
     listens(settings, &keys::account(&key), &alerts, &[("listen", listen)])?;
     let (account, storage) = (keys::account(&key).to_string(), directory.join("storage"));
     let in_use = own_volume(settings, start, (&storage, GATEWAY), &alerts)?;
-    watching::space(directory.clone(), account.clone(), alerts.clone(), watching::gateway_space);
+    let volume = posync_gateway::Volume::of(storage.clone());
+    let looked = volume.clone();
+    let conditions = move |space| watching::gateway_space(space, looked.has_room().err());
+    watching::space(storage.clone(), account.clone(), alerts.clone(), conditions);
     runner(&storage)
         .start(async |context| {
             let parameters = parameters(&context, settings, &net, &key).await?;
@@ -431,6 +434,7 @@ fn gateway(settings: &Settings, start: &Start) -> Outcome {
                 parameters,
                 policy: Policy::of(&parameters),
                 alerts: alerts.clone(),
+                volume,
             };
             let on_volume = OnVolume::new(context.child("gateway"), in_use);
             let run = posync_gateway::run(on_volume, context, config).await;

@@ -7,6 +7,7 @@ use posync_alert::{
     Alert, Alerts, RaisedAlerts, Space, clock_conditions, clock_off, full_volume, low_space, seat_conditions,
 };
 use posync_client::connection::{Connection, Endpoint};
+use posync_gateway::Full;
 use posync_node::{MachineClock, handle::Handle, turned};
 use posync_protocol::{Account, Record as _, record::Seat};
 use std::{
@@ -19,9 +20,6 @@ use std::{
 const LOOK_AT_SPACE: Duration = Duration::from_secs(30);
 /// Pause between two checks of the blocks and the seat.
 const LOOK_AT_SEAT: Duration = Duration::from_secs(2);
-
-/// Free bytes of a gateway's volume below which the next write may fail.
-const GATEWAY_FULL: u64 = 32 << 20;
 
 /// Pause before the first comparison of clocks, and between two.
 const FIRST_CLOCK: Duration = Duration::from_secs(10);
@@ -73,18 +71,17 @@ fn ahead_of(mut theirs: Vec<i64>) -> Option<i64> {
     Some(median.saturating_neg() / 1_000)
 }
 
-/// Sends the alerts of `conditions` about the volume of a member that promised no room: a member that cannot
-/// write its disk stops.
+/// Sends the alerts of `conditions` about the volume of a member that promised no room.
 pub(super) fn space(
     directory: PathBuf,
     account: String,
     alerts: Alerts,
-    conditions: fn(Space) -> Vec<Alert>,
+    conditions: impl Fn(Space) -> Vec<Alert> + Send + 'static,
 ) {
     thread::spawn(move || {
         let mut watch = RaisedAlerts::default();
         loop {
-            let now = Space::of(&directory, 0).map(conditions).unwrap_or_default();
+            let now = Space::of(&directory, 0).map(&conditions).unwrap_or_default();
             alerts.watch(&mut watch, &account, None, now);
             thread::sleep(LOOK_AT_SPACE);
         }
@@ -98,17 +95,14 @@ pub(super) fn authority_space(space: Space) -> Vec<Alert> {
     low_space(space).map(|alert| Alert { next: next.into(), ..alert }).into_iter().collect()
 }
 
-/// Of a gateway: its catalogue grows with every file.
-pub(super) fn gateway_space(space: Space) -> Vec<Alert> {
-    let effect = "the gateway ends once its catalogue cannot be written, and is started again until it can";
-    let low = low_space(space).map(|alert| Alert {
-        next: "the catalogue grows with every file, and a gateway that cannot write it ends: make room on the volume"
-            .into(),
-        ..alert
-    });
-    let full = (space.free < GATEWAY_FULL)
-        .then(|| full_volume(format!("only {} bytes are free on the volume", space.free), effect));
-    low.into_iter().chain(full).collect()
+/// Of a gateway: its catalogue grows with every file. `full` says why it takes no new files, if it takes none.
+pub(super) fn gateway_space(space: Space, full: Option<Full>) -> Vec<Alert> {
+    let next = "the catalogue grows with every file, and without room the gateway takes no new files: make room on the \
+                volume";
+    let effect =
+        "it takes no new files, reads and removes what it has, and takes files again by itself with room";
+    let low = low_space(space).map(|alert| Alert { next: next.into(), ..alert });
+    low.into_iter().chain(full.map(|full| full_volume(full.to_string(), effect))).collect()
 }
 
 /// The conditions of the room and the clock of a running node's machine.
@@ -160,9 +154,12 @@ mod tests {
     #[test]
     fn a_volume_is_told_when_it_is_nearly_full_and_again_when_nothing_is_written() {
         let space = |free| Space { free, promised: 0 };
-        assert_eq!(kinds(&gateway_space(space(1 << 30))), []);
-        assert_eq!(kinds(&gateway_space(space(GATEWAY_FULL))), [Kind::LowSpace]);
-        assert_eq!(kinds(&gateway_space(space(GATEWAY_FULL - 1))), [Kind::LowSpace, Kind::VolumeFull]);
+        assert_eq!(kinds(&gateway_space(space(1 << 30), None)), []);
+        assert_eq!(kinds(&gateway_space(space(32 << 20), None)), [Kind::LowSpace]);
+        let full = Full { free: 7, least: 32 << 20 };
+        let told = gateway_space(space(7), Some(full));
+        assert_eq!(kinds(&told), [Kind::LowSpace, Kind::VolumeFull]);
+        assert!(told[1].what.contains("only 7 bytes") && told[1].next.contains("no new files"), "{told:?}");
         assert_eq!(kinds(&authority_space(space(1 << 30))), []);
         assert_eq!(kinds(&authority_space(space(0))), [Kind::LowSpace]);
     }

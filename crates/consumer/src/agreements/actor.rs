@@ -5,7 +5,7 @@ use super::{
     alerts::alerts,
     barred::Barred,
     opening::Asked,
-    policy::{Policy, Posted, unpaid, wanted},
+    policy::{Policy, Posted, unpaid, urgent, wanted},
     reclaim::forget,
     settle::settle,
     state::{
@@ -274,7 +274,10 @@ impl Agreements {
         if !retired {
             let needed = self.needed.lock().clone();
             let wants = (&self.policy, self.shared.demand(self.policy.providers));
-            let all = wanted(&views, &needed, &rows, wants, &posted, &self.parameters);
+            let mut all = wanted(&views, &needed, &rows, wants, &posted, &self.parameters);
+            if self.shared.volume.has_room().is_err() {
+                all = urgent(all, &rows, epoch, &self.parameters);
+            }
             let doubts = self.unsure.lock().iter().map(Asked::provider).collect::<Vec<_>>();
             let unknown = opening.iter().copied().chain(doubts).collect();
             short = unpaid(&views, (&needed, &unknown), &rows, wants, &posted, &self.parameters);

@@ -484,6 +484,22 @@ fn paid(
     chosen
 }
 
+/// Those of the openings that cannot wait for room on the consumer's volume: egress for reading and, while data is to
+/// move from an agreement that is over, all of them.
+pub(crate) fn urgent(
+    mut wanted: Vec<(Account, Vec<Open>)>,
+    usages: &[AgreementUsage],
+    epoch: u64,
+    p: &Parameters,
+) -> Vec<(Account, Vec<Open>)> {
+    let moves = usages.iter().any(|s| s.live > 0 && !is_live(s, epoch, p));
+    wanted.retain_mut(|(_, opens)| {
+        opens.retain(|open| moves || open.quota[Class::Storage] == 0);
+        !opens.is_empty()
+    });
+    wanted
+}
+
 /// The number of providers with which [`wanted`] would open an agreement if the account could pay for it. Those in
 /// `opening` do not count: the ledger may have taken the money for an agreement that is not taken up yet.
 pub(crate) fn unpaid(

@@ -139,6 +139,7 @@ pub(super) mod tests {
             parameters,
             policy: crate::Policy::of(&parameters),
             alerts: Default::default(),
+            volume: Default::default(),
         }
     }
 

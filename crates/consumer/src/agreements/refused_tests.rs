@@ -137,6 +137,7 @@ impl Setup {
             parameters: P,
             policy,
             alerts: Default::default(),
+            volume: Default::default(),
         };
         let network = SharedNetwork::new(context.child("network"));
         let consumer = Consumer::<Nothing>::open(context, &network, means).await.expect("opens");

@@ -28,6 +28,7 @@ pub mod state;
 
 use crate::{
     Error, account::Means, agreements::Policy, ledger::Error as LedgerError, limits::MAILBOX, sample::Sample,
+    volume::Volume,
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_macros::select;
@@ -74,6 +75,8 @@ impl Config {
             policy: Policy::to_read(&self.parameters, state::READ_EPOCHS, state::READ_BYTES),
             // A reading account stores nothing that could be lost.
             alerts: Alerts::default(),
+            // Its node takes no part while the volume is full.
+            volume: Volume::default(),
         }
     }
 }

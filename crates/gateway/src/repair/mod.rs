@@ -17,6 +17,8 @@
 //!    data set until others have signed for them. Bytes that do not verify, and the provider's own
 //!    report, are a loss, unless too few other holders are free of suspicion.
 //! 4. At most [`crate::limits::REPAIRS_AT_ONCE`] segments are rebuilt at once.
+//! 5. On a full volume a segment with at least [`crate::limits::ACKNOWLEDGE_SHARDS`] shards waits; one with fewer does
+//!    not.
 
 mod actor;
 pub(crate) mod budget;

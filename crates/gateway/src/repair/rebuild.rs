@@ -7,7 +7,7 @@ use crate::{
         row::{Added, SegmentRow},
     },
     coding::{self, FileKey, SHARDS, Shard},
-    limits::HOLDINGS_MAX,
+    limits::{ACKNOWLEDGE_SHARDS, HOLDINGS_MAX},
     repair::{
         examine::places,
         state::{Rebuilt, Task},
@@ -33,6 +33,14 @@ pub(super) async fn rebuild(
     let missing = missing(&shared, &row);
     if missing.is_empty() {
         return Ok(Rebuilt { whole: true, ..Rebuilt::default() });
+    }
+    // As many shards as a put is acknowledged with are safe enough to wait until the catalogue may grow.
+    let held = SHARDS.saturating_sub(missing.len());
+    if held >= ACKNOWLEDGE_SHARDS
+        && let Err(full) = shared.volume.has_room()
+    {
+        tracing::debug!(%full, segment, held, "the repair of a segment waits for room on the volume");
+        return Ok(Rebuilt::default());
     }
     // Reading costs egress: nothing is read for a shard that nobody takes.
     if room_for(&shared, (file, segment), &row, &lost_by).is_none() {

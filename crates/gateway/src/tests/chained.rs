@@ -149,6 +149,7 @@ impl Chained {
             parameters: P,
             policy,
             alerts: Default::default(),
+            volume: Default::default(),
         };
         let network = SharedNetwork::new(context.child("network"));
         let opened = Consumer::<Files>::open(context, &network, means).await.expect("opens");
@@ -163,7 +164,7 @@ impl Chained {
         environment.spawn(follow(shared.clone(), node.clone(), handlers));
         let share = Arc::new(Share::new(Owner::default(), SHARE_BYTES_MAX));
         let (ledger, versions) = Default::default();
-        let world = World { shared, share, providers, ledger, versions };
+        let world = World { shared, share, providers, ledger, versions, free: Arc::default() };
         let chained = Self { world, node };
         chained
             .world

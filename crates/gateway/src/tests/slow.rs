@@ -3,12 +3,14 @@
 
 use super::{
     served::Served,
-    world::{Context, Verdict, World, account, bytes, holders, index_of, refusal, send},
+    world::{Context, Ledgered, Verdict, World, account, bytes, holders, index_of, refusal, send},
 };
 use crate::{repair::Notice, transfer::Error};
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic};
-use futures::future::join_all;
+use futures::{FutureExt as _, future::join_all};
+use posync_client::rpc;
+use posync_consumer::{environment::Environment, peer::Dialer};
 use posync_protocol::wire::{
     gateway::{self, GatewayAnswer},
     provider::{Ask, Refusal},
@@ -378,6 +380,23 @@ fn a_failed_put_leaves_nothing_to_repair() {
         let jobs = async |w: &World| w.shared.catalogue.jobs(0, 9).await.expect("runs").is_empty();
         world.until("no job is left", jobs).await;
     });
+}
+
+/// A dialer whose dials take as long as the ledger says for each provider.
+pub(super) fn far_dialer(
+    near: Dialer<rpc::Provider>,
+    seen: Arc<Ledgered>,
+    environment: Environment,
+) -> Dialer<rpc::Provider> {
+    Arc::new(move |account, address| {
+        let (near, environment) = (near.clone(), environment.clone());
+        let time = seen.far.lock().get(&account).copied().unwrap_or_default();
+        async move {
+            environment.sleep(time).await;
+            near(account, address).await
+        }
+        .boxed()
+    })
 }
 
 /// Has provider 0 answer each request 300 ms after it came, as over a long way, and each get after `get`.

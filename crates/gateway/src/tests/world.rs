@@ -29,6 +29,7 @@ use posync_client::{
     connection::Connection,
     light::{self, Light},
     rpc::{self, Incoming, Server, Service as _},
+    volume::Size,
 };
 use posync_consumer::{
     agreement::{Common, OwnAgreement, session_key, storage_key},
@@ -42,6 +43,7 @@ use posync_consumer::{
     ledger::Ledger,
     peer::{Dialer, Peer},
     shared,
+    volume::Volume,
 };
 use posync_protocol::{
     Account, AgreementId, Amount, Bounded, Hash, PerClass, Units,
@@ -106,6 +108,9 @@ fn agreement_of(index: usize) -> AgreementId {
 pub(super) fn provider_key(index: usize) -> PrivateKey {
     PrivateKey::from_seed(index as u64 + 1)
 }
+
+/// Bytes of the gateway's volume.
+pub(super) const VOLUME: u64 = 64 << 20;
 
 /// The agreed rate in most tests: more than is ever read.
 const RATE: u64 = 1 << 40;
@@ -263,6 +268,8 @@ pub(crate) struct World {
     pub(crate) providers: Vec<Provider>,
     pub(crate) ledger: Arc<Ledgered>,
     pub(super) versions: Versions,
+    /// Free bytes of the gateway's volume of [`VOLUME`] bytes.
+    pub(super) free: Arc<AtomicU64>,
 }
 
 /// Switches and counters by which a test observes and controls the ledger.
@@ -328,20 +335,14 @@ impl World {
             signed: Arc::default(),
         };
         let (findings, heard) = mpsc::channel(1024);
-        let consumer = shared::Shared::new(common.clone(), findings, Parameters::LOCAL);
+        let free = Arc::new(AtomicU64::new(VOLUME));
+        let shown = free.clone();
+        let volume = Volume::queried(move || Ok(Size { free: shown.load(Ordering::Relaxed), all: VOLUME }));
+        let consumer = shared::Shared::new(common.clone(), findings, Parameters::LOCAL, volume);
         let (shared, notices) = Shared::new(consumer, catalogue, heard);
         let dialer: Dialer<rpc::Provider> =
             dialer(context, &SharedNetwork::new(context.child("network")), &gateway_key());
-        let (near, distances, sleeper) = (dialer, seen.clone(), environment.clone());
-        let dialer: Dialer<rpc::Provider> = Arc::new(move |account, address| {
-            let (near, sleeper) = (near.clone(), sleeper.clone());
-            let time = distances.far.lock().get(&account).copied().unwrap_or_default();
-            async move {
-                sleeper.sleep(time).await;
-                near(account, address).await
-            }
-            .boxed()
-        });
+        let dialer = super::slow::far_dialer(dialer, seen.clone(), environment.clone());
         if loaded.agreements.is_empty() {
             for index in 0..10 {
                 let number =
@@ -362,7 +363,7 @@ impl World {
         let handlers = providers.iter().map(|provider| provider.handler.clone()).collect();
         environment.spawn(ledger(shared.clone(), handlers, seen.clone()));
         let share = Arc::new(Share::new(Owner::default(), SHARE_BYTES_MAX));
-        Self { shared, share, providers, ledger: seen, versions }
+        Self { shared, share, providers, ledger: seen, versions, free }
     }
 
     /// Opens the agreements that a policy asks for, two seconds after each look, like a ledger.

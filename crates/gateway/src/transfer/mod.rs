@@ -11,6 +11,7 @@ use crate::{
     catalogue::{NoRoom, Stopped, Usage},
     coding,
 };
+use posync_consumer::volume;
 use posync_protocol::{Account, wire::gateway::Refusal};
 use std::time::Duration;
 
@@ -98,6 +99,11 @@ pub(crate) enum Error {
     /// A segment could not be read: its number and the reason.
     #[error("segment {0} cannot be read: {1}; try again when its providers are back")]
     Unreadable(u32, coding::Error),
+    /// The gateway's volume has room only for what it has stored.
+    #[error(
+        "the gateway takes no new files now: {0}; ask its owner to make room on that volume, then send the file again: what is stored can be read and removed meanwhile"
+    )]
+    Volume(#[from] volume::Full),
     /// The catalogue is full.
     #[error("the catalogue is full: {0}; remove files")]
     Full(&'static str),
@@ -111,7 +117,9 @@ impl Error {
             Self::Stranger(_) => Refusal::NotServed,
             Self::Name | Self::Length(_) | Self::Range(..) | Self::NoPiece | Self::NoPut => Refusal::Request,
             Self::Operators(..) | Self::Unsigned(..) | Self::Unreadable(..) => Refusal::Providers,
-            Self::Full(_) | Self::Quota(..) | Self::Names(_) | Self::Jobs(_) => Refusal::Full,
+            Self::Full(_) | Self::Volume(_) | Self::Quota(..) | Self::Names(_) | Self::Jobs(_) => {
+                Refusal::Full
+            }
             Self::Incomplete(..)
             | Self::Cancelled
             | Self::Gone

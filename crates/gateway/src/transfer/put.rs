@@ -16,7 +16,8 @@
 //!    both back.
 //! 4. Room is opened ahead for as many bytes as have arrived, and for one segment of an account at any time, whatever
 //!    is announced: agreements lock the gateway's money.
-//! 5. Arriving bytes are kept in the caller's share of memory. Memory that all puts have in common
+//! 5. On a full volume no put begins, and none goes on to its next segment: each takes a row of the catalogue.
+//! 6. Arriving bytes are kept in the caller's share of memory. Memory that all puts have in common
 //!    ([`crate::limits::CODING_BYTES_MAX`]) is taken when a segment is whole, never while the put waits
 //!    for its caller.
 
@@ -62,6 +63,7 @@ pub(crate) async fn put(
         return Err(Error::Name);
     }
     let segments = coding::segments(length).ok_or(Error::Length(length))?;
+    shared.volume.has_room()?;
     let claim = Claim {
         owner: share.owner,
         name: name.to_vec(),
@@ -306,7 +308,8 @@ mod tests {
                 signed: Default::default(),
             };
             let (findings, none) = mpsc::channel(8);
-            let account = posync_consumer::shared::Shared::new(common, findings, Parameters::LOCAL);
+            let account =
+                posync_consumer::shared::Shared::new(common, findings, Parameters::LOCAL, Default::default());
             let (shared, mut heard) = Shared::new(account, catalogue, none);
             let (id, name) = ([3; 16], Bounded::new(b"a file".to_vec()).expect("short"));
             let putting = shared.putting(id);

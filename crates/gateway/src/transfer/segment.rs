@@ -141,6 +141,7 @@ impl Task {
         coming: &Coming,
     ) -> Result<(), Error> {
         let length = u32::try_from(plain.len()).expect("a segment is 4 MiB");
+        self.shared.volume.has_room()?;
         let rooms = self.rooms().await?;
         coming.placed(leaves(self.bytes as u64).saturating_mul(SHARDS as u64));
         self.used.lock().extend(rooms.iter().map(|room| room.agreement().provider()));

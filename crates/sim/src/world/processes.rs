@@ -246,6 +246,7 @@ impl<'a> World<'a> {
             parameters,
             policy: posync_gateway::Policy::of(&parameters),
             alerts: posync_gateway::Alerts::default(),
+            volume: posync_gateway::Volume::default(),
         };
         let network = self.network(process);
         let context = self.context.child("gateway").with_attribute("index", index);

@@ -1,6 +1,7 @@
 //! Quotas that follow the load, and their cost.
 
 mod barred;
+mod urgent;
 mod years;
 
 use super::*;

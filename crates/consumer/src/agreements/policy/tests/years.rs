@@ -65,7 +65,6 @@ impl Years {
                 idle: false,
                 kept: false,
                 leaves: false,
-                holds: true,
                 egress_price: posted.prices[Class::Egress].price,
             };
             let (step, away) = judge(&it, epoch, around, &policy, &P);
