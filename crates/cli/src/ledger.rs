@@ -14,7 +14,7 @@ use posync_client::{
     light::{Subject, SyncProof},
 };
 use posync_protocol::{
-    Account, Amount, Body, Key, Record,
+    Account, Body, Key, Record,
     block::{BlockBody, Header, Receipts},
     ledger::Event,
     limits::{Parameters, READ_KEYS_MAX},
@@ -226,23 +226,6 @@ impl Ledger {
         let submitter = Submitter::for_command(connection, key.clone(), self.parameters, turns, PATIENCE);
         submitter.send(body).await.and_then(Final::done).map_err(failed)
     }
-}
-
-/// All money that the ledger's sums account for.
-pub(crate) fn accounted(system: &System) -> Amount {
-    let parts = [
-        system.balances,
-        system.voucher_reserves,
-        system.storage_pools,
-        system.bonds,
-        system.deposits,
-        system.burned,
-        system.committee,
-        system.reserve,
-        system.carry,
-        system.seat_bonds,
-    ];
-    parts.into_iter().fold(Amount::ZERO, |sum, part| sum.checked_add(part).unwrap_or(Amount::MAX))
 }
 
 /// Turns the error of a question into a message for the user.

@@ -601,3 +601,23 @@ pub(crate) fn fields<S: serde::Serializer>(slot: &Slot, to: S) -> Result<S::Ok, 
         .or_else(|to| service::serialize(slot, to))
         .unwrap_or_else(|_| Err(serde::ser::Error::custom(format_args!("no record is of kind {}", slot[0]))))
 }
+
+impl System {
+    /// All money that the totals account for: each of their amounts, once.
+    pub fn accounted(&self) -> Amount {
+        let parts = [
+            self.balances,
+            self.voucher_reserves,
+            self.storage_pools,
+            self.bonds,
+            self.deposits,
+            self.burned,
+            self.committee,
+            self.reserve,
+            self.carry,
+            self.seat_bonds,
+        ];
+        let sum = parts.iter().map(|part| part.grains()).fold(0, u128::saturating_add);
+        Amount::new(sum).unwrap_or(Amount::MAX)
+    }
+}

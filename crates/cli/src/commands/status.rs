@@ -3,7 +3,7 @@
 use crate::{
     failure::Outcome,
     gateway::Gateway,
-    ledger::{Ledger, accounted},
+    ledger::Ledger,
     liveness::Liveness,
     net::{Access, Net},
     output::{Output, table},
@@ -44,7 +44,7 @@ impl Status {
                 .collect();
             let value = json!({ "network_key": net.network_key(), "chain": net.chain(), "height": height,
                 "round": parameters.round(height), "epoch": parameters.epoch(height), "consensus": liveness.to_json(),
-                "system": system, "accounted": accounted(&system),
+                "system": system, "accounted": system.accounted(),
                 "gateway": gateway, "seats": seats.iter().map(seat_json).collect::<Vec<_>>(), "members": members });
             output.answer(&value, || {
                 let no_gateway =
