@@ -22,7 +22,7 @@ const ACTORS: [&str; 4] = ["a", "b", "p", "q"];
 fn line() -> impl Strategy<Value = String> {
     let actor = prop::sample::select(ACTORS.to_vec());
     let provider = prop::sample::select(vec!["p", "q"]);
-    (actor, provider, 0..14_u8, 0..3_u32, 0..200_000_u64, 1..12_u64).prop_map(
+    (actor, provider, 0..14_u8, 0..3_u32, 1..200_000_u64, 1..12_u64).prop_map(
         |(actor, provider, verb, slot, number, small)| match verb {
             0 => format!("{actor} send {provider} {number}"),
             1 => format!("{provider} register bond=1000s capacity={number}"),
