@@ -274,12 +274,12 @@ fn check_money(at: &str, value: &Value) -> usize {
 }
 
 fn every_amount_is_in_grains_and_in_sync(net: &Net) {
-    net.wait_for(&["prices"], 120, "an epoch is closed", |prices| {
+    let prices = net.wait_for(&["prices"], 120, "an epoch is closed", |prices| {
         !prices["epochs"].as_array().expect("a list").is_empty()
     });
     let status = net.ask(&["status"]);
     assert_eq!(grains(&status["accounted"]), 1_000_000_000_000_000_000, "exact above 2^53");
-    let epoch = net.ask(&["prices"])["epochs"][0]["epoch"].to_string();
+    let epoch = prices["epochs"][0]["epoch"].to_string();
     let commands: [&[&str]; 9] = [
         &["status"],
         &["account"],

@@ -108,9 +108,12 @@ fn most_of_a_network_that_is_cut_off_is_not_held_against_those_in_it() {
         })
         .collect();
     let rounds: Vec<_> = (silent - 4..silent + 6).map(|round| counted(&report, round)).collect();
-    let [(round, drawn, on_time)] = faulty[..] else { panic!("one round is faulty: {faulty:?} {rounds:?}") };
-    assert!((silent..=silent + 1).contains(&round), "{faulty:?}");
-    assert!(drawn >= PARAMETERS.fault_draws_min && (drawn - on_time) * 5 > drawn);
+    // The round in which the cut begins may have draws whose answers it keeps away.
+    assert!((1..=3).contains(&faulty.len()), "{faulty:?} {rounds:?}");
+    for (round, drawn, on_time) in &faulty {
+        assert!((silent - 1..=silent + 1).contains(round), "{faulty:?} {rounds:?}");
+        assert!(*drawn >= PARAMETERS.fault_draws_min && (drawn - on_time) * 5 > *drawn);
+    }
     let mut excused = 0;
     for provider in proved(&report.events) {
         let audit = Audit::from_slot(&report.state[&Audit::key(&provider)]).expect("a record");
