@@ -105,8 +105,8 @@ fn every_end_that_nobody_asked_for_is_an_error_with_a_reason(net: &Net) {
     for name in ["authority-0", "provider-0", "gateway"] {
         let taken = TcpListener::bind(address(net, name)).expect("it is free");
         let (code, said) = run_role(&net.directory.join(name));
-        assert_eq!(code, Some(1), "{name}: {said}");
-        assert!(said.contains("has ended") && said.contains(name), "{name}: {said}");
+        assert_eq!(code, Some(8), "{name}: {said}");
+        assert!(said.contains("is taken") && said.contains(name), "{name}: {said}");
         drop(taken);
     }
 }
