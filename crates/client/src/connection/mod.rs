@@ -648,7 +648,11 @@ impl Connection {
             }
             is_due
         };
-        is_due && self.is_left_behind(at, last.height).await
+        let ahead = if is_due { self.ahead_of(at, last.height).await } else { None };
+        match ahead {
+            Some(height) => self.is_still_behind(at.place, height).await,
+            None => false,
+        }
     }
 
     /// True if a block of that time is no new one by this machine's clock, or that clock is off.
@@ -664,21 +668,23 @@ impl Connection {
     /// True if a node other than the one at `at` proves a block well above `height`. If that one fails, another is
     /// asked the next time.
     pub(super) async fn is_left_behind(&self, at: At, height: u64) -> bool {
-        let Some(other) = self.opinion_beside(at.place).await else { return false };
+        self.ahead_of(at, height).await.is_some()
+    }
+
+    /// The height of a block well above `height` that a node other than the one at `at` proves.
+    async fn ahead_of(&self, at: At, height: u64) -> Option<u64> {
+        let other = self.opinion_beside(at.place).await?;
         match self.newest_at(other).await {
-            Ok((_, header)) if height + APART_BLOCKS_MAX < header.height => {
-                self.is_still_behind(at.place, header.height).await
-            }
-            Ok(_) => false,
+            Ok((_, header)) => Some(header.height).filter(|other| height + APART_BLOCKS_MAX < *other),
             Err(failed) => {
                 self.0.pool.leave(failed.at);
-                false
+                None
             }
         }
     }
 
-    /// True if the node at `place` still proves no block near `height`, asked after another node proved that one: the
-    /// other may have answered seconds later, and many blocks come in seconds.
+    /// True if the node at `place`, which answered a read with an older block, still proves none near `height` after
+    /// another node proved that one: the other may have answered seconds later, and many blocks come in seconds.
     async fn is_still_behind(&self, place: usize, height: u64) -> bool {
         self.newest_at(place).await.map_or(true, |(_, now)| now.height + APART_BLOCKS_MAX < height)
     }

@@ -95,7 +95,7 @@ impl InUse {
         {
             return failing(error);
         }
-        match self.held.read_any() {
+        match self.held.read_probe() {
             Err(error) if !OWN_ERRORS.contains(&error) => {
                 let volume = self.volume.display().to_string();
                 if failed.replace((Instant::now(), error)).is_none() {
@@ -115,17 +115,11 @@ impl InUse {
 }
 
 impl Held {
-    /// Reads the probe, or the mark if the probe cannot be read: one bad sector is no device that fails.
-    fn read_any(&self) -> Result<(), Errno> {
-        self.read(PROBE)
-            .or_else(|error| if OWN_ERRORS.contains(&error) { Err(error) } else { self.read(super::MARK) })
-    }
-
-    /// Reads a file, and not from memory: its pages are dropped first.
-    fn read(&self, name: &str) -> Result<(), Errno> {
-        let file = openat(&self.root, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        fadvise(&file, 0, None, Advice::DontNeed)?;
-        pread(&file, &mut [0; super::PROBE_BYTES], 0).map(drop)
+    /// Reads the probe, and not from memory: its pages are dropped first. A volume without a probe succeeds.
+    fn read_probe(&self) -> Result<(), Errno> {
+        let probe = openat(&self.root, PROBE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        fadvise(&probe, 0, None, Advice::DontNeed)?;
+        pread(&probe, &mut [0; super::PROBE_BYTES], 0).map(drop)
     }
 }
 
