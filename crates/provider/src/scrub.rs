@@ -14,7 +14,10 @@ const ROUND_SECONDS: u64 = 14 * 24 * 3_600;
 /// Bytes read before a pause: two of the largest shards.
 const BURST: u64 = 8 << 20;
 
-/// The disk failed on every shard of a pass.
+/// Fewest shards of a pass that say something of the disk: one bad sector may be all that a small store has.
+const SHARDS_MIN: usize = 16;
+
+/// The disk failed on every shard of a pass, and there were many.
 #[derive(Debug, thiserror::Error)]
 #[error("none of {shards} shards can be read: {last}; is the volume mounted?")]
 pub struct Unreadable {
@@ -57,7 +60,7 @@ const fn rate(bytes: u64, least: u64) -> u64 {
 /// are missing. Returns the number of bad shards.
 ///
 /// # Errors
-/// [`Unreadable`]: the disk failed on every one of them.
+/// [`Unreadable`]: the disk failed on every one of at least [`SHARDS_MIN`].
 pub(crate) async fn pass<E: Clock, B: Blob>(
     handler: &Handler<E, B>,
     least_rate: u64,
@@ -90,7 +93,7 @@ pub(crate) async fn pass<E: Clock, B: Blob>(
             }
         }
     }
-    if seen > 0 && failed == seen {
+    if seen >= SHARDS_MIN && failed == seen {
         return Err(Unreadable { shards: seen, last });
     }
     look_for_missing(handler);
