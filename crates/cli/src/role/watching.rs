@@ -157,9 +157,12 @@ mod tests {
         assert_eq!(kinds(&gateway_space(space(1 << 30), None)), []);
         assert_eq!(kinds(&gateway_space(space(32 << 20), None)), [Kind::LowSpace]);
         let full = Full { free: 7, least: 32 << 20 };
-        let told = gateway_space(space(7), Some(full));
-        assert_eq!(kinds(&told), [Kind::LowSpace, Kind::VolumeFull]);
-        assert!(told[1].what.contains("only 7 bytes") && told[1].next.contains("no new files"), "{told:?}");
+        let alerts = gateway_space(space(7), Some(full));
+        assert_eq!(kinds(&alerts), [Kind::LowSpace, Kind::VolumeFull]);
+        assert!(
+            alerts[1].what.contains("only 7 bytes") && alerts[1].next.contains("no new files"),
+            "{alerts:?}"
+        );
         assert_eq!(kinds(&authority_space(space(1 << 30))), []);
         assert_eq!(kinds(&authority_space(space(0))), [Kind::LowSpace]);
     }

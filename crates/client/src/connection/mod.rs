@@ -287,8 +287,9 @@ impl Connection {
                 Ok(self.floor())
             }
             (Ok((at, header)), Some(other)) => {
-                if header.height + APART_BLOCKS_MAX < other.1.height {
-                    self.leave_if_behind(at, other.1.height).await;
+                let height = other.1.height;
+                if header.height + APART_BLOCKS_MAX < height && self.is_still_behind(at.place, height).await {
+                    self.0.pool.leave(at);
                 }
                 Ok(self.floor())
             }
@@ -687,12 +688,6 @@ impl Connection {
     /// another node proved that one: the other may have answered seconds later, and many blocks come in seconds.
     async fn is_still_behind(&self, place: usize, height: u64) -> bool {
         self.newest_at(place).await.map_or(true, |(_, now)| now.height + APART_BLOCKS_MAX < height)
-    }
-
-    async fn leave_if_behind(&self, at: At, height: u64) {
-        if self.is_still_behind(at.place, height).await {
-            self.0.pool.leave(at);
-        }
     }
 
     /// Leaves a node for the next best one.
