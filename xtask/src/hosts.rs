@@ -1,14 +1,19 @@
 //! A network on machines of its own: `cargo xtask hosts` makes network namespaces, runs the commands of
 //! docs/operating.md in them, and checks every step of a network's life.
 //!
-//! It needs root and Linux. `--small` is the part that `cargo xtask test` runs; `--figures` measures.
+//! It needs root and Linux. `--small` is the part that `cargo xtask test` runs; `--figures` measures; `--people`
+//! follows the page for four new users to the letter.
 
+mod far;
 mod figures;
 mod manual;
+mod people;
+mod relay;
 mod story;
 mod trouble;
 mod world;
 
+use relay::Relay;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -74,18 +79,34 @@ const FIGURES: &[Scene] = &[
     ("every process ends in order", story::end),
 ];
 
+/// The steps of a run with the halves of the network far apart.
+const FAR: &[Scene] = &[
+    ("four machines agree on a draft", story::draft),
+    ("the ceremony waits for a late machine", story::ceremony),
+    ("the authorities make blocks", story::begin),
+    ("blocks go on", far::blocks),
+    ("providers come", |story| story::providers(story, far::PROVIDERS)),
+    ("a gateway joins", |story| story::gateway(story, "g1", "g1", &[])),
+    ("an owner stores and reads files", far::files),
+    ("an authority that no one hears is missed by nobody", far::silenced),
+    ("an authority that hears no one is missed by nobody", far::deafened),
+    ("every process ends in order", story::end),
+];
+
 /// The parts of a network's life that a run goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Small,
     Full,
     Figures,
+    Far,
+    People,
 }
 
 /// Runs the small or the whole story, or measures.
 pub(crate) fn run(options: &[&str]) -> ExitCode {
     let Some((kind, program)) = read(options) else {
-        eprintln!("usage: cargo xtask hosts [--small|--figures] [--program FILE]");
+        eprintln!("usage: cargo xtask hosts [--small|--figures|--far|--people] [--program FILE]");
         return ExitCode::from(2);
     };
     if let Some(why) = unavailable() {
@@ -107,6 +128,8 @@ fn read(options: &[&str]) -> Option<(Kind, Option<PathBuf>)> {
     while let Some(option) = rest.next() {
         match *option {
             "--small" => kind = Kind::Small,
+            "--far" => kind = Kind::Far,
+            "--people" => kind = Kind::People,
             "--figures" => kind = Kind::Figures,
             "--program" => program = Some(PathBuf::from(rest.next()?)),
             _ => return None,
@@ -121,12 +144,15 @@ fn tell(kind: Kind, program: &Path) -> Result<(), String> {
     let steps = match kind {
         Kind::Small => SMALL,
         Kind::Full => FULL,
+        Kind::Far => FAR,
+        Kind::People => return people::run(program),
         Kind::Figures => {
             figures::ceremonies(program)?;
             FIGURES
         }
     };
-    let mut story = Story::new(program)?;
+    let relay = (kind == Kind::Far).then(|| Relay::new(far::WAY, far::SEED));
+    let mut story = Story::new(program, relay)?;
     for (promise, step) in steps {
         let since = Instant::now();
         let told = step(&mut story);

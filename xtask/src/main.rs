@@ -88,7 +88,7 @@ const HISTORY: Check = Check {
 const USAGE: &str = "usage: cargo xtask test | tidy | campaign --seeds A..B [--jobs N] | fuzz [--seconds N] |
                         mutants [--sample N] [--seed S] | planted [NAME...] |
                         idle [--minutes N] [--program FILE] | trials [NAME...] [--program FILE] |
-                        hosts [--small] [--program FILE]
+                        hosts [--small|--people|--far|--figures] [--program FILE]
 
   test      every check: format, tidy, the rules built alone, lint, all tests with real processes, a
             history of the ledger with the settings of a release, 40 seeds of the campaign, and a
@@ -104,7 +104,9 @@ const USAGE: &str = "usage: cargo xtask test | tidy | campaign --seeds A..B [--j
             release build: does each stay within its limit?
   hosts     a network of machines of their own, each a network namespace with an address, a user and a directory:
             ceremony, joins, lost disks, new addresses, a partition, a moved gateway, with the commands of
-            docs/operating.md and a release build; needs root. --small: ceremony, a file, an authority that comes back
+            docs/operating.md and a release build; needs root. --small: ceremony, a file, an authority that comes back;
+            --people: four new users follow the page for them to the letter, 2 minutes; --far: two halves with a round
+            trip of 100 ms, lost packets and one-way cuts between them, 4 minutes; --figures: measures
   planted   builds each bug of docs/planted.md in turn: is it found by the test that must find it?";
 
 fn main() -> ExitCode {

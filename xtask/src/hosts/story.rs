@@ -2,6 +2,7 @@
 
 use super::{
     manual::{self, field, number, row, with},
+    relay::Relay,
     world::{DOMAIN, Side, World},
 };
 use std::{
@@ -66,8 +67,9 @@ pub(super) fn noise(seed: u64) -> Vec<u8> {
 
 impl Story {
     /// Makes the world with its authorities and a client, and installs the program.
-    pub(super) fn new(program: &Path) -> Result<Self, String> {
+    pub(super) fn new(program: &Path, relay: Option<Relay>) -> Result<Self, String> {
         let mut world = World::new()?;
+        world.relay = relay;
         world.install(program)?;
         for (number, name) in AUTHORITIES.iter().enumerate() {
             world.add(name, Side::of(number))?;

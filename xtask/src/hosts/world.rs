@@ -10,6 +10,7 @@
 //! that is down parts the two sides. Names are resolved by the file `/etc/netns/NAMESPACE/hosts`, which
 //! `ip netns exec` shows to the machine as `/etc/hosts`.
 
+use super::relay::{self, Relay};
 use std::{
     collections::BTreeMap,
     env,
@@ -77,6 +78,8 @@ pub(super) struct World {
     /// Host names and the last part of their addresses.
     names: BTreeMap<String, u8>,
     next_address: u8,
+    /// Stands between the machines instead of the switches, if the way is to be long or lossy.
+    pub(super) relay: Option<Relay>,
 }
 
 /// The reason why no machines can be made here; `None` if they can.
@@ -98,7 +101,7 @@ pub(crate) fn unavailable() -> Option<String> {
 }
 
 /// Runs a program that must succeed.
-fn must(program: &str, arguments: &[&str]) -> Result<(), String> {
+pub(super) fn must(program: &str, arguments: &[&str]) -> Result<(), String> {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("{program}: {error}"))?;
     if output.status.success() {
@@ -108,7 +111,7 @@ fn must(program: &str, arguments: &[&str]) -> Result<(), String> {
     Err(format!("{program} {}: {}", arguments.join(" "), why.trim()))
 }
 
-fn ip(arguments: &[&str]) -> Result<(), String> {
+pub(super) fn ip(arguments: &[&str]) -> Result<(), String> {
     must("ip", arguments)
 }
 
@@ -117,8 +120,9 @@ fn at(path: &Path) -> impl Fn(io::Error) -> String {
     move |error| format!("{}: {error}", path.display())
 }
 
-fn namespace(of: u32, machine: &str) -> String {
-    format!("{PREFIX}{of}-{machine}")
+/// Name of a machine's namespace.
+pub(super) fn namespace(machine: &str) -> String {
+    format!("{PREFIX}{}-{machine}", process::id())
 }
 
 /// Process id of the run that made an entry of this name.
@@ -153,7 +157,7 @@ impl World {
         fs::create_dir_all(&directory).map_err(at(&directory))?;
         fs::set_permissions(&directory, Permissions::from_mode(0o755)).map_err(at(&directory))?;
         let (machines, names) = (BTreeMap::new(), BTreeMap::new());
-        let world = Self { directory, machines, names, next_address: 1 };
+        let world = Self { directory, machines, names, next_address: 1, relay: None };
         let switches = world.switches();
         ip(&["netns", "add", &switches])?;
         for side in [Side::Left, Side::Right] {
@@ -169,7 +173,7 @@ impl World {
     }
 
     fn switches(&self) -> String {
-        namespace(process::id(), "switch")
+        namespace("switch")
     }
 
     /// Copies the program to a place that every machine may read, as an installation does.
@@ -183,14 +187,14 @@ impl World {
 
     /// Makes a machine and connects it; its host name is `NAME.example.org`.
     pub(super) fn add(&mut self, name: &str, side: Side) -> Result<(), String> {
-        let own = namespace(process::id(), name);
+        let own = namespace(name);
         let address = self.free_address();
         let user = USERS_FROM + process::id() * 100 + u32::from(address);
         ip(&["netns", "add", &own])?;
-        let switches = self.switches();
-        ip(&["-n", &switches, "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", &own])?;
-        ip(&["-n", &switches, "link", "set", name, "master", side.switch()])?;
-        ip(&["-n", &switches, "link", "set", name, "up"])?;
+        match &mut self.relay {
+            Some(relay) => relay.plug(name, side)?,
+            None => self.connect(name, side)?,
+        }
         ip(&["-n", &own, "address", "add", &format!("{SUBNET}.{address}/24"), "dev", "eth0"])?;
         ip(&["-n", &own, "link", "set", "eth0", "up"])?;
         ip(&["-n", &own, "link", "set", "lo", "up"])?;
@@ -205,6 +209,14 @@ impl World {
         self.publish()
     }
 
+    /// Connects a machine to the switch of its side.
+    fn connect(&self, name: &str, side: Side) -> Result<(), String> {
+        let (own, switches) = (namespace(name), self.switches());
+        ip(&["-n", &switches, "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", &own])?;
+        ip(&["-n", &switches, "link", "set", name, "master", side.switch()])?;
+        ip(&["-n", &switches, "link", "set", name, "up"])
+    }
+
     const fn free_address(&mut self) -> u8 {
         self.next_address += 1;
         self.next_address
@@ -212,7 +224,7 @@ impl World {
 
     /// Gives a machine another address; its host name leads there, and the old address to nobody.
     pub(super) fn readdress(&mut self, name: &str) -> Result<String, String> {
-        let (new, own) = (self.free_address(), namespace(process::id(), name));
+        let (new, own) = (self.free_address(), namespace(name));
         let machine = self.machines.get_mut(name).ok_or_else(|| format!("no machine {name}"))?;
         let (old, now) = (format!("{SUBNET}.{}/24", machine.address), format!("{SUBNET}.{new}/24"));
         machine.address = new;
@@ -236,7 +248,7 @@ impl World {
             text.push_str(&format!("{SUBNET}.{address} {host}\n"));
         }
         for name in self.machines.keys() {
-            let path = Path::new("/etc/netns").join(namespace(process::id(), name)).join("hosts");
+            let path = Path::new("/etc/netns").join(namespace(name)).join("hosts");
             fs::write(&path, &text).map_err(at(&path))?;
         }
         Ok(())
@@ -250,7 +262,7 @@ impl World {
     /// Lets nothing that a machine sends reach another one, at the address that the other has now.
     pub(super) fn bar(&self, name: &str, other: &str) -> Result<(), String> {
         let address = format!("{SUBNET}.{}/32", self.machine(other)?.address);
-        ip(&["-n", &namespace(process::id(), name), "route", "add", "blackhole", &address])
+        ip(&["-n", &namespace(name), "route", "add", "blackhole", &address])
     }
 
     /// Takes a machine off the network.
@@ -276,16 +288,7 @@ impl World {
         let user = self.machine(name)?.user.to_string();
         let home = self.home(name);
         let mut whole = Command::new("ip");
-        whole.args([
-            "netns",
-            "exec",
-            &namespace(process::id(), name),
-            "setpriv",
-            "--reuid",
-            &user,
-            "--regid",
-            &user,
-        ]);
+        whole.args(["netns", "exec", &namespace(name), "setpriv", "--reuid", &user, "--regid", &user]);
         whole.args(["--clear-groups", "--no-new-privs", "--pdeathsig", "KILL", "sh", "-c", command]);
         whole.env_clear().env("HOME", &home).current_dir(&home).stdin(Stdio::null()).process_group(0);
         whole.env("PATH", format!("{}:/usr/bin:/bin", self.directory.join("bin").display()));
@@ -429,6 +432,12 @@ impl Drop for World {
             if let Some(mut child) = machine.process.take() {
                 let _ = must("kill", &["-s", "KILL", "--", &format!("-{}", child.id())]);
                 let _ = child.wait();
+            }
+        }
+        if self.relay.take().is_some() {
+            // A device keeps its namespace until its reader has ended.
+            for name in self.machines.keys() {
+                let _ = ip(&["-n", &namespace(name), "link", "delete", relay::DEVICE]);
             }
         }
         remove(|run| run == process::id());
