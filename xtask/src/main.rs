@@ -105,7 +105,7 @@ const USAGE: &str = "usage: cargo xtask test | tidy | campaign --seeds A..B [--j
   hosts     a network of machines of their own, each a network namespace with an address, a user and a directory:
             ceremony, joins, lost disks, new addresses, a partition, a moved gateway, with the commands of
             docs/operating.md and a release build; needs root. --small: ceremony, a file, an authority that comes back;
-            --people: four new users follow the page for them to the letter, 2 minutes; --far: two halves with a round
+            --people: four new users follow the page for them and README to the letter, 4 minutes; --far: two halves with a round
             trip of 100 ms, lost packets and one-way cuts between them, 4 minutes; --figures: measures
   planted   builds each bug of docs/planted.md in turn: is it found by the test that must find it?";
 

@@ -189,9 +189,10 @@ impl Machine {
         Err(format!("{}: {terminal} ended with {status} after {signal}{}", self.name, self.tail(terminal)))
     }
 
-    /// Services that run, by their units.
-    pub(super) fn services(&self) -> Vec<String> {
-        self.running.keys().filter(|name| name.contains('@')).cloned().collect()
+    /// Ends everything that runs, in order.
+    pub(super) fn end_all(&mut self) -> Result<(), String> {
+        let running: Vec<String> = self.running.keys().cloned().collect();
+        running.iter().try_for_each(|terminal| self.end(terminal, "TERM"))
     }
 
     /// Does `systemctl enable --now UNIT` for a unit such as `posync-authority@main`.

@@ -3,12 +3,16 @@
 //!
 //! A person types the commands of a step as they stand there, with the own names in the places of the example's.
 //! Files go from one machine to another only where the page says that somebody sends them. The parameters are
-//! those of production. [`VALUES`] and [`REPLACED`] are all that differs from the page, and the run prints both.
+//! those of production. Then a stranger does the same with the ten lines of README.md. [`VALUES`] and [`REPLACED`] are all that differs from the page, and the run prints both.
 
 mod machine;
 mod page;
+mod readme;
 
-use super::world::{DOMAIN, Side, World};
+use super::{
+    manual::with,
+    world::{DOMAIN, Side, World},
+};
 use machine::{Machine, PLACE, REPLACED, is_replaced};
 use page::Page;
 use std::{
@@ -34,8 +38,6 @@ const ARCHIVES: [usize; 2] = [0, 1];
 const PATIENCE: Duration = Duration::from_secs(180);
 /// Time between two looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Longest time of the whole run.
-const RUN_MAX: Duration = Duration::from_secs(300);
 /// Bytes of a stored file: a segment and a piece of the next one.
 const FILE_BYTES: usize = (4 << 20) + 12_345;
 
@@ -76,52 +78,62 @@ pub(super) fn run(program: &Path) -> Result<(), String> {
     for (value, here, why) in VALUES {
         println!("  another value here: {value} is {here}: {why}");
     }
-    let mut people = People::new(program)?;
-    for (number, (name, step)) in (1..).zip(STEPS) {
-        let since = Instant::now();
-        match step(&mut people) {
-            Ok(facts) => {
-                println!("  held   {:6.1} s  {number}. {name}: {facts}", since.elapsed().as_secs_f64())
-            }
-            Err(error) => {
-                let screens = crate::tools::target_directory().join("hosts-failed");
-                let _ = fs::remove_dir_all(&screens);
-                people.machines.iter().try_for_each(|machine| machine.keep_screens(&screens))?;
-                let kept = screens.display();
-                return Err(format!("FAILED: {number}. {name}: {error}\nall screens are in {kept}"));
-            }
-        }
+    let path = crate::tools::root().join("docs/operating.md");
+    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let page = Page::read(&text)?;
+    if page.len() != STEPS.len() {
+        return Err(format!("the page has {} steps, and this run {}", page.len(), STEPS.len()));
     }
-    people.end()?;
+    People::new(program, page, &NAMES)?.follow(&STEPS)?;
+    readme::people(program)?.follow(&readme::STEPS)?;
     println!("  all    {:6.1} s", began.elapsed().as_secs_f64());
-    match people.page.left() {
-        left if !left.is_empty() => Err(format!("the page prints what nobody ran:\n{}", left.join("\n"))),
-        _ if began.elapsed() > RUN_MAX => {
-            Err(format!("every step held, but not within {} s", RUN_MAX.as_secs()))
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 impl People {
-    fn new(program: &Path) -> Result<Self, String> {
-        let path = crate::tools::root().join("docs/operating.md");
-        let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let page = Page::read(&text)?;
-        if page.len() != STEPS.len() {
-            return Err(format!("the page has {} steps, and this run {}", page.len(), STEPS.len()));
-        }
+    /// Makes the machines, connected to two switches in turn.
+    fn new(program: &Path, page: Page, names: &[&'static str]) -> Result<Self, String> {
         let mut world = World::new()?;
-        let made =
-            (0..).zip(NAMES).map(|(number, name)| Machine::new(&mut world, name, Side::of(number), program));
+        let made = (0..)
+            .zip(names.iter().copied())
+            .map(|(number, name)| Machine::new(&mut world, name, Side::of(number), program));
         let machines = made.collect::<Result<Vec<_>, String>>()?;
         machines.iter().try_for_each(Machine::resolve)?;
         Ok(Self { page, machines, _world: world })
     }
 
+    /// Does all steps, prints each with its time, and ends all services.
+    ///
+    /// # Errors
+    /// The first step that fails, or the commands of the page that none of them ran.
+    fn follow(mut self, steps: &[PageStep]) -> Result<(), String> {
+        for (number, (name, step)) in (1..).zip(steps) {
+            let since = Instant::now();
+            match step(&mut self) {
+                Ok(facts) => {
+                    println!("  held   {:6.1} s  {number}. {name}: {facts}", since.elapsed().as_secs_f64());
+                }
+                Err(error) => {
+                    let screens = crate::tools::target_directory().join("hosts-failed");
+                    let _ = fs::remove_dir_all(&screens);
+                    self.machines.iter().try_for_each(|machine| machine.keep_screens(&screens))?;
+                    let kept = screens.display();
+                    return Err(format!("FAILED: {number}. {name}: {error}\nall screens are in {kept}"));
+                }
+            }
+        }
+        for machine in &mut self.machines {
+            machine.end_all()?;
+        }
+        match self.page.left() {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("the page prints what nobody ran:\n{}", left.join("\n"))),
+        }
+    }
+
     /// A command of the page, with this person's host name.
     fn command(&self, step: usize, words: &str, person: usize) -> Result<String, String> {
-        let mut command = self.page.take(step, words)?.replace(EXAMPLE, &host(NAMES[person]));
+        let mut command = self.page.take(step, words)?.replace(EXAMPLE, &host(self.machines[person].name));
         for (value, here, _) in VALUES {
             command = command.replace(value, here);
         }
@@ -176,40 +188,21 @@ impl People {
         }
     }
 
-    /// A person joins in one terminal, pays from another one, and ends the first at the awaited line.
+    /// A person joins in one terminal, and the sum is paid from another one by the command that `pay` makes of the
+    /// sum and the account; returns the account when the terminal has said the awaited words.
     fn join(
         &mut self,
-        number: usize,
-        step: usize,
-        words: &str,
-        filled: &[(&str, &str)],
+        (person, payer): (usize, usize),
+        (terminal, command): (&str, &str),
+        pay: impl Fn(&str, &str) -> String,
         last: &str,
     ) -> Facts {
-        let mut command = self.command(step, words, number)?;
-        for (from, to) in filled {
-            command = super::manual::with(&command, &[(from, to)]);
-        }
-        let terminal = words.rsplit(' ').next().unwrap_or(words);
-        self.machines[number].open(terminal, &command)?;
-        let line = self.line(number, terminal, " SYNC to sync1")?;
+        self.machines[person].open(terminal, command)?;
+        let line = self.line(person, terminal, " SYNC to sync1")?;
         let (sum, account) = sum_and_account(&line).ok_or_else(|| format!("no sum and account: {line}"))?;
-        // The page names a round sum for providers; a gateway is paid the sum that it names.
-        let pay = self.command(8, "posync send", number)?.replace("sync1...", &account);
-        let pay = if step == 8 { pay } else { pay.replace("1010", &sum) };
-        self.machines[number].run(&pay)?;
-        self.line(number, terminal, last)?;
-        self.machines[number].end(terminal, "INT")?;
+        self.machines[payer].run(&pay(&sum, &account))?;
+        self.line(person, terminal, last)?;
         Ok(account)
-    }
-
-    /// Ends all services in order.
-    fn end(&mut self) -> Result<(), String> {
-        for machine in &mut self.machines {
-            for service in machine.services() {
-                machine.end(&service, "TERM")?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -361,13 +354,13 @@ fn providers(people: &mut People) -> Facts {
             }
             let operator = format!("{letter}-{}", number + 1);
             let example = format!("ann-{}", number + 1);
-            people.join(
-                person,
-                8,
-                &format!("--dir provider-{name}"),
-                &[(&example, &operator)],
-                "registered",
-            )?;
+            let terminal = format!("provider-{name}");
+            let join = people.command(8, &format!("--dir {terminal}"), person)?;
+            let join = with(&join, &[(&example, &operator)]);
+            let pay = people.command(8, "posync send", person)?;
+            let pay = |_: &str, account: &str| with(&pay, &[("sync1...", account)]);
+            people.join((person, person), (&terminal, &join), pay, "registered")?;
+            people.machines[person].end(&terminal, "INT")?;
             people.enables(person, 8, &format!("posync-provider@{name}"))?;
         }
     }
@@ -390,7 +383,11 @@ fn files(people: &mut People) -> Facts {
     for owner in OWNERS {
         let key = people.types(owner, 9, "posync key new")?;
         let account = key.split_whitespace().find(|word| word.starts_with("sync1")).ok_or("no account")?;
-        let gateway = people.join(owner, 9, "posync join gateway", &[("sync1...", account)], "start ")?;
+        let join = with(&people.command(9, "posync join gateway", owner)?, &[("sync1...", account)]);
+        let pay = people.command(8, "posync send", owner)?;
+        let pay = |sum: &str, account: &str| with(&pay, &[("sync1...", account), ("1010", sum)]);
+        let gateway = people.join((owner, owner), ("gateway", &join), pay, "start ")?;
+        people.machines[owner].end("gateway", "INT")?;
         let unit = people.enables(owner, 9, "posync-gateway@main")?;
         people.line(owner, &unit, "ready:")?;
         let report = people.machines[owner].path(PLACE).join("report.pdf");

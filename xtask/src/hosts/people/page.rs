@@ -47,6 +47,19 @@ impl Page {
         Ok(Self { steps, taken: RefCell::default() })
     }
 
+    /// Reads a section of another document, with each code block as a step.
+    ///
+    /// # Errors
+    /// A text if the section is not there.
+    pub(super) fn blocks(document: &str, heading: &str) -> Result<Self, String> {
+        let section =
+            document.split_once(heading).ok_or_else(|| format!("there is no section '{heading}'"))?.1;
+        let section = section.split(NEXT).next().unwrap_or(section);
+        let blocks = section.split("```").skip(1).step_by(2);
+        let commands = |block: &str| block.lines().map(command).filter(|line| !line.is_empty()).collect();
+        Ok(Self { steps: blocks.map(commands).collect(), taken: RefCell::default() })
+    }
+
     /// Number of the steps that the section has.
     pub(super) fn len(&self) -> usize {
         self.steps.len()
@@ -115,6 +128,13 @@ mod tests {
         assert!(page.take(2, "four").is_err() && page.take(3, "one").is_err() && page.take(1, "").is_err());
         assert_eq!(page.all(2), Ok(vec!["three".into()]));
         assert_eq!(page.left(), ["1: one a"]);
+    }
+
+    #[test]
+    fn blocks_of_another_section_are_steps() {
+        let page = Page::blocks(TEXT, SECTION).expect("the section is there");
+        assert_eq!((page.len(), page.take(2, "three")), (2, Ok("three".into())));
+        assert!(Page::blocks(TEXT, "## None").is_err());
     }
 
     #[test]
