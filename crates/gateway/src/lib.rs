@@ -98,6 +98,9 @@ pub struct Config {
     pub parameters: Parameters,
     /// Decides which agreements to open.
     pub policy: Policy,
+    /// Time for which a provider may be silent before its shards are rebuilt with others; if `None`, a quarter
+    /// of an epoch, and two minutes at least.
+    pub grace: Option<Duration>,
     /// Receives the gateway's alerts.
     pub alerts: Alerts,
     /// The volume of its storage.
@@ -167,7 +170,7 @@ where
     let Consumer { shared, agreements, heard, contents, found, disk } =
         Consumer::<Files>::open(&context, &network, means).await?;
     let catalogue = Catalogue::of(shared.common.catalogue.clone(), contents);
-    let (shared, notices) = Shared::new(shared, catalogue, heard);
+    let (shared, notices) = Shared::new(shared, catalogue, heard, config.grace);
     account::start(&agreements, None, Some(renew::drainer(&shared)));
     shared.common.environment.spawn(repair::reap(shared.clone()));
     let repair = repair::start(shared.clone(), notices, found.open);

@@ -25,6 +25,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Deref,
     sync::{Arc, atomic::AtomicU32},
+    time::Duration,
 };
 use tokio::sync::Semaphore;
 
@@ -68,11 +69,12 @@ impl Deref for Shared {
 
 impl Shared {
     /// The state of a gateway beside that of its account, and the notices for repair. Findings that are
-    /// `heard` about the account's shards become notices.
+    /// `heard` about the account's shards become notices. `grace` is the grace period that the operator chose.
     pub(crate) fn new(
         consumer: Arc<consumer::Shared>,
         catalogue: Catalogue,
         mut heard: mpsc::Receiver<consumer::Notice>,
+        grace: Option<Duration>,
     ) -> (Arc<Self>, mpsc::Receiver<Notice>) {
         let (notices, receiver) = mpsc::channel(MAILBOX);
         let sender = notices.clone();
@@ -91,7 +93,7 @@ impl Shared {
             repairs_open: AtomicU32::new(0),
             suspects: Suspects::default(),
             examinations: Budget::default(),
-            grace: Grace::of(&consumer.parameters),
+            grace: Grace::of(&consumer.parameters, grace),
             notices,
             putting: Mutex::default(),
             recent: Mutex::default(),

@@ -43,7 +43,7 @@ impl Demo {
                 "name a new directory with --dir",
             ));
         }
-        let mut running = Running::start(&directory, &Size::USUAL)?;
+        let mut running = Running::start(&directory, &Size { grace: Some(story::GRACE), ..Size::USUAL })?;
         let directory = running.directory.clone();
         let report = session::run(async |context| story::run(&context, &mut running, &source).await);
         running.stop()?;

@@ -65,7 +65,7 @@ impl Devnet {
         }
         let Self { authorities, providers, ceremony: by_ceremony, alert_url, alert_ca, .. } = self;
         let alert_ca = alert_ca.map(absolute).transpose()?;
-        let size = Size { authorities, providers, by_ceremony, alert_url, alert_ca };
+        let size = Size { authorities, providers, by_ceremony, alert_url, alert_ca, grace: None };
         let running = RefCell::new(Running::start(&directory, &size)?);
         let result = session::until_done(async |context| {
             let mut asked = Asked::listen()?;

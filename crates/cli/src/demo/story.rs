@@ -32,8 +32,11 @@ use std::{
 
 /// Limit until every shard of the file is durable and its data sets are in force.
 const STORED_WITHIN: Duration = Duration::from_secs(60);
+/// Grace period of the tour's gateway for silent providers. Other gateways wait for hours (two minutes on a local
+/// network), because a provider that restarts is no loss; here it is killed for good, and somebody watches.
+pub(crate) const GRACE: &str = "15 s";
 /// Limit until both faults are found and repaired: a stopped provider is drawn within 13 s (99 %), and its
-/// silence counts as a loss only after two minutes.
+/// silence counts as a loss after [`GRACE`].
 const REPAIRED_WITHIN: Duration = Duration::from_secs(300);
 /// Limit until storage and downloads are settled and the epoch is over.
 const SETTLED_WITHIN: Duration = Duration::from_secs(120);

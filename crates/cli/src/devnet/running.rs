@@ -8,7 +8,7 @@ use crate::{
     failure::{Exit, Failure, Outcome},
     keys,
     net::Net,
-    network::{self, Network},
+    network::{self, Network, Role},
     role::settings,
 };
 use commonware_cryptography::ed25519::PrivateKey;
@@ -35,12 +35,20 @@ pub(crate) struct Size {
     pub(crate) alert_url: Option<String>,
     /// File of the certificate authorities for that address; the public ones without it.
     pub(crate) alert_ca: Option<PathBuf>,
+    /// Grace period of the gateway for silent providers, if it is not the network's.
+    pub(crate) grace: Option<&'static str>,
 }
 
 impl Size {
     /// Default numbers: four authorities; ten providers, of which eight hold a segment and two are spare.
-    pub(crate) const USUAL: Self =
-        Self { authorities: None, providers: None, by_ceremony: false, alert_url: None, alert_ca: None };
+    pub(crate) const USUAL: Self = Self {
+        authorities: None,
+        providers: None,
+        by_ceremony: false,
+        alert_url: None,
+        alert_ca: None,
+        grace: None,
+    };
 }
 
 /// A running network; dropping it stops every process.
@@ -70,6 +78,9 @@ impl Running {
         let (processes, lines) = Default::default();
         let mut running = Self { directory, net, network, processes, lines, _lock: lock };
         for member in &running.network.nodes {
+            if let (Some(grace), Role::Gateway) = (size.grace, member.role) {
+                settings::change(&member.dir, &[("grace", grace)])?;
+            }
             if let Some(url) = &size.alert_url
                 && let Err(failure) = set_alert(&member.dir, url, size.alert_ca.as_deref())
             {

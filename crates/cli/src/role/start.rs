@@ -407,6 +407,7 @@ fn gateway(settings: &Settings, start: &Start) -> Outcome {
         )
     })?;
     let users = settings.users("users")?;
+    let grace = settings.time("grace")?;
     let listen = posync_gateway::listening(settings.listen("listen")?, &users);
     let held = hold_member(&directory.join("gateway.lock"));
     let held = held.map_err(|error| Failure::file(&directory.join("gateway.lock"), "lock", error))?;
@@ -433,6 +434,7 @@ fn gateway(settings: &Settings, start: &Start) -> Outcome {
                 network_key: *net.light.network_key(),
                 parameters,
                 policy: Policy::of(&parameters),
+                grace: (!grace.is_zero()).then_some(grace),
                 alerts: alerts.clone(),
                 volume,
             };

@@ -289,6 +289,15 @@ pub(super) const TABLE: &[Setting] = &[
          own account, which pays the providers.",
     ),
     setting(
+        "grace",
+        GATEWAY,
+        Kind::Time,
+        "0",
+        "Time for which a provider may be silent before its shards are rebuilt with others, 10 s at least. 0 is a\n\
+         quarter of an epoch: 6 h in production, two minutes on a local network. Shorter costs repairs after each\n\
+         restart of a provider, longer leaves files on fewer holders meanwhile.",
+    ),
+    setting(
         "users",
         GATEWAY,
         Kind::Users,

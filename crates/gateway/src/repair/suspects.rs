@@ -29,6 +29,8 @@ const SHORT_PART: u64 = 24;
 /// Lower bound of the grace period, for the short epochs of a local network: longer than every timeout.
 const WHOLE_LEAST: Duration = Duration::from_secs(120);
 const SHORT_LEAST: Duration = Duration::from_secs(60);
+/// Lower bound of a grace period that an operator chooses: two questions go unanswered before it begins.
+const CHOSEN_LEAST: Duration = Duration::from_secs(10);
 /// Pause after the first read from a suspect, and how often it doubles.
 const READ_PAUSE: Duration = Duration::from_secs(2);
 const READ_DOUBLINGS: u32 = 16;
@@ -63,11 +65,14 @@ pub(crate) fn suffice(places: &[HolderState; SHARDS], without: Option<usize>) ->
 }
 
 impl Grace {
-    /// The grace periods of a network with these parameters.
-    pub(crate) fn of(p: &Parameters) -> Self {
+    /// The grace periods of a network with these parameters, or the one that the operator chose. A segment near
+    /// its fewest holders waits no longer for that.
+    pub(crate) fn of(p: &Parameters, chosen: Option<Duration>) -> Self {
         let epoch = p.epoch_blocks().saturating_mul(p.block_ms);
         let part = |part: u64, least: Duration| Duration::from_millis(epoch / part).max(least);
-        Self { whole: part(WHOLE_PART, WHOLE_LEAST), short: part(SHORT_PART, SHORT_LEAST) }
+        let (whole, short) = (part(WHOLE_PART, WHOLE_LEAST), part(SHORT_PART, SHORT_LEAST));
+        let whole = chosen.map_or(whole, |chosen| chosen.max(CHOSEN_LEAST));
+        Self { whole, short: short.min(whole) }
     }
 
     /// Positions of a segment whose silent holders are due for replacement.
@@ -165,8 +170,21 @@ mod tests {
     #[test]
     fn the_grace_period_is_hours_in_production_and_longer_than_every_timeout_locally() {
         let production = Grace { whole: secs(6 * 3_600), short: secs(3_600) };
-        assert_eq!(Grace::of(&Parameters::PRODUCTION), production);
-        assert_eq!(Grace::of(&Parameters::LOCAL), Grace { whole: secs(120), short: secs(60) });
+        assert_eq!(Grace::of(&Parameters::PRODUCTION, None), production);
+        assert_eq!(Grace::of(&Parameters::LOCAL, None), Grace { whole: secs(120), short: secs(60) });
+    }
+
+    #[test]
+    fn an_operator_chooses_the_grace_period_but_none_that_a_slow_answer_outlasts() {
+        for (chosen, whole, short) in [
+            (secs(86_400), 86_400, 3_600),
+            (secs(7_200), 7_200, 3_600),
+            (secs(20), 20, 20),
+            (secs(1), 10, 10),
+        ] {
+            let grace = Grace::of(&Parameters::PRODUCTION, Some(chosen));
+            assert_eq!(grace, Grace { whole: secs(whole), short: secs(short) }, "{chosen:?}");
+        }
     }
 
     #[test]

@@ -155,7 +155,7 @@ impl Chained {
         let opened = Consumer::<Files>::open(context, &network, means).await.expect("opens");
         let Consumer { shared, agreements, heard, contents, found, disk: _ } = opened;
         let catalogue = Catalogue::of(shared.common.catalogue.clone(), contents);
-        let (shared, notices) = Shared::new(shared, catalogue, heard);
+        let (shared, notices) = Shared::new(shared, catalogue, heard, None);
         consumer::start(&agreements, None, Some(renew::drainer(&shared)));
         let environment = shared.common.environment.clone();
         environment.spawn(repair::reap(shared.clone()));

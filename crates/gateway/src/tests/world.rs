@@ -339,7 +339,7 @@ impl World {
         let shown = free.clone();
         let volume = Volume::queried(move || Ok(Size { free: shown.load(Ordering::Relaxed), all: VOLUME }));
         let consumer = shared::Shared::new(common.clone(), findings, Parameters::LOCAL, volume);
-        let (shared, notices) = Shared::new(consumer, catalogue, heard);
+        let (shared, notices) = Shared::new(consumer, catalogue, heard, None);
         let dialer: Dialer<rpc::Provider> =
             dialer(context, &SharedNetwork::new(context.child("network")), &gateway_key());
         let dialer = super::slow::far_dialer(dialer, seen.clone(), environment.clone());

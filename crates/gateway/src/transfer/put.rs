@@ -310,7 +310,7 @@ mod tests {
             let (findings, none) = mpsc::channel(8);
             let account =
                 posync_consumer::shared::Shared::new(common, findings, Parameters::LOCAL, Default::default());
-            let (shared, mut heard) = Shared::new(account, catalogue, none);
+            let (shared, mut heard) = Shared::new(account, catalogue, none, None);
             let (id, name) = ([3; 16], Bounded::new(b"a file".to_vec()).expect("short"));
             let putting = shared.putting(id);
             let job = shared.catalogue.begin(id, Claim::default()).await;

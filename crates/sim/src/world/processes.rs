@@ -245,6 +245,7 @@ impl<'a> World<'a> {
             network_key: self.lasting.genesis.network_key(),
             parameters,
             policy: posync_gateway::Policy::of(&parameters),
+            grace: None,
             alerts: posync_gateway::Alerts::default(),
             volume: posync_gateway::Volume::default(),
         };
