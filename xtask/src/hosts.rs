@@ -8,6 +8,7 @@ mod far;
 mod figures;
 mod manual;
 mod people;
+mod providers;
 mod relay;
 mod story;
 mod trouble;
@@ -55,13 +56,15 @@ const FULL: &[Scene] = &[
     ("a gateway of another owner joins", |story| story::gateway(story, "g1", "g1", &[])),
     ("owners see their own files only", trouble::two_owners),
     ("a stranger is refused", trouble::stranger),
-    ("providers join under load and get data", trouble::joins),
+    ("providers join under load, get data and prove it", providers::joins),
+    ("a provider announces that it leaves, and its data moves away", providers::leaves),
     ("an authority loses its disk and signs again", trouble::lost_disk),
     ("addresses change", trouble::addresses),
     ("a partition of two and two heals", trouble::partition),
     ("all nodes that a client was born with are replaced", trouble::replaced),
     ("a gateway moves to another machine", trouble::gateway_moves),
     ("a machine without a role checks the books", trouble::outsider),
+    ("the provider has its bond back, and its machine is switched off", providers::has_left),
     ("every process ends in order", story::end),
 ];
 
@@ -74,7 +77,7 @@ const FIGURES: &[Scene] = &[
     ("providers come", |story| story::providers(story, PROVIDERS_FULL)),
     ("a gateway with two users joins", |story| story::gateway(story, "g0", "c0", &["c1"])),
     ("every role is measured while nobody uses it", figures::idle),
-    ("providers join under load and get data", trouble::joins),
+    ("providers join under load, get data and prove it", providers::joins),
     ("an authority loses its disk and signs again", trouble::lost_disk),
     ("every process ends in order", story::end),
 ];

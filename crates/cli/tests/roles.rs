@@ -192,6 +192,11 @@ fn is_known(net: &Net, (home, file): (&Path, &str), node: &mut Member) {
         let known = &net.ask(&["net", "show", "--ask"])["known"];
         written["nodes"] == 5_u64 && row(known, &node.account).is_some()
     });
+    // It has no seat, and this network file does not name it: the person that names it here vouches for it.
+    let of_net = net.directory.display().to_string();
+    let named = ask(&["--net", &of_net, "net", "export", &exported, "--only", &node.account]);
+    assert_eq!(named["nodes"], 1_u64, "{named}");
+    assert!(ask(&["--net", &exported, "status"])["height"].as_u64() > Some(0), "it serves by itself");
     let client = home.join("client");
     fs::create_dir(&client).expect("made");
     fs::copy(file, client.join("network.toml")).expect("copied");

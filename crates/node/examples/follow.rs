@@ -4,12 +4,15 @@
 //! `cargo run --release -p posync-node --example follow -- <directory> [blocks] [transfers per block]`; the
 //! environment variable `BLOCK_MS` sets the pace of the network. A network in the directory is started again. With `REPLAY=1` the node runs all blocks. With
 //! `LOST=1` an authority loses its disk after that, and its return is measured.
+//!
+//! Limits: the node takes a state and is in step within 60 s; the authority follows within 60 s and leads at most three
+//! terms later. The program ends with 1 if one of them is missed, and says which.
 
 mod load;
 
 use commonware_cryptography::{Signer as _, ed25519};
 use commonware_p2p::Address;
-use commonware_runtime::{Spawner as _, Supervisor as _, tokio};
+use commonware_runtime::{Clock as _, Spawner as _, Supervisor as _, tokio};
 use load::{Load, payer};
 use posync_client::connection::Endpoint;
 use posync_node::{
@@ -31,6 +34,14 @@ use std::{
 
 /// Blocks that are measured in step.
 const IN_STEP: u64 = 200;
+/// Longest time until a node with no state of its own follows.
+const FOLLOW_MAX: Duration = Duration::from_secs(60);
+/// Longest time of a replay, which ends a run that makes no progress; it measures nothing.
+const REPLAY_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// Terms after which an authority that lost its disk leads at the latest.
+const TERMS_MAX: u64 = 3;
+/// Time between two looks at a height that must come.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
@@ -67,29 +78,46 @@ fn main() {
     let code = child.ok().and_then(|status| status.code()).unwrap_or(1);
     if code == 0 && std::env::var_os("LOST").is_some() {
         let lost = authorities.pop().expect("four");
-        lost_disk(&directory.join("3"), lost, &authorities[0].handle);
+        if let Err(missed) = lost_disk(&directory.join("3"), lost, &authorities[0].handle) {
+            println!("missed: {missed}");
+            exit(1);
+        }
     }
     exit(code);
 }
 
 /// Stops an authority, takes its disk away, starts it, and measures until it follows and until it leads.
-fn lost_disk(directory: &Path, authority: Authority, other: &Handle) {
+///
+/// # Errors
+/// The limit that was missed.
+fn lost_disk(directory: &Path, authority: Authority, other: &Handle) -> Result<(), String> {
     let (service, load) = (authority.service, authority.load.clone());
     authority.stop.send(()).expect("it runs");
     authority.thread.join().expect("it does not panic");
     std::fs::remove_dir_all(directory.join("storage")).expect("it was there");
     let (began, height) = (Instant::now(), other.applied());
     let again = start(directory, service, load);
-    let mut heights = again.handle.heights();
-    futures::executor::block_on(heights.wait_for(|applied| *applied >= height)).expect("it runs");
+    loop {
+        let (applied, took) = (again.handle.applied(), began.elapsed());
+        if took > FOLLOW_MAX {
+            return Err(format!("lost disk: at {applied} of {height} after {took:.1?}"));
+        }
+        if applied >= height {
+            break;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
     println!("lost disk: follows at {height} after {:.1} s", began.elapsed().as_secs_f64());
     let mut blocks = other.subscribe_finalized(other.applied());
     loop {
         let block = futures::executor::block_on(blocks.next()).expect("kept");
+        let terms = block.header.term - height / Parameters::LOCAL.term_blocks();
+        if terms > TERMS_MAX {
+            return Err(format!("lost disk: it has not led a block within {TERMS_MAX} terms"));
+        }
         if block.header.leader == again.account {
-            let terms = block.header.term - height / Parameters::LOCAL.term_blocks();
             println!("it leads again {terms} terms later, after {:.1} s", began.elapsed().as_secs_f64());
-            return;
+            return Ok(());
         }
     }
 }
@@ -128,7 +156,8 @@ fn start(at: &Path, service: SocketAddr, load: Arc<Load>) -> Authority {
         }
     };
     let thread = std::thread::Builder::new().stack_size(8 << 20).spawn(run).expect("threads are at hand");
-    Authority { account, service, load, handle: receiver.recv().expect("it starts"), stop, thread }
+    let handle = receiver.recv_timeout(FOLLOW_MAX).expect("it starts in time");
+    Authority { account, service, load, handle, stop, thread }
 }
 
 /// Deals a network of four authorities.
@@ -192,9 +221,16 @@ fn follower(directory: &Path, blocks: u64) {
     };
     let began = Instant::now();
     let measure: follower::Beside<_> = Box::new(move |context: tokio::Context, handle: Handle| {
+        let clock = context.child("clock");
         let measure = async move {
             let mut heights = handle.heights();
-            let reached = *heights.wait_for(|height| *height >= blocks).await.expect("it runs");
+            let limit = if takes_state { FOLLOW_MAX } else { REPLAY_MAX };
+            let reached = clock.timeout(limit, heights.wait_for(|height| *height >= blocks)).await;
+            let Ok(reached) = reached else {
+                println!("missed: at {} of {blocks} after {limit:?}", handle.applied());
+                exit(1);
+            };
+            let reached = *reached.expect("it runs");
             let (time, used) = (began.elapsed().as_secs_f64(), cpu());
             if takes_state {
                 println!("state: in step at {reached} after {time:.1} s, CPU {used:.2} s");

@@ -40,6 +40,10 @@ commands! {
     NET_EXPORT = "posync net export FILE --net D --only sync1...";
     /// Joins as a provider.
     JOIN_PROVIDER = "posync join provider --net posync1... --dir /srv/posync --set operator=NAME --set region=eu-north --set advertise=storage.example.org:4100 --set \"capacity=500 GiB\"";
+    /// Checks the machine of a role.
+    DOCTOR = "posync doctor --dir /srv/posync";
+    /// Announces a provider's exit, and later says what is left of it.
+    LEAVE = "posync leave --dir /srv/posync";
     /// Makes an owner's key, and shows its account.
     KEY = "posync key new me.key";
     /// Joins as a gateway.
@@ -51,6 +55,9 @@ commands! {
     /// Brings a catalogue back.
     RESTORE = "posync gateway restore FILE --net D";
 }
+
+/// Lists the providers, for the client.
+pub(super) const PROVIDERS: &str = "posync providers --net network.toml --json";
 
 /// A command with the example's names replaced, each of which must stand in it.
 pub(super) fn with(command: &str, names: &[(&str, &str)]) -> String {

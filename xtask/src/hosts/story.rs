@@ -16,6 +16,8 @@ use std::{
 pub(super) const AUTHORITIES: [&str; 4] = ["a0", "a1", "a2", "a3"];
 /// Money for a provider's bond and some fees, in SYNC: the bond of the least capacity is 1,000.
 const PROVIDER_MONEY: &str = "1010";
+/// The bond of the least capacity, in SYNC.
+pub(super) const BOND: f64 = 1_000.0;
 /// Capacity of each provider, instead of the document's example.
 const CAPACITY: &str = "2 GiB";
 /// The directory of a user that has more of the network than its file.
@@ -227,14 +229,14 @@ fn on_offer(story: &mut Story) -> Result<(), String> {
     let providers: Vec<String> = story.providers.clone();
     let shown: Vec<&str> = providers.iter().map(String::as_str).collect();
     story.world.until("every provider is on offer", PATIENCE, &shown[..1], |world| {
-        let list = world.run("c0", "posync providers --net network.toml --json")?;
+        let list = world.run("c0", manual::PROVIDERS)?;
         Ok(accounts.iter().all(|account| row(&list, account).is_some()).then_some(()))
     })
 }
 
-/// The steps of `posync join` up to the registration, with the money that it asks for; returns the time from
-/// the money to the end.
-pub(super) fn join(story: &mut Story, name: &str, command: &str, last: &str) -> Result<Duration, String> {
+/// The steps of `posync join` up to its line `last`, with the money that it asks for; returns the moment at which
+/// the money was sent.
+pub(super) fn join(story: &mut Story, name: &str, command: &str, last: &str) -> Result<Instant, String> {
     story.world.start(name, &format!("{command} --json"))?;
     let sum = story.world.until("join names the sum", PATIENCE, &[name], |world| {
         if let Some(status) = world.ended(name)? {
@@ -245,17 +247,17 @@ pub(super) fn join(story: &mut Story, name: &str, command: &str, last: &str) -> 
     })?;
     let account = field(&sum, "account")?.to_owned();
     let total = sum.split_once("\"sum\":").map(|(_, total)| total).ok_or("no sum")?;
+    let paid = Instant::now();
     story.send("a1", &account, field(total, "sync")?)?;
-    let since = Instant::now();
     story.world.until(&format!("join of {name} says {last}"), PATIENCE, &[name], |world| {
         Ok(world.screen(name).contains(last).then_some(()))
     })?;
     story.accounts.insert(name.to_owned(), account);
-    Ok(since.elapsed())
+    Ok(paid)
 }
 
-/// A provider that joins by `posync join`.
-pub(super) fn join_provider(story: &mut Story, number: usize) -> Result<Duration, String> {
+/// A provider that joins by `posync join`; returns its name, and the moment at which its money was sent.
+pub(super) fn join_provider(story: &mut Story, number: usize) -> Result<(String, Instant), String> {
     let name = format!("p{number}");
     story.world.add(&name, Side::of(number))?;
     let (operator, line) = (format!("operator=operator-{number}"), story.line.clone());
@@ -266,9 +268,9 @@ pub(super) fn join_provider(story: &mut Story, number: usize) -> Result<Duration
         ("storage.example.org", &host(&name)),
         ("500 GiB", CAPACITY),
     ];
-    let took = join(story, &name, &with(manual::JOIN_PROVIDER, &own), "\"step\":\"registered\"")?;
-    story.providers.push(name);
-    Ok(took)
+    let paid = join(story, &name, &with(manual::JOIN_PROVIDER, &own), "\"step\":\"registered\"")?;
+    story.providers.push(name.clone());
+    Ok((name, paid))
 }
 
 /// A gateway joins. Its owner works on the machine `owner`, and it also serves the user of each machine in `more`.
@@ -289,8 +291,8 @@ pub(super) fn gateway(story: &mut Story, name: &str, owner: &str, more: &[&str])
         let users = story.account(&format!("user {user}"))?;
         command.push_str(&format!(" --set 'users=[\"{users}\"]'"));
     }
-    let took = join(story, name, &command, " ready: ")?;
-    Ok(format!("ready {:.1} s after its money", took.as_secs_f64()))
+    let paid = join(story, name, &command, " ready: ")?;
+    Ok(format!("ready {} after its money", seconds(paid)))
 }
 
 /// The manual's `put`, of a file on this machine, at a gateway on `at`.

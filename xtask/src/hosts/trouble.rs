@@ -15,8 +15,6 @@ use std::{
 
 /// Blocks of a term of a local network.
 const TERM_BLOCKS: u64 = 40;
-/// Longest time from the money to the registration of a provider.
-const JOIN_MAX: Duration = Duration::from_secs(60);
 /// Longest time until an authority without a disk follows again.
 const FOLLOW_MAX: f64 = 60.0;
 /// Terms after which such an authority signs at the latest.
@@ -27,12 +25,8 @@ const HEAL_MAX: Duration = Duration::from_secs(20);
 const MOVE_MAX: f64 = 45.0;
 /// Epochs after which the books of one are sealed.
 const SEALED_AFTER: u64 = 3;
-/// Money for the agreements of a gateway under load, in SYNC.
-const GATEWAY_MONEY: &str = "100";
 /// Money for the deposit of a node without a seat, and fees, in SYNC.
 const NODE_MONEY: &str = "101";
-/// Seconds until the gateway has moved data to a provider that joined.
-const DATA_SECONDS: u64 = 120;
 
 /// A node without a seat follows the authorities.
 pub(super) fn node(story: &mut Story) -> Told {
@@ -161,51 +155,6 @@ pub(super) fn stranger(story: &mut Story) -> Told {
     Ok("put, get and ls are refused with the reason".into())
 }
 
-/// Bytes that a provider stores, as the ledger shows them.
-fn stored(story: &Story, provider: &str) -> Result<u64, String> {
-    let list = story.json("c0", "posync providers --net network.toml")?;
-    let account = story.account(provider)?;
-    number(row(&list, &account).ok_or_else(|| format!("{provider} is not on offer"))?, "stored_bytes")
-}
-
-/// Providers join while a user stores one file after the other, and get data.
-pub(super) fn joins(story: &mut Story) -> Told {
-    // The sum that `join` named is for the first agreements.
-    story.send("a1", &story.account("g0")?, GATEWAY_MONEY)?;
-    let put = put(story, "g0", &host("g0"))?.replace("put report.pdf", "put small.bin load-$i");
-    story.world.write("c1", "small.bin", &story::noise(20)[..1 << 18])?;
-    let load = format!("i=0\nwhile {put}; do i=$((i+1)); done\necho refused\n");
-    story.world.write("c1", "load.sh", load.as_bytes())?;
-    story.world.start("c1", "sh load.sh")?;
-    let mut times = Vec::new();
-    for number in 9..12 {
-        let took = story::join_provider(story, number)?;
-        if took > JOIN_MAX {
-            return Err(format!("p{number} was registered after {took:.1?}"));
-        }
-        times.push(format!("{:.1}", took.as_secs_f64()));
-    }
-    let since = Instant::now();
-    let joined = ["p9", "p10", "p11"];
-    while !joined.iter().any(|name| stored(story, name).is_ok_and(|bytes| bytes > 0)) {
-        if since.elapsed() > Duration::from_secs(DATA_SECONDS) {
-            return Err(format!("no provider that joined got data in {DATA_SECONDS} s"));
-        }
-        let height = newest(&story.status()?)?;
-        blocks_from(story, height, 4)?;
-    }
-    let (told, is_refused) = (story.world.screen("c1"), story.world.ended("c1")?.is_some());
-    if is_refused {
-        return Err(format!("a put was refused: {told}"));
-    }
-    story.world.end("c1", "TERM")?;
-    let (first, puts) = (since.elapsed().as_secs_f64(), told.lines().count());
-    Ok(format!(
-        "on offer {} s after the money, data {first:.1} s later, {puts} lines of puts",
-        times.join(", ")
-    ))
-}
-
 /// The newest term of which an authority has a share.
 fn newest_share(story: &Story, name: &str) -> Option<u64> {
     let entries = fs::read_dir(story.world.home(name).join("D/secrets")).ok()?;
@@ -262,7 +211,7 @@ pub(super) fn addresses(story: &mut Story) -> Told {
     story.start("p1")?;
     let account = story.account("p1")?;
     story.world.until("the ledger has the new address of p1", PATIENCE, &["p1"], |world| {
-        let list = world.run("c0", "posync providers --net network.toml --json")?;
+        let list = world.run("c0", manual::PROVIDERS)?;
         let address = field(row(&list, &account).unwrap_or_default(), "address")?;
         Ok((address == "moved.example.org:4100").then_some(()))
     })?;

@@ -1,12 +1,9 @@
 //! `posync net show|export`: checks a network file, and writes one with a newer checkpoint and all known nodes.
 
 use crate::{
-    failure::{Exit, Failure, Outcome},
+    failure::Outcome,
     ledger::Ledger,
-    net::{
-        Access, Net,
-        file::{Checkpoint, Service},
-    },
+    net::{Access, Net, file::Checkpoint},
     output::{Output, table},
     session, target,
 };
@@ -37,9 +34,10 @@ enum Command {
         file: PathBuf,
         /// Add the listed nodes of anyone too, if they prove a block now; every user of the file trusts them as the
         /// others
-        #[arg(long)]
+        #[arg(long, conflicts_with = "only")]
         all: bool,
-        /// Name the node of this account, sync1..., alone; may be repeated
+        /// Name the node of this account, sync1..., alone, with a seat or without; may be repeated; every user of the
+        /// file trusts it
         #[arg(long)]
         only: Vec<Account>,
     },
@@ -66,8 +64,11 @@ impl NetCommand {
                 let proves = |node: &Endpoint| {
                     heard.iter().any(|heard| heard.endpoint == *node && heard.newest.is_ok())
                 };
-                newer.add(listed, |node| node.has_seat || proves(&node.endpoint));
-                keep_only(&mut newer.nodes, &only)?;
+                if only.is_empty() {
+                    newer.add(listed, |node| node.has_seat || proves(&node.endpoint));
+                } else {
+                    newer.keep_only(listed, &only)?;
+                }
                 newer.checkpoint = Checkpoint { height, block: header.digest() };
                 target::replace(&file, newer.to_toml().as_bytes())?;
                 let value = json!({ "file": file, "height": height, "nodes": newer.nodes.len(),
@@ -84,25 +85,6 @@ impl NetCommand {
             }),
         }
     }
-}
-
-/// Leaves the nodes of these accounts alone, in the order in which they are named; all nodes if none is named.
-fn keep_only(nodes: &mut Vec<Service>, only: &[Account]) -> Outcome {
-    let mut kept: Vec<Service> = Vec::new();
-    for account in only {
-        let found = nodes.iter().find(|node| node.account == *account).ok_or_else(|| {
-            let why = format!("neither the network file nor the ledger's list names the node {account}");
-            let next = "see the accounts of the known nodes with `posync net show --ask`";
-            Failure::new(Exit::Usage, "the file was not written", why, next)
-        })?;
-        if !kept.contains(found) {
-            kept.push(found.clone());
-        }
-    }
-    if !only.is_empty() {
-        *nodes = kept;
-    }
-    Ok(())
 }
 
 /// Prints the network file; `heard` holds what its nodes answered, in their order.

@@ -56,6 +56,11 @@ impl Service {
     pub(crate) fn of(endpoint: Endpoint) -> Self {
         Self { account: endpoint.account, address: endpoint.address, archive: false }
     }
+
+    /// The same with its word that it keeps every block.
+    fn listed(node: Listed) -> Self {
+        Self { archive: node.archive, ..Self::of(node.endpoint) }
+    }
 }
 
 /// A block that was certified when the file was written.
@@ -128,7 +133,7 @@ impl NetworkFile {
         let before = self.nodes.len();
         for node in listed {
             let may_be_new = fits(&node) && self.nodes.len() < NODES_MAX;
-            let service = Service { archive: node.archive, ..Service::of(node.endpoint) };
+            let service = Service::listed(node);
             match self.nodes.iter().position(|node| node.account == service.account) {
                 Some(place) => self.nodes[place] = service,
                 None if may_be_new => self.nodes.push(service),
@@ -136,6 +141,32 @@ impl NetworkFile {
             }
         }
         archives_first(&mut self.nodes[..before]);
+    }
+
+    /// Names the nodes of these accounts alone, in this order, with a seat or without: each at its address in the
+    /// ledger's list, or at that of the file if it is not listed. The caller vouches for them by naming them.
+    ///
+    /// # Errors
+    /// [`Failure`] that names an account that neither has, or too many accounts.
+    pub(crate) fn keep_only(&mut self, listed: Vec<Listed>, accounts: &[Account]) -> Outcome {
+        let known: Vec<Service> = listed.into_iter().map(Service::listed).chain(self.nodes.clone()).collect();
+        let mut kept: Vec<Service> = Vec::new();
+        for account in accounts {
+            let found = known.iter().find(|node| node.account == *account).ok_or_else(|| {
+                let why = format!("neither the network file nor the ledger's list names the node {account}");
+                let next = "see the accounts of the known nodes with `posync net show --ask`";
+                Failure::new(Exit::Usage, "the file was not written", why, next)
+            })?;
+            if !kept.contains(found) {
+                kept.push(found.clone());
+            }
+        }
+        if kept.len() > NODES_MAX {
+            let why = format!("{} nodes are named, and a network file has room for {NODES_MAX}", kept.len());
+            return Err(Failure::new(Exit::Usage, "the file was not written", why, "name fewer nodes"));
+        }
+        self.nodes = kept;
+        Ok(())
     }
 
     /// The light client that verifies under the network key.
@@ -481,6 +512,31 @@ pub(crate) mod tests {
         let many = (60..200).map(|number| listed(number, "seat.example.org:1", true)).collect();
         file.add(many, |node| node.has_seat);
         assert_eq!(file.nodes.len(), NODES_MAX);
+    }
+
+    #[test]
+    fn named_nodes_alone_are_kept_with_a_seat_or_without_and_an_unknown_one_is_refused() {
+        let account = |number| Account([number; 32]);
+        let all = || {
+            vec![
+                listed(0, "moved.example.org:1", false),
+                listed(50, "stranger.example.org:1", false),
+                listed(51, "seat.example.org:1", true),
+            ]
+        };
+        let mut file = network(NODES_MAX as u8);
+        file.keep_only(all(), &[account(50), account(3), account(0), account(50)]).expect("all are known");
+        let names: Vec<u8> = file.nodes.iter().map(|node| node.account.0[0]).collect();
+        assert_eq!(names, [50, 3, 0], "in their order, each once, also from a file that is full");
+        assert_eq!(file.nodes[2].address.to_string(), "moved.example.org:1");
+        let was = file.clone();
+        let refused = file.keep_only(all(), &[account(50), account(99)]).expect_err("nobody knows it");
+        assert!(refused.parts().iter().any(|part| part.contains(&account(99).to_string())));
+        let many: Vec<Account> = (0..=NODES_MAX as u8).map(|number| account(100 + number)).collect();
+        let as_many = (0..=NODES_MAX as u8).map(|number| listed(100 + number, "node.example.org:1", false));
+        let refused = file.keep_only(as_many.collect(), &many).expect_err("too many");
+        assert!(refused.parts().iter().any(|part| part.contains("room for 64")));
+        assert_eq!(file, was, "a refusal changes nothing");
     }
 
     #[test]
