@@ -4,7 +4,7 @@ use super::*;
 use posync_protocol::{
     Class, Metered, PerClass,
     limits::{MEMPOOL_GAP_BYTES, MEMPOOL_GAP_PER_ACCOUNT, OPERATOR_BYTES},
-    operation::{AnnounceNode, Commitments, Evidence, Open, RegisterProvider, TopUp, Unjail},
+    operation::{Commitments, Evidence, Open, RegisterProvider, TopUp, Unjail},
 };
 
 /// An account that leaves out its next nonce is never offered to a block and never charged, so its operations
@@ -199,6 +199,7 @@ fn registration() -> RegisterProvider {
         reserve: PerClass::all(1),
         term_max: 1,
         addresses: Bounded::default(),
+        region: Bounded::default(),
     }
 }
 
