@@ -22,6 +22,9 @@ use posync_protocol::{
 /// Free bytes below which a volume counts as nearly full, whatever was promised.
 const SPACE_MIN: u64 = 1 << 30;
 
+/// The command that ends jail.
+const RELEASE: &str = "`posync unjail --dir DIR`";
+
 /// Proven records of a provider at one height, and the room on its volume if that is known.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
@@ -95,11 +98,21 @@ impl Facts<'_> {
 /// Alerts about answered reads that were not proved: failing, warned, jail next, in jail.
 fn reads(facts: &Facts<'_>, reputation: &Reputation, alerts: &mut Vec<Alert>) {
     if reputation.jailed_until != 0 {
-        let (what, due) = match reputation.jailed_until {
-            u64::MAX => ("in jail for ever".to_owned(), None),
-            until => (format!("in jail, and may ask to leave from epoch {until} on"), Some(until)),
+        let stays = "no new agreements and no new data; what it holds is read and paid";
+        let (what, next, due) = match reputation.jailed_until {
+            u64::MAX => ("in jail for ever".to_owned(), stays.to_owned(), None),
+            until => {
+                let next = format!("{stays}: mend the cause; from that epoch on {RELEASE} releases it");
+                (format!("in jail until epoch {until}"), next, Some(until))
+            }
         };
-        let next = "no new agreements and no new data until then; what it holds is read and paid".into();
+        if reputation.jailed_until <= facts.epoch() {
+            let what = format!("its term in jail ended in epoch {}", reputation.jailed_until);
+            let next = format!(
+                "it stays in jail until {RELEASE} releases it: mend the cause first, as the next jailing is twice as long"
+            );
+            alerts.push(Alert { kind: Kind::JailOver, what, next, due });
+        }
         alerts.push(Alert { kind: Kind::Jailed, what, next, due });
         return;
     }
@@ -287,6 +300,7 @@ mod tests {
         assert_eq!(kinds(both), [Kind::WarnedReads], "each class counts alone");
         assert_eq!(kinds(|_, _, reputation, _| reputation.jailed_until = 99), [Kind::Jailed]);
         assert_eq!(kinds(|_, _, reputation, _| reputation.jailed_until = u64::MAX), [Kind::Jailed]);
+        assert_eq!(kinds(|_, _, reputation, _| reputation.jailed_until = 1), [Kind::Jailed, Kind::JailOver]);
     }
 
     /// JL-1: unanswered reads jail no provider; they count against its availability.

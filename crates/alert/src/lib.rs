@@ -52,6 +52,8 @@ pub enum Kind {
     SuspendNext,
     /// The provider is in jail.
     Jailed,
+    /// The provider's term in jail is over, and a command releases it.
+    JailOver,
     /// The provider is suspended.
     Suspended,
     /// Stake moves to a consumer if a missing read stays missing.

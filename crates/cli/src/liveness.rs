@@ -7,7 +7,7 @@ use crate::{
 use posync_client::connection::Heard;
 use posync_protocol::{
     Account,
-    limits::SEATS_MAX,
+    limits::{SEATS_MAX, TIME_STEP_MS_MAX},
     record::{SeatAt, System},
 };
 use serde_json::{Value, json};
@@ -33,6 +33,31 @@ struct Authority {
     ahead_ms: Option<i64>,
 }
 
+/// The blocks that came while the newest one looked old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Came {
+    /// There was none, or nobody waited for one.
+    None,
+    /// New ones after a halt: a block's time makes up for it by at most ten seconds (BL-2), so their times may be hours
+    /// old.
+    New,
+    /// Old ones, with their distance of then: a node that answers catches up, and shows nothing of the network.
+    Old,
+}
+
+impl Came {
+    /// The kind of the blocks between two looks, each with its height and the time of its newest block.
+    fn between(first: (u64, Option<u64>), second: (u64, Option<u64>)) -> Self {
+        let blocks = second.0.saturating_sub(first.0);
+        let step = second.1.zip(first.1).map(|(second, first)| second.saturating_sub(first));
+        match step.and_then(|step| step.checked_div(blocks)) {
+            None => Self::None,
+            Some(step) if step >= TIME_STEP_MS_MAX / 2 => Self::New,
+            Some(_) => Self::Old,
+        }
+    }
+}
+
 /// The state of the network as a client sees it.
 pub(crate) struct Liveness {
     /// The newest proved height; 0 if there is none.
@@ -40,9 +65,10 @@ pub(crate) struct Liveness {
     /// Age of the newest block, from its own time, by this machine's clock.
     age_ms: Option<u64>,
     late_ms: u64,
-    /// True if a block came while this was found out. A block's time makes up for a halt by at most ten seconds
-    /// (BL-2), so blocks may come whose times are hours old.
-    is_moving: bool,
+    /// Time of the newest block, in milliseconds since the Unix epoch.
+    time_ms: Option<u64>,
+    /// What came while this was found out.
+    came: Came,
     authorities: Vec<Authority>,
     /// Number of nodes known here, with and without a seat.
     nodes: usize,
@@ -58,7 +84,8 @@ impl Liveness {
         let next_ms = (ledger.parameters().block_ms * NEXT_BLOCKS).max(NEXT_MS_MIN);
         tokio::time::sleep(Duration::from_millis(next_ms)).await;
         let second = Self::look(ledger, net).await;
-        Self { is_moving: second.height > first.height, ..second }
+        let came = Came::between((first.height, first.time_ms), (second.height, second.time_ms));
+        Self { came, ..second }
     }
 
     async fn look(ledger: &Ledger, net: &Net) -> Self {
@@ -84,7 +111,7 @@ impl Liveness {
         let authorities = seated(ledger, net, heard).await.into_iter().map(authority);
         let late_ms = (ledger.parameters().block_ms * LATE_BLOCKS).max(LATE_MS_MIN);
         let age_ms = time_ms.map(|time_ms| now.saturating_sub(time_ms));
-        Self { height, age_ms, late_ms, is_moving: false, authorities: authorities.collect(), nodes }
+        Self { height, age_ms, late_ms, time_ms, came: Came::None, authorities: authorities.collect(), nodes }
     }
 
     /// Median of the authorities' clocks less this machine's, in milliseconds.
@@ -119,13 +146,14 @@ impl Liveness {
         answering >= self.needed() || (may_have && !self.is_late())
     }
 
-    /// True if the newest block is older than it should be and none came meanwhile, or none is proved.
+    /// True if the newest block is older than it should be and no new one came meanwhile, or none is proved.
     fn is_late(&self) -> bool {
-        !self.is_moving && self.age_ms.is_none_or(|age| age > self.late_ms)
+        self.came != Came::New && self.age_ms.is_none_or(|age| age > self.late_ms)
     }
 
-    const fn state(&self, is_late: bool, has_quorum: bool) -> &'static str {
+    fn state(&self, is_late: bool, has_quorum: bool) -> &'static str {
         match (is_late, has_quorum) {
+            (true, _) if self.came == Came::Old => "catching up",
             (false, true) => "running",
             (_, false) => "no quorum",
             (true, true) => "no blocks",
@@ -153,15 +181,19 @@ impl Liveness {
         let (answering, needed, all) = (self.answering(), self.needed(), self.authorities.len());
         let age = self.age_ms.map_or_else(
             || "no block is proved".to_owned(),
-            |age| match self.is_moving {
-                true => format!(
+            |age| match self.came {
+                Came::New => format!(
                     "blocks come; after a halt, their times are {} s old and catch up by ten seconds a block",
                     age / 1_000
                 ),
-                false => format!("the newest block is {} s old", age / 1_000),
+                Came::None | Came::Old => format!("the newest block is {} s old", age / 1_000),
             },
         );
         let text = match self.state(self.is_late(), self.has_quorum()) {
+            "catching up" => format!(
+                "NOT KNOWN: the nodes that answer are behind and catch up; {age}. {answering} of {all} authorities answer; \
+                 repeat the command later, or name more nodes (--net)"
+            ),
             "no quorum" => format!(
                 "NO QUORUM: {answering} of {all} authorities answer and keep up, {needed} are needed; {age}. \
                  Nothing becomes final until more are back"
@@ -251,7 +283,8 @@ mod tests {
             height: 100,
             age_ms: Some(age_ms),
             late_ms: 10_000,
-            is_moving: false,
+            time_ms: None,
+            came: Came::None,
             authorities,
             nodes: 7,
         }
@@ -283,12 +316,30 @@ mod tests {
 
     #[test]
     fn blocks_that_come_after_a_halt_are_no_halt_however_old_their_times_are() {
-        let moving = |newest: &[Option<u64>]| Liveness { is_moving: true, ..liveness(newest, 90_000) };
+        // Each block makes up for ten seconds; between two looks, two came.
+        let came = Came::between((98, Some(1_000)), (100, Some(21_000)));
+        let moving = |newest: &[Option<u64>]| Liveness { came, ..liveness(newest, 90_000) };
         let (json, text) = (moving(&[Some(100); 4]).to_json(), moving(&[Some(100); 4]).to_text());
         assert_eq!(json["state"], "running");
         assert!(text.contains("blocks come") && text.contains("90 s old"), "{text}");
         // Two of four answer: the blocks come from others whom this machine does not reach.
         assert_eq!(moving(&[Some(100), Some(100), None, None]).to_json()["state"], "no quorum");
+    }
+
+    #[test]
+    fn old_blocks_of_a_node_that_catches_up_are_no_sign_of_life() {
+        let [none, old, new] = [(100, 1_000), (400, 76_000), (101, 11_000)]
+            .map(|(height, time_ms)| Came::between((100, Some(1_000)), (height, Some(time_ms))));
+        assert_eq!([none, old, new], [Came::None, Came::Old, Came::New]);
+        let unknown = || Authority { name: "sync1unknown".into(), newest: None, ahead_ms: None };
+        let authorities: Vec<Authority> = (0..4).map(|_| unknown()).collect();
+        let catching_up = Liveness { came: old, authorities, ..liveness(&[], 90_000) };
+        let (json, text) = (catching_up.to_json(), catching_up.to_text());
+        assert_eq!((&json["state"], &json["quorum"]), (&"catching up".into(), &false.into()));
+        assert!(text.contains("NOT KNOWN") && text.contains("90 s old") && !text.contains("final"), "{text}");
+        // By the time that it has caught up, the network is known to run.
+        let caught_up = Liveness { age_ms: Some(200), ..catching_up };
+        assert_eq!(caught_up.to_json()["state"], "running");
     }
 
     #[test]

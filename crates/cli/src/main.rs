@@ -27,6 +27,7 @@ mod replay;
 mod role;
 mod session;
 mod source;
+mod standing;
 mod tally;
 mod target;
 mod usage;
@@ -147,6 +148,8 @@ enum Command {
     Doctor(commands::doctor::Doctor),
     /// Leave a network as a provider, and show when the machine may be switched off
     Leave(commands::leave::Leave),
+    /// Release a provider from jail once its term is over
+    Unjail(commands::unjail::Unjail),
     /// Show, check or renew a network file
     Net(commands::net::NetCommand),
 }
@@ -224,6 +227,7 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
         Command::Join(command) => command.run(is_named.then_some(net), output),
         Command::Doctor(command) => command.run(output),
         Command::Leave(command) => command.run(output),
+        Command::Unjail(command) => command.run(output),
         Command::Net(command) => command.run(net, output),
     }
 }

@@ -163,3 +163,67 @@ fn a_file_of_authorities_that_is_none_is_refused_before_anything_starts() {
         assert!(!text.contains("secret") && !net.exists(), "{text}");
     }
 }
+
+/// Wrong answers jail a provider: it says until when, a release before that is refused and costs nothing, and one
+/// after it is accepted once.
+#[test]
+fn a_jailed_provider_is_released_by_a_command_when_its_term_is_over() {
+    let (url, got) = listen(vec![]);
+    let net = Net::start_with(&["--alert-url", &url]);
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let source = file(home.path(), "source", 1_500_000, 17);
+    net.round_trip(&source, "watched");
+    net.wait_for(&["ls"], 60, "all shards are durable", |files| {
+        files.as_array().expect("a list").iter().all(|file| file["shards_durable"] == file["shards"])
+    });
+    let holders = holders(&net);
+    let (_, account, _, directory) = &holders[0];
+    let unjail = |directory: &str| {
+        let output = Command::new(POSYNC).args(["--json", "unjail", "--dir", directory]).output();
+        let output = output.expect("the program starts");
+        let printed = if output.status.success() { &output.stdout } else { &output.stderr };
+        let text = String::from_utf8_lossy(printed);
+        (output.status.code(), serde_json::from_str::<Value>(&text).unwrap_or_else(|_| panic!("{text}")))
+    };
+    let (code, free) = unjail(directory);
+    assert_eq!(
+        (code, free["error"]["what"].as_str()),
+        (Some(5), Some("the provider is not in jail")),
+        "{free}"
+    );
+
+    // Nobody rebuilds its shards elsewhere: it goes on being asked for them.
+    end(net.pid("gateway-0"));
+    damage(Path::new(directory));
+    let hear = |alert: &str| {
+        let start = Instant::now();
+        loop {
+            let left = PATIENCE.checked_sub(start.elapsed());
+            let posted = left.and_then(|left| got.recv_timeout(left).ok());
+            let posted = posted.unwrap_or_else(|| panic!("no {alert}{}", net.logs())).json;
+            if posted["node"] == account.as_str() && posted["alert"] == alert && posted["state"] == "raised" {
+                return posted;
+            }
+        }
+    };
+    let jailed = hear("jailed");
+    let until = jailed["due"].as_u64().expect("an epoch");
+    assert!(jailed["next"].as_str().is_some_and(|next| next.contains("posync unjail --dir")), "{jailed}");
+    let (code, early) = unjail(directory);
+    assert_eq!(code, Some(5), "{early}");
+    let text = early.to_string();
+    assert!(text.contains(&format!("until epoch {until}")) && text.contains("nothing was sent"), "{text}");
+    let doctor = Command::new(POSYNC).args(["doctor", "--dir", directory]).output().expect("it starts");
+    let text = String::from_utf8_lossy(&doctor.stdout);
+    assert!(text.contains(&format!("posync unjail --dir {directory}")), "{text}");
+
+    hear("jail_over");
+    let (code, released) = unjail(directory);
+    assert_eq!((code, &released["released"]), (Some(0), &Value::Bool(true)), "{released}{}", net.logs());
+    let (code, again) = unjail(directory);
+    assert_eq!(
+        (code, again["error"]["what"].as_str()),
+        (Some(5), Some("the provider is not in jail")),
+        "{again}"
+    );
+}

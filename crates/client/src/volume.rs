@@ -29,7 +29,7 @@ use crate::{
 use commonware_runtime::Error as RuntimeError;
 use posync_protocol::Account;
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::Arc,
@@ -42,9 +42,10 @@ const MARK: &str = "member";
 const RECORD: &str = ".volume-mark";
 /// Name of the file in the member's directory that keeps the parameters of the network since the first start.
 pub const PARAMETERS: &str = "parameters";
-/// Name of the file on a volume that is read to find out whether its device answers.
-const PROBE: &str = "probe";
-/// Bytes of the probe: more than a file system keeps beside a file's name, so that a device must read them.
+/// Names of the files on a volume that are read to find out whether its device answers: two, as a bad sector may lie
+/// under one.
+const PROBES: [&str; 2] = ["probe", "probe-2"];
+/// Bytes of a probe: more than a file system keeps beside a file's name, so that a device must read them.
 const PROBE_BYTES: usize = 4096;
 /// Most bytes of a mark; a longer file is damaged.
 const BYTES_MAX: u64 = 256;
@@ -79,6 +80,11 @@ pub enum VolumeError {
          mounted anew as another device; mount it, and if it is, start the member again; nothing was written to it"
     )]
     Other(PathBuf),
+    /// The file system of the volume takes no writes: it was mounted so, or the system made it so after an error.
+    #[error(
+        "the file system of {0} is read-only; if nobody mounted it so, the system found an error on it: see the kernel's log,          check the disk, and mount it for writing again"
+    )]
+    ReadOnly(PathBuf),
     /// The device of the volume answers no read.
     #[error("the device of {0} answers no read: {1}; check the disk and its connection")]
     Failing(PathBuf, io::Error),
@@ -222,23 +228,22 @@ fn write(directory: &Path, volume: &Path, account: &Account) -> Result<(), Volum
     for path in paths {
         replace(&path, &text).map_err(|error| VolumeError::File(path, error))?;
     }
-    write_probe(volume)
+    PROBES.into_iter().try_for_each(|name| write_probe(volume, name))
 }
 
-/// Writes the file that is read to find out whether the device answers, if it is not there.
-fn write_probe(volume: &Path) -> Result<(), VolumeError> {
-    let path = volume.join(PROBE);
-    let written = match fs::symlink_metadata(&path) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            // Bytes that no file system makes smaller.
-            let mut bytes = [0; PROBE_BYTES];
-            blake3::Hasher::new().update(PROBE.as_bytes()).finalize_xof().fill(&mut bytes);
-            replace_bytes(&path, &bytes)
-        }
-        Err(error) => Err(error),
-    };
-    written.map_err(|error| VolumeError::File(path, error))
+/// Writes a file that is read to find out whether the device answers, if it is not there or cannot be read: a new file
+/// lies on other sectors.
+fn write_probe(volume: &Path, name: &str) -> Result<(), VolumeError> {
+    let path = volume.join(name);
+    let file = |error| VolumeError::File(path.clone(), error);
+    let root = File::open(volume).map_err(file)?;
+    if in_use::read_probe(&root, name).is_ok() {
+        return Ok(());
+    }
+    // Bytes that no file system makes smaller.
+    let mut bytes = [0; PROBE_BYTES];
+    blake3::Hasher::new().update(name.as_bytes()).finalize_xof().fill(&mut bytes);
+    replace_bytes(&path, &bytes).map_err(file)
 }
 
 /// Bytes of a volume.
@@ -403,6 +408,24 @@ mod tests {
         claim(&directory, &volume, &OWN, PARTITION).expect("a new disk");
     }
 
+    #[test]
+    fn a_bad_sector_under_a_probe_leaves_the_device_one_that_answers_and_a_start_writes_another() {
+        let (_home, directory, volume) = member();
+        let start = || {
+            claim(&directory, &volume, &OWN, PARTITION).expect("a start");
+            InUse::new(&directory, &volume, &OWN, PARTITION).expect("its device answers")
+        };
+        let length = |name: &str| fs::metadata(volume.join(name)).expect("there").len();
+        for bad in [&PROBES[..1], &PROBES[1..], &PROBES[..]] {
+            let in_use = start();
+            // No byte of them can be read.
+            bad.iter().for_each(|name| fs::write(volume.join(name), b"").expect("writable"));
+            assert_eq!(in_use.ask().is_ok(), bad.len() < PROBES.len(), "{bad:?}");
+            start().ask().expect("the start wrote others");
+            assert!(PROBES.iter().all(|name| length(name) == PROBE_BYTES as u64), "{bad:?}");
+        }
+    }
+
     /// A member's directory, and the place of its volume.
     fn member() -> (tempfile::TempDir, PathBuf, PathBuf) {
         let home = tempfile::tempdir().expect("a directory");
@@ -499,5 +522,24 @@ mod tests {
         fs::remove_file(ballast).expect("there");
         claim(directory, volume, &OWN, PARTITION).expect("there is room");
         assert!(volume.join(MARK).exists() && directory.join(RECORD).exists());
+        on_a_read_only_volume(directory, volume);
+    }
+
+    fn on_a_read_only_volume(directory: &Path, volume: &Path) {
+        let remount = |how: &str| {
+            let mut mount = std::process::Command::new("mount");
+            let mounted = mount.args(["-o", &format!("remount,bind,{how}")]).arg(volume).status();
+            assert!(mounted.expect("it starts").success(), "{how}");
+        };
+        let in_use = || InUse::new(directory, volume, &OWN, PARTITION);
+        let before = in_use().expect("it takes writes");
+        remount("ro");
+        for refused in [before.check(), in_use().map(drop)] {
+            let error = refused.expect_err("it is read-only");
+            assert!(matches!(error, VolumeError::ReadOnly(_)) && is_away(&away(error)));
+        }
+        before.ask().expect("it can be read");
+        remount("rw");
+        before.check().expect("it takes writes again");
     }
 }

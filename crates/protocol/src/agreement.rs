@@ -27,6 +27,7 @@ mod voucher;
 
 pub use credit::{credit_window, trust};
 pub use lock::{lock_of, raise};
+pub(crate) use reserve::open_takes;
 pub use reserve::{Locked, Seen, check_offer, deposit, last_round, locked, storage_reserve, terms, unused};
 pub use voucher::{Delta, check};
 pub(crate) use voucher::{redeem, touches_redeem};

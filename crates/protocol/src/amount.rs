@@ -68,6 +68,11 @@ impl Amount {
         Ok(())
     }
 
+    /// `self + other`, or all money there can be.
+    pub fn saturating_add(self, other: Self) -> Self {
+        self.checked_add(other).unwrap_or(Self::MAX)
+    }
+
     /// `self - other`, or zero if that is negative.
     pub fn saturating_sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))

@@ -26,13 +26,13 @@ use alloc::vec::Vec;
 /// Namespace of an operation's signature; the chain id follows it.
 pub const OPERATION_NAMESPACE: &[u8] = b"posync/op/1";
 operations! {
-    |body, signer, context, chain, touched, working|
+    |body, signer, expires, context, chain, touched, working|
 
     /// Moves money between two accounts.
     1 Transfer(Transfer): Paid {
         fits: ranges::amount_fits(body.amount),
         check: Ok(()),
-        moves: body.amount,
+        takes: [context.parameters.account_burn, body.amount],
         touches: account::touches(body, touched),
         apply: account::transfer(working, signer, body),
         signatures: [],
@@ -41,7 +41,7 @@ operations! {
     2 RegisterProvider(RegisterProvider): Paid {
         fits: provider::registration_fits(body),
         check: Ok(()),
-        moves: body.bond,
+        takes: [context.parameters.registration_burn, body.bond],
         touches: provider::touches_register(signer, touched),
         apply: provider::register(working, signer, body),
         signatures: [],
@@ -50,7 +50,7 @@ operations! {
     3 UpdateProvider(UpdateProvider): Paid {
         fits: provider::update_fits(body),
         check: Ok(()),
-        moves: body.bond_add,
+        takes: [body.bond_add],
         touches: provider::touches_update(context, signer, body, touched),
         apply: provider::update(working, signer, body),
         signatures: [],
@@ -59,7 +59,7 @@ operations! {
     4 Open(Open): Paid {
         fits: agreement::open_fits(body, &context.parameters),
         check: Ok(()),
-        moves: body.voucher_reserve,
+        takes: agreement::open_takes(body, expires, context),
         touches: agreement::touches_open(body, touched),
         apply: agreement::open(working, signer, body),
         signatures: [],
@@ -68,7 +68,7 @@ operations! {
     5 TopUp(TopUp): Paid {
         fits: agreement::top_up_fits(body),
         check: Ok(()),
-        moves: body.amount,
+        takes: [body.amount],
         touches: agreement::touches_top_up(body, touched),
         apply: agreement::top_up(working, signer, body),
         signatures: [],
@@ -77,7 +77,7 @@ operations! {
     6 Close(Close): Paid {
         fits: agreement::close_fits(body),
         check: Ok(()),
-        moves: Amount::ZERO,
+        takes: [],
         touches: agreement::touches_close(body, touched),
         apply: agreement::close(working, signer, body),
         signatures: [body.check(chain, signer)],
@@ -86,7 +86,7 @@ operations! {
     7 CloseAlone(CloseAlone): Paid {
         fits: ranges::id_fits(&body.agreement),
         check: Ok(()),
-        moves: Amount::ZERO,
+        takes: [],
         touches: agreement::touches_close_alone(body, touched),
         apply: agreement::close_alone(working, signer, body),
         signatures: [],
@@ -95,7 +95,7 @@ operations! {
     8 RotateKey(RotateKey): Paid {
         fits: ranges::id_fits(&body.agreement),
         check: Ok(()),
-        moves: Amount::ZERO,
+        takes: [],
         touches: agreement::touches_rotate(body, touched),
         apply: agreement::rotate(working, signer, body),
         signatures: [],
@@ -104,7 +104,7 @@ operations! {
     9 SetDataSet(SetDataSet): Paid {
         fits: data_set::fits(body),
         check: Ok(()),
-        moves: Amount::ZERO,
+        takes: [],
         touches: data_set::touches(body, touched),
         apply: data_set::apply(working, body),
         signatures: body.signatures(chain),
@@ -113,7 +113,7 @@ operations! {
     10 StorageProof(StorageProof): StorageProof {
         fits: storage_proof::fits(body, context),
         check: ranges::check_redemptions(signer, &body.vouchers),
-        moves: Amount::ZERO,
+        takes: [],
         touches: storage_proof::touches(context, signer, body, touched),
         apply: storage_proof::apply(working, signer, body),
         signatures: of_redemptions(&body.vouchers, chain),
@@ -122,7 +122,7 @@ operations! {
     11 Redeem(Redeem): Paid {
         fits: ranges::redemptions_fit(&body.vouchers),
         check: agreement::check_redeem(signer, body),
-        moves: Amount::ZERO,
+        takes: [],
         touches: agreement::touches_redeem(context, signer, &body.vouchers, touched),
         apply: agreement::redeem(working, &body.vouchers).map(|_| ()),
         signatures: of_redemptions(&body.vouchers, chain),
@@ -131,7 +131,7 @@ operations! {
     12 Settle(Settle): Upkeep {
         fits: settlement::fits(body, context),
         check: Ok(()),
-        moves: Amount::ZERO,
+        takes: [],
         touches: settlement::touches(context, signer, body, touched),
         apply: settlement::apply(working, signer, body),
         signatures: [],
@@ -140,7 +140,7 @@ operations! {
     13 Unjail(Unjail): Paid {
         fits: true,
         check: Ok(()),
-        moves: body.bond_add,
+        takes: [context.parameters.unjail_burn, body.bond_add],
         touches: reputation::touches_unjail(signer, touched),
         apply: reputation::unjail(working, signer, body),
         signatures: [],
@@ -149,7 +149,7 @@ operations! {
     14 Refusal(RefusedPlacement): Paid {
         fits: provider::refusal_fits(body),
         check: Ok(()),
-        moves: Amount::ZERO,
+        takes: [],
         touches: provider::touches_cut(body, touched),
         apply: provider::cut(working, body),
         signatures: [body.check(chain)],
@@ -158,7 +158,7 @@ operations! {
     15 Evidence(Evidence): Reserved {
         fits: true,
         check: authority::check(body, &context.chain),
-        moves: Amount::ZERO,
+        takes: [],
         touches: authority::touches_evidence(body, &context.parameters, touched),
         apply: authority::apply(working, signer, body),
         signatures: body.signatures(chain),
@@ -167,7 +167,7 @@ operations! {
     16 AuditCommit(AuditCommit): Reserved {
         fits: true,
         check: Ok(()),
-        moves: Amount::ZERO,
+        takes: [],
         touches: service::touches_commit(signer, body, touched),
         apply: service::commit(working, signer, body),
         signatures: [body.check(chain, *signer)],
@@ -176,7 +176,7 @@ operations! {
     17 AuditReveal(AuditReveal): Reserved {
         fits: body.fits(),
         check: Ok(()),
-        moves: Amount::ZERO,
+        takes: [],
         touches: service::touches_reveal(signer, body, touched),
         apply: service::reveal(working, signer, body),
         signatures: body.signatures(chain, signer),
@@ -185,7 +185,7 @@ operations! {
     18 Measure(Measure): Paid {
         fits: capacity::fits(body),
         check: capacity::check_senders(signer, body),
-        moves: Amount::ZERO,
+        takes: [],
         touches: capacity::touches(signer, body, touched),
         apply: capacity::measure(working, signer, body),
         signatures: body.signatures(chain),
@@ -194,7 +194,7 @@ operations! {
     19 AnnounceNode(AnnounceNode): Paid {
         fits: node::announcement_fits(body),
         check: Ok(()),
-        moves: body.deposit_add,
+        takes: [body.deposit_add],
         touches: node::touches(signer, body, touched),
         apply: node::announce(working, signer, body),
         signatures: [],

@@ -21,11 +21,17 @@ use std::{
 /// Operations left until the cut, and whether the volume is full or away; shared by a context and everything
 /// opened through it.
 #[derive(Clone, Default)]
-pub(crate) struct Fuse(Arc<AtomicI64>, Arc<AtomicBool>, Arc<AtomicI64>, Arc<AtomicBool>);
+pub(crate) struct Fuse(Arc<AtomicI64>, Arc<AtomicBool>, Arc<AtomicI64>, Arc<AtomicBool>, Arc<AtomicBool>);
 
 impl Fuse {
     pub(crate) fn after(operations: i64) -> Self {
-        Self(Arc::new(AtomicI64::new(operations)), Arc::default(), Arc::default(), Arc::default())
+        Self(
+            Arc::new(AtomicI64::new(operations)),
+            Arc::default(),
+            Arc::default(),
+            Arc::default(),
+            Arc::default(),
+        )
     }
 
     /// Operations left; negative once the fuse has blown.
@@ -54,6 +60,11 @@ impl Fuse {
         self.2.store(nth, Ordering::SeqCst);
     }
 
+    /// Makes every reading of a pack from now on fail with an error of the device, or succeed again.
+    pub(crate) fn fail_reads(&self, fails: bool) {
+        self.4.store(fails, Ordering::SeqCst);
+    }
+
     /// True until the requested failure has happened.
     pub(crate) fn is_pack_failure_due(&self) -> bool {
         self.2.load(Ordering::SeqCst) > 0
@@ -61,7 +72,8 @@ impl Fuse {
 
     fn pack(&self, is_pack: bool) -> Result<(), Error> {
         self.burn()?;
-        let fails = is_pack && self.2.fetch_sub(1, Ordering::SeqCst) == 1;
+        let is_due = is_pack && self.2.fetch_sub(1, Ordering::SeqCst) == 1;
+        let fails = is_due || is_pack && self.4.load(Ordering::SeqCst);
         if fails { Err(std::io::Error::from_raw_os_error(5).into()) } else { Ok(()) }
     }
 

@@ -44,6 +44,7 @@ use crate::{
 use commonware_runtime::{Blob, Spawner};
 use commonware_storage::Context;
 use leave::Leaver;
+use posync_client::trips::Trips;
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Class, Code, Hash,
     amount::UNIT,
@@ -132,8 +133,8 @@ pub struct Reconciler<E: Spawner + Context, B, L> {
     registered_at: Option<u64>,
     /// The challenge answered last, and the height of the last records that the answer was made from.
     answered: Option<(u64, u64)>,
-    /// Time of the last proven read before an answer: a round trip to the node.
-    trip: Duration,
+    /// Round trips to the node, each measured by a proven read before an answer.
+    trips: Trips,
     /// The storage proof made last: its challenge, and the height of the records that it was made from.
     proved: Option<(u64, u64, StorageProof)>,
     /// The agreement that was refreshed last.
@@ -213,7 +214,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             stepped: 0,
             registered_at: None,
             answered: None,
-            trip: Duration::ZERO,
+            trips: Trips::default(),
             proved: None,
             refreshed: None,
             tidied: None,
@@ -511,7 +512,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         let keys = vec![Audit::key(&case.account), Provider::key(&case.account), key];
         let asked = self.context.current();
         let (at, last) = self.ledger.read(keys).await?;
-        self.trip = self.context.current().duration_since(asked).unwrap_or_default();
+        self.trips.took(self.context.current().duration_since(asked).unwrap_or_default());
         let now: Option<Audit> = decode(last.first().and_then(Option::as_ref))?;
         if now.as_ref().and_then(|audit| audit.challenge) != Some(challenge) {
             return Ok(None);
@@ -549,11 +550,13 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         }
     }
 
-    /// Blocks after an answer in which it may reach a block and be proved here.
+    /// Blocks after an answer in which it may reach a block and be proved here: at most half of those up to the deadline,
+    /// so that a lost answer is sent again in time.
     fn retry_blocks(&self) -> u64 {
-        let block = self.handler.parts().view.parameters.block_ms.max(1);
-        let trip = self.trip.min(posync_client::trips::FAR);
-        RETRY_BLOCKS + u64::try_from(trip.as_millis()).unwrap_or(u64::MAX).div_ceil(block)
+        let parameters = &self.handler.parts().view.parameters;
+        let trip = u64::try_from(self.trips.distance(1).as_millis()).unwrap_or(u64::MAX);
+        let blocks = RETRY_BLOCKS.saturating_add(trip.div_ceil(parameters.block_ms.max(1)));
+        blocks.min((parameters.deadline_blocks / 2).max(1))
     }
 
     fn payable(&self, case: &Case) -> Vec<Redemption> {

@@ -114,6 +114,8 @@ where
     );
     let mut reconciler_task = context.child("reconciler_task").spawn(move |_| reconciler.run());
     let (every, rate) = (config.scrub, config.scrub_rate);
+    let unread = handler.clone();
+    context.child("unread").spawn(move |_| async move { scrub::read_again(&unread).await });
     let mut scrub_task =
         context.child("scrub").spawn(move |_| async move { scrub::run(&handler, every, rate).await });
     tracing::info!(%account, address = %listening.address, "the provider is up");

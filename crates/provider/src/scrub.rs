@@ -5,7 +5,7 @@
 use crate::{packs::StoreError, serve::Handler};
 use commonware_runtime::{Blob, Clock};
 use posync_protocol::wire::provider::BAD_SHARDS_MAX;
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 /// Number of shards looked up at once.
 const PAGE: usize = 256;
@@ -14,6 +14,8 @@ const ROUND_SECONDS: u64 = 14 * 24 * 3_600;
 /// Bytes read before a pause: two of the largest shards.
 const BURST: u64 = 8 << 20;
 
+/// Pause before what the disk failed to read is read again.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Fewest shards of a pass that say something of the disk: one bad sector may be all that a small store has.
 const SHARDS_MIN: usize = 16;
 
@@ -25,6 +27,14 @@ pub struct Unreadable {
     pub shards: usize,
     /// The error of the last read.
     pub last: StoreError,
+}
+
+/// Reads again, forever, what the disk failed to read: a read that fails is no damage if a later one succeeds.
+pub(crate) async fn read_again<E: Clock, B: Blob>(handler: &Handler<E, B>) -> Infallible {
+    loop {
+        handler.parts().clock.sleep(READ_AGAIN_AFTER).await;
+        handler.parts().store.read_again().await;
+    }
 }
 
 /// Scrubs forever, with a pause of `every` before each pass, at `least_rate` bytes a second or more.
@@ -79,6 +89,7 @@ pub(crate) async fn pass<E: Clock, B: Blob>(
             seen += 1;
             burst = burst.saturating_add(store.length(&shard).unwrap_or(0).into());
             match store.get(&shard).await {
+                Err(error @ StoreError::Unread(_)) => (failed, last) = (failed + 1, error),
                 Err(error) if error.is_away() => {
                     tracing::warn!(%error, "the scrub ends early: nothing was found damaged by that");
                     return Ok(handler.bad().len());

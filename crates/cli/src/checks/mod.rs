@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!   directory ─► key, network file ─► machine: descriptors, disk, address, clock of this machine
-//!                                  └► outside: port, nodes, clock against blocks, dial-back by nodes
+//!                                  ├► outside: port, nodes, clock against blocks, dial-back by nodes
+//!                                  └► jail: a provider's standing on the ledger
 //! ```
 //!
 //! They change nothing: what they write or open is gone when they end.
 
+mod jail;
 pub(crate) mod machine;
 mod outside;
 
@@ -110,7 +112,10 @@ pub(crate) async fn all(context: &Context, directory: &Path) -> Vec<Check> {
         return checks;
     }
     match (net::of_role(&settings), key) {
-        (Ok(net), Ok(key)) => checks.extend(outside::checks(context, &settings, &net, &key).await),
+        (Ok(net), Ok(key)) => {
+            checks.extend(outside::checks(context, &settings, &net, &key).await);
+            checks.extend(jail::check(context, &settings, &net, &key).await);
+        }
         (Err(failure), _) => checks.push(Check::failed("network", &failure)),
         (Ok(_), Err(_)) => {}
     }

@@ -26,6 +26,7 @@ pub(crate) mod rm;
 pub(crate) mod send;
 pub(crate) mod sim;
 pub(crate) mod status;
+pub(crate) mod unjail;
 pub(crate) mod verify;
 pub(crate) mod watch;
 pub(crate) mod why;

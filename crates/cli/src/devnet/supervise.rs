@@ -21,9 +21,12 @@ use crate::failure::{Failure, Outcome};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs::OpenOptions,
-    os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
+    os::unix::{
+        fs::OpenOptionsExt as _,
+        process::{CommandExt as _, ExitStatusExt as _},
+    },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -168,10 +171,7 @@ impl Supervised {
                         self.name
                     ))
                 }
-                Ok(Some(status)) => {
-                    let said = last_line(&self.directory.join("log"));
-                    self.ended(format!("{status}: {said}"), began)
-                }
+                Ok(Some(status)) => self.ended(why(status, &self.directory.join("log")), began),
                 // A child whose status cannot be read counts as running.
                 Ok(None) | Err(_) => {
                     let (lived, pid) = (since.elapsed(), child.id());
@@ -243,6 +243,18 @@ fn spawn(directory: &Path) -> Outcome<Child> {
         .map_err(|error| Failure::file(&program, "start", error))
 }
 
+/// Why a member has ended: its status and the last line of its log, which is the reason of a failure. A process that is
+/// killed writes none.
+fn why(status: ExitStatus, log: &Path) -> String {
+    if status.signal() == Some(Signal::KILL.as_raw()) {
+        return format!(
+            "{status}: it was killed from outside, by a person, or by the system when memory ran out, which the kernel's log \
+             shows"
+        );
+    }
+    format!("{status}: {}", last_line(log))
+}
+
 /// Last non-empty line of a member's log, cut to [`LINE_MAX`] characters.
 fn last_line(log: &Path) -> String {
     match super::running::end_of(log) {
@@ -277,6 +289,24 @@ mod tests {
         assert_eq!(processes.pid("provider-3"), 0);
         assert_eq!(processes.unwell().expect("it waits").0, "provider-3");
         assert!(!processes.kill("provider-3") && processes.unwell().is_none(), "stopped is not unwell");
+    }
+
+    #[test]
+    fn the_reason_of_an_end_is_the_last_line_of_the_log_but_not_of_a_member_that_was_killed() {
+        let home = tempfile::tempdir().expect("a directory");
+        let log = home.path().join("log");
+        std::fs::write(&log, "a block came\n").expect("writable");
+        let ended = |command: &str| {
+            let ended = Command::new("sh").args(["-c", command]).status().expect("a shell");
+            why(ended, &log)
+        };
+        let killed = ended("kill -KILL $$");
+        assert!(killed.starts_with("signal: 9 (SIGKILL)") && killed.contains("memory"), "{killed}");
+        assert!(!killed.contains("a block came"), "it is no reason: {killed}");
+        for (command, begins) in [("kill -ABRT $$", "signal: 6 (SIGABRT)"), ("exit 8", "exit status: 8")] {
+            let why = ended(command);
+            assert!(why.starts_with(begins) && why.ends_with(": a block came"), "{why}");
+        }
     }
 
     #[test]

@@ -479,7 +479,10 @@ fn own_volume(
                 directory.display()
             ),
             VolumeError::Foreign(..) => "name the member's own volume".into(),
-            VolumeError::File(..) | VolumeError::Other(_) | VolumeError::Failing(..) => {
+            VolumeError::File(..)
+            | VolumeError::Other(_)
+            | VolumeError::ReadOnly(_)
+            | VolumeError::Failing(..) => {
                 "check the disk, the mount and its permissions, and start again".into()
             }
         };

@@ -89,11 +89,16 @@ impl Connection {
     }
 
     /// The word of all nodes that were asked. If one has dropped the block and another says that it is not final yet, one
-    /// of them is wrong: the first is asked for its newest block. Once that is proved, a node that lags has no word.
+    /// of them is wrong: the first is asked for its newest block. If that is proved above the block, the other one lags
+    /// and has no word from then on; if it is not, the first is left, as nobody drops what is not final.
     async fn verdict(&self, error: Error, course: &Course) -> Error {
         let is_open = course.is_early && course.height > 0;
         let Some(pruned) = course.pruned.filter(|_| is_open) else { return error };
-        let _ = self.newest_at(pruned.place).await;
+        match self.newest_at(pruned.place).await {
+            Ok((_, newest)) if newest.height >= course.height => {}
+            Ok((at, _)) => self.0.pool.leave(at),
+            Err(failed) => self.0.pool.blame(&failed),
+        }
         Error::Unavailable(Unavailable::NotYet)
     }
 

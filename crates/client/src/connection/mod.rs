@@ -51,8 +51,9 @@ use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Clock, Network, Resolver, Spawner};
 use commonware_utils::sync::Mutex;
 use futures::{
-    FutureExt as _,
+    FutureExt as _, StreamExt as _,
     future::{Either, join_all, select as either},
+    stream::FuturesUnordered,
 };
 use posync_protocol::{
     Account, Bounded, Code, Hash, Key, Operation, Record, Slot,
@@ -263,7 +264,7 @@ impl Connection {
     pub async fn compare(&self) -> Result<u64, Error> {
         self.come_home().await;
         let first = self.0.pool.current();
-        let Some(second) = self.opinion_beside(first).await else {
+        let Some(second) = self.opinions_beside(first).await.first().copied() else {
             return Ok(self.read::<System>(System::key()).await?.header.height);
         };
         let (mut here, mut there) = (pin!(self.newest_at(first)), pin!(self.newest_at(second)));
@@ -271,7 +272,12 @@ impl Connection {
         let (here, there) = match either(here.as_mut(), there.as_mut()).await {
             Either::Left((Ok(here), _)) => {
                 let grace = self.0.pool.grace(second);
-                (Ok(here), self.0.pool.within(grace, there).await.ok().and_then(Result::ok))
+                let there = self.0.pool.within(grace, there).await.ok().and_then(Result::ok);
+                if there.is_none() && !self.0.pool.is_trusted(second) {
+                    // Another stranger is asked the next time.
+                    self.0.pool.leave(At::nowhere(second));
+                }
+                (Ok(here), there)
             }
             Either::Left((failed, _)) => (failed, there.await.ok()),
             Either::Right((Ok(there), _)) => {
@@ -297,15 +303,15 @@ impl Connection {
         }
     }
 
-    /// The node with whose newest block that of the node at `place` is compared. Before a stranger is, the trusted nodes
+    /// The nodes with whose newest blocks that of the node at `place` is compared. Before strangers are, the trusted nodes
     /// that failed last are tried again, if it is time.
-    async fn opinion_beside(&self, place: usize) -> Option<usize> {
-        let other = self.0.pool.opinion_beside(place)?;
-        if self.0.pool.is_trusted(other) {
-            return Some(other);
+    async fn opinions_beside(&self, place: usize) -> Vec<usize> {
+        let others = self.0.pool.opinions_beside(place);
+        if others.iter().all(|other| self.0.pool.is_trusted(*other)) {
+            return others;
         }
         self.try_trusted(false).await;
-        self.0.pool.opinion_beside(place)
+        self.0.pool.opinions_beside(place)
     }
 
     /// Asks every node at the same time for its newest certified header.
@@ -672,16 +678,27 @@ impl Connection {
         self.ahead_of(at, height).await.is_some()
     }
 
-    /// The height of a block well above `height` that a node other than the one at `at` proves.
+    /// The height of a block well above `height` that a node other than the one at `at` proves. Several strangers are
+    /// asked side by side within one limit, as some of them may hang; one that answers shortens it.
     async fn ahead_of(&self, at: At, height: u64) -> Option<u64> {
-        let other = self.opinion_beside(at.place).await?;
-        match self.newest_at(other).await {
-            Ok((_, header)) => Some(header.height).filter(|other| height + APART_BLOCKS_MAX < *other),
-            Err(failed) => {
-                self.0.pool.leave(failed.at);
-                None
+        let others = self.opinions_beside(at.place).await;
+        let limit = others.iter().map(|other| self.0.pool.patience(*other)).max()?;
+        let mut late = self.sleep(limit);
+        let mut open = others.clone();
+        let asking = others.into_iter().map(|other| async move { (other, self.newest_at(other).await) });
+        let mut asked: FuturesUnordered<_> = asking.collect();
+        while let Either::Left((Some((other, newest)), _)) = either(asked.next(), &mut late).await {
+            open.retain(|place| *place != other);
+            match newest {
+                Ok((_, header)) if height + APART_BLOCKS_MAX < header.height => return Some(header.height),
+                Ok(_) if self.0.pool.grace(other) < limit => late = self.sleep(self.0.pool.grace(other)),
+                Ok(_) => {}
+                Err(failed) => self.0.pool.leave(failed.at),
             }
         }
+        // Those that hang are asked after all others the next time.
+        open.into_iter().for_each(|place| self.0.pool.leave(At::nowhere(place)));
+        None
     }
 
     /// True if the node at `place`, which answered a read with an older block, still proves none near `height` after

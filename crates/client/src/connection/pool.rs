@@ -18,7 +18,7 @@
 //!    answers is never replaced by a stranger.
 //! 6. Trusted nodes are the given ones and those with a seat. All others are strangers: one is chosen only while every
 //!    trusted node has failed last. While one trusted node alone answers, a stranger's proved height is compared with its
-//!    own ([`Pool::opinion_beside`]), and a stranger gets the second copy of an operation; it answers nothing in its
+//!    own ([`Pool::opinions_beside`]), and a stranger gets the second copy of an operation; it answers nothing in its
 //!    place.
 
 use super::{Endpoint, Error, Learned};
@@ -53,6 +53,8 @@ const HEDGE: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_millis(500);
 /// Most nodes that are learned from the ledger, beside those given at the start.
 pub(crate) const LEARNED_MAX: usize = 64;
+/// Most strangers whose newest blocks are compared with that of a trusted node, side by side.
+const OPINIONS: usize = 4;
 /// Most strangers that are learned at one host, outside a private network.
 const SAME_HOST_MAX: usize = 2;
 /// Round trip of a node that was not measured.
@@ -168,14 +170,17 @@ fn near_ms(nodes: &[Arc<Node>]) -> u64 {
     answering.filter_map(|node| node.trip_ms()).min().map_or(UNMEASURED, |best| 2 * best + NEAR_MS)
 }
 
-/// The best of some nodes other than the one at `place`: fewest strikes, trusted, near, then the next in the list.
-fn best(nodes: &[Arc<Node>], places: impl Iterator<Item = usize>, place: usize) -> Option<usize> {
+/// The best of some nodes other than the one at `place`, the best first: fewest strikes, trusted, near, then the next in
+/// the list.
+fn ranked(nodes: &[Arc<Node>], places: impl Iterator<Item = usize>, place: usize) -> Vec<usize> {
     let (count, near) = (nodes.len(), near_ms(nodes));
-    places.filter(|other| *other != place).min_by_key(|other| {
+    let mut ranked: Vec<usize> = places.filter(|other| *other != place).collect();
+    ranked.sort_by_key(|other| {
         let node = &nodes[*other];
         let is_far = node.trip_ms().is_some_and(|trip| trip > near);
         (node.strikes(), !node.is_trusted(), is_far, (other + count - place) % count)
-    })
+    });
+    ranked
 }
 
 /// The host of an address that anyone may name; `None` in a private network, where nodes share machines.
@@ -378,16 +383,24 @@ impl Pool {
     /// stranger while a trusted node answers, be it the one at `place`.
     pub(super) fn beside(&self, place: usize) -> Option<usize> {
         let nodes = self.nodes.lock();
-        best(&nodes, askable(&nodes), place)
+        ranked(&nodes, askable(&nodes), place).first().copied()
     }
 
-    /// The node whose newest block is compared with that of the node at `place`: another trusted one, if one did not
-    /// fail last, or the best of all others. A stranger's block is proved, so all that a stranger can do is to withhold
-    /// it.
-    pub(super) fn opinion_beside(&self, place: usize) -> Option<usize> {
+    /// The nodes whose newest blocks are compared with that of the node at `place`: another trusted one, if one did not
+    /// fail last, or the best of all others, at most [`OPINIONS`]. A stranger's block is proved, so all that a stranger
+    /// can do is to withhold it, or to hang.
+    pub(super) fn opinions_beside(&self, place: usize) -> Vec<usize> {
         let nodes = self.nodes.lock();
         let trusted = (0..nodes.len()).filter(|other| nodes[*other].is_trusted_and_answers());
-        best(&nodes, trusted, place).or_else(|| best(&nodes, 0..nodes.len(), place))
+        let mut opinions = ranked(&nodes, trusted, place);
+        let most = if opinions.is_empty() {
+            opinions = ranked(&nodes, 0..nodes.len(), place);
+            OPINIONS
+        } else {
+            1
+        };
+        opinions.truncate(most);
+        opinions
     }
 
     /// The nodes other than the current one that may be asked, in their order after it: those that did not fail last,
@@ -491,7 +504,7 @@ impl Pool {
     }
 
     /// Time without an answer after which the node at `place` counts as silent.
-    fn patience(&self, place: usize) -> Duration {
+    pub(super) fn patience(&self, place: usize) -> Duration {
         HEDGE + self.way(place)
     }
 

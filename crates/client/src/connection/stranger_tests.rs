@@ -256,6 +256,27 @@ fn one_trusted_node_alone_is_compared_with_strangers_and_left_while_it_is_behind
 }
 
 #[test]
+fn strangers_that_hang_are_asked_side_by_side_and_hide_no_newer_block() {
+    run(|context| async move {
+        let net = Net::new(&context, 9).await;
+        net.trusted[1].set_up(false);
+        net.strangers[..8].iter().for_each(|stranger| stranger.set_up(false));
+        net.read().await.expect("one answers");
+        let began = context.current();
+        let mut in_vain = 0;
+        while !net.connection.is_left_behind(At::nowhere(0), FIRST).await {
+            in_vain += 1;
+            assert!(in_vain <= 3, "the other trusted node, then four strangers and four more");
+        }
+        let passed = context.current().duration_since(began).expect("time goes on");
+        assert!(
+            passed < Duration::from_secs(20),
+            "nine that are waited for one by one take 40 s: {passed:?}"
+        );
+    });
+}
+
+#[test]
 fn a_second_copy_of_an_operation_goes_to_strangers_while_one_trusted_node_alone_answers() {
     run(|context| async move {
         let net = Net::new(&context, 3).await;
@@ -328,6 +349,18 @@ fn no_block_is_pruned_while_a_trusted_node_says_that_it_is_not_final_yet() {
         net.trusted[0].has_old.store(true, Ordering::SeqCst);
         context.sleep(Duration::from_secs(31)).await;
         assert!(asked(0).await.is_ok());
+    });
+}
+
+#[test]
+fn a_node_that_says_it_dropped_what_is_not_final_yet_is_left() {
+    run(|context| async move {
+        let net = Net::new(&context, 0).await;
+        net.trusted[0].is_early.store(true, Ordering::SeqCst);
+        net.trusted.iter().for_each(|node| node.height.store(FIRST, Ordering::SeqCst));
+        let found = net.connection.clone().beginning_at(1).header(FIRST + 20).await;
+        assert!(matches!(found, Err(Error::Unavailable(Unavailable::NotYet))), "{found:?}");
+        assert_eq!(net.connection.0.pool.silent_trusted(), [1], "it alone has failed");
     });
 }
 

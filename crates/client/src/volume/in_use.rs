@@ -3,15 +3,16 @@
 //!
 //! ```text
 //!   name --> another device or inode than at the start --> away, whatever lies there: a copy below the mount point
-//!   read of a file fails --> read the probe from the device --> it answers: that file is damaged
-//!                                                           --> it fails too: away, until it answers again
+//!   file system is read-only, also by an error               --> away, until it takes writes again
+//!   read of a file fails --> read a probe from the device --> one of two answers: the error is of that file
+//!                                                         --> both fail, too: away, until one answers again
 //! ```
 
-use super::{PROBE, VolumeError, check};
+use super::{PROBE_BYTES, PROBES, VolumeError, check};
 use commonware_utils::sync::Mutex;
 use posync_protocol::Account;
 use rustix::{
-    fs::{Advice, Mode, OFlags, fadvise, openat},
+    fs::{Advice, Mode, OFlags, StatVfsMountFlags, fadvise, fstatvfs, openat},
     io::{Errno, pread},
 };
 use std::{
@@ -26,8 +27,8 @@ use std::{
 /// Time for which a device that did not answer is not asked again: a dying disk may take long to fail a read.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Errors of the process, not of a device.
-const OWN_ERRORS: [Errno; 7] =
-    [Errno::NOENT, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::ACCESS, Errno::PERM, Errno::INTR];
+const OWN_ERRORS: [Errno; 6] =
+    [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::ACCESS, Errno::PERM, Errno::INTR];
 
 /// The volume of a member that runs. Clones share what they know of its device.
 #[derive(Clone, Debug)]
@@ -53,7 +54,7 @@ impl InUse {
     /// its device.
     ///
     /// # Errors
-    /// `File`, `Failing`.
+    /// `File`, `Failing`, `ReadOnly`.
     pub fn new(
         directory: &Path,
         volume: &Path,
@@ -64,10 +65,12 @@ impl InUse {
         let held = Arc::new(Held { root, failed: Mutex::new(None) });
         let (directory, volume) = (directory.to_path_buf(), volume.to_path_buf());
         let in_use = Self { directory, volume, account: *account, partition: partition.into(), held };
-        in_use.ask().map(|()| in_use)
+        in_use.ask()?;
+        in_use.check().map(|()| in_use)
     }
 
-    /// Checks that the name of the volume still leads to it, and that its device answers, as far as is known.
+    /// Checks that the name of the volume still leads to it, that it takes writes, and that its device answers, as far
+    /// as is known. A file that is opened for writing on a read-only file system fails, whatever is in it.
     ///
     /// # Errors
     /// [`VolumeError`].
@@ -78,6 +81,10 @@ impl InUse {
         let now = fs::metadata(&self.volume).map_err(failed)?;
         if (now.dev(), now.ino()) != (at_start.dev(), at_start.ino()) {
             return Err(VolumeError::Other(self.volume.clone()));
+        }
+        let mounted = fstatvfs(&self.held.root).map_err(|error| failed(error.into()))?;
+        if mounted.f_flag.contains(StatVfsMountFlags::RDONLY) {
+            return Err(VolumeError::ReadOnly(self.volume.clone()));
         }
         let is_failing = self.held.failed.lock().is_some();
         if is_failing { self.ask() } else { Ok(()) }
@@ -95,8 +102,8 @@ impl InUse {
         {
             return failing(error);
         }
-        match self.held.read_probe() {
-            Err(error) if !OWN_ERRORS.contains(&error) => {
+        match self.held.read_probes() {
+            Err(error) => {
                 let volume = self.volume.display().to_string();
                 if failed.replace((Instant::now(), error)).is_none() {
                     let error = io::Error::from(error);
@@ -104,7 +111,7 @@ impl InUse {
                 }
                 failing(error)
             }
-            _ => {
+            Ok(()) => {
                 if failed.take().is_some() {
                     tracing::info!("over: the device of the volume answers again");
                 }
@@ -115,11 +122,29 @@ impl InUse {
 }
 
 impl Held {
-    /// Reads the probe, and not from memory: its pages are dropped first. A volume without a probe succeeds.
-    fn read_probe(&self) -> Result<(), Errno> {
-        let probe = openat(&self.root, PROBE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        fadvise(&probe, 0, None, Advice::DontNeed)?;
-        pread(&probe, &mut [0; super::PROBE_BYTES], 0).map(drop)
+    /// Succeeds if the device answers for one of the probes, as a bad sector may lie under another; also if an error of
+    /// the process is all that is known, or there is no probe.
+    fn read_probes(&self) -> Result<(), Errno> {
+        let (mut is_there, mut failed) = (false, None);
+        for name in PROBES {
+            match read_probe(&self.root, name) {
+                Ok(()) => return Ok(()),
+                Err(Errno::NOENT) => {}
+                Err(error) if OWN_ERRORS.contains(&error) => is_there = true,
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.filter(|_| !is_there).map_or(Ok(()), Err)
+    }
+}
+
+/// Reads a probe in a volume's directory, and not from memory: its pages are dropped first.
+pub(super) fn read_probe(root: &File, name: &str) -> Result<(), Errno> {
+    let probe = openat(root, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    fadvise(&probe, 0, None, Advice::DontNeed)?;
+    match pread(&probe, &mut [0; PROBE_BYTES], 0)? {
+        PROBE_BYTES => Ok(()),
+        _ => Err(Errno::IO),
     }
 }
 

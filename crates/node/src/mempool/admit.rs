@@ -81,7 +81,10 @@ pub(super) fn admit(operation: &Operation, next: &BlockContext, slots: &Slots) -
         }
         (Lane::Reserved, _) if is_seat() => Ok(Admission::Reserved { funds, is_seat: true }),
         (Lane::Reserved, _) => Err(Code::AuditNotSeat),
-        (Lane::Paid, _) => Ok(Admission::Paid { funds, units: Size::of(next, operation).units() }),
+        (Lane::Paid, _) => {
+            let (units, takes) = (Size::of(next, operation).units(), operation.takes(next));
+            Ok(Admission::Paid { funds, units, takes })
+        }
         // A kind that joins one of these lanes is refused until its admission stands here.
         (Lane::StorageProof | Lane::Upkeep, _) => Err(Code::BadShape),
     }
@@ -432,7 +435,8 @@ mod tests {
         assert_eq!(admitted(&commit(C), &jailed), Err(Code::AuditNotSeat));
         let pay = signed(STRANGER, Body::Transfer(Transfer { to: P, amount: Amount::sync(1) }));
         let units = Size::of(&next(), &pay).units();
-        assert_eq!(admitted(&pay, &state()), Ok(Admission::Paid { funds, units }));
+        let takes = Amount::sync(1).saturating_add(next().parameters.account_burn);
+        assert_eq!(admitted(&pay, &state()), Ok(Admission::Paid { funds, units, takes }));
     }
 }
 

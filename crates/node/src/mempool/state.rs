@@ -89,6 +89,8 @@ pub(crate) enum Admission {
         funds: Funds,
         /// Units that its fee is charged for ([`posync_protocol::ledger::Size::units`]).
         units: u64,
+        /// The most that it may take out of the signer's balance, beside its fee.
+        takes: Amount,
     },
 }
 
@@ -151,6 +153,7 @@ struct PoolEntry {
     operation: Operation,
     bytes: usize,
     units: u64,
+    takes: Amount,
     rank: Rank,
     refusals: u8,
     sender: Sender,
@@ -245,8 +248,9 @@ impl Pool {
                 let sender = if is_seat { Sender::Own } else { Sender::Stranger };
                 self.insert_reserved(id, operation, funds, sender)
             }
-            (body, Admission::Paid { funds, units }) if body.has_nonce() => {
-                self.insert_paid(id, operation, funds, units)
+            (body, Admission::Paid { funds, units, takes }) if body.has_nonce() => {
+                let entry = PoolEntry { units, takes, ..PoolEntry::new(operation) };
+                self.insert_paid(id, entry, funds)
             }
             _ => Err(Code::BadShape.into()),
         }
@@ -297,7 +301,7 @@ impl Pool {
         going.iter().for_each(|id| self.remove(id));
         self.reserved_bytes += bytes;
         self.reserved.insert(key, id);
-        self.keep(id, PoolEntry { sender, ..PoolEntry::new(operation, bytes) });
+        self.keep(id, PoolEntry { sender, ..PoolEntry::new(operation) });
         Ok(())
     }
 
@@ -327,7 +331,7 @@ impl Pool {
         going.iter().for_each(|id| self.remove(id));
         self.storage_proof_bytes += bytes;
         self.storage_proofs.insert(key, id);
-        self.keep(id, PoolEntry::new(operation, bytes));
+        self.keep(id, PoolEntry::new(operation));
         Ok(())
     }
 
@@ -373,7 +377,7 @@ impl Pool {
         self.settle_bytes += bytes;
         self.settle_bytes_of.insert(operation.signer, own);
         self.settles.insert(key, id);
-        self.keep(id, PoolEntry { sender, ..PoolEntry::new(operation, bytes) });
+        self.keep(id, PoolEntry { sender, ..PoolEntry::new(operation) });
         Ok(())
     }
 
@@ -565,11 +569,12 @@ impl Pool {
 }
 
 impl PoolEntry {
-    const fn new(operation: Operation, bytes: usize) -> Self {
+    fn new(operation: Operation) -> Self {
         Self {
+            bytes: operation.encode_size(),
             operation,
-            bytes,
             units: 0,
+            takes: Amount::ZERO,
             rank: (0, Reverse(0)),
             refusals: 0,
             sender: Sender::Stranger,

@@ -5,10 +5,11 @@ use crate::application::SELECTIONS_MAX;
 use commonware_codec::EncodeSize as _;
 use posync_protocol::{
     Account, AgreementId, Amount, Body, Bounded, Code, Hash, Operation, Units,
+    ledger::BlockContext,
     limits::{
         BODY_BYTES_MAX, FREE_LANE_BYTES, MEMPOOL_BYTES, MEMPOOL_FREE_BYTES, MEMPOOL_PER_ACCOUNT,
         MEMPOOL_REFUSALS_MAX, MEMPOOL_RESERVED_BYTES, MEMPOOL_RESERVED_PER_ACCOUNT, MEMPOOL_SETTLE_BYTES,
-        MEMPOOL_SETTLE_PER_ACCOUNT,
+        MEMPOOL_SETTLE_PER_ACCOUNT, Parameters,
     },
     operation::{
         AuditCommit, Lane, ProvedRead, ReadAnswer, Redeem, Redemption, Settle, StorageProof, SumPath,
@@ -26,6 +27,18 @@ fn account(number: u64) -> Account {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&number.to_be_bytes());
     Account(bytes)
+}
+
+/// The context of the next block of an empty chain, on which nothing of these tests depends but its parameters.
+fn next() -> BlockContext {
+    BlockContext {
+        chain: [9; 32],
+        parameters: Parameters::LOCAL,
+        height: 50,
+        leader: account(0),
+        parent: [0; 32],
+        seed: None,
+    }
 }
 
 fn operation(signer: u64, nonce: u64, fee: u128, body: Body) -> Operation {
@@ -88,7 +101,11 @@ fn add(pool: &mut Pool, operation: &Operation, funds: Option<Funds>) -> Result<(
         Lane::StorageProof => Admission::StorageProof,
         Lane::Reserved => Admission::Reserved { funds: of(), is_seat: true },
         Lane::Upkeep => Admission::Upkeep { is_party: false },
-        Lane::Paid => Admission::Paid { funds: of(), units: operation.encode_size() as u64 },
+        Lane::Paid => Admission::Paid {
+            funds: of(),
+            units: operation.encode_size() as u64,
+            takes: operation.takes(&next()),
+        },
     };
     pool.insert(operation.id(), operation.clone(), admission)
 }
@@ -265,7 +282,7 @@ fn what_offers_less_than_the_base_fee_waits_with_what_follows_on_it() {
 fn paid_ones_are_ranked_by_what_they_are_charged_for() {
     let mut pool = Pool::default();
     let (wide, plain) = (pay(1, 0, 8_000), pay(2, 0, 2_000));
-    let paid = |units| Admission::Paid { funds: rich(0).expect("rich"), units };
+    let paid = |units| Admission::Paid { funds: rich(0).expect("rich"), units, takes: Amount::ZERO };
     pool.insert(wide.id(), wide.clone(), paid(8_000)).expect("taken");
     pool.insert(plain.id(), plain.clone(), paid(1_000)).expect("taken");
     assert_eq!(ids(&pool.candidates(5, 0)), [plain.id(), wide.id()]);

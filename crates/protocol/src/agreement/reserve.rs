@@ -26,6 +26,7 @@ use crate::{
     limits::Parameters,
     record::{Agreement, Measured, Offer, Provider, Reputation, Usage},
     reputation::check_takes,
+    working::BlockContext,
 };
 
 /// The records that decide an opening, and the height of its block.
@@ -142,9 +143,24 @@ pub fn storage_reserve(rate: u64, quota: u64, rounds: u64, parameters: &Paramete
 /// gas, spread over the agreement and its redemption window, rounded up. `None` above all money there can be.
 /// A term above the longest, which [`check_offer`] refuses, counts as the longest.
 pub fn deposit(agreement: &Agreement, parameters: &Parameters) -> Option<Amount> {
+    deposit_until(agreement, agreement.opened, parameters)
+}
+
+/// All that an opening may take, in a block of `context`'s height or a later one, until it expires: the most
+/// for the deposit, the voucher reserve, and its bound of the storage reserve. The deposit is at most that of
+/// the prices that the opening bounds, and a later opening takes larger shares of its quotas.
+pub(crate) fn open_takes(body: &Open, expires: u64, context: &BlockContext) -> [Amount; 3] {
+    let prices = PerClass::from_fn(|class| Pair { price: body.price_max[class], slow: 0 });
+    let agreement = terms(&Account::default(), body, prices, context.height);
+    let deposit = deposit_until(&agreement, expires, &context.parameters).unwrap_or(Amount::MAX);
+    [deposit, body.voucher_reserve, body.storage_reserve_max]
+}
+
+/// The deposit of an opening whose shares are those at the height `latest`, which is not below its own.
+fn deposit_until(agreement: &Agreement, latest: u64, parameters: &Parameters) -> Option<Amount> {
     let epochs = parameters.agreement_epochs_max.saturating_add(parameters.redemption_epochs);
     let longest = start_round(agreement, parameters).saturating_add(parameters.epoch_start(epochs));
-    let price = cost(held(agreement, longest, parameters), agreement);
+    let price = cost(held(agreement, latest, longest, parameters), agreement);
     let tenth = mul_div_up(price, parameters.reserve_share.into(), ONE.into())?;
     parameters.deposit.checked_add(Amount::new(tenth)?)
 }
@@ -152,7 +168,7 @@ pub fn deposit(agreement: &Agreement, parameters: &Parameters) -> Option<Amount>
 /// The part of the deposit that a removal in `round` burns (AG-7): a tenth of the price of the egress and gas
 /// that were held until then and not redeemed, floored, at the prices of the opening.
 pub fn unused(agreement: &Agreement, usage: &Usage, round: u64, parameters: &Parameters) -> Amount {
-    let held = held(agreement, round, parameters).zip(usage.redeemed);
+    let held = held(agreement, agreement.opened, round, parameters).zip(usage.redeemed);
     let price = cost(held.map(|(held, redeemed)| held.saturating_sub(redeemed.into())), agreement);
     let tenth = mul_div(price, parameters.reserve_share.into(), ONE.into());
     let most = usage.deposit.saturating_sub(parameters.deposit);
@@ -172,12 +188,12 @@ pub const fn last_round(agreement: &Agreement, parameters: &Parameters) -> u64 {
 }
 
 /// Units of egress and gas that were kept from others from the opening to `round`: the agreement's share of
-/// an epoch (CP-5) x rounds / rounds of an epoch, floored.
-fn held(agreement: &Agreement, round: u64, parameters: &Parameters) -> Metered<u128> {
+/// an epoch (CP-5), as if opened at the height `shared`, x rounds / rounds of an epoch, floored.
+fn held(agreement: &Agreement, shared: u64, round: u64, parameters: &Parameters) -> Metered<u128> {
     let until = round.min(last_round(agreement, parameters));
     let rounds = until.saturating_sub(start_round(agreement, parameters));
     let spread = |quota| {
-        let share = share(quota, agreement.opened, agreement.end_epoch, parameters);
+        let share = share(quota, shared, agreement.end_epoch, parameters);
         mul_div(share.into(), rounds.into(), parameters.epoch_rounds.into()).unwrap_or_default()
     };
     agreement.quota.metered().map(spread)

@@ -11,19 +11,19 @@
 ///
 /// - `fits`: true if every field is in range. `touches` may then compute keys from them.
 /// - `check`: further checks that need no record; `Ok(())` if there are none.
-/// - `moves`: the amount in its fields that it takes out of its signer's balance, beside the fee.
+/// - `takes`: all sums that it may take out of its signer's balance, beside the fee.
 /// - `touches`: names the records that the operation may read and write.
 /// - `apply`: runs it on these records.
 /// - `signatures`: signatures that its fields carry, beside the envelope's; `[]` if they carry none.
 macro_rules! operations {
     (
-        |$body:ident, $signer:ident, $context:ident, $chain:ident, $touched:ident, $working:ident|
+        |$body:ident, $signer:ident, $expires:ident, $context:ident, $chain:ident, $touched:ident, $working:ident|
         $(
             $(#[doc = $doc:literal])*
             $number:literal $name:ident($type:ty): $lane:ident {
                 fits: $fits:expr,
                 check: $check:expr,
-                moves: $moves:expr,
+                takes: $takes:expr,
                 touches: $touches:expr,
                 apply: $apply:expr,
                 signatures: $signatures:expr,
@@ -65,10 +65,15 @@ macro_rules! operations {
                 match self { $(Self::$name($body) => $check,)* }
             }
 
-            /// The amount in the fields that the operation takes out of its signer's balance, beside the fee: the
-            /// least that it takes, because burns and deposits follow from the parameters.
-            pub const fn moves(&self) -> crate::Amount {
-                match self { $(Self::$name($body) => $moves,)* }
+            /// The most that the operation may take out of its signer's balance, beside the fee, in a block of
+            /// `context`'s height or a later one, until it expires.
+            pub(super) fn takes(
+                &self,
+                $expires: u64,
+                $context: &crate::working::BlockContext,
+            ) -> crate::Amount {
+                let takes: &[crate::Amount] = match self { $(Self::$name($body) => &$takes,)* };
+                takes.iter().fold(crate::Amount::ZERO, |sum, taken| sum.saturating_add(*taken))
             }
 
             /// Names the records of the operation, without its signer's account.

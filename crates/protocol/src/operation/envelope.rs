@@ -1,7 +1,7 @@
 //! The signed envelope of an operation: its id, and all signatures on which the operation depends.
 
 use super::{Body, OPERATION_NAMESPACE, Operation, SignatureCheck, sign};
-use crate::{Account, Amount, Hash, bodies::unsigned, header::sha256};
+use crate::{Account, Amount, Hash, bodies::unsigned, header::sha256, working::BlockContext};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use commonware_codec::Encode;
@@ -31,6 +31,13 @@ impl Operation {
     /// Bytes that the envelope's signature covers: chain id and every field before it.
     pub fn signed_bytes(&self, chain: &Hash) -> Bytes {
         unsigned(chain, self, &self.signature)
+    }
+
+    /// The most that the operation may take out of its signer's balance, beside the fee, in a block of
+    /// `context`'s height or a later one. It reads no record, so it counts the burn for an account that may
+    /// exist already, and each price at its bound in the fields.
+    pub fn takes(&self, context: &BlockContext) -> Amount {
+        self.body.takes(self.expires, context)
     }
 
     /// All signatures that the operation depends on, its own first.

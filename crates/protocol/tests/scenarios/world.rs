@@ -187,8 +187,32 @@ impl World {
         if context.height.is_multiple_of(self.check_every) {
             self.verify(&context, &draws, operations, &proposed)?;
         }
+        let before = self.balances_of(operations);
         self.apply(context.height, &proposed);
+        self.check_taken(&context, operations, &before);
         Ok(proposed)
+    }
+
+    fn balances_of(&self, operations: &[Operation]) -> BTreeMap<Account, Amount> {
+        let balance =
+            |account| self.get::<AccountState>(AccountState::key(account)).unwrap_or_default().balance;
+        operations.iter().map(|operation| (operation.signer, balance(&operation.signer))).collect()
+    }
+
+    /// Checks that the operations took from each signer no more than they say: a mempool trusts that sum.
+    fn check_taken(
+        &self,
+        context: &BlockContext,
+        operations: &[Operation],
+        before: &BTreeMap<Account, Amount>,
+    ) {
+        for (signer, after) in self.balances_of(operations) {
+            let own = operations.iter().filter(|operation| operation.signer == signer);
+            let most = own.fold(after, |sum, operation| {
+                sum.saturating_add(operation.max_fee).saturating_add(operation.takes(context))
+            });
+            assert!(before[&signer] <= most, "{signer}: {:?} above {most:?}", before[&signer]);
+        }
     }
 
     /// Runs the kept operations as a verifier, and asserts the proposer's outcome.

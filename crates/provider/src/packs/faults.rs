@@ -265,6 +265,46 @@ fn a_volume_that_is_away_refuses_puts_damages_no_shard_and_takes_puts_again_when
 }
 
 #[test]
+fn a_read_that_fails_is_damage_only_if_it_fails_again_and_again() {
+    deterministic::Runner::default().start(|context| async move {
+        let fuse = Fuse::after(1_000_000);
+        let cut = Cut::new(context.child("cut"), fuse.clone());
+        let (store, _writer) = Store::open(cut, config()).await.expect("opens");
+        let all = fill(&store, 0..20).await;
+        let names: Vec<Hash> = all.iter().map(|(name, _)| *name).collect();
+        // The device is gone for a moment, for readers and for compaction.
+        for times in 0..READ_AGAIN {
+            fuse.fail_reads(true);
+            let read = store.get(&names[3]).await;
+            assert!(matches!(&read, Err(error @ StoreError::Unread(_)) if error.is_away()), "{read:?}");
+            for _ in 0..times {
+                store.read_again().await;
+            }
+            assert_eq!(store.damaged(9), [] as [Hash; 0], "{times} times is no damage yet");
+            fuse.fail_reads(false);
+            assert_eq!(missing(&store, &all).await, [0; 0]);
+            assert!(store.shared.lock().bad.is_empty());
+        }
+        // Readers who ask a hundred times decide nothing; a read of the store, now and then, does.
+        fuse.fail_reads(true);
+        for _ in 0..100 {
+            store.get(&names[3]).await.expect_err("it fails");
+        }
+        assert_eq!(store.damaged(9), [] as [Hash; 0]);
+        for _ in 0..READ_AGAIN {
+            store.read_again().await;
+        }
+        assert_eq!(store.damaged(9), [names[3]]);
+        let read = store.get(&names[3]).await;
+        assert!(matches!(&read, Err(error @ StoreError::Disk(_)) if !error.is_away()), "{read:?}");
+        fuse.fail_reads(false);
+        assert_eq!(missing(&store, &all).await, [0; 0], "and a read that succeeds ends that, too");
+        assert_eq!(store.damaged(9), [] as [Hash; 0]);
+        store.close().await.expect("open");
+    });
+}
+
+#[test]
 fn a_full_volume_refuses_puts_goes_on_reading_and_takes_them_again_when_there_is_room() {
     deterministic::Runner::default().start(|context| async move {
         let fuse = Fuse::after(1_000_000);

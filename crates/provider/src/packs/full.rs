@@ -8,9 +8,16 @@ use std::{io, path::PathBuf};
 const RESERVE: (u64, u64) = (16 << 20, 256 << 20);
 /// Divisor: this part of a volume stays free, within [`RESERVE`].
 const RESERVE_PART: u64 = 20;
-/// Linux error numbers of an input/output error and an exceeded quota.
+/// Linux error numbers: an input/output error, a device that is gone (two), a read-only file system, an exceeded quota.
 const EIO: i32 = 5;
+const ENXIO: i32 = 6;
+const ENODEV: i32 = 19;
+const EROFS: i32 = 30;
 const EDQUOT: i32 = 122;
+/// Linux error numbers: no memory, too many open files in the system, and in the process.
+const ENOMEM: i32 = 12;
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
 
 /// True if a failed write means that the volume accepts nothing now: full, over a quota, failing, or away.
 /// Earlier writes are intact.
@@ -24,7 +31,28 @@ pub(crate) fn is_full(error: &Error) -> bool {
         _ => return false,
     };
     let kind = matches!(io.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-    kind || is_away(error) || matches!(io.raw_os_error(), Some(EIO | EDQUOT))
+    kind || is_away(error) || matches!(io.raw_os_error(), Some(EIO | ENXIO | ENODEV | EROFS | EDQUOT))
+}
+
+/// True if a failed read is an error of the device or the file system, which says nothing about the bytes: an error of
+/// the system, but for a file that is not there or ends early.
+pub(crate) fn is_of_device(error: &Error) -> bool {
+    match error {
+        Error::ReadFailed => true,
+        Error::Io(io) | Error::BlobOpenFailed(_, _, io) => {
+            io.raw_os_error().is_some() && io.kind() != io::ErrorKind::NotFound
+        }
+        _ => false,
+    }
+}
+
+/// True if a failed read is an error of this process: too many open files, or no memory.
+pub(super) fn is_own(error: &Error) -> bool {
+    let io = match error {
+        Error::Io(io) | Error::BlobOpenFailed(_, _, io) => io,
+        _ => return false,
+    };
+    matches!(io.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE))
 }
 
 /// The volume that holds the shards.
@@ -86,9 +114,24 @@ mod tests {
     #[test]
     fn a_full_disk_is_told_from_one_that_is_gone() {
         let error = |code| Error::Io(Arc::new(io::Error::from_raw_os_error(code)));
-        for (code, full) in [(28, true), (122, true), (5, true), (2, false), (13, false), (9, false)] {
+        for (code, full) in [
+            (28, true),
+            (122, true),
+            (5, true),
+            (6, true),
+            (19, true),
+            (30, true),
+            (2, false),
+            (13, false),
+            (9, false),
+        ] {
             assert_eq!(is_full(&error(code)), full, "{code}");
         }
         assert!(is_full(&Error::WriteFailed) && !is_full(&Error::Closed));
+        for (code, of_device) in [(5, true), (6, true), (19, true), (24, true), (30, true), (2, false)] {
+            assert_eq!(is_of_device(&error(code)), of_device, "{code}");
+        }
+        let short = Error::Io(Arc::new(io::ErrorKind::UnexpectedEof.into()));
+        assert!(is_of_device(&Error::ReadFailed) && !is_of_device(&short) && !is_of_device(&Error::Closed));
     }
 }

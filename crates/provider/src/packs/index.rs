@@ -8,7 +8,10 @@
 //! 2. `Pack::live` is the sum of the frames that entries point at; the rest of a file is dead.
 //! 3. Totals are those of the entries: never recounted, checked by the property test.
 
-use super::frame::{Frame, HEADER_BYTES, Kind};
+use super::{
+    frame::{Frame, HEADER_BYTES, Kind},
+    store::Bad,
+};
 use posync_protocol::{AgreementId, Hash, limits::LEAF_BYTES};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -235,11 +238,11 @@ impl Index {
     }
 
     /// The first shards in a file that are not in `but`, until their sizes reach `bytes`.
-    pub(super) fn in_pack(&self, pack: u32, bytes: u64, but: &BTreeSet<Hash>) -> Vec<Hash> {
+    pub(super) fn in_pack(&self, pack: u32, bytes: u64, but: &BTreeMap<Hash, Bad>) -> Vec<Hash> {
         let mut sum = 0;
         let lie = self.places.range((pack, 0)..=(pack, u64::MAX));
         lie.map(|(_, shard)| *shard)
-            .filter(|shard| !but.contains(shard))
+            .filter(|shard| !but.contains_key(shard))
             .take_while(|shard| {
                 let before = sum;
                 sum += self.shards.get(shard).map_or(0, |entry| entry.place.frame_bytes());
@@ -264,11 +267,11 @@ impl Index {
     }
 
     /// The file with the most dead bytes, except `active`, `unread` files, and files in which only `stuck`
-    /// shards lie: unreadable data cannot be moved.
+    /// shards lie: what cannot be read cannot be moved.
     pub(super) fn emptiest(
         &self,
         active: u32,
-        stuck: &BTreeSet<Hash>,
+        stuck: &BTreeMap<Hash, Bad>,
         unread: &BTreeSet<u32>,
     ) -> Option<u32> {
         let sealed = self

@@ -21,7 +21,7 @@
 //!    of it was read, and never below the length that was noted after a sync: what does not hold there is
 //!    damage. No other file is ever shortened. A file that a start could not open or read
 //!    whole is neither written nor removed until a later start can.
-//! 5. Unreadable bytes cost only their shard, and a volume that accepts no writes costs only new shards:
+//! 5. Wrong bytes cost only their shard, and so do bytes that the disk fails to read again and again, and a volume that accepts no writes costs only new shards:
 //!    a put is refused with [`StoreError::NoSpace`] until one succeeds again.
 //!
 //! Any other failed write or sync ends the writer for good: every later call returns
@@ -49,7 +49,7 @@ use frame::{Frame, Kind};
 use posync_client::volume::is_away;
 use posync_protocol::{AgreementId, Hash, limits::SHARD_BYTES_MAX};
 use std::collections::BTreeSet;
-use store::{Item, Shared, Writer};
+use store::{Bad, Item, Shared, Writer};
 
 /// Commands that wait for the writer; the service bounds their bytes (`CALL_BYTES_MAX`).
 const MAILBOX: usize = 64;
@@ -57,6 +57,10 @@ const MAILBOX: usize = 64;
 const GROUP_BYTES: u64 = 16 << 20;
 /// Smallest permitted size at which a file is sealed.
 pub(crate) const PACK_BYTES_MIN: u64 = 1 << 20;
+/// Reads of a shard in a row that the disk fails, with a pause before each, until it counts as damaged.
+const READ_AGAIN: u8 = 3;
+/// Shards that are read again at once; the others follow.
+const UNREAD_MAX: usize = 64;
 /// Maximum number of shards in one `unlink`.
 pub(crate) const UNLINK_MAX: usize = 512;
 
@@ -140,6 +144,9 @@ pub enum StoreError {
     /// The shard is not stored here.
     #[error("no such shard")]
     Unknown,
+    /// The disk failed to read the shard, which is read again before it counts as damaged.
+    #[error("the shard cannot be read now: {0}; it is read again before it counts as damaged")]
+    Unread(commonware_runtime::Error),
     /// The bytes on disk do not match the shard's name.
     #[error("the shard is damaged on disk")]
     Damaged,
@@ -158,9 +165,9 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// True if the volume is away: nothing on it is lost or damaged by that.
+    /// True if the volume is away, or a shard of it cannot be read now: nothing is lost or damaged by that.
     pub fn is_away(&self) -> bool {
-        matches!(self, Self::Disk(error) if is_away(error))
+        matches!(self, Self::Disk(error) if is_away(error)) || matches!(self, Self::Unread(_))
     }
 }
 
@@ -249,8 +256,9 @@ impl<B: Blob> Store<B> {
     /// Reads a whole shard and compares it with its name.
     ///
     /// # Errors
-    /// `Unknown`; `Damaged` if the bytes do not match the name, `Disk` if they cannot be read
-    /// (both are noted, unless the volume is away: a new put replaces the bytes).
+    /// `Unknown`; `Damaged` if the bytes do not match the name; `Unread` if the disk failed to read them, and `Disk`
+    /// once it failed too often ([`Self::read_again`]). Each is noted, unless the volume is away: a new put replaces
+    /// the bytes.
     pub async fn get(&self, shard: &Hash) -> Result<Bytes, StoreError> {
         let (place, present) = {
             let state = self.shared.lock();
@@ -268,18 +276,48 @@ impl<B: Blob> Store<B> {
         };
         let error = match read {
             Ok(data) if cfg!(planted = "unnamed-bytes") || blake3::hash(&data).as_bytes() == shard => {
-                self.shared.lock().damaged.remove(shard);
+                self.shared.lock().bad.remove(shard);
                 return Ok(data);
             }
             Ok(_) => StoreError::Damaged,
             Err(error) if error.is_away() => return Err(error),
             Err(error) => error,
         };
-        let mut state = self.shared.lock();
-        if state.index.get(shard).is_some_and(|entry| entry.place == place) {
-            state.damaged.insert(*shard);
+        Err(self.shared.lock().note_bad(shard, &place, error))
+    }
+
+    /// Reads again what the disk failed to read. A shard that fails for the [`READ_AGAIN`]th time counts as damaged: the
+    /// device answered other reads meanwhile, or else the volume is away and nothing counts.
+    pub(crate) async fn read_again(&self) {
+        let unread: Vec<Hash> = {
+            let state = self.shared.lock();
+            let unread = state.bad.iter().filter(|(_, bad)| matches!(bad, Bad::Unread(_)));
+            unread.map(|(shard, _)| *shard).take(UNREAD_MAX).collect()
+        };
+        for shard in unread {
+            match self.get(&shard).await {
+                Err(StoreError::Unread(error)) if full::is_own(&error) => {}
+                Err(StoreError::Unread(error)) => self.count_unread(&shard, &error),
+                Err(error) if error.is_away() => return,
+                // It is read, known to be damaged, or gone.
+                _ => {}
+            }
         }
-        Err(error)
+    }
+
+    fn count_unread(&self, shard: &Hash, error: &commonware_runtime::Error) {
+        let mut state = self.shared.lock();
+        let Some(Bad::Unread(times)) = state.bad.get(shard).copied() else { return };
+        if state.index.get(shard).is_none() {
+            state.bad.remove(shard);
+            return;
+        }
+        let is_damaged = times + 1 >= READ_AGAIN;
+        state.bad.insert(*shard, if is_damaged { Bad::Damaged } else { Bad::Unread(times + 1) });
+        if is_damaged {
+            tracing::error!(%error, shard = %crate::data_sets::hex(shard),
+                "a shard cannot be read {READ_AGAIN} times in a row while its disk answers: it counts as damaged");
+        }
     }
 
     /// A shard's length, if it is stored.
@@ -333,7 +371,8 @@ impl<B: Blob> Store<B> {
     /// Shards found damaged and not put again since, in order, at most `limit`.
     pub(crate) fn damaged(&self, limit: usize) -> Vec<Hash> {
         let state = self.shared.lock();
-        state.damaged.iter().filter(|shard| state.index.get(shard).is_some()).take(limit).copied().collect()
+        let damaged = state.bad.iter().filter(|(_, bad)| **bad == Bad::Damaged).map(|(shard, _)| shard);
+        damaged.filter(|shard| state.index.get(shard).is_some()).take(limit).copied().collect()
     }
 }
 
@@ -430,7 +469,7 @@ impl Group {
         let (stored, held, holders) = {
             let state = shared.lock();
             let entry = state.index.get(&shard);
-            let stored = entry.is_some() && !state.damaged.contains(&shard) && !self.gone.contains(&shard);
+            let stored = entry.is_some() && !state.bad.contains_key(&shard) && !self.gone.contains(&shard);
             let held = stored && state.index.holds(&agreement, &shard);
             (stored || self.fresh.contains(&shard), held, entry.map_or(0, |entry| entry.holders.len()))
         };

@@ -19,7 +19,7 @@ use super::{
     files::File,
     frame::{Frame, HEADER_BYTES, Kind, MAGIC},
     index::{Place, StoredShard},
-    store::{Writer, read},
+    store::{Bad, Writer, read},
 };
 use bytes::Bytes;
 use commonware_runtime::{Blob, Error as RuntimeError};
@@ -219,7 +219,7 @@ impl<E: Context> Writer<E> {
         let here = Place { pack: number, offset: found.at + HEADER_BYTES as u64, length };
         let (known, is_damaged) = {
             let state = self.shared.lock();
-            (state.index.get(&shard).map(|entry| entry.place), state.damaged.contains(&shard))
+            (state.index.get(&shard).map(|entry| entry.place), state.bad.contains_key(&shard))
         };
         let is_taken = match known {
             None => is_whole || !found.passed.bad,
@@ -227,11 +227,12 @@ impl<E: Context> Writer<E> {
         };
         let place = if kind == Kind::Keep && is_taken { Some(here) } else { known };
         if kind == Kind::Keep && place == Some(here) {
-            let damaged = &mut self.shared.lock().damaged;
+            let bad = &mut self.shared.lock().bad;
             if is_whole {
-                damaged.remove(&shard)
+                bad.remove(&shard)
             } else {
-                damaged.insert(shard)
+                // A start does not say why: the next read does.
+                bad.insert(shard, Bad::Unread(0))
             };
         }
         if kind == Kind::Keep && place.is_none() {

@@ -4,7 +4,7 @@ use super::{
     StoreConfig, StoreError,
     files::{File, Files},
     frame::{Frame, Kind},
-    full::{Volume, is_full},
+    full::{Volume, is_full, is_of_device},
     index::{Index, Place},
     log::{FRAMES_MAX, Log},
 };
@@ -17,7 +17,10 @@ use posync_client::{
     watermark::{Mark, Watermark},
 };
 use posync_protocol::Hash;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Bytes written before the index is synced: a start reads at most this many again.
 const UNLOGGED_BYTES_MAX: u64 = 64 << 20;
@@ -32,10 +35,40 @@ pub(super) struct State {
     pub present: BTreeSet<u32>,
     /// Files with unread parts that the index lacks: none of them is removed.
     pub unread: BTreeSet<u32>,
-    /// Shards that a read, the scrub or compaction found damaged: a new put replaces them.
-    pub damaged: BTreeSet<Hash>,
+    /// Shards of which the last read failed or gave wrong bytes: a new put replaces them.
+    pub bad: BTreeMap<Hash, Bad>,
     /// Why no new shard is accepted now; `None` if they are.
     pub full: Option<Full>,
+}
+
+/// Why a shard's bytes are not trusted now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bad {
+    /// They are wrong, or gone, or failed to be read too often.
+    Damaged,
+    /// The disk failed to read them; so many times that it was read again ([`super::READ_AGAIN`]).
+    Unread(u8),
+}
+
+impl State {
+    /// Notes a failed read of a shard at a place, and returns its error as the caller sees it: damage, or a read that
+    /// is tried again before it counts as damage. An error of the device says nothing about the bytes.
+    pub(super) fn note_bad(&mut self, shard: &Hash, place: &Place, error: StoreError) -> StoreError {
+        let is_there = self.index.get(shard).is_some_and(|entry| entry.place == *place);
+        let error = match error {
+            StoreError::Disk(error) if is_of_device(&error) && self.bad.get(shard) != Some(&Bad::Damaged) => {
+                if is_there {
+                    self.bad.entry(*shard).or_insert(Bad::Unread(0));
+                }
+                return StoreError::Unread(error);
+            }
+            error => error,
+        };
+        if is_there {
+            self.bad.insert(*shard, Bad::Damaged);
+        }
+        error
+    }
 }
 
 /// The state in which no new shard is accepted.
@@ -104,7 +137,7 @@ impl<E: Context> Writer<E> {
             index,
             present: BTreeSet::new(),
             unread: BTreeSet::new(),
-            damaged: BTreeSet::new(),
+            bad: BTreeMap::new(),
             full: None,
         };
         let files = Files::new(context.child("files"), config.packs_partition());
@@ -187,7 +220,7 @@ impl<E: Context> Writer<E> {
             for frame in &frames {
                 state.index.apply(self.active, at, frame);
                 if frame.kind == Kind::Keep {
-                    state.damaged.remove(&frame.shard);
+                    state.bad.remove(&frame.shard);
                 }
                 at += frame.size();
             }
@@ -289,11 +322,11 @@ impl<E: Context> Writer<E> {
             .map(|(n, _)| *n);
         let much = self.config.pack_bytes.max(index.file_bytes() / 4);
         let is_due = !self.broken && index.dead_bytes() > much;
-        empty.or_else(|| is_due.then(|| index.emptiest(self.active, &state.damaged, &state.unread)).flatten())
+        empty.or_else(|| is_due.then(|| index.emptiest(self.active, &state.bad, &state.unread)).flatten())
     }
 
     /// Moves some shards out of a file, and removes the file when none is left. An unreadable shard stays
-    /// where it is and is noted as damaged.
+    /// where it is and is noted as bad.
     ///
     /// # Errors
     /// `NoSpace`, and errors that end the writer.
@@ -301,7 +334,7 @@ impl<E: Context> Writer<E> {
         let (shards, is_empty) = {
             let state = self.shared.lock();
             let live = state.index.packs().get(&number).map_or(0, |file| file.live);
-            (state.index.in_pack(number, MOVE_BYTES, &state.damaged), live == 0)
+            (state.index.in_pack(number, MOVE_BYTES, &state.bad), live == 0)
         };
         if is_empty {
             return self.remove_file(number).await;
@@ -338,9 +371,9 @@ impl<E: Context> Writer<E> {
             Err(StoreError::Disk(error)) if is_away(&error) => return Err(self.fill(&error).await),
             Err(error) => error,
         };
+        let why = self.shared.lock().note_bad(shard, place, why);
         tracing::error!(error = %why, shard = %crate::data_sets::hex(shard), pack = place.pack,
             "a shard cannot be read and stays where it is");
-        self.shared.lock().damaged.insert(*shard);
         Ok(None)
     }
 
@@ -376,7 +409,7 @@ impl<E: Context> Writer<E> {
             let (used, victim, active_dead) = {
                 let state = self.shared.lock();
                 let active = state.index.packs().get(&self.active).copied().unwrap_or_default();
-                let victim = state.index.emptiest(self.active, &state.damaged, &state.unread);
+                let victim = state.index.emptiest(self.active, &state.bad, &state.unread);
                 (state.index.file_bytes(), victim, active.end.saturating_sub(active.live))
             };
             if used + bytes <= self.config.usable_bytes() {

@@ -11,9 +11,8 @@
 //!    be in a block before those.
 
 use super::{Funds, Pending, Pool, PoolEntry, Rank, Refused};
-use commonware_codec::EncodeSize as _;
 use posync_protocol::{
-    Account, Amount, Code, Hash, Operation,
+    Account, Amount, Code, Hash,
     limits::{
         MEMPOOL_BYTES, MEMPOOL_FREE_BYTES, MEMPOOL_GAP_BYTES, MEMPOOL_GAP_BYTES_PER_ACCOUNT,
         MEMPOOL_GAP_PER_ACCOUNT, MEMPOOL_PER_ACCOUNT, MEMPOOL_REPLACE_PERCENT, MEMPOOL_RESERVED_BYTES,
@@ -41,16 +40,10 @@ pub(super) enum PoolPlace {
 }
 
 impl Pool {
-    pub(super) fn insert_paid(
-        &mut self,
-        id: Hash,
-        operation: Operation,
-        funds: Funds,
-        units: u64,
-    ) -> Result<(), Refused> {
-        let (signer, nonce) = (operation.signer, operation.nonce);
-        let bytes = operation.encode_size();
-        let rate = operation.max_fee.grains().saturating_mul(RATE_SCALE) / u128::from(units.max(1));
+    pub(super) fn insert_paid(&mut self, id: Hash, entry: PoolEntry, funds: Funds) -> Result<(), Refused> {
+        let PoolEntry { operation, bytes, units, .. } = &entry;
+        let (signer, nonce, bytes) = (operation.signer, operation.nonce, *bytes);
+        let rate = operation.max_fee.grains().saturating_mul(RATE_SCALE) / u128::from((*units).max(1));
         self.refresh(&signer, funds);
         let funds = self.accounts.get(&signer).map_or(funds, |pending| pending.funds);
         if !cfg!(planted = "nonce-again") && nonce < funds.nonce {
@@ -66,7 +59,7 @@ impl Pool {
                 return Err(Code::NonceOld.into());
             }
         }
-        self.check_balance(&operation, funds)?;
+        self.check_balance(&entry, funds)?;
         let rank = (rate, Reverse(self.arrivals));
         match self.before(&signer, funds.nonce, nonce) {
             Some(before) => self.check_room(bytes, old, (before.min(rank), Reverse(nonce)))?,
@@ -77,24 +70,25 @@ impl Pool {
         }
         let pending = self.accounts.entry(signer).or_insert(Pending { funds, by_nonce: BTreeMap::new() });
         pending.by_nonce.insert(nonce, id);
-        self.keep(id, PoolEntry { units, rank, ..PoolEntry::new(operation, bytes) });
+        self.keep(id, PoolEntry { rank, ..entry });
         self.arrange(&signer);
         self.shrink();
         Ok(())
     }
 
     /// Checks that the account's balance covers its waiting operations, this one included: the fees of all,
-    /// and the amounts that all but the last move away. Otherwise the first could spend the money that the
+    /// and the most that all but the last may take. Otherwise the first could spend the money that the
     /// others offer for their places.
-    fn check_balance(&self, operation: &Operation, funds: Funds) -> Result<(), Code> {
+    fn check_balance(&self, entry: &PoolEntry, funds: Funds) -> Result<(), Code> {
+        let PoolEntry { operation, .. } = entry;
         let others = self.accounts.get(&operation.signer).into_iter().flat_map(|pending| &pending.by_nonce);
         let others = others.filter(|(nonce, _)| **nonce != operation.nonce);
-        let mut all: Vec<&Operation> = others.map(|(_, id)| &self.entries[id].operation).collect();
-        all.push(operation);
-        let last = all.iter().map(|operation| operation.nonce).max();
-        let cost = all.iter().try_fold(Amount::ZERO, |sum, operation| {
-            let moved = if Some(operation.nonce) == last { Amount::ZERO } else { operation.body.moves() };
-            sum.checked_add(operation.max_fee)?.checked_add(moved)
+        let mut all: Vec<&PoolEntry> = others.map(|(_, id)| &self.entries[id]).collect();
+        all.push(entry);
+        let last = all.iter().map(|entry| entry.operation.nonce).max();
+        let cost = all.iter().try_fold(Amount::ZERO, |sum, PoolEntry { operation, takes, .. }| {
+            let taken = if Some(operation.nonce) == last { Amount::ZERO } else { *takes };
+            sum.checked_add(operation.max_fee)?.checked_add(taken)
         });
         if cost.is_some_and(|cost| cost <= funds.balance) { Ok(()) } else { Err(Code::Balance) }
     }

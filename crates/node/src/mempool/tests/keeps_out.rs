@@ -2,8 +2,9 @@
 
 use super::*;
 use posync_protocol::{
-    limits::{MEMPOOL_GAP_BYTES, MEMPOOL_GAP_PER_ACCOUNT},
-    operation::{Commitments, Evidence, Unjail},
+    Class, Metered, PerClass,
+    limits::{MEMPOOL_GAP_BYTES, MEMPOOL_GAP_PER_ACCOUNT, OPERATOR_BYTES},
+    operation::{Commitments, Evidence, Open, RegisterProvider, TopUp, Unjail},
 };
 
 /// An account that leaves out its next nonce is never offered to a block and never charged, so its operations
@@ -48,18 +49,8 @@ fn what_can_never_stand_in_a_block_keeps_nobody_out() {
 #[test]
 fn evidence_against_nobody_keeps_no_seat_out() {
     use super::super::admit::{self, Slots};
-    use posync_protocol::{
-        Record as _, ledger::BlockContext, limits::Parameters, operation::check_structure,
-        record::AccountState,
-    };
-    let next = BlockContext {
-        chain: [9; 32],
-        parameters: Parameters::LOCAL,
-        height: 50,
-        leader: account(0),
-        parent: [0; 32],
-        seed: None,
-    };
+    use posync_protocol::{Record as _, operation::check_structure, record::AccountState};
+    let next = next();
     let evidence = |signer: u64, number: u64| {
         let commit = |digest| AuditCommit { epoch: number, digest: [digest; 32], signature: [0; 64] };
         let commits = Bounded::new(vec![commit(1), commit(2)]).expect("two");
@@ -198,15 +189,72 @@ fn upkeep_of_the_provider_itself_displaces_every_other_of_it() {
     assert_eq!(pool.len(), 1);
 }
 
+const ID: AgreementId = AgreementId { provider: Account([1; 32]), slot: 0, opened: 1 };
+
+fn registration() -> RegisterProvider {
+    RegisterProvider {
+        operator: [b'o'; OPERATOR_BYTES],
+        bond: Amount::ZERO,
+        capacity: PerClass::all(1),
+        reserve: PerClass::all(1),
+        term_max: 1,
+        addresses: Bounded::default(),
+        region: Bounded::default(),
+    }
+}
+
+/// An opening of storage alone: its deposit is that of the genesis.
+fn opening() -> Open {
+    Open {
+        provider: account(1),
+        slot: 0,
+        session_key: account(2),
+        storage_key: account(3),
+        price_max: PerClass::all(1 << 20),
+        quota: PerClass::default(),
+        rate: Units::default(),
+        end_epoch: 40,
+        voucher_reserve: Amount::ZERO,
+        storage_reserve_max: Amount::ZERO,
+    }
+}
+
+/// The deposit of [`opening`] with a quota of egress: its 38 epochs and the two of its redemption window have
+/// shares of 100, at a grain a byte, and a tenth of that is deposited.
+#[test]
+fn an_opening_counts_the_deposit_for_its_egress() {
+    let plain = operation(1, 0, 10, Body::Open(opening())).takes(&next());
+    let mut egress = opening();
+    egress.quota[Class::Egress] = 3_800;
+    let context = BlockContext { height: Parameters::LOCAL.epoch_blocks() * 2, ..next() };
+    let takes =
+        Operation { expires: context.height, ..operation(1, 0, 10, Body::Open(egress)) }.takes(&context);
+    assert_eq!(takes.grains() - plain.grains(), 100 * 40 / 10);
+}
+
 /// An offer is never charged if an earlier operation of the account spends the money.
 #[test]
 fn an_offer_is_not_spent_by_what_stands_before_it() {
-    let funds = |balance| Some(Funds { nonce: 0, balance: Amount::new(balance).expect("small") });
-    let kinds: [fn(Amount) -> Body; 2] = [
-        |amount| Body::Transfer(Transfer { to: account(2), amount }),
-        |bond_add| Body::Unjail(Unjail { bond_add }),
+    // Each kind with a sum that it names, which is taken beside the burns and deposits of the genesis.
+    let kinds: [(fn(Amount) -> Body, Amount); 6] = [
+        (|amount| Body::Transfer(Transfer { to: account(2), amount }), Parameters::LOCAL.account_burn),
+        (|bond_add| Body::Unjail(Unjail { bond_add }), Parameters::LOCAL.unjail_burn),
+        (
+            |bond| Body::RegisterProvider(RegisterProvider { bond, ..registration() }),
+            Parameters::LOCAL.registration_burn,
+        ),
+        (|voucher_reserve| Body::Open(Open { voucher_reserve, ..opening() }), Parameters::LOCAL.deposit),
+        (
+            |storage_reserve_max| Body::Open(Open { storage_reserve_max, ..opening() }),
+            Parameters::LOCAL.deposit,
+        ),
+        (|amount| Body::TopUp(TopUp { agreement: ID, amount, price_max: Metered::default() }), Amount::ZERO),
     ];
-    for kind in kinds {
+    for (kind, burned) in kinds {
+        let funds = |balance: u128| {
+            let balance = Amount::new(balance + burned.grains()).expect("small");
+            Some(Funds { nonce: 0, balance })
+        };
         let moves = |nonce, grains| operation(1, nonce, 10, kind(Amount::new(grains).expect("small")));
         // The result is the same in either order of arrival.
         for turned in [false, true] {

@@ -29,6 +29,10 @@ impl Distance {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
+    fn set(&self, clock: &Context, trip: Duration) {
+        *self.trip.lock() = Some((Arc::new(clock.child("distance")), trip));
+    }
+
     pub(super) fn note(&self, body: &Body) {
         if let (Body::StorageProof(_), Some((clock, _))) = (body, self.trip.lock().as_ref()) {
             *self.answered.lock() = Some(clock.current());
@@ -148,6 +152,27 @@ fn ten_thousand_agreements_at_100_ms_are_answered_long_before_the_deadline() {
         assert!(then < deadline / 8, "{then:?}");
         let most = bench.ledger.distance.most_open.load(Ordering::Relaxed);
         assert!(most <= 16, "{most} requests at once");
+    });
+}
+
+#[test]
+fn one_slow_read_of_a_near_node_delays_no_second_answer() {
+    run(|context| async move {
+        let near = Duration::from_millis(20);
+        let mut bench = Bench::far(&context, 1, near).await;
+        let parameters = bench.ledger.world.lock().parameters;
+        let retry = RETRY_BLOCKS + 20_u64.div_ceil(parameters.block_ms);
+        for trip in [near, Duration::from_secs(2), near] {
+            bench.ledger.distance.set(&context, trip);
+            bench.drawn(&context).await;
+            assert_eq!(bench.reconciler.retry_blocks(), retry, "{trip:?}");
+        }
+        for _ in 0..20 {
+            bench.ledger.distance.set(&context, Duration::from_secs(2));
+            bench.drawn(&context).await;
+        }
+        let retry = bench.reconciler.retry_blocks();
+        assert!(retry <= parameters.deadline_blocks / 2, "of a far node, too: {retry}");
     });
 }
 

@@ -1,0 +1,40 @@
+//! The check of a provider's standing on the ledger: in jail until when, and the command that releases it.
+
+use super::Check;
+use crate::{keys, ledger::Ledger, net::Net, network::Role, role::settings::Settings, standing::Standing};
+use commonware_cryptography::ed25519::PrivateKey;
+use commonware_runtime::tokio::Context;
+
+/// Checks that a registered provider is not in jail; `None` for other roles, before the registration, and if no
+/// node proves the records, which other checks name.
+pub(super) async fn check(
+    context: &Context,
+    settings: &Settings,
+    net: &Net,
+    key: &PrivateKey,
+) -> Option<Check> {
+    if settings.role != Role::Provider {
+        return None;
+    }
+    let ledger = Ledger::connect(context, net, key).await.ok()?;
+    let standing = Standing::read(&ledger, &keys::account(key)).await.ok()??;
+    Some(judge(&standing, &settings.directory.display().to_string()))
+}
+
+fn judge(standing: &Standing, directory: &str) -> Check {
+    let Some(what) = standing.in_jail() else {
+        return Check::ok("jail", "the provider is not in jail");
+    };
+    let why =
+        "it answered with wrong or missing data in three epochs: it takes no new agreements and no new data";
+    let command = format!("posync unjail --dir {directory}");
+    let next = match standing.check_release() {
+        Ok(()) => {
+            format!("mend the cause if that is not done (see the role's log and disk), then `{command}`")
+        }
+        Err(failure) => {
+            failure.parts()[2].replace("repeat the command then", &format!("run `{command}` then"))
+        }
+    };
+    Check::warn("jail", what, why, next)
+}
