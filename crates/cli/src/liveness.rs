@@ -67,7 +67,7 @@ pub(crate) struct Liveness {
     late_ms: u64,
     /// Time of the newest block, in milliseconds since the Unix epoch.
     time_ms: Option<u64>,
-    /// What came while this was found out.
+    /// The blocks that came while this was found out.
     came: Came,
     authorities: Vec<Authority>,
     /// Number of nodes known here, with and without a seat.

@@ -113,11 +113,7 @@ where
         journals,
     );
     let mut reconciler_task = context.child("reconciler_task").spawn(move |_| reconciler.run());
-    let (every, rate) = (config.scrub, config.scrub_rate);
-    let unread = handler.clone();
-    context.child("unread").spawn(move |_| async move { scrub::read_again(&unread).await });
-    let mut scrub_task =
-        context.child("scrub").spawn(move |_| async move { scrub::run(&handler, every, rate).await });
+    let mut scrub_task = scrub_store(&context, handler, &config);
     tracing::info!(%account, address = %listening.address, "the provider is up");
     log_when_ready(&context, seen.heights());
     started(listening.address);
@@ -151,6 +147,17 @@ fn log_when_ready<E: Spawner>(context: &E, mut heights: watch::Receiver<u64>) {
             tracing::info!(height = *height, "ready: the provider follows the chain");
         }
     });
+}
+
+/// Starts the scrub of the whole store, and beside it second reads of what the disk failed to read.
+fn scrub_store<E: Spawner + Clock, B: commonware_runtime::Blob>(
+    context: &E,
+    handler: Arc<Handler<E, B>>,
+    config: &Config,
+) -> commonware_runtime::Handle<Result<(), Unreadable>> {
+    let (every, rate, again) = (config.scrub, config.scrub_rate, Arc::clone(&handler));
+    context.child("unread").spawn(move |_| async move { scrub::read_again(&again).await });
+    context.child("scrub").spawn(move |_| async move { scrub::run(&handler, every, rate).await })
 }
 
 /// Starts measuring egress in every epoch.

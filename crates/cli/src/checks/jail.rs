@@ -1,7 +1,7 @@
-//! The check of a provider's standing on the ledger: in jail until when, and the command that releases it.
+//! The check of a provider's term on the ledger: in jail until when, and the command that releases it.
 
 use super::Check;
-use crate::{keys, ledger::Ledger, net::Net, network::Role, role::settings::Settings, standing::Standing};
+use crate::{jail_term::JailTerm, keys, ledger::Ledger, net::Net, network::Role, role::settings::Settings};
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::tokio::Context;
 
@@ -17,18 +17,18 @@ pub(super) async fn check(
         return None;
     }
     let ledger = Ledger::connect(context, net, key).await.ok()?;
-    let standing = Standing::read(&ledger, &keys::account(key)).await.ok()??;
-    Some(judge(&standing, &settings.directory.display().to_string()))
+    let term = JailTerm::read(&ledger, &keys::account(key)).await.ok()??;
+    Some(judge(&term, &settings.directory.display().to_string()))
 }
 
-fn judge(standing: &Standing, directory: &str) -> Check {
-    let Some(what) = standing.in_jail() else {
+fn judge(term: &JailTerm, directory: &str) -> Check {
+    let Some(what) = term.in_jail() else {
         return Check::ok("jail", "the provider is not in jail");
     };
     let why =
         "it answered with wrong or missing data in three epochs: it takes no new agreements and no new data";
     let command = format!("posync unjail --dir {directory}");
-    let next = match standing.check_release() {
+    let next = match term.check_release() {
         Ok(()) => {
             format!("mend the cause if that is not done (see the role's log and disk), then `{command}`")
         }

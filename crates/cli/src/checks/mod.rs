@@ -3,7 +3,7 @@
 //! ```text
 //!   directory ─► key, network file ─► machine: descriptors, disk, address, clock of this machine
 //!                                  ├► outside: port, nodes, clock against blocks, dial-back by nodes
-//!                                  └► jail: a provider's standing on the ledger
+//!                                  └► jail: a provider's term in jail
 //! ```
 //!
 //! They change nothing: what they write or open is gone when they end.

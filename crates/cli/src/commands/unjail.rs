@@ -10,6 +10,7 @@
 
 use crate::{
     failure::{Exit, Failure, Outcome},
+    jail_term::JailTerm,
     keys,
     ledger::Ledger,
     net,
@@ -17,7 +18,6 @@ use crate::{
     output::Output,
     role::{KEY_FILE, settings::Settings},
     session,
-    standing::Standing,
 };
 use posync_protocol::{Body, operation::Unjail as Release};
 use serde_json::json;
@@ -44,24 +44,24 @@ impl Unjail {
         session::run(async |context| {
             let ledger = Ledger::connect(&context, &net, &key).await?;
             let account = keys::account(&key);
-            let Some(standing) = Standing::read(&ledger, &account).await? else {
+            let Some(term) = JailTerm::read(&ledger, &account).await? else {
                 let next =
                     "start it (`posync start`), which registers it; a registered provider can be in jail";
                 let what = format!("{account} is no registered provider");
                 return Err(Failure::new(Exit::NotFound, what, "the ledger has no record of it", next));
             };
-            standing.check_release()?;
-            let body = Body::Unjail(Release { bond_add: standing.bond_missing });
+            term.check_release()?;
+            let body = Body::Unjail(Release { bond_add: term.bond_missing });
             let sent = ledger.run(&key, &self.dir.join(KEY_FILE), body).await?;
             let cost = ledger.parameters().unjail_burn;
             let value = json!({ "account": account, "released": true, "height": sent.receipt.height, "burned": cost,
-                "bond_added": standing.bond_missing });
+                "bond_added": term.bond_missing });
             output.answer(&value, || {
                 format!(
                     "account   {account}\nreleased  in block {}; {cost} SYNC were burned, and {} SYNC were added to the \
                      bond\nIt takes new agreements and new data again. Its score is a quarter at most until three \
                      measured epochs were good.",
-                    sent.receipt.height, standing.bond_missing
+                    sent.receipt.height, term.bond_missing
                 )
             })
         })

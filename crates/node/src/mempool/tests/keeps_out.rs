@@ -232,11 +232,14 @@ fn an_opening_counts_the_deposit_for_its_egress() {
     assert_eq!(takes.grains() - plain.grains(), 100 * 40 / 10);
 }
 
+/// Makes an operation's body that moves this sum.
+type Kind = fn(Amount) -> Body;
+
 /// An offer is never charged if an earlier operation of the account spends the money.
 #[test]
 fn an_offer_is_not_spent_by_what_stands_before_it() {
     // Each kind with a sum that it names, which is taken beside the burns and deposits of the genesis.
-    let kinds: [(fn(Amount) -> Body, Amount); 6] = [
+    let kinds: [(Kind, Amount); 6] = [
         (|amount| Body::Transfer(Transfer { to: account(2), amount }), Parameters::LOCAL.account_burn),
         (|bond_add| Body::Unjail(Unjail { bond_add }), Parameters::LOCAL.unjail_burn),
         (

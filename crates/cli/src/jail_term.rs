@@ -1,4 +1,4 @@
-//! The standing of a provider in jail, as the commands show it: until when, and what a release needs (JL-5).
+//! The term of a provider in jail, as the commands show it: until when, and what a release needs (JL-5).
 
 use crate::{
     failure::{Exit, Failure, Outcome},
@@ -12,7 +12,7 @@ use posync_protocol::{
 
 /// A registered provider's term in jail, from proven records.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Standing {
+pub(crate) struct JailTerm {
     /// Epoch of the newest proved state.
     epoch: u64,
     /// First epoch in which a release is accepted; 0 if it is not in jail, [`u64::MAX`] for ever.
@@ -23,8 +23,8 @@ pub(crate) struct Standing {
     pub(crate) bond_missing: Amount,
 }
 
-impl Standing {
-    /// Reads a provider's standing; `None` if the ledger has no such registration.
+impl JailTerm {
+    /// Reads a provider's term; `None` if the ledger has no such registration.
     pub(crate) async fn read(ledger: &Ledger, account: &Account) -> Outcome<Option<Self>> {
         let Some(provider) = ledger.read::<Provider>(Provider::key(account)).await? else { return Ok(None) };
         let offer: Option<Offer> = ledger.read(Offer::key(account)).await?;
