@@ -146,9 +146,11 @@ impl Liveness {
         answering >= self.needed() || (may_have && !self.is_late())
     }
 
-    /// True if the newest block is older than it should be and no new one came meanwhile, or none is proved.
+    /// True if the newest block is older than it should be and no new one came meanwhile, or none is proved. Its age
+    /// counts by the authorities' clocks where this machine's is ahead of them.
     fn is_late(&self) -> bool {
-        self.came != Came::New && self.age_ms.is_none_or(|age| age > self.late_ms)
+        let ahead = self.ahead_ms().unwrap_or_default().min(0).unsigned_abs();
+        self.came != Came::New && self.age_ms.is_none_or(|age| age.saturating_sub(ahead) > self.late_ms)
     }
 
     fn state(&self, is_late: bool, has_quorum: bool) -> &'static str {
@@ -340,6 +342,17 @@ mod tests {
         // By the time that it has caught up, the network is known to run.
         let caught_up = Liveness { age_ms: Some(200), ..catching_up };
         assert_eq!(caught_up.to_json()["state"], "running");
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_of_the_authorities_makes_no_block_late() {
+        let came = Came::between((96, Some(1_000)), (100, Some(5_000)));
+        let seen = |ahead_ms| {
+            let mut seen = Liveness { came, ..liveness(&[Some(100); 4], 90_000) };
+            seen.authorities.iter_mut().for_each(|one| one.ahead_ms = Some(ahead_ms));
+            seen.to_json()["state"].clone()
+        };
+        assert_eq!([seen(-89_000), seen(0), seen(89_000)], ["running", "catching up", "catching up"]);
     }
 
     #[test]

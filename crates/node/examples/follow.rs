@@ -225,12 +225,14 @@ fn follower(directory: &Path, blocks: u64) {
         let measure = async move {
             let mut heights = handle.heights();
             let limit = if takes_state { FOLLOW_MAX } else { REPLAY_MAX };
-            let reached = clock.timeout(limit, heights.wait_for(|height| *height >= blocks)).await;
+            let mut first = handle.heights();
+            let waits = async move { first.wait_for(|height| *height >= blocks).await.map(|height| *height) };
+            let reached = clock.timeout(limit, waits).await;
             let Ok(reached) = reached else {
                 println!("missed: at {} of {blocks} after {limit:?}", handle.applied());
                 exit(1);
             };
-            let reached = *reached.expect("it runs");
+            let reached = reached.expect("it runs");
             let (time, used) = (began.elapsed().as_secs_f64(), cpu());
             if takes_state {
                 println!("state: in step at {reached} after {time:.1} s, CPU {used:.2} s");

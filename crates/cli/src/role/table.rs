@@ -293,8 +293,8 @@ pub(super) const TABLE: &[Setting] = &[
         GATEWAY,
         Kind::Time,
         "0",
-        "Time for which a provider may be silent before its shards are rebuilt with others, 10 s at least. 0 is a\n\
-         quarter of an epoch: 6 h in production, two minutes on a local network. Shorter costs repairs after each\n\
+        "Time for which a provider may be silent before its shards are rebuilt with others, a minute at\n\
+         least, 10 s on a local network. 0 is a quarter of an epoch: 6 h, two minutes on a local network. Shorter costs repairs after each\n\
          restart of a provider, longer leaves files on fewer holders meanwhile.",
     ),
     setting(

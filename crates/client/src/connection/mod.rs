@@ -691,8 +691,13 @@ impl Connection {
             open.retain(|place| *place != other);
             match newest {
                 Ok((_, header)) if height + APART_BLOCKS_MAX < header.height => return Some(header.height),
-                Ok(_) if self.0.pool.grace(other) < limit => late = self.sleep(self.0.pool.grace(other)),
-                Ok(_) => {}
+                Ok(_) => {
+                    // A connection may have to be opened first: four ways instead of one.
+                    let graces = open.iter().map(|place| self.0.pool.grace(*place) * 2);
+                    if let Some(grace) = graces.max().filter(|grace| *grace < limit) {
+                        late = self.sleep(grace);
+                    }
+                }
                 Err(failed) => self.0.pool.leave(failed.at),
             }
         }

@@ -19,6 +19,8 @@ use commonware_cryptography::Signer as _;
 use futures::future::join_all;
 use posync_protocol::{
     Account, AgreementId, Amount, Class, Code, PerClass, Units,
+    agreement::storage_reserve,
+    limits::Parameters,
     operation::{Body, Open},
     record::Agreement,
 };
@@ -39,6 +41,17 @@ struct Limits {
 impl Limits {
     const fn of(open: &Open) -> Self {
         Self { prices: open.price_max, reserve: open.storage_reserve_max }
+    }
+
+    /// Limits of an opening of which its leaves and its last epoch are known: the reserve at the highest prices, for a
+    /// provider that last settled in the epoch before this height's. A higher reserve is not needed, and a node would
+    /// count it against the balance.
+    fn again(terms: (u64, u64), prices: PerClass<u64>, height: u64, parameters: &Parameters) -> Self {
+        let (leaves, end_epoch) = terms;
+        let since = parameters.epoch_start(parameters.epoch(height).saturating_sub(1));
+        let rounds = parameters.epoch_start(end_epoch).saturating_sub(since);
+        let reserve = storage_reserve(prices[Class::Storage], leaves, rounds, parameters);
+        Self { prices, reserve: reserve.unwrap_or(Amount::MAX) }
     }
 }
 
@@ -247,8 +260,15 @@ impl Agreements {
         drop(waiting);
         let agreements = self.clone();
         self.shared.common.environment.spawn(async move {
-            let most = Limits { prices: agreements.policy.price_max, reserve: Amount::MAX };
-            let asked = opening.into_iter().map(|loaded| agreements.ask(loaded.number, loaded.row, most));
+            let height = agreements.ledger.height().await.unwrap_or_default().max(agreements.height());
+            let most = |row: &OwnAgreementRow| {
+                let terms = (row.quota_leaves, row.end_epoch);
+                Limits::again(terms, agreements.policy.price_max, height, &agreements.parameters)
+            };
+            let asked = opening.into_iter().map(|loaded| {
+                let most = most(&loaded.row);
+                agreements.ask(loaded.number, loaded.row, most)
+            });
             for error in join_all(asked).await.into_iter().filter_map(Result::err) {
                 tracing::warn!(%error,
                     "the state of an interrupted opening could not be read; it is read again");
@@ -261,6 +281,24 @@ impl Agreements {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_opening_that_is_sent_again_reserves_what_its_terms_may_cost_and_not_all_money() {
+        let (parameters, leaves) = (&Parameters::PRODUCTION, 1 << 13);
+        let prices = PerClass::new(40, 40, 0);
+        let height = parameters.epoch_blocks() * 10;
+        let most = Limits::again((leaves, 30), prices, height, parameters);
+        let of = |price, epochs: u64| {
+            storage_reserve(price, leaves, epochs * parameters.epoch_rounds, parameters).expect("small")
+        };
+        assert!(most.reserve >= of(40, 21), "at the highest price, with the epoch before");
+        assert!(most.reserve <= of(40, 22));
+        assert_eq!(
+            Limits::again((leaves, 3), prices, height, parameters).reserve,
+            of(40, 0),
+            "a term that is over"
+        );
+    }
 
     #[test]
     fn a_slot_that_is_taken_may_be_taken_by_us() {

@@ -25,8 +25,6 @@ const READS_FIRST: usize = 8;
 /// Failed looks in a row, [`SILENCE_PAUSE`] apart, that make a late provider a suspected one.
 const SILENCES: u32 = 2;
 const SILENCE_PAUSE: Duration = Duration::from_millis(500);
-/// The longest pause between two reads from a suspect, as a part of the shorter grace period.
-const READS_PART: u32 = 4;
 
 /// An agreement and the sequences of its shards that are lost.
 type Lost = (Arc<OwnAgreement>, Vec<u64>);
@@ -126,7 +124,7 @@ pub(super) async fn late(shared: Arc<Shared>, provider: Account) {
 /// and serves nothing is read from ever less often: it may serve late, and be paid for what no look took.
 pub(super) async fn suspected(shared: Arc<Shared>, provider: Account) {
     let agreements = shared.agreements_with(&provider);
-    let reads = || shared.suspects.is_due(&provider, shared.grace.short / READS_PART);
+    let reads = || shared.suspects.is_due(&provider, shared.grace.pause);
     match look(&shared, &provider, reads).await {
         Shown::Unread => return,
         Shown::Serves => return shared.notice_surely(Notice::Answers(provider)).await,

@@ -29,8 +29,13 @@ const SHORT_PART: u64 = 24;
 /// Lower bound of the grace period, for the short epochs of a local network: longer than every timeout.
 const WHOLE_LEAST: Duration = Duration::from_secs(120);
 const SHORT_LEAST: Duration = Duration::from_secs(60);
-/// Lower bound of a grace period that an operator chooses: two questions go unanswered before it begins.
+/// Lower bound of a grace period that an operator chooses: an epoch divided by this, a minute in production, in which a
+/// provider restarts and answers the slowest read. At least ten seconds on a local network.
+const CHOSEN_PART: u64 = 1_440;
 const CHOSEN_LEAST: Duration = Duration::from_secs(10);
+/// The longest pause between two reads from a suspect, as a part of the network's shorter grace period: 15 minutes in
+/// production.
+const PAUSE_PART: u32 = 4;
 /// Pause after the first read from a suspect, and how often it doubles.
 const READ_PAUSE: Duration = Duration::from_secs(2);
 const READ_DOUBLINGS: u32 = 16;
@@ -44,6 +49,8 @@ pub(crate) struct Grace {
     pub whole: Duration,
     /// Grace period of a segment that can lose one more holder at most.
     pub short: Duration,
+    /// Longest pause between two reads from a suspect, whatever the operator chose: a read may be paid.
+    pub pause: Duration,
 }
 
 /// State of a position of a segment.
@@ -71,8 +78,8 @@ impl Grace {
         let epoch = p.epoch_blocks().saturating_mul(p.block_ms);
         let part = |part: u64, least: Duration| Duration::from_millis(epoch / part).max(least);
         let (whole, short) = (part(WHOLE_PART, WHOLE_LEAST), part(SHORT_PART, SHORT_LEAST));
-        let whole = chosen.map_or(whole, |chosen| chosen.max(CHOSEN_LEAST));
-        Self { whole, short: short.min(whole) }
+        let whole = chosen.map_or(whole, |chosen| chosen.max(part(CHOSEN_PART, CHOSEN_LEAST)));
+        Self { whole, short: short.min(whole), pause: short / PAUSE_PART }
     }
 
     /// Positions of a segment whose silent holders are due for replacement.
@@ -169,27 +176,33 @@ mod tests {
 
     #[test]
     fn the_grace_period_is_hours_in_production_and_longer_than_every_timeout_locally() {
-        let production = Grace { whole: secs(6 * 3_600), short: secs(3_600) };
+        let production = Grace { whole: secs(6 * 3_600), short: secs(3_600), pause: secs(900) };
         assert_eq!(Grace::of(&Parameters::PRODUCTION, None), production);
-        assert_eq!(Grace::of(&Parameters::LOCAL, None), Grace { whole: secs(120), short: secs(60) });
+        let local = Grace { whole: secs(120), short: secs(60), pause: secs(15) };
+        assert_eq!(Grace::of(&Parameters::LOCAL, None), local);
     }
 
     #[test]
-    fn an_operator_chooses_the_grace_period_but_none_that_a_slow_answer_outlasts() {
+    fn an_operator_chooses_the_grace_period_but_not_less_than_a_restart_takes() {
         for (chosen, whole, short) in [
             (secs(86_400), 86_400, 3_600),
             (secs(7_200), 7_200, 3_600),
-            (secs(20), 20, 20),
-            (secs(1), 10, 10),
+            (secs(90), 90, 90),
+            (secs(1), 60, 60),
         ] {
             let grace = Grace::of(&Parameters::PRODUCTION, Some(chosen));
-            assert_eq!(grace, Grace { whole: secs(whole), short: secs(short) }, "{chosen:?}");
+            assert_eq!(
+                grace,
+                Grace { whole: secs(whole), short: secs(short), pause: secs(900) },
+                "{chosen:?}"
+            );
         }
+        assert_eq!(Grace::of(&Parameters::LOCAL, Some(secs(1))).whole, secs(10));
     }
 
     #[test]
     fn silent_holders_are_replaced_after_their_grace_and_never_when_others_do_not_suffice() {
-        let grace = Grace { whole: secs(120), short: secs(60) };
+        let grace = Grace { whole: secs(120), short: secs(60), pause: secs(15) };
         let places = |silent: &[u64], open: usize| -> [HolderState; SHARDS] {
             std::array::from_fn(|at| match silent.get(at) {
                 Some(silent) => Silent(secs(*silent)),

@@ -299,7 +299,10 @@ impl<B: Blob> Store<B> {
                 Err(StoreError::Unread(error)) if full::is_own(&error) => {}
                 Err(StoreError::Unread(error)) => self.count_unread(&shard, &error),
                 Err(error) if error.is_away() => return,
-                // It is read, known to be damaged, or gone.
+                Err(StoreError::Unknown) => {
+                    self.shared.lock().bad.remove(&shard);
+                }
+                // It is read, or known to be damaged.
                 _ => {}
             }
         }
@@ -308,10 +311,6 @@ impl<B: Blob> Store<B> {
     fn count_unread(&self, shard: &Hash, error: &commonware_runtime::Error) {
         let mut state = self.shared.lock();
         let Some(Bad::Unread(times)) = state.bad.get(shard).copied() else { return };
-        if state.index.get(shard).is_none() {
-            state.bad.remove(shard);
-            return;
-        }
         let is_damaged = times + 1 >= READ_AGAIN;
         state.bad.insert(*shard, if is_damaged { Bad::Damaged } else { Bad::Unread(times + 1) });
         if is_damaged {

@@ -10,8 +10,8 @@
 //! ledger refuses a second one for a challenge. The prover keeps no state.
 //!
 //! Invariants
-//! 1. A read is declared missing only if the shard's bytes are gone or do not match its name. While the volume is
-//!    away, nothing is answered.
+//! 1. A read is declared missing only if the shard's bytes are gone or do not match its name, or if the disk fails to
+//!    read them when half of the deadline is over. While the volume is away, nothing is answered.
 //! 2. A storage proof is built only on consistent records: the slots' weights sum up to `slot_weight`.
 
 mod state;
@@ -21,7 +21,10 @@ mod tests;
 pub(crate) use state::up_to;
 pub(crate) use state::{Case, answer, reask};
 
-use crate::{data_sets::DataSets, packs::Store};
+use crate::{
+    data_sets::DataSets,
+    packs::{Store, StoreError},
+};
 use bytes::Bytes;
 use commonware_runtime::Blob;
 use posync_protocol::{
@@ -85,7 +88,7 @@ impl<B: Blob> Reader<'_, B> {
         let unknown = NoStorageProof::UnknownDataSet(slot);
         let tree = self.tree(case, slot).ok_or(unknown.clone())?;
         let read = tree.read(leaf).ok_or(unknown)?;
-        let data = self.shard(&read.shard).await?;
+        let data = self.shard(&read.shard, case).await?;
         Ok(answer(place, read, data.as_deref()))
     }
 
@@ -96,14 +99,14 @@ impl<B: Blob> Reader<'_, B> {
     pub(crate) async fn reasked(&self, case: &Case) -> Result<Bounded<Reasked, MISSING_MAX>, NoStorageProof> {
         let mut all = vec![];
         for missing in case.audit.missing.iter() {
-            all.push(self.reask(missing).await?);
+            all.push(self.reask(missing, case).await?);
         }
         Ok(up_to(all))
     }
 
-    async fn reask(&self, missing: &Missing) -> Result<Reasked, NoStorageProof> {
+    async fn reask(&self, missing: &Missing, case: &Case) -> Result<Reasked, NoStorageProof> {
         let still = Reasked::Missing(StillMissing { slot: missing.slot });
-        let data = self.shard(&missing.shard).await?;
+        let data = self.shard(&missing.shard, case).await?;
         Ok(data.and_then(|data| reask(missing, &data)).unwrap_or(still))
     }
 
@@ -113,10 +116,12 @@ impl<B: Blob> Reader<'_, B> {
         self.data_sets.with(|state| state.tree(&terms.id, (current.version, current.root)))
     }
 
-    /// The bytes of a shard; `None` if they are gone or damaged.
-    async fn shard(&self, name: &Hash) -> Result<Option<Bytes>, NoStorageProof> {
+    /// The bytes of a shard; `None` if they are gone or damaged. A shard that the disk fails to read withholds the whole
+    /// answer for half of the deadline at most, as the other reads are lost with it; a later answer can prove it.
+    async fn shard(&self, name: &Hash, case: &Case) -> Result<Option<Bytes>, NoStorageProof> {
         match self.store.get(name).await {
             Ok(data) => Ok(Some(data)),
+            Err(StoreError::Unread(_)) if case.is_pressed() => Ok(None),
             Err(error) if error.is_away() => Err(NoStorageProof::Away(error.to_string())),
             Err(error) => {
                 // The alert of damaged shards informs the operator, so not every draw does.

@@ -53,6 +53,12 @@ impl Case {
         self.audit.challenge.ok_or(NoStorageProof::NotDrawn)
     }
 
+    /// True if at most half of the time to answer the open challenge is left.
+    pub(crate) fn is_pressed(&self) -> bool {
+        let half = self.parameters.deadline_blocks / 2;
+        self.audit.challenge.is_some_and(|challenge| self.height >= challenge.height.saturating_add(half))
+    }
+
     fn shares(&self) -> Vec<Share> {
         let share = |(slot, terms): (&u32, &Terms)| Share {
             slot: *slot,

@@ -180,6 +180,33 @@ fn damage(path: &Path, shard: &Hash) {
     }
 }
 
+/// Cuts the file of a shard where the shard begins: each read of it fails.
+fn cut(path: &Path, shard: &Hash) {
+    let extent = extents(path).expect("readable").into_iter().find(|extent| extent.shard == *shard);
+    let extent = extent.expect("stored");
+    let file = std::fs::OpenOptions::new().write(true).open(&extent.path).expect("writable");
+    file.set_len(extent.offset).expect("cut");
+}
+
+#[test]
+fn a_shard_that_the_disk_fails_to_read_withholds_an_answer_for_half_of_the_deadline_at_most() {
+    run(|context, path| async move {
+        let mut bench = Bench::new(&context, 100).await;
+        bench.grow_at_once(&[data(5, 300_000)]).await;
+        bench.wait_for_draw();
+        let drawn = bench.case().audit.challenge.expect("drawn").height;
+        cut(&path, &bench.shards[0].0);
+        let early = bench.storage_proof(vec![]).await;
+        assert!(matches!(early, Err(NoStorageProof::Away(_))), "{early:?}");
+        let half = drawn + bench.world.parameters.deadline_blocks / 2;
+        while bench.case().height < half {
+            bench.world.block(&[]).expect("an empty block is valid");
+        }
+        let (passed, reads) = bench.answer().await;
+        assert!((passed, reads) == (0, 4) && !bench.case().audit.missing.is_empty(), "{passed} of {reads}");
+    });
+}
+
 #[test]
 fn draws_are_answered_as_long_as_the_shards_are_there() {
     run(|context, path| async move {

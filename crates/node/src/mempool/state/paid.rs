@@ -78,15 +78,20 @@ impl Pool {
 
     /// Checks that the account's balance covers its waiting operations, this one included: the fees of all,
     /// and the most that all but the last may take. Otherwise the first could spend the money that the
-    /// others offer for their places.
+    /// others offer for their places. Those behind a gap count only for one that is behind it, too: they must not keep
+    /// out the one that fills it, which is checked with them then.
     fn check_balance(&self, entry: &PoolEntry, funds: Funds) -> Result<(), Code> {
         let PoolEntry { operation, .. } = entry;
         let others = self.accounts.get(&operation.signer).into_iter().flat_map(|pending| &pending.by_nonce);
-        let others = others.filter(|(nonce, _)| **nonce != operation.nonce);
-        let mut all: Vec<&PoolEntry> = others.map(|(_, id)| &self.entries[id]).collect();
-        all.push(entry);
-        let last = all.iter().map(|entry| entry.operation.nonce).max();
-        let cost = all.iter().try_fold(Amount::ZERO, |sum, PoolEntry { operation, takes, .. }| {
+        let mut all: BTreeMap<u64, &PoolEntry> =
+            others.map(|(nonce, id)| (*nonce, &self.entries[id])).collect();
+        all.insert(operation.nonce, entry);
+        let runnable = (funds.nonce..).take_while(|nonce| all.contains_key(nonce)).count() as u64;
+        if operation.nonce.saturating_sub(funds.nonce) < runnable {
+            all.retain(|nonce, _| nonce.saturating_sub(funds.nonce) < runnable);
+        }
+        let last = all.keys().next_back().copied();
+        let cost = all.values().try_fold(Amount::ZERO, |sum, PoolEntry { operation, takes, .. }| {
             let taken = if Some(operation.nonce) == last { Amount::ZERO } else { *takes };
             sum.checked_add(operation.max_fee)?.checked_add(taken)
         });

@@ -274,3 +274,21 @@ fn an_offer_is_not_spent_by_what_stands_before_it() {
         assert_eq!(add(&mut pool, &moves(0, 990), funds(1_000)), Ok(()), "the last may move all");
     }
 }
+
+/// A restarted gateway sends its interrupted openings again at once, and they arrive in any order.
+#[test]
+fn one_that_waits_behind_a_gap_keeps_out_none_that_fills_it() {
+    let funds = Some(Funds { nonce: 0, balance: Amount::new(1_000).expect("small") });
+    let pays = |nonce, grains| {
+        let amount = Amount::new(grains).expect("small");
+        operation(1, nonce, 10, Body::Transfer(Transfer { to: account(2), amount }))
+    };
+    let mut pool = Pool::default();
+    assert_eq!(add(&mut pool, &pays(2, 0), funds), Ok(()), "it waits behind the gap");
+    assert_eq!(add(&mut pool, &pays(0, 5_000), funds), Ok(()), "nothing stands between it and its block");
+    assert_eq!(
+        add(&mut pool, &pays(1, 0), funds),
+        Err(Code::Balance.into()),
+        "now it would come before both"
+    );
+}
