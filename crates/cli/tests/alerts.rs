@@ -193,7 +193,8 @@ fn a_jailed_provider_is_released_by_a_command_when_its_term_is_over() {
     );
 
     // Nobody rebuilds its shards elsewhere: it goes on being asked for them.
-    end(net.pid("gateway-0"));
+    let gateway = net.pid("gateway");
+    signal("STOP", gateway);
     damage(Path::new(directory));
     let hear = |alert: &str| {
         let start = Instant::now();
@@ -226,4 +227,5 @@ fn a_jailed_provider_is_released_by_a_command_when_its_term_is_over() {
         (Some(5), Some("the provider is not in jail")),
         "{again}"
     );
+    signal("CONT", gateway);
 }

@@ -409,6 +409,8 @@ fn a_machine_that_cannot_be_reached_joins_nothing_and_learns_which_side_is_close
     let joins = |settings: &[String]| {
         let home = tempfile::tempdir().expect("a directory");
         let joiner = Joiner::new(home.path(), &line, "provider", settings);
+        // A new disk is mounted where the shards will be: that is no sign of a lost key.
+        fs::create_dir_all(joiner.directory.join("storage/lost+found")).expect("made");
         let arguments: Vec<&str> = joiner.arguments.iter().skip(1).map(String::as_str).collect();
         let refused = posync(&arguments);
         assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stdout));

@@ -19,7 +19,7 @@ use crate::{
     output::Output,
     role::{
         KEY_FILE,
-        init::{apply, back_up, never, private},
+        init::{apply, back_up, is_new_volume, never, private},
         settings::{Settings, change},
         start::{Start, end_on_signals, provider_config, writable},
     },
@@ -161,7 +161,8 @@ impl Join {
         let path = self.dir.join(KEY_FILE);
         if !path.exists() {
             // A directory with settings had a key before it had them.
-            if !is_new || ran(&self.dir) || self.dir.join("storage").exists() {
+            let storage = self.dir.join("storage");
+            if !is_new || ran(&self.dir) || storage.exists() && !is_new_volume(&storage) {
                 let why = format!("there is no {}, and a new key would be another member", path.display());
                 let next = "restore node.key from its copy, or join with a new directory";
                 return Err(Failure::new(Exit::Refused, "this directory has lost its key", why, next));

@@ -120,7 +120,7 @@ fn vacant(role: Role, directory: &Path) -> Outcome {
 }
 
 /// True for a directory with nothing in it but what a new file system has.
-fn is_new_volume(path: &Path) -> bool {
+pub(crate) fn is_new_volume(path: &Path) -> bool {
     fs::read_dir(path)
         .is_ok_and(|mut all| all.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "lost+found")))
 }
