@@ -57,6 +57,25 @@ impl Source {
         Self::regular(path.to_path_buf(), file).map_err(failed)
     }
 
+    /// The same if it has `length` bytes, or if no length is given.
+    ///
+    /// # Errors
+    /// [`Failure`] that names both lengths.
+    pub(crate) fn of_length(self, length: Option<u64>) -> Outcome<Self> {
+        match length {
+            Some(length) if length != self.length => Err(Failure::new(
+                Exit::Local,
+                format!(
+                    "{} does not have the length that --length names; nothing was stored",
+                    self.named.display()
+                ),
+                format!("it has {} bytes, and not {length}", self.length),
+                "put it without --length, or find out why its length differs",
+            )),
+            _ => Ok(self),
+        }
+    }
+
     /// Bytes that are part of the program.
     pub(crate) fn bytes(label: &str, bytes: &'static [u8]) -> Self {
         let length = bytes.len() as u64;
@@ -127,7 +146,10 @@ impl Source {
             Err(error) => return Err(self.broken(error)),
         }
         let Some((file, before)) = &self.judged else { return Ok(()) };
-        let state = |about: &Metadata| (about.len(), about.mtime(), about.mtime_nsec());
+        // The time of the last change also moves when a program puts the time of writing back.
+        let state = |about: &Metadata| {
+            (about.len(), about.mtime(), about.mtime_nsec(), about.ctime(), about.ctime_nsec())
+        };
         match file.metadata() {
             Ok(now) if cfg!(planted = "changed-source") || state(&now) == state(before) => Ok(()),
             Ok(_) => Err(self.broken("it was written to meanwhile")),

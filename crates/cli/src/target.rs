@@ -14,7 +14,7 @@ use crate::failure::{Failure, Outcome};
 use std::{
     fs::{self, File, OpenOptions, Permissions},
     io::{self, BufWriter, Write},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown},
     path::{Path, PathBuf},
 };
 use tempfile::NamedTempFile;
@@ -110,26 +110,31 @@ fn beside(directory: &Path, mode: u32) -> io::Result<NamedTempFile> {
 }
 
 fn sink(named: &Path) -> io::Result<Sink> {
+    // A pipe below /dev/fd is a link whose text names no file: what is no file is opened by the name that it was given.
+    if fs::metadata(named).is_ok_and(|about| !about.is_file() && !about.is_dir()) {
+        return OpenOptions::new().write(true).open(named).map(Sink::Stream);
+    }
     let path = follow(named)?;
-    let mode = match fs::metadata(&path) {
+    let about = match fs::metadata(&path) {
         Ok(about) if about.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
-        Ok(about) if !about.is_file() => {
-            return OpenOptions::new().write(true).open(&path).map(Sink::Stream);
-        }
         Ok(_) if cfg!(planted = "in-place") => {
             return OpenOptions::new().write(true).truncate(true).open(&path).map(Sink::Stream);
         }
         Ok(about) => {
             // A file that may not be written may not be replaced either.
             OpenOptions::new().write(true).open(&path)?;
-            Some(about.permissions())
+            Some(about)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
     let beside = beside(&parent(&path), MODE)?;
-    if let Some(mode) = mode {
-        beside.as_file().set_permissions(mode)?;
+    if let Some(about) = about {
+        let new = beside.as_file().metadata()?;
+        if (new.uid(), new.gid()) != (about.uid(), about.gid()) {
+            fchown(beside.as_file(), Some(about.uid()), Some(about.gid()))?;
+        }
+        beside.as_file().set_permissions(about.permissions())?;
     }
     Ok(Sink::Beside { file: BufWriter::new(beside), path })
 }
@@ -261,5 +266,22 @@ mod tests {
         first.keep().expect("kept");
         assert_eq!(fs::read(&path).expect("there"), b"1".repeat(200));
         assert_eq!(names(home.path()), ["f"]);
+    }
+
+    /// Needs root: others cannot give a file away.
+    #[test]
+    fn a_file_that_is_replaced_keeps_its_owner_and_its_mode() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("hers");
+        fs::write(&path, "old").expect("writable");
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("mine");
+        if std::os::unix::fs::chown(&path, Some(12_345), Some(12_346)).is_err() {
+            return;
+        }
+        let before = fs::metadata(&path).expect("there");
+        replace(&path, b"new").expect("replaced");
+        let after = fs::metadata(&path).expect("there");
+        let of = |about: &fs::Metadata| (about.uid(), about.gid(), about.mode());
+        assert_eq!((of(&after), fs::read(&path).expect("read")), (of(&before), b"new".to_vec()));
     }
 }

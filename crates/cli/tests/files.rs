@@ -200,6 +200,12 @@ fn sources(net: &Net, home: &std::path::Path) {
         assert_eq!(net.refuse(&["get", name, "/dev/null"]).0, 4, "nothing of it is stored");
     }
     assert_eq!(net.refuse(&["put", "/dev/zero", "endless"]).0, 8);
+    let file = home.join("of-six");
+    std::fs::write(&file, b"123456").expect("writable");
+    let file = file.to_str().expect("text");
+    assert_eq!(net.refuse(&["put", file, "of-six", "--length", "7"]).0, 8);
+    assert_eq!(net.refuse(&["get", "of-six", "/dev/null"]).0, 4, "nothing of it is stored");
+    net.ask(&["put", file, "of-six", "--length", "6"]);
 }
 
 /// An existing file or link survives every kind of output.
@@ -217,6 +223,11 @@ fn targets(net: &Net, home: &std::path::Path) {
     net.ask(&["get", "piped", &text(&link)]);
     assert!(!std::fs::metadata("/dev/null").expect("there").is_file(), "a device stays a device");
     assert!(std::fs::symlink_metadata(&link).expect("there").is_symlink(), "a link stays a link");
+    // A pipe that the caller names below /dev/fd is written to, as standard output is.
+    let mut get = Command::new(POSYNC);
+    get.arg("--net").arg(&net.directory).args(["get", "piped", "/dev/fd/1"]);
+    let got = get.stdout(Stdio::piped()).output().expect("it starts");
+    assert_eq!((got.status.code(), got.stdout.starts_with(b"of no known length")), (Some(0), true));
     // A reader that closes the pipe early is not a failed disk, and gets no message.
     let mut get = Command::new(POSYNC);
     get.arg("--net").arg(&net.directory).args(["get", "size-4194305", "-"]);

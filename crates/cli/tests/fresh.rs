@@ -40,3 +40,18 @@ fn a_directory_that_holds_anything_else_stays_as_it_is() {
         }
     }
 }
+
+#[test]
+fn a_users_own_directory_with_the_name_of_a_member_stays_as_it_is() {
+    for name in ["gateway", "provider-1"] {
+        let home = tempfile::tempdir().expect("a directory");
+        let mine = home.path().join(name).join("main.rs");
+        fs::create_dir(home.path().join(name)).expect("made");
+        fs::write(&mine, "mine").expect("writable");
+        let fresh = Command::new(POSYNC).args(["devnet", "--fresh", "--dir"]).arg(home.path()).output();
+        let fresh = fresh.expect("it starts");
+        assert_eq!(fresh.status.code(), Some(2), "{name}");
+        assert!(String::from_utf8_lossy(&fresh.stderr).contains(name), "it names what is in the way");
+        assert_eq!(fs::read(&mine).expect("still there"), b"mine");
+    }
+}

@@ -42,6 +42,7 @@ use posync_client::{
     volume, watch,
 };
 use posync_protocol::{limits::HANDSHAKE_SKEW_MS_MAX, rules::Rules};
+use rustix::io::Errno;
 use std::{
     net::{SocketAddr, TcpListener},
     num::NonZeroUsize,
@@ -90,6 +91,11 @@ pub enum RunError {
          start sets the state aside and takes it from the other authorities"
     )]
     Stuck(String),
+    /// The machine refused what the node needs, which says nothing about its state.
+    #[error(
+        "the node cannot use its files or start its threads: {0}; nothing is wrong with its state, and nothing of it was          moved. See that the user of this role owns all files below `storage` and `secrets`, that their volume is not          mounted read-only, and that the limits of the process (open files, threads, memory) are high enough; then          start it again"
+    )]
+    Refused(String),
     /// The node's own time is far from that of its network, which runs on without it.
     #[error(
         "the clock of this machine was set by {0} seconds since the node's start, and no block became final here \
@@ -186,6 +192,9 @@ pub fn run_tokio(
         if room < ROOM_LOW {
             return Err(RunError::Full(room));
         }
+        if is_refusal(&cause) {
+            return Err(RunError::Refused(cause));
+        }
         if start.has_services()
             && let Some(damage) = damages.next()
         {
@@ -196,6 +205,26 @@ pub fn run_tokio(
             return Err(RunError::Stuck(cause));
         }
     }
+}
+
+/// True if the text of a panic names an error of the system that says nothing about the node's data: no right to a file,
+/// a read-only volume, or too few descriptors, threads or memory. The runtime ends by a panic for each.
+fn is_refusal(cause: &str) -> bool {
+    const ERRORS: [Errno; 8] = [
+        Errno::PERM,
+        Errno::ACCESS,
+        Errno::ROFS,
+        Errno::NFILE,
+        Errno::MFILE,
+        Errno::AGAIN,
+        Errno::NOMEM,
+        Errno::DQUOT,
+    ];
+    let codes = cause.split("os error ").skip(1).map(|rest| {
+        let digits = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..digits].parse::<i32>()
+    });
+    codes.flatten().any(|code| ERRORS.iter().any(|error| error.raw_os_error() == code))
 }
 
 /// Checks that the node can listen at that address.
@@ -493,5 +522,22 @@ mod tests {
     fn a_node_stops_before_its_volume_is_full_and_goes_on_with_room_to_spare() {
         assert!(has_room(ROOM_LOW, true) && !has_room(ROOM_LOW - 1, true));
         assert!(has_room(ROOM_AGAIN, false) && !has_room(ROOM_AGAIN - 1, false), "it does not flap");
+    }
+
+    #[test]
+    fn what_the_machine_refuses_is_no_damage_of_the_state() {
+        for refused in [
+            "OS can't spawn worker thread: Resource temporarily unavailable (os error 11)",
+            "failed to acquire storage directory hold: Permission denied (os error 13)",
+            "opened 3 blobs (os error 5), then: Too many open files (os error 24)",
+            "Read-only file system (os error 30)",
+        ] {
+            assert!(is_refusal(refused), "{refused}");
+        }
+        for damage in
+            ["", "checksum mismatch", "Input/output error (os error 5)", "os error", "os error 111)"]
+        {
+            assert!(!is_refusal(damage), "{damage}");
+        }
     }
 }

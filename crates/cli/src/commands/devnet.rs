@@ -3,6 +3,7 @@
 
 use super::watch::hook;
 use crate::{
+    descriptors,
     devnet::{
         layout,
         running::{Running, Size, clear},
@@ -14,6 +15,7 @@ use crate::{
     output::Output,
     ready, session,
 };
+use posync_client::descriptors::MEMBER;
 use std::{
     cell::RefCell,
     io::{self, Write as _},
@@ -61,6 +63,8 @@ impl Devnet {
         let directory = self.dir.unwrap_or_else(|| net.directory().to_path_buf());
         hook(self.alert_url.as_deref(), self.alert_ca.as_deref())?;
         if self.fresh {
+            // Nothing is removed for a network that cannot start.
+            descriptors::ensure("a member of the network", MEMBER)?;
             clear(&directory)?;
         }
         let Self { authorities, providers, ceremony: by_ceremony, alert_url, alert_ca, .. } = self;

@@ -17,7 +17,7 @@ pub(crate) struct Put {
     file: PathBuf,
     /// Its name on the network; the file's own name if not given
     name: Option<String>,
-    /// Number of bytes on standard input; if not given, the input is first copied to a temporary file
+    /// Number of bytes of the file, which is compared; of standard input, which is else first copied to a temporary file
     #[arg(long, value_name = "BYTES")]
     length: Option<u64>,
 }
@@ -29,8 +29,11 @@ impl Put {
             Some(name) => name,
             None => own_name(&self.file)?,
         };
-        let mut source =
-            if self.file == Path::new("-") { Source::stdin(self.length)? } else { Source::open(&self.file)? };
+        let mut source = if self.file == Path::new("-") {
+            Source::stdin(self.length)?
+        } else {
+            Source::open(&self.file)?.of_length(self.length)?
+        };
         let net = Net::open(access)?;
         session::run(async |context| {
             let gateway = Gateway::connect(&context, &net).await?;

@@ -30,7 +30,11 @@ use crate::{
         file::{NetworkFile, Service},
     },
     network::{self, Endpoints, Member, Network, Role},
-    role::{GENESIS_FILE, KEY_FILE, init::private, settings::Settings},
+    role::{
+        GENESIS_FILE, KEY_FILE,
+        init::private,
+        settings::{self, Settings},
+    },
     target,
 };
 use commonware_codec::Encode as _;
@@ -85,7 +89,8 @@ pub(crate) fn is_lock(name: &OsStr) -> bool {
     name == LOCK_FILE
 }
 
-/// True if an entry of a network's directory has a name and a kind that [`open`] and [`lock`] create.
+/// True if an entry of a network's directory has a name and a kind that [`open`] and [`lock`] create. A directory with the
+/// name of a member is one only if it is empty or holds a member's settings or key.
 pub(crate) fn makes(name: &OsStr, path: &Path) -> bool {
     let Some(name) = name.to_str() else { return false };
     let about = fs::symlink_metadata(path);
@@ -98,7 +103,11 @@ pub(crate) fn makes(name: &OsStr, path: &Path) -> bool {
     }
     let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let numbered = ["authority-", "provider-"].iter().filter_map(|role| name.strip_prefix(role)).any(number);
-    (numbered || name == "gateway") && about.is_ok_and(|about| about.is_dir())
+    let is_member = || {
+        let has_begun = [settings::FILE, KEY_FILE].iter().any(|file| path.join(file).is_file());
+        has_begun || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+    };
+    (numbered || name == "gateway") && about.is_ok_and(|about| about.is_dir()) && is_member()
 }
 
 /// Reads the network in `directory`, or creates it if there is none.
