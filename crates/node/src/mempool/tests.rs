@@ -148,6 +148,8 @@ fn order_of_the_paid_lane() {
 fn what_the_paid_lane_refuses() {
     let funds = |nonce, balance| Some(Funds { nonce, balance: Amount::new(balance).expect("small") });
     let limit = MEMPOOL_PER_ACCOUNT as u64;
+    // A payment may create its receiver's account.
+    let burn = next().parameters.account_burn.grains();
     // The waiting operations, the new one, the signer's funds, the verdict.
     type Refusal = (&'static str, Vec<Operation>, Operation, Option<Funds>, Result<(), Refused>);
     let no = |code: Code| Err(Refused::Code(code));
@@ -158,7 +160,8 @@ fn what_the_paid_lane_refuses() {
         ("out of reach", vec![], pay(1, 5 + limit, 10), funds(5, 10), no(Code::NonceGap)),
         ("a fee beyond the balance", vec![], pay(1, 0, 11), funds(0, 10), no(Code::Balance)),
         ("fees beyond it together", vec![pay(1, 0, 6)], pay(1, 1, 5), funds(0, 10), no(Code::Balance)),
-        ("fees just within", vec![pay(1, 0, 5)], pay(1, 1, 5), funds(0, 10), Ok(())),
+        ("fees just within", vec![pay(1, 0, 5)], pay(1, 1, 5), funds(0, 10 + burn), Ok(())),
+        ("a burn beyond it", vec![pay(1, 0, 5)], pay(1, 1, 5), funds(0, 9 + burn), no(Code::Balance)),
         ("the same again", vec![pay(1, 0, 10)], pay(1, 0, 10), funds(0, 10), Ok(())),
         (
             "another for the same fee",
