@@ -1,0 +1,107 @@
+//! The hostile corpus: programs that trap, never end, fill what can be filled, and probe every bound.
+//!
+//! `corpus/outcomes.txt` records how each ends, its gas, and its memory and output. The record is part of the
+//! profile: a change of it changes the results of jobs. `CONFORMANCE=write` writes it anew.
+
+mod common;
+
+use common::{Engines, job, on_engines, wat};
+use posync_compute::{Exit, limits};
+use std::{env, fmt::Write as _, fs, path::Path};
+
+const GAS: u64 = 10_000_000;
+
+fn corpus() -> Vec<(String, Vec<u8>)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let mut all = Vec::new();
+    for entry in fs::read_dir(directory).expect("the corpus is there") {
+        let path = entry.expect("a file").path();
+        if path.extension().is_some_and(|extension| extension == "wat") {
+            let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+            let module = wat::parse_file(&path).unwrap_or_else(|error| panic!("{error}"));
+            all.push((name, module));
+        }
+    }
+    all.sort();
+    all
+}
+
+fn outcomes(engines: &Engines) -> String {
+    let mut text = String::new();
+    for (name, module) in corpus() {
+        let outcome = engines.run(&name, &module, &job(GAS));
+        let hash = blake3::Hash::from(outcome.memory).to_hex();
+        let output = blake3::Hash::from(outcome.output_hash()).to_hex();
+        writeln!(
+            text,
+            "{name}: {}, gas {}, stdout {}, stderr {}, memory {}, output {}",
+            outcome.exit,
+            outcome.gas,
+            outcome.stdout.len(),
+            outcome.stderr.len(),
+            &hash[..16],
+            &output[..16]
+        )
+        .expect("a string takes it");
+    }
+    text
+}
+
+#[test]
+fn every_hostile_program_ends_as_recorded_on_both_engines() {
+    on_engines(|engines| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/outcomes.txt");
+        let now = outcomes(engines);
+        if env::var_os("CONFORMANCE").is_some() {
+            fs::write(&path, &now).expect("the tree can be written");
+        }
+        let recorded = fs::read_to_string(&path).expect("the record is there");
+        for (now, recorded) in now.lines().zip(recorded.lines()) {
+            assert_eq!(now, recorded);
+        }
+        assert_eq!(now.lines().count(), recorded.lines().count(), "programs were added or removed");
+        for end in ["out of gas", "out of stack", "exit 0", "trap: "] {
+            assert!(now.contains(end), "no program ends with {end}");
+        }
+    });
+}
+
+#[test]
+fn a_job_stops_at_each_amount_of_gas_and_uses_no_more() {
+    on_engines(|engines| {
+        let module = wat(include_str!("corpus/branch_table.wat"));
+        let whole = engines.run("whole", &module, &job(GAS));
+        assert_eq!(whole.exit, Exit::Code(0));
+        let first = whole.gas - 120;
+        for gas in [0, 1, first / 2].into_iter().chain(first..whole.gas) {
+            let cut = engines.run("cut", &module, &job(gas));
+            assert_eq!((cut.exit, cut.gas), (Exit::OutOfGas, gas), "at {gas} of {}", whole.gas);
+        }
+        assert_eq!(engines.run("exact", &module, &job(whole.gas)), whole);
+        assert_eq!(engines.run("most", &module, &job(limits::GAS_MAX)), whole);
+    });
+}
+
+#[test]
+fn output_and_memory_stop_at_the_bounds_of_the_job() {
+    on_engines(|engines| {
+        let out = engines.run("stdout", &wat(include_str!("corpus/flood_stdout.wat")), &job(GAS));
+        assert_eq!(out.stdout.len(), 1 << 20);
+        assert_eq!(out.exit, Exit::Code(51), "no space is left");
+        let err = engines.run("stderr", &wat(include_str!("corpus/flood_stderr.wat")), &job(GAS));
+        assert_eq!(err.stderr.len(), limits::STDERR_BYTES_MAX);
+        let grow = wat(include_str!("corpus/grow_until_refused.wat"));
+        let mut small = job(GAS);
+        small.pages = 10;
+        assert_ne!(engines.run("small", &grow, &small).memory, engines.run("large", &grow, &job(GAS)).memory);
+    });
+}
+
+#[test]
+fn paths_out_of_the_tree_are_errors_and_leave_nothing() {
+    on_engines(|engines| {
+        let outcome = engines.run("escapes", &wat(include_str!("corpus/path_escapes.wat")), &job(GAS));
+        assert_eq!(outcome.exit, Exit::Code(0));
+        assert_eq!(outcome.files, [("made".to_owned(), Some(Vec::new()))]);
+    });
+}

@@ -1,0 +1,15 @@
+;; A file that is made longer than every bound.
+(module
+  (import "wasi_snapshot_preview1" "path_open" (func $path_open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_filestat_set_size" (func $fd_filestat_set_size (param i32 i64) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 256) "../escaped")
+  (data (i32.const 300) "out/../../x")
+  (data (i32.const 320) "/out/x")
+  (data (i32.const 340) "out/made")
+  (data (i32.const 360) "a\00b")
+  (func (export "_start")
+    (drop (call $path_open (i32.const 3) (i32.const 0) (i32.const 340) (i32.const 8) (i32.const 1) (i64.const -1) (i64.const -1) (i32.const 0) (i32.const 8)))
+    (i32.store (i32.const 16) (call $fd_filestat_set_size (i32.load (i32.const 8)) (i64.const -1)))
+    (i32.store (i32.const 20) (call $fd_filestat_set_size (i32.load (i32.const 8)) (i64.const 1000000)))
+    (i32.store (i32.const 24) (call $fd_filestat_set_size (i32.load (i32.const 8)) (i64.const 2000000)))))

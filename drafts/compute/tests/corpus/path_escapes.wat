@@ -1,0 +1,17 @@
+;; Paths that leave the tree, by every way, and one that stays.
+(module
+  (import "wasi_snapshot_preview1" "path_open" (func $path_open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 256) "../escaped")
+  (data (i32.const 300) "out/../../x")
+  (data (i32.const 320) "/out/x")
+  (data (i32.const 340) "out/made")
+  (data (i32.const 360) "a\00b")
+  (func (export "_start")
+    (i32.store (i32.const 16) (call $path_open (i32.const 3) (i32.const 0) (i32.const 256) (i32.const 10) (i32.const 1) (i64.const -1) (i64.const -1) (i32.const 0) (i32.const 8)))
+    (i32.store (i32.const 20) (call $path_open (i32.const 3) (i32.const 0) (i32.const 300) (i32.const 11) (i32.const 1) (i64.const -1) (i64.const -1) (i32.const 0) (i32.const 8)))
+    (i32.store (i32.const 24) (call $path_open (i32.const 3) (i32.const 0) (i32.const 320) (i32.const 6) (i32.const 1) (i64.const -1) (i64.const -1) (i32.const 0) (i32.const 8)))
+    (i32.store (i32.const 28) (call $path_open (i32.const 3) (i32.const 0) (i32.const 340) (i32.const 8) (i32.const 1) (i64.const -1) (i64.const -1) (i32.const 0) (i32.const 8)))
+    (i32.store (i32.const 32) (call $path_open (i32.const 3) (i32.const 0) (i32.const 360) (i32.const 3) (i32.const 1) (i64.const -1) (i64.const -1) (i32.const 0) (i32.const 8)))
+    (i32.store (i32.const 36) (call $path_open (i32.const 3) (i32.const 0) (i32.const 256) (i32.const 2) (i32.const 1) (i64.const -1) (i64.const -1) (i32.const 0) (i32.const 8)))
+    (i32.store (i32.const 40) (call $path_open (i32.const 3) (i32.const 0) (i32.const 256) (i32.const 60000) (i32.const 1) (i64.const -1) (i64.const -1) (i32.const 0) (i32.const 8)))))

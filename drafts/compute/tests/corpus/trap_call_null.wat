@@ -1,0 +1,6 @@
+;; A call of an empty element.
+(module
+  (memory (export "memory") 1)
+  (table 4 funcref)
+  (func (export "_start")
+    (call_indirect (i32.const 2))))
