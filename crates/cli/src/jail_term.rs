@@ -59,11 +59,12 @@ impl JailTerm {
         self.jailed_until != 0 && self.jailed_until <= self.epoch
     }
 
-    /// Checks that the ledger accepts a release now, so that none is paid for in vain.
+    /// Checks that the ledger accepts a release now, so that none is paid for in vain. `again` is the advice for the
+    /// time from which on it does.
     ///
     /// # Errors
     /// [`Failure`] with the reason, and the epoch from which on it is accepted.
-    pub(crate) fn check_release(&self) -> Outcome {
+    pub(crate) fn check_release(&self, again: &str) -> Outcome {
         let Some(what) = self.in_jail() else {
             let next = "nothing is to be done; `posync why` shows what else keeps new agreements away";
             return Err(Failure::new(Exit::Refused, "the provider is not in jail", "nothing was sent", next));
@@ -73,8 +74,9 @@ impl JailTerm {
         }
         let next = if self.jailed_until == u64::MAX {
             "this account never takes new agreements again: leave with `posync leave`, and register another one"
+                .into()
         } else {
-            "repeat the command then; until then mend the cause: the next jailing is twice as long"
+            format!("{again} then; until then mend the cause: the next jailing is twice as long")
         };
         Err(Failure::new(Exit::Refused, what, "nothing was sent", next))
     }

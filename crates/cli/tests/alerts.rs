@@ -52,8 +52,8 @@ fn holders(net: &Net) -> Vec<(String, String, u32, String)> {
     nodes.map(member).take(2).collect()
 }
 
-#[test]
-fn a_webhook_and_a_watcher_hear_of_it_before_the_penalty() {
+/// A network that posts its alerts, with a file whose shards are all durable; and the posted alerts.
+fn watched() -> (Net, Receiver<Posted>) {
     let (url, got) = listen(vec![]);
     let net = Net::start_with(&["--alert-url", &url]);
     let home = tempfile::tempdir().expect("a temporary directory");
@@ -62,6 +62,12 @@ fn a_webhook_and_a_watcher_hear_of_it_before_the_penalty() {
     net.wait_for(&["ls"], 60, "all shards are durable", |files| {
         files.as_array().expect("a list").iter().all(|file| file["shards_durable"] == file["shards"])
     });
+    (net, got)
+}
+
+#[test]
+fn a_webhook_and_a_watcher_hear_of_it_before_the_penalty() {
+    let (net, got) = watched();
     let holders = holders(&net);
     let [(name, account, _, directory), (killed, gone, pid, _)] = &holders[..] else {
         panic!("two hold shards: {holders:?}");
@@ -168,14 +174,7 @@ fn a_file_of_authorities_that_is_none_is_refused_before_anything_starts() {
 /// after it is accepted once.
 #[test]
 fn a_jailed_provider_is_released_by_a_command_when_its_term_is_over() {
-    let (url, got) = listen(vec![]);
-    let net = Net::start_with(&["--alert-url", &url]);
-    let home = tempfile::tempdir().expect("a temporary directory");
-    let source = file(home.path(), "source", 1_500_000, 17);
-    net.round_trip(&source, "watched");
-    net.wait_for(&["ls"], 60, "all shards are durable", |files| {
-        files.as_array().expect("a list").iter().all(|file| file["shards_durable"] == file["shards"])
-    });
+    let (net, got) = watched();
     let holders = holders(&net);
     let (_, account, _, directory) = &holders[0];
     let unjail = |directory: &str| {

@@ -35,8 +35,8 @@ fn a_member_that_dies_is_started_again_alone_and_who_is_told_to_end_stays_stoppe
     before.iter().for_each(|pid| signal("KILL", *pid));
     for (name, old) in names.iter().zip(before) {
         eventually(BACK_WITHIN, "a member that died runs again", || ![0, old].contains(&net.pid(name)));
-        let told = format!("{name} does not run (signal: 9 (SIGKILL): it was killed from outside");
-        assert!(net.told().contains(&told), "{}", net.told());
+        let line = format!("{name} does not run (signal: 9 (SIGKILL): it was killed from outside");
+        assert!(net.told().contains(&line), "{}", net.told());
     }
     assert_eq!(net.pid("provider-5"), other, "nobody else was touched");
     eventually(BACK_WITHIN, "the gateway serves again", || net.run(&["ls"]).status.success());

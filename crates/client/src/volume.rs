@@ -82,7 +82,8 @@ pub enum VolumeError {
     Other(PathBuf),
     /// The file system of the volume takes no writes: it was mounted so, or the system made it so after an error.
     #[error(
-        "the file system of {0} is read-only; if nobody mounted it so, the system found an error on it: see the kernel's log,          check the disk, and mount it for writing again"
+        "the file system of {0} is read-only; if nobody mounted it so, the system found an error on it: see the kernel's \
+         log, check the disk, and mount it for writing again"
     )]
     ReadOnly(PathBuf),
     /// The device of the volume answers no read.

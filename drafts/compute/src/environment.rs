@@ -67,7 +67,7 @@ impl Growth {
     }
 }
 
-/// How an engine says that a program ended.
+/// The end of a program, as an engine reports it.
 pub(crate) enum End {
     Returned,
     Halted(Halt),

@@ -111,6 +111,24 @@ pub(super) fn must(program: &str, arguments: &[&str]) -> Result<(), String> {
     Err(format!("{program} {}: {}", arguments.join(" "), why.trim()))
 }
 
+/// Looks twice a second until a value is found; `None` after the time of `patience`.
+///
+/// # Errors
+/// The first error of `look`.
+pub(super) fn poll<T>(
+    patience: Duration,
+    mut look: impl FnMut() -> Result<Option<T>, String>,
+) -> Result<Option<T>, String> {
+    let began = Instant::now();
+    loop {
+        let found = look()?;
+        if found.is_some() || began.elapsed() > patience {
+            return Ok(found);
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
 pub(super) fn ip(arguments: &[&str]) -> Result<(), String> {
     must("ip", arguments)
 }
@@ -395,17 +413,11 @@ impl World {
         shown: &[&str],
         mut look: impl FnMut(&mut Self) -> Result<Option<T>, String>,
     ) -> Result<T, String> {
-        let began = Instant::now();
-        loop {
-            if let Some(found) = look(self)? {
-                return Ok(found);
-            }
-            if began.elapsed() > Duration::from_secs(seconds) {
-                let screens: Vec<String> = shown.iter().map(|name| self.tail(name)).collect();
-                return Err(format!("{awaited}: not within {seconds} s{}", screens.concat()));
-            }
-            thread::sleep(LOOK_EVERY);
-        }
+        let found = poll(Duration::from_secs(seconds), || look(self))?;
+        found.ok_or_else(|| {
+            let screens: Vec<String> = shown.iter().map(|name| self.tail(name)).collect();
+            format!("{awaited}: not within {seconds} s{}", screens.concat())
+        })
     }
 
     /// Copies the screens of all machines into a directory, where they outlast the run.

@@ -27,14 +27,10 @@ fn judge(term: &JailTerm, directory: &str) -> Check {
     };
     let why =
         "it answered with wrong or missing data in three epochs: it takes no new agreements and no new data";
-    let command = format!("posync unjail --dir {directory}");
-    let next = match term.check_release() {
-        Ok(()) => {
-            format!("mend the cause if that is not done (see the role's log and disk), then `{command}`")
-        }
-        Err(failure) => {
-            failure.parts()[2].replace("repeat the command then", &format!("run `{command}` then"))
-        }
+    let command = format!("`posync unjail --dir {directory}`");
+    let next = match term.check_release(&format!("run {command}")) {
+        Ok(()) => format!("mend the cause if that is not done (see the role's log and disk), then {command}"),
+        Err(failure) => failure.parts()[2].to_owned(),
     };
     Check::warn("jail", what, why, next)
 }

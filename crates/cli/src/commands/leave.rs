@@ -15,7 +15,6 @@ use crate::{
     keys,
     ledger::Ledger,
     net,
-    network::Role,
     output::Output,
     role::{KEY_FILE, settings::Settings},
     session,
@@ -116,12 +115,8 @@ struct Held {
 impl Leave {
     /// Announces the exit if that was not done, and prints what is left to do.
     pub(crate) fn run(self, output: Output) -> Outcome {
-        let settings = Settings::read(&self.dir)?;
-        if settings.role != Role::Provider {
-            let what = format!("{} is a {}", self.dir.display(), settings.role);
-            let next = "stop it with SIGTERM; only a provider has a bond and other people's data";
-            return Err(Failure::new(Exit::Usage, what, "only providers leave by an operation", next));
-        }
+        let next = "stop it with SIGTERM; only a provider has a bond and other people's data";
+        let settings = Settings::of_provider(&self.dir, "only providers leave by an operation", next)?;
         let (key, net) = (settings.key()?, net::of_role(&settings)?);
         session::run(async |context| {
             let ledger = Ledger::connect(&context, &net, &key).await?;

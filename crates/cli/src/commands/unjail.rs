@@ -14,7 +14,6 @@ use crate::{
     keys,
     ledger::Ledger,
     net,
-    network::Role,
     output::Output,
     role::{KEY_FILE, settings::Settings},
     session,
@@ -34,12 +33,8 @@ pub(crate) struct Unjail {
 impl Unjail {
     /// Sends the release if the term in jail is over, and adds what its bond lacks.
     pub(crate) fn run(self, output: Output) -> Outcome {
-        let settings = Settings::read(&self.dir)?;
-        if settings.role != Role::Provider {
-            let what = format!("{} is a {}", self.dir.display(), settings.role);
-            let next = "name the directory of a provider; an authority's seat stays in jail for ever";
-            return Err(Failure::new(Exit::Usage, what, "only providers are released from jail", next));
-        }
+        let next = "name the directory of a provider; an authority's seat stays in jail for ever";
+        let settings = Settings::of_provider(&self.dir, "only providers are released from jail", next)?;
         let (key, net) = (settings.key()?, net::of_role(&settings)?);
         session::run(async |context| {
             let ledger = Ledger::connect(&context, &net, &key).await?;
@@ -50,7 +45,7 @@ impl Unjail {
                 let what = format!("{account} is no registered provider");
                 return Err(Failure::new(Exit::NotFound, what, "the ledger has no record of it", next));
             };
-            term.check_release()?;
+            term.check_release("repeat the command")?;
             let body = Body::Unjail(Release { bond_add: term.bond_missing });
             let sent = ledger.run(&key, &self.dir.join(KEY_FILE), body).await?;
             let cost = ledger.parameters().unjail_burn;

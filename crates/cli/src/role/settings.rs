@@ -62,6 +62,20 @@ impl Settings {
         Self { role, directory: directory.into(), values }
     }
 
+    /// Reads the settings in the directory of a provider. `why` and `next` are the reason and the advice for other
+    /// roles.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; [`Failure`] that names the role of the directory.
+    pub(crate) fn of_provider(directory: &Path, why: &str, next: &str) -> Outcome<Self> {
+        let settings = Self::read(directory)?;
+        if settings.role == Role::Provider {
+            return Ok(settings);
+        }
+        let what = format!("{} is a {}", directory.display(), settings.role);
+        Err(Failure::new(Exit::Usage, what, why, next))
+    }
+
     /// Reads and checks the settings in a directory.
     ///
     /// # Errors

@@ -294,8 +294,9 @@ pub(super) const TABLE: &[Setting] = &[
         Kind::Time,
         "0",
         "Time for which a provider may be silent before its shards are rebuilt with others, a minute at\n\
-         least, 10 s on a local network. 0 is a quarter of an epoch: 6 h, two minutes on a local network. Shorter costs repairs after each\n\
-         restart of a provider, longer leaves files on fewer holders meanwhile.",
+         least, 10 s on a local network. 0 is a quarter of an epoch: 6 h, two minutes on a local network.\n\
+         Shorter costs repairs after each restart of a provider, longer leaves files on fewer holders\n\
+         meanwhile.",
     ),
     setting(
         "users",

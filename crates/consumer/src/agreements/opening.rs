@@ -174,11 +174,15 @@ impl Agreements {
         found.consumer == self.account && found.session_key == Account::of(&key)
     }
 
+    /// The newest height that a node proves now or proved before.
+    async fn newest(&self) -> u64 {
+        self.ledger.height().await.unwrap_or_default().max(self.height())
+    }
+
     /// Remembers an opening that is not on the ledger and may still come: its number and reserve are kept
     /// until it cannot.
     async fn doubt(&self, number: u32, row: OwnAgreementRow) {
-        let seen = self.ledger.height().await.unwrap_or_default().max(self.height());
-        let floor = seen.saturating_add(self.parameters.expiry_blocks_max).saturating_add(1);
+        let floor = self.newest().await.saturating_add(self.parameters.expiry_blocks_max).saturating_add(1);
         self.unsure.lock().push(Asked { number, row, floor });
     }
 
@@ -260,13 +264,10 @@ impl Agreements {
         drop(waiting);
         let agreements = self.clone();
         self.shared.common.environment.spawn(async move {
-            let height = agreements.ledger.height().await.unwrap_or_default().max(agreements.height());
-            let most = |row: &OwnAgreementRow| {
-                let terms = (row.quota_leaves, row.end_epoch);
-                Limits::again(terms, agreements.policy.price_max, height, &agreements.parameters)
-            };
+            let height = agreements.newest().await;
             let asked = opening.into_iter().map(|loaded| {
-                let most = most(&loaded.row);
+                let terms = (loaded.row.quota_leaves, loaded.row.end_epoch);
+                let most = Limits::again(terms, agreements.policy.price_max, height, &agreements.parameters);
                 agreements.ask(loaded.number, loaded.row, most)
             });
             for error in join_all(asked).await.into_iter().filter_map(Result::err) {

@@ -11,14 +11,14 @@ mod readme;
 
 use super::{
     manual::with,
-    world::{DOMAIN, Side, World},
+    world::{DOMAIN, Side, World, poll},
 };
 use machine::{Machine, PLACE, REPLACED, is_replaced};
 use page::Page;
 use std::{
     fs,
     path::Path,
-    thread,
+    process::ExitStatus,
     time::{Duration, Instant},
 };
 
@@ -36,8 +36,6 @@ const OWNERS: [usize; 2] = [0, 2];
 const ARCHIVES: [usize; 2] = [0, 1];
 /// Longest wait for something that the page awaits.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// Time between two looks at it.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Bytes of a stored file: a segment and a piece of the next one.
 const FILE_BYTES: usize = (4 << 20) + 12_345;
 
@@ -160,32 +158,37 @@ impl People {
 
     /// Waits until a screen has a line with these words, and returns the line.
     fn line(&mut self, person: usize, terminal: &str, words: &str) -> Result<String, String> {
-        let began = Instant::now();
         let machine = &mut self.machines[person];
-        loop {
+        let found = poll(PATIENCE, || {
             if let Some(line) = machine.screen(terminal).lines().find(|line| line.contains(words)) {
-                return Ok(line.to_owned());
+                return Ok(Some(line.to_owned()));
             }
-            if let Some(status) = machine.ended(terminal)? {
-                return Err(format!("{terminal} ended with {status}{}", machine.tail(terminal)));
+            match machine.ended(terminal)? {
+                Some(status) => Err(format!("{terminal} ended with {status}{}", machine.tail(terminal))),
+                None => Ok(None),
             }
-            if began.elapsed() > PATIENCE {
-                return Err(format!("no line says '{words}'{}", machine.tail(terminal)));
-            }
-            thread::sleep(LOOK_EVERY);
-        }
+        })?;
+        found.ok_or_else(|| format!("no line says '{words}'{}", machine.tail(terminal)))
+    }
+
+    /// Waits until a ceremony has ended with success.
+    fn ceremony_ends(&mut self, person: usize) -> Result<(), String> {
+        let machine = &mut self.machines[person];
+        let ended = poll(PATIENCE, || Ok(machine.ended("ceremony")?.filter(ExitStatus::success)))?;
+        ended.map(drop).ok_or_else(|| format!("the ceremony does not end{}", machine.tail("ceremony")))
     }
 
     /// Repeats a command until it succeeds, as the page advises for a put; returns the time that this took.
     fn repeats(&self, person: usize, command: &str) -> Result<Duration, String> {
-        let began = Instant::now();
-        loop {
-            match self.machines[person].run(command) {
-                Ok(_) => return Ok(began.elapsed()),
-                Err(error) if began.elapsed() > PATIENCE => return Err(error),
-                Err(_) => thread::sleep(LOOK_EVERY),
+        let (began, mut last) = (Instant::now(), String::new());
+        let done = poll(PATIENCE, || match self.machines[person].run(command) {
+            Ok(_) => Ok(Some(began.elapsed())),
+            Err(error) => {
+                last = error;
+                Ok(None)
             }
-        }
+        })?;
+        done.ok_or(last)
     }
 
     /// A person joins in one terminal, and the sum is paid from another one by the command that `pay` makes of the
@@ -303,13 +306,7 @@ fn ceremony(people: &mut People) -> Facts {
         if people.line(person, "ceremony", "chain  ")? != chain {
             return Err("the ceremony gave two chains".into());
         }
-        let began = Instant::now();
-        while people.machines[person].ended("ceremony")?.is_none_or(|status| !status.success()) {
-            if began.elapsed() > PATIENCE {
-                return Err(format!("the ceremony does not end{}", people.machines[person].tail("ceremony")));
-            }
-            thread::sleep(LOOK_EVERY);
-        }
+        people.ceremony_ends(person)?;
     }
     Ok(format!("four times the {}", chain.split_whitespace().collect::<Vec<_>>().join(" ")))
 }

@@ -1,8 +1,8 @@
 //! The ten lines of README.md, "A network of your own", as a stranger would type them: four machines with an
 //! authority each, and one for each provider that a first file needs.
 
-use super::{Facts, NAMES, PATIENCE, PLACE, Page, PageStep, People, fs, host, noise, with};
-use std::{path::Path, thread, time::Instant};
+use super::{Facts, NAMES, PLACE, Page, PageStep, People, fs, host, noise, with};
+use std::path::Path;
 
 /// Heading of the section.
 const SECTION: &str = "## A network of your own\n";
@@ -53,13 +53,7 @@ fn key(people: &mut People) -> Facts {
     }
     for person in 0..NAMES.len() {
         people.line(person, "ceremony", "chain  ")?;
-        let began = Instant::now();
-        while people.machines[person].ended("ceremony")?.is_none_or(|status| !status.success()) {
-            if began.elapsed() > PATIENCE {
-                return Err(format!("the ceremony does not end{}", people.machines[person].tail("ceremony")));
-            }
-            thread::sleep(super::LOOK_EVERY);
-        }
+        people.ceremony_ends(person)?;
     }
     Ok("four have the genesis".into())
 }
