@@ -191,6 +191,11 @@ fn a_jailed_provider_is_released_by_a_command_when_its_term_is_over() {
         "{free}"
     );
 
+    // Its data set is in force: the ledger's draws read it, whatever becomes of the gateway.
+    net.wait_for(&["providers"], 60, "the ledger counts what the provider holds", |rows| {
+        let mut rows = rows.as_array().expect("a list").iter();
+        rows.any(|row| row["account"] == account.as_str() && row["stored_bytes"].as_u64() > Some(0))
+    });
     // Nobody rebuilds its shards elsewhere: it goes on being asked for them.
     let gateway = net.pid("gateway");
     signal("STOP", gateway);
