@@ -1,6 +1,9 @@
 //! The plan of a simulated run: its members, links, disks and steps. Equal plans give equal runs.
 
-pub use crate::{machine::disk::Damage, network::state::Link};
+pub use crate::{
+    machine::disk::{Damage, Refused},
+    network::state::Link,
+};
 use commonware_runtime::deterministic::FaultConfig;
 use posync_protocol::{ledger::Event, limits::Parameters};
 use std::time::Duration;
@@ -22,6 +25,8 @@ pub struct Plan {
     pub gossip: Gossip,
     /// Links between all other processes, and between them and the authorities.
     pub data: Link,
+    /// Grace period that the operators of gateways chose, after which a silent holder's shards are rebuilt.
+    pub grace: Option<Duration>,
     /// Faults of the storage from the start.
     pub storage: FaultConfig,
     /// Steps of the run, in order.
@@ -162,10 +167,20 @@ pub enum Step {
     LieEach(Lie),
     /// The next sector that a provider reads from its store is damaged permanently.
     Damage(u8, Damage),
-    /// The volume of a provider becomes full.
-    Fill(u8),
-    /// The volume of a provider has room again.
-    Empty(u8),
+    /// A write or a sync of a provider or a gateway fails once, after some that succeed. If the process ends
+    /// because of it, it starts again, as under a supervisor.
+    Refuse {
+        /// Process whose disk fails.
+        process: Process,
+        /// Whether a write or a sync fails.
+        operation: Refused,
+        /// Number of such operations that succeed before.
+        after: u32,
+    },
+    /// The volume of a provider or a gateway becomes full.
+    Fill(Process),
+    /// The volume of a provider or a gateway has room again.
+    Empty(Process),
     /// Users connect that read and write a few bytes at a time.
     Loiter(Loiterers),
     /// The slow users disconnect.
@@ -219,6 +234,7 @@ impl Plan {
             parameters: Parameters::LOCAL,
             gossip: Gossip::LOCAL,
             data: Link::LOCAL,
+            grace: None,
             storage: FaultConfig::default(),
             steps,
         }

@@ -10,7 +10,7 @@ use std::{env, ops::Range, process::ExitCode, thread, time::Instant};
 const USAGE: &str =
     "usage: campaign --seeds A..B [--jobs N] [--again N] [--only KIND,...] [--without KIND,...] [--show]
 
-  kinds: lagging any-order paused majority lying disk slow
+  kinds: lagging any-order paused majority lying disk failing slow
   --again runs every N-th seed twice, and compares the runs; 1, each, is the default
   --show prints the steps of each seed and runs nothing
   RUST_LOG=info tells what happens, for a single seed";
