@@ -140,7 +140,7 @@ enum Command {
     Sim(commands::sim::Sim),
     /// Make the directory of a role: its key and its settings
     Init(role::init::Init),
-    /// Run the role of a directory until a signal
+    /// Run the role of a directory until a signal ends it
     Start(role::start::Start),
     /// Join a network: make the directory, wait for the money, check the machine, register, serve
     Join(commands::join::Join),
