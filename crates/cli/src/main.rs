@@ -148,7 +148,7 @@ enum Command {
     Doctor(commands::doctor::Doctor),
     /// Leave a network as a provider, and show when the machine may be switched off
     Leave(commands::leave::Leave),
-    /// Release a provider from jail once its term is over
+    /// Release a provider from jail once its term is over, for a price that is burned
     Unjail(commands::unjail::Unjail),
     /// Show, check or renew a network file
     Net(commands::net::NetCommand),

@@ -38,7 +38,7 @@ enum Command {
         all: bool,
         /// Write the nodes of these accounts (sync1...) alone, with a seat or without; give it once for each. Every
         /// user of the file trusts them
-        #[arg(long)]
+        #[arg(long, value_name = "ACCOUNT")]
         only: Vec<Account>,
     },
 }

@@ -273,15 +273,16 @@ pub(super) const TABLE: &[Setting] = &[
         PROVIDER,
         Kind::Count,
         "0",
-        "Least price for storage that is taken, in the ledger's units; 0 is the posted price, whatever it is. The\n\
-         ledger keeps the one of the registration.",
+        "Least posted price of storage at which agreements are taken, in grains for 1 GiB kept for a round, as\n\
+         `posync prices` shows it; 0 takes any. The ledger keeps the one of the registration.",
     ),
     setting(
         "price_egress",
         PROVIDER,
         Kind::Count,
         "0",
-        "Least price for egress that is taken; 0 is the posted price. The ledger keeps the one of the registration.",
+        "Least posted price of egress at which agreements are taken, in grains for 1 MiB sent; 0 takes any. The\n\
+         ledger keeps the one of the registration.",
     ),
     setting(
         "owner",
