@@ -140,7 +140,7 @@ enum Command {
     Sim(commands::sim::Sim),
     /// Make the directory of a role: its key and its settings
     Init(role::init::Init),
-    /// Run the role of a directory until a signal
+    /// Run the role of a directory until a signal ends it
     Start(role::start::Start),
     /// Join a network: make the directory, wait for the money, check the machine, register, serve
     Join(commands::join::Join),
@@ -148,7 +148,7 @@ enum Command {
     Doctor(commands::doctor::Doctor),
     /// Leave a network as a provider, and show when the machine may be switched off
     Leave(commands::leave::Leave),
-    /// Release a provider from jail once its term is over
+    /// Release a provider from jail once its term is over, for a price that is burned
     Unjail(commands::unjail::Unjail),
     /// Show, check or renew a network file
     Net(commands::net::NetCommand),

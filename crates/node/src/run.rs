@@ -93,7 +93,10 @@ pub enum RunError {
     Stuck(String),
     /// The machine refused what the node needs, which says nothing about its state.
     #[error(
-        "the node cannot use its files or start its threads: {0}; nothing is wrong with its state, and nothing of it was          moved. See that the user of this role owns all files below `storage` and `secrets`, that their volume is not          mounted read-only, and that the limits of the process (open files, threads, memory) are high enough; then          start it again"
+        "the node cannot use its files or start its threads: {0}; nothing is wrong with its state, and nothing of it was \
+         moved. See that the user of this role owns all files below `storage` and `secrets`, that their volume is not \
+         mounted read-only, and that the limits of the process (open files, threads, memory) are high enough; then \
+         start it again"
     )]
     Refused(String),
     /// The node's own time is far from that of its network, which runs on without it.

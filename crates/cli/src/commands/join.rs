@@ -71,7 +71,7 @@ pub(crate) struct Join {
     /// A setting of its config.toml, such as advertise=storage.example.org:4100; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Seconds to wait for the money; without end if not given
+    /// Most seconds to wait for the money; no limit if not given
     #[arg(long, value_name = "SECONDS")]
     patience: Option<u64>,
 }

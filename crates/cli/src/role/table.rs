@@ -203,7 +203,8 @@ pub(super) const TABLE: &[Setting] = &[
         PROVIDER,
         Kind::Bytes,
         "\"100 GiB\"",
-        "Bytes of shards that are offered. More needs a larger bond; a cut never goes below what is sold.",
+        "Bytes of shards that are offered. More needs a larger bond. The registration puts it on the ledger; later a\n\
+         larger one reaches the ledger by itself as far as the bond covers it, and a smaller one does not.",
     ),
     setting(
         "space",
@@ -228,7 +229,7 @@ pub(super) const TABLE: &[Setting] = &[
         Kind::Bytes,
         "\"4 MiB\"",
         "Egress that is offered, in bytes a second, and the rate at which it is measured. More than the line\n\
-         carries is paid only as measured.",
+         carries is paid only as measured. The ledger keeps the one of the registration.",
     ),
     setting(
         "scrub_every",
@@ -264,21 +265,24 @@ pub(super) const TABLE: &[Setting] = &[
         PROVIDER,
         Kind::Count,
         "720",
-        "Longest agreement that is taken, in epochs: prices stay locked for that long.",
+        "Longest agreement that is taken, in epochs: prices stay locked for that long. The ledger keeps the one of\n\
+         the registration.",
     ),
     setting(
         "price_storage",
         PROVIDER,
         Kind::Count,
         "0",
-        "Least price for storage that is taken, in the ledger's units; 0 is the posted price, whatever it is.",
+        "Least posted price of storage at which agreements are taken, in grains for 1 GiB kept for a round, as\n\
+         `posync prices` shows it; 0 takes any. The ledger keeps the one of the registration.",
     ),
     setting(
         "price_egress",
         PROVIDER,
         Kind::Count,
         "0",
-        "Least price for egress that is taken; 0 is the posted price.",
+        "Least posted price of egress at which agreements are taken, in grains for 1 MiB sent; 0 takes any. The\n\
+         ledger keeps the one of the registration.",
     ),
     setting(
         "owner",
