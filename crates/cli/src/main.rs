@@ -148,6 +148,8 @@ enum Command {
     Doctor(commands::doctor::Doctor),
     /// Leave a network as a provider, and show when the machine may be switched off
     Leave(commands::leave::Leave),
+    /// Show a provider's bond, and add to it
+    Bond(commands::bond::Bond),
     /// Release a provider from jail once its term is over, for a price that is burned
     Unjail(commands::unjail::Unjail),
     /// Show, check or renew a network file
@@ -227,6 +229,7 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
         Command::Join(command) => command.run(is_named.then_some(net), output),
         Command::Doctor(command) => command.run(output),
         Command::Leave(command) => command.run(output),
+        Command::Bond(command) => command.run(output),
         Command::Unjail(command) => command.run(output),
         Command::Net(command) => command.run(net, output),
     }

@@ -170,6 +170,22 @@ fn a_file_of_authorities_that_is_none_is_refused_before_anything_starts() {
     }
 }
 
+/// A person adds to a provider's bond, and sees what its declared capacity needs.
+fn add_to_bond(directory: &str) {
+    let bond = |more: &[&str]| -> Value {
+        let command = ["--json", "bond", "--dir", directory];
+        let output = Command::new(POSYNC).args(command).args(more).output().expect("the program starts");
+        let text = String::from_utf8_lossy(&output.stdout);
+        serde_json::from_str(&text).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+    };
+    let (before, after) = (bond(&[]), bond(&["--add", "1.5"]));
+    let sync = |shown: &Value, field: &str| -> f64 {
+        shown[field].as_str().expect("an amount").parse().expect("digits")
+    };
+    assert_eq!(sync(&after, "bond") - sync(&before, "bond"), 1.5, "{after}");
+    assert_eq!((sync(&after, "added"), sync(&after, "missing")), (1.5, 0.0), "{after}");
+}
+
 /// Wrong answers jail a provider: it says until when, a release before that is refused and costs nothing, and one
 /// after it is accepted once.
 #[test]
@@ -190,6 +206,8 @@ fn a_jailed_provider_is_released_by_a_command_when_its_term_is_over() {
         (Some(5), Some("the provider is not in jail")),
         "{free}"
     );
+
+    add_to_bond(directory);
 
     // Its data set is in force: the ledger's draws read it, whatever becomes of the gateway.
     net.wait_for(&["providers"], 60, "the ledger counts what the provider holds", |rows| {

@@ -522,6 +522,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn one_worker_that_waits_for_the_disk_does_not_block_all_others() {
+        let machine = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        assert!(workers() >= 2 && workers() >= machine);
+    }
+
+    #[test]
     fn a_node_stops_before_its_volume_is_full_and_goes_on_with_room_to_spare() {
         assert!(has_room(ROOM_LOW, true) && !has_room(ROOM_LOW - 1, true));
         assert!(has_room(ROOM_AGAIN, false) && !has_room(ROOM_AGAIN - 1, false), "it does not flap");

@@ -144,7 +144,7 @@ pub struct Reconciler<E: Spawner + Context, B, L> {
     freed_at: Option<u64>,
     /// The addresses on the ledger, as last proved.
     announced: Option<Endpoint>,
-    /// The epoch in which the capacity or the address was declared last.
+    /// The epoch in which the offer or the address was declared last.
     declared: Option<u64>,
     declaring: Sending,
     freeing: Sending,
@@ -320,6 +320,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         };
         if !self.is_registered {
             self.failed_sends.note(UNREGISTERED, Ok(()));
+            self.note_kept(&case.offer);
         }
         self.is_registered = true;
         self.leaver.note(case.provider.leaves_at, at);
@@ -428,46 +429,75 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         Ok(())
     }
 
-    /// Declares again what the ledger has otherwise, beside other work: after a refusal has cut the capacity
-    /// (PV-5), the capacity that the disk and the bond allow; after a move, the address. It runs at most once
-    /// an epoch, since each attempt costs a fee.
+    /// The offer that the configuration asks for: never below what is sold (PV-2), and growing no further than the bond
+    /// covers (PV-4). After a refusal has cut the capacity (PV-5) that is more than the ledger has.
+    fn wanted(&self, case: &Case) -> Offer {
+        let Case { provider, offer, parameters, .. } = case;
+        let own = &self.registration;
+        let mut capacity = own.capacity;
+        for (class, sold) in provider.sold.iter() {
+            capacity[class] = capacity[class].max(*sold);
+        }
+        let mut wanted = Offer { capacity, reserve: own.reserve, term_max: own.term_max, ..offer.clone() };
+        let (from, to) = (offer.capacity[Class::Storage], capacity[Class::Storage]);
+        if to > from {
+            wanted.capacity[Class::Storage] = sellable(&wanted, provider, parameters).max(from);
+        }
+        wanted
+    }
+
+    /// Declares again what the ledger has otherwise than the configuration, beside other work. It runs at most once an
+    /// epoch, since each attempt costs a fee.
     fn declare(&mut self, case: &Case) {
         let Case { provider, offer, parameters, height, .. } = case;
-        let (epoch, mut capacity) = (parameters.epoch(*height), offer.capacity);
-        capacity[Class::Storage] = self.registration.capacity[Class::Storage];
-        capacity[Class::Storage] = sellable(&Offer { capacity, ..offer.clone() }, provider, parameters);
-        let (from, to) = (offer.capacity[Class::Storage], capacity[Class::Storage]);
-        let leaves = provider.leaves_at != 0;
-        let is_tried = self.declared == Some(epoch) || self.declaring.is_busy();
+        let epoch = parameters.epoch(*height);
+        if self.declared == Some(epoch) || self.declaring.is_busy() {
+            return;
+        }
+        // A provider that leaves still serves what it holds, at its address; it offers nothing.
+        let wanted = if provider.leaves_at != 0 { offer.clone() } else { self.wanted(case) };
         let addresses = &self.registration.addresses;
         let moved = self.announced.as_ref().is_some_and(|announced| announced.addresses != *addresses);
-        // A provider that leaves still serves what it holds, at its address.
-        let grows = to > from && !leaves;
-        if !(grows || moved) || is_tried {
+        if !moved && wanted == *offer {
             return;
         }
         self.declared = Some(epoch);
-        let capacity = if grows { capacity } else { offer.capacity };
         if moved {
             let text = |address: &Address| String::from_utf8_lossy(address).into_owned();
             let to = addresses.iter().map(text).collect::<Vec<_>>().join(", ");
             tracing::info!(to, "announcing another address than the ledger has");
         }
-        if grows {
-            tracing::info!(from, to, "declaring the capacity again");
+        if wanted != *offer {
+            let (capacity, reserve, term_max) = (&wanted.capacity, &wanted.reserve, wanted.term_max);
+            tracing::info!(?capacity, ?reserve, term_max, "declaring another offer than the ledger has");
         }
         let update = UpdateProvider {
             bond_add: Amount::ZERO,
-            capacity,
-            reserve: offer.reserve,
-            term_max: offer.term_max,
-            addresses: self.registration.addresses.clone(),
+            capacity: wanted.capacity,
+            reserve: wanted.reserve,
+            term_max: wanted.term_max,
+            addresses: addresses.clone(),
             index: provider.index,
             leave: false,
             exit: None,
         };
-        let failed = "the capacity or the address could not be declared again now";
+        let failed = "the offer or the address could not be declared again now";
         self.declaring = self.pay_beside(Body::UpdateProvider(update), failed);
+    }
+
+    /// Logs what the ledger keeps from the registration though the configuration has it otherwise.
+    fn note_kept(&self, offer: &Offer) {
+        let own = &self.registration;
+        for (name, differs) in
+            [("operator", offer.operator != own.operator), ("region", offer.region != own.region)]
+        {
+            if differs {
+                tracing::warn!(
+                    setting = name,
+                    "the ledger has another one, and keeps it until this provider has left and registers again"
+                );
+            }
+        }
     }
 
     /// The own records without slots, and the height at which they were proved; `None` if not registered.

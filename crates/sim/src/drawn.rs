@@ -364,7 +364,7 @@ impl Draw {
             0 => Process::Gateway(0),
             _ => Process::Provider(self.provider()),
         };
-        let operation = if variant / 2 % 2 == 0 { Refused::Sync } else { Refused::Write };
+        let operation = if (variant / 2).is_multiple_of(2) { Refused::Sync } else { Refused::Write };
         let (file, other, after) = (self.file(), self.file(), self.below(12) as u32);
         self.steps.extend([Step::Refuse { process, operation, after }, Step::Try(file), Step::Try(other)]);
         if operation == Refused::Sync {

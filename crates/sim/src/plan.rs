@@ -172,7 +172,7 @@ pub enum Step {
     Refuse {
         /// Process whose disk fails.
         process: Process,
-        /// Whether a write or a sync fails.
+        /// The write or the sync that fails.
         operation: Refused,
         /// Number of such operations that succeed before.
         after: u32,

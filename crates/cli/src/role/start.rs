@@ -658,6 +658,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_service_on_every_address_is_reached_over_loopback() {
+        for (listen, reached) in [
+            ("0.0.0.0:4000", "127.0.0.1:4000"),
+            ("[::]:4000", "[::1]:4000"),
+            ("192.0.2.7:4000", "192.0.2.7:4000"),
+        ] {
+            let listen = listen.parse().expect("an address");
+            assert_eq!(loopback(listen).to_string(), reached);
+        }
+    }
+
+    #[test]
     fn a_bond_that_is_not_set_covers_the_capacity() {
         let parameters = Parameters::LOCAL;
         assert_eq!(bond_of(0, 1, &parameters), parameters.bond_min);

@@ -203,8 +203,8 @@ pub(super) const TABLE: &[Setting] = &[
         PROVIDER,
         Kind::Bytes,
         "\"100 GiB\"",
-        "Bytes of shards that are offered. More needs a larger bond. The registration puts it on the ledger; later a\n\
-         larger one reaches the ledger by itself as far as the bond covers it, and a smaller one does not.",
+        "Bytes of shards that are offered. More needs a larger bond (`posync bond`). A change reaches the ledger by\n\
+         itself: no lower than what is sold, and no higher than the bond covers.",
     ),
     setting(
         "space",
@@ -229,7 +229,7 @@ pub(super) const TABLE: &[Setting] = &[
         Kind::Bytes,
         "\"4 MiB\"",
         "Egress that is offered, in bytes a second, and the rate at which it is measured. More than the line\n\
-         carries is paid only as measured. The ledger keeps the one of the registration.",
+         carries is paid only as measured. A change reaches the ledger by itself.",
     ),
     setting(
         "scrub_every",
@@ -258,15 +258,15 @@ pub(super) const TABLE: &[Setting] = &[
         PROVIDER,
         Kind::Count,
         "0",
-        "Bond at the registration, in SYNC; 0 is the least that the network takes.",
+        "Bond at the registration, in SYNC; 0 is the least that the network takes. `posync bond --add` adds to it later.",
     ),
     setting(
         "term_max",
         PROVIDER,
         Kind::Count,
         "720",
-        "Longest agreement that is taken, in epochs: prices stay locked for that long. The ledger keeps the one of\n\
-         the registration.",
+        "Longest agreement that is taken, in epochs: prices stay locked for that long. A change reaches\n\
+         the ledger by itself.",
     ),
     setting(
         "price_storage",
@@ -274,15 +274,15 @@ pub(super) const TABLE: &[Setting] = &[
         Kind::Count,
         "0",
         "Least posted price of storage at which agreements are taken, in grains for 1 GiB kept for a round, as\n\
-         `posync prices` shows it; 0 takes any. The ledger keeps the one of the registration.",
+         `posync prices` shows it; 0 takes any. A change reaches the ledger by itself.",
     ),
     setting(
         "price_egress",
         PROVIDER,
         Kind::Count,
         "0",
-        "Least posted price of egress at which agreements are taken, in grains for 1 MiB sent; 0 takes any. The\n\
-         ledger keeps the one of the registration.",
+        "Least posted price of egress at which agreements are taken, in grains for 1 MiB sent; 0 takes any. A\n\
+         change reaches the ledger by itself.",
     ),
     setting(
         "owner",

@@ -20,10 +20,11 @@ use crate::{
 use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic, reschedule};
 use commonware_utils::sync::Mutex;
 use posync_protocol::{
-    Amount, Bounded, Class, Code, Key, Units,
+    Amount, Bounded, Class, Code, Key, PerClass, Units,
     amount::ONE,
     block::with_chain,
     ledger::Event,
+    limits::Parameters,
     operation::{DataSetClaim, Open, Redemption, RefusedPlacement, Transfer, Voucher, sign},
     record::{Agreement, DataSet, Usage},
 };
@@ -580,6 +581,43 @@ fn a_changed_address_reaches_the_ledger_by_itself_once_an_epoch() {
         assert_eq!(shown(&bench), second, "each change costs a fee");
         bench.steps(bench.epoch_blocks()).await;
         assert_eq!(shown(&bench), third);
+    });
+}
+
+/// A capacity falls no lower than what is sold, and grows no higher than the bond covers.
+#[test]
+fn changed_settings_reach_the_ledger_by_themselves_within_what_is_sold_and_covered() {
+    run(|context| async move {
+        let mut bench = Bench::new(&context).await;
+        bench.steps(10).await;
+        bench.open(100);
+        let world = |bench: &Bench| bench.ledger.world.clone();
+        let offer = |bench: &Bench| {
+            world(bench).lock().get::<Offer>(Offer::key(&account("paul"))).expect("registered")
+        };
+        bench.steps(2).await;
+        let before = offer(&bench);
+        let own = |bench: &mut Bench, change: fn(&mut RegisterProvider)| {
+            change(&mut bench.reconciler.registration);
+        };
+        own(&mut bench, |own| {
+            (own.reserve, own.term_max) = (PerClass::new(7, 9, 0), 30);
+            own.capacity = PerClass::new(1, 1, 0);
+        });
+        bench.steps(bench.epoch_blocks()).await;
+        let (now, sold) = (offer(&bench), bench.provider().sold);
+        assert!(sold[Class::Storage] > 1 && sold[Class::Storage] < before.capacity[Class::Storage]);
+        assert_eq!((now.reserve, now.term_max), (PerClass::new(7, 9, 0), 30));
+        assert_eq!(now.capacity, PerClass::new(sold[Class::Storage], sold[Class::Egress].max(1), 0));
+        own(&mut bench, |own| own.capacity = PerClass::new(u64::MAX, 1 << 40, 0));
+        bench.steps(bench.epoch_blocks()).await;
+        let (now, held) = (offer(&bench), bench.provider());
+        let covered = held.bond.grains() / Parameters::LOCAL.bond_per_leaf.grains();
+        assert_eq!(u128::from(now.capacity[Class::Storage]), covered);
+        assert_eq!(now.capacity[Class::Egress], 1 << 40);
+        let declared = bench.reconciler.declared;
+        bench.steps(2 * bench.epoch_blocks()).await;
+        assert_eq!(bench.reconciler.declared, declared, "nothing differs, so nothing is paid");
     });
 }
 
