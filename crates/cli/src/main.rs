@@ -12,6 +12,7 @@ mod devnet;
 mod egress;
 mod failure;
 mod gateway;
+mod help;
 mod interrupt;
 mod jail_term;
 mod keys;
@@ -33,7 +34,7 @@ mod target;
 mod usage;
 mod wait;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use commands::examples;
 use failure::{Exit, Failure, Outcome};
 use net::Access;
@@ -155,7 +156,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let matches = help::without_unused_options(Arguments::command()).try_get_matches();
+    let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => return usage::report(&error),
     };
@@ -249,7 +251,6 @@ fn report(failure: Failure, output: Output) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
     use std::{fs, path::Path};
 
     /// The command of an example: what stands before its effect, and beside a pipe or a redirection.

@@ -35,8 +35,8 @@ pub(crate) struct Init {
     /// The role's directory; made if it does not exist
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// A setting of its config.toml, such as advertise=storage.example.org:4100; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    /// A setting of its config.toml, such as advertise=storage.example.org:4100; may be repeated (--help lists them)
+    #[arg(long = "set", value_name = "KEY=VALUE", long_help = settings::listed(&Role::ALL))]
     set: Vec<String>,
 }
 

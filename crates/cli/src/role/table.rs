@@ -271,14 +271,15 @@ pub(super) const TABLE: &[Setting] = &[
         PROVIDER,
         Kind::Count,
         "0",
-        "Least price for storage that is taken, in the ledger's units; 0 is the posted price, whatever it is.",
+        "Least price for storage that is taken, in grains (10^-9 SYNC) for a GiB kept for a round; 0 is the posted\n\
+         price, whatever it is. `posync prices` shows that one.",
     ),
     setting(
         "price_egress",
         PROVIDER,
         Kind::Count,
         "0",
-        "Least price for egress that is taken; 0 is the posted price.",
+        "Least price for egress that is taken, in grains (10^-9 SYNC) for a MiB sent; 0 is the posted price.",
     ),
     setting(
         "owner",
