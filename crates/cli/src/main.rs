@@ -126,7 +126,7 @@ enum Command {
     /// Export a proof of one record, for anyone to check offline
     #[command(after_long_help = examples::PROVE)]
     Prove(commands::prove::Prove),
-    /// Check a proof with the network key alone
+    /// Check a proof with the network key or the network file alone
     #[command(after_long_help = examples::VERIFY)]
     Verify(commands::verify::Verify),
     /// Show blocks; with --json everything in them, one block a line
@@ -219,7 +219,7 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
         Command::Why(command) => command.run(net, output),
         Command::Watch(command) => command.run(net, output),
         Command::Prove(command) => command.run(net, output),
-        Command::Verify(command) => command.run(output),
+        Command::Verify(command) => command.run(is_named.then_some(net), output),
         Command::Blocks(command) => command.run(net, output),
         Command::Explain(command) => command.run(net, output),
         Command::Recompute(command) => command.run(net, output),

@@ -177,6 +177,5 @@ fn node(net: &Net, home: &Path, url: &str) -> (PathBuf, String) {
     let made = posync(&[&["--net", &of_net, "init", "node", "--dir", &own][..], &settings].concat());
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let made: Value = serde_json::from_slice(&made.stdout).expect("JSON");
-    fs::copy(net.directory.join("genesis"), directory.join("genesis")).expect("copied");
     (directory, text(&made["account"]).to_owned())
 }

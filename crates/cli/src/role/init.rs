@@ -1,4 +1,5 @@
-//! `posync init`: makes the directory of a role: its key, its settings, its copy of the network file.
+//! `posync init`: makes the directory of a role: its key, its settings, its copy of the network file, and for a node
+//! the genesis, which a node of the network gives.
 //!
 //! Everything that may fail is tried before the key is made: a directory in which something cannot be
 //! written is found while nothing is lost.
@@ -15,10 +16,12 @@ use crate::{
     net::{Access, Net, file},
     network::Role,
     output::Output,
-    target,
+    session, target,
 };
 use commonware_cryptography::ed25519::PrivateKey;
+use commonware_codec::Encode as _;
 use posync_node::{ceremony::CARD_FILE, genesis::SIGNATURES_FILE};
+use commonware_math::algebra::Random as _;
 use serde_json::json;
 use std::{
     fs::{self, DirBuilder},
@@ -55,6 +58,8 @@ impl Init {
         }
         let path = dir.join(KEY_FILE);
         let key = if path.exists() {
+        let genesis =
+            net.as_ref().filter(|_| role == Role::Node).map(|net| genesis(net, &dir)).transpose()?;
             keys::read(&path)?
         } else {
             keys::create(&path, &mut commonware_utils::sys_rng())?
@@ -66,7 +71,8 @@ impl Init {
         };
         // The settings are last, as in `posync join`: a directory with settings had a key before it had them.
         settings.write()?;
-        let made = Made { role, directory: &dir, account: keys::account(&key).to_string(), card, net };
+        let made =
+            Made { role, directory: &dir, account: keys::account(&key).to_string(), card, net, genesis };
         let card = made.card.as_ref().and_then(|card| card.as_ref().ok());
         let value = json!({ "role": role, "directory": dir, "account": made.account,
             "network": made.net.as_ref().map(Net::chain), "card": card });
@@ -76,6 +82,24 @@ impl Init {
 
 /// Enters the settings of a command line, each as key=value.
 pub(crate) fn apply(settings: &mut Settings, set: &[String]) -> Outcome {
+/// Fetches the genesis into a node's directory. A network that does not run yet is none of its reasons to fail: the
+/// start of the node fetches it then.
+///
+/// # Errors
+/// [`Failure`] if a node gives the genesis of another network, or the directory holds one.
+fn genesis(net: &Net, dir: &Path) -> Outcome<Fetched> {
+    let path = dir.join(GENESIS_FILE);
+    if net.kept_genesis(&path)?.is_some() {
+        return Ok(Fetched::Kept);
+    }
+    let key = PrivateKey::random(commonware_utils::sys_rng());
+    match session::run(async |context| net.fetch_genesis(&context, &key).await) {
+        Ok(genesis) => target::replace(&path, &genesis.encode()).map(|()| Fetched::Kept),
+        Err(failure) if failure.exit == Exit::Unreachable => Ok(Fetched::Later(failure)),
+        Err(failure) => Err(failure),
+    }
+}
+
     for pair in set {
         let (key, value) = pair.split_once('=').ok_or_else(|| {
             let next = "write it as --set capacity=\"500 GiB\"";
@@ -169,6 +193,14 @@ pub(crate) const fn never(role: Role) -> &'static str {
 
 /// A directory that was made, with what is in it.
 struct Made<'a> {
+/// The genesis of a node that was made.
+enum Fetched {
+    /// It is in the directory.
+    Kept,
+    /// No node gave it now, for this reason; the start fetches it.
+    Later(Failure),
+}
+
     role: Role,
     directory: &'a Path,
     account: String,
@@ -177,6 +209,8 @@ struct Made<'a> {
     net: Option<Net>,
 }
 
+    /// Genesis of a node whose network is named.
+    genesis: Option<Fetched>,
 impl Made<'_> {
     /// The steps that are left to the operator.
     fn next(&self) -> String {
@@ -206,9 +240,6 @@ impl Made<'_> {
             steps.push(format!("copy the network file to {at}/{}", file::FILE));
         }
         if self.role == Role::Node {
-            steps.push(format!("copy {GENESIS_FILE} from any authority's directory to {at}; it is public"));
-        }
-        if self.role == Role::Node {
             steps.push(
                 "send 101 SYNC to the account above: a deposit of 100 lists the node for clients and returns when it \
                  leaves the list; announce = false serves without it"
@@ -228,9 +259,18 @@ impl Made<'_> {
             Some(Ok(path)) => format!("\ncard      {}, which is public", path.display()),
             Some(Err(why)) => format!("\ncard      none yet: {}", why.in_one_line()),
             None => String::new(),
+        let genesis = match &self.genesis {
+            None => String::new(),
+            Some(Fetched::Kept) => {
+                "\ngenesis   as the network file names it, from a node of the network".into()
+            }
+            Some(Fetched::Later(why)) => {
+                format!("\ngenesis   fetched at the start: now {}", why.in_one_line())
+            }
+        };
         };
         format!(
-            "role      {role} in {}\naccount   {}{card}\n\nBack up, where nobody else can read it:\n  {}\n\n\
+            "role      {role} in {}\naccount   {}{card}{genesis}\n\nBack up, where nobody else can read it:\n  {}\n\n\
              Never restore:\n  {}\n\nNext:\n{}",
             self.directory.display(),
             self.account,

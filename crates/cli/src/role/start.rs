@@ -94,7 +94,7 @@ pub(crate) struct Start {
 /// Why a role ended if none of its parts gave a reason.
 pub(super) const SERVICE_ENDED: &str = "one of its services ended; the lines above say why";
 /// Time between two attempts to find a node.
-const ASK_EVERY: Duration = Duration::from_millis(500);
+pub(super) const ASK_EVERY: Duration = Duration::from_millis(500);
 /// Beginning of the names of a gateway's partitions.
 pub(crate) const GATEWAY: &str = "gateway";
 /// Beginning of the names of a provider's partitions.

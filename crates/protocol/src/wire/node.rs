@@ -30,6 +30,8 @@ pub const STATE_ASK_BYTES_MAX: usize = 32;
 pub const STATE_OPERATIONS_MAX: u64 = 256;
 /// Most bytes of a part of the state: operations of 321 bytes each, and their proof.
 pub const STATE_BYTES_MAX: usize = 128 << 10;
+/// Most bytes of an encoded genesis, which funds at most 65,536 accounts: 3.1 MB, in one frame.
+pub const GENESIS_BYTES_MAX: usize = 4 << 20;
 /// Bytes of an encoded network key.
 pub const NETWORK_KEY_BYTES: usize = 96;
 
@@ -63,6 +65,8 @@ tagged! {
         8 => DialBack(DialBack),
         /// The time of the node's machine; answered `Clock`.
         9 => Clock(Nothing),
+        /// The genesis, whose SHA-256 is the name of the chain; answered `Genesis`.
+        10 => Genesis(Nothing),
         /// A part of a recent state, for a node that has none: an encoded request of the store's synchronization, for
         /// at most [`STATE_OPERATIONS_MAX`] operations. Answered `State`.
         16 => State(Bounded<u8, STATE_ASK_BYTES_MAX>),
@@ -101,6 +105,8 @@ tagged! {
         9 => Dialled(Dialled),
         /// Milliseconds since 1970 by the clock of the node's machine: its word.
         10 => Clock(u64),
+        /// The encoded genesis.
+        11 => Genesis(Bounded<u8, GENESIS_BYTES_MAX>),
         /// A part of the state: operations of the store, proved against the `ops_root` of a header.
         16 => State(Bounded<u8, STATE_BYTES_MAX>),
     }
