@@ -1,6 +1,6 @@
 //! The checks of the machine: descriptors, disk, address, and its clock against certified blocks.
 
-use super::Check;
+use super::{Check, door::Door};
 use crate::{
     failure::Exit,
     keys,
@@ -183,18 +183,8 @@ fn size(bytes: u64) -> String {
     if bytes >= 10 << 30 { format!("{} GiB", bytes >> 30) } else { format!("{} MiB", bytes >> 20) }
 }
 
-/// Settings that say where a role listens and what it announces; `None` for a gateway, which is announced
-/// nowhere.
-pub(super) const fn announces(role: Role) -> (&'static str, Option<&'static str>) {
-    match role {
-        Role::Provider => ("listen", Some("advertise")),
-        Role::Gateway => ("listen", None),
-        Role::Authority | Role::Node => ("service_listen", Some("service_advertise")),
-    }
-}
-
 fn address(settings: &Settings) -> Check {
-    let (listen, advertise) = announces(settings.role);
+    let Door { listen, advertise, .. } = Door::of(settings.role);
     let Some(advertise) = advertise else {
         return Check::ok(
             "address",
@@ -212,9 +202,11 @@ fn address(settings: &Settings) -> Check {
             Ok(all) => all.map(|address| address.ip()).collect(),
             Err(error) => {
                 let what = format!("the name in {address} has no address here");
-                let next =
-                    "check the spelling of the name and its record; others look it up for each connection";
-                return Check::warn("address", what, error, next);
+                let next = format!(
+                    "check the spelling of the name in `{advertise}` and its record: others look it up for each \
+                     connection, and find nobody"
+                );
+                return Check::fail("address", what, error, next);
             }
         },
     };

@@ -122,6 +122,9 @@ tagged! {
         1 => Gateway(Nothing),
         /// The service of a node, described here.
         2 => Node(Nothing),
+        /// The port at which an authority listens for the others. It answers to authorities alone, so the node that dials
+        /// connects and proves nothing: `Reached` says that the way there is open.
+        3 => Consensus(Nothing),
     }
 }
 
@@ -154,7 +157,7 @@ tagged! {
     /// The end of an attempt to dial back.
     #[derive(Copy)]
     DialOutcome {
-        /// The listener proved the expected account.
+        /// The listener proved the expected account; of `Dial::Consensus` alone, it took the connection.
         0 => Reached(Nothing),
         /// The connection was refused, or there is no way to the address.
         1 => Refused(Nothing),
