@@ -10,6 +10,7 @@ use super::{
     start::writable,
 };
 use crate::{
+    checks::machine::has_room,
     commands::card::{self, Places},
     failure::{Exit, Failure, Outcome},
     keys,
@@ -18,10 +19,10 @@ use crate::{
     output::Output,
     session, target,
 };
-use commonware_cryptography::ed25519::PrivateKey;
 use commonware_codec::Encode as _;
-use posync_node::{ceremony::CARD_FILE, genesis::SIGNATURES_FILE};
+use commonware_cryptography::ed25519::PrivateKey;
 use commonware_math::algebra::Random as _;
+use posync_node::{ceremony::CARD_FILE, genesis::SIGNATURES_FILE};
 use serde_json::json;
 use std::{
     fs::{self, DirBuilder},
@@ -53,13 +54,14 @@ impl Init {
         vacant(role, &dir)?;
         private(&dir)?;
         writable(&dir)?;
+        has_room(&settings)?;
         if let Some(net) = &net {
             target::replace(&dir.join(file::FILE), net.file.to_toml().as_bytes())?;
         }
-        let path = dir.join(KEY_FILE);
-        let key = if path.exists() {
         let genesis =
             net.as_ref().filter(|_| role == Role::Node).map(|net| genesis(net, &dir)).transpose()?;
+        let path = dir.join(KEY_FILE);
+        let key = if path.exists() {
             keys::read(&path)?
         } else {
             keys::create(&path, &mut commonware_utils::sys_rng())?
@@ -80,8 +82,6 @@ impl Init {
     }
 }
 
-/// Enters the settings of a command line, each as key=value.
-pub(crate) fn apply(settings: &mut Settings, set: &[String]) -> Outcome {
 /// Fetches the genesis into a node's directory. A network that does not run yet is none of its reasons to fail: the
 /// start of the node fetches it then.
 ///
@@ -100,6 +100,8 @@ fn genesis(net: &Net, dir: &Path) -> Outcome<Fetched> {
     }
 }
 
+/// Enters the settings of a command line, each as key=value.
+pub(crate) fn apply(settings: &mut Settings, set: &[String]) -> Outcome {
     for pair in set {
         let (key, value) = pair.split_once('=').ok_or_else(|| {
             let next = "write it as --set capacity=\"500 GiB\"";
@@ -191,8 +193,6 @@ pub(crate) const fn never(role: Role) -> &'static str {
     }
 }
 
-/// A directory that was made, with what is in it.
-struct Made<'a> {
 /// The genesis of a node that was made.
 enum Fetched {
     /// It is in the directory.
@@ -201,16 +201,18 @@ enum Fetched {
     Later(Failure),
 }
 
+/// A directory that was made, with what is in it.
+struct Made<'a> {
     role: Role,
     directory: &'a Path,
     account: String,
     /// Path of an authority's card, or the reason why there is none.
     card: Option<Outcome<PathBuf>>,
     net: Option<Net>,
-}
-
     /// Genesis of a node whose network is named.
     genesis: Option<Fetched>,
+}
+
 impl Made<'_> {
     /// The steps that are left to the operator.
     fn next(&self) -> String {
@@ -259,6 +261,7 @@ impl Made<'_> {
             Some(Ok(path)) => format!("\ncard      {}, which is public", path.display()),
             Some(Err(why)) => format!("\ncard      none yet: {}", why.in_one_line()),
             None => String::new(),
+        };
         let genesis = match &self.genesis {
             None => String::new(),
             Some(Fetched::Kept) => {
@@ -267,7 +270,6 @@ impl Made<'_> {
             Some(Fetched::Later(why)) => {
                 format!("\ngenesis   fetched at the start: now {}", why.in_one_line())
             }
-        };
         };
         format!(
             "role      {role} in {}\naccount   {}{card}{genesis}\n\nBack up, where nobody else can read it:\n  {}\n\n\
