@@ -231,6 +231,7 @@ fn authority(settings: &Settings, word: Word) -> Outcome {
         if net.file.chain != config.genesis.chain() {
             return Err(mixed("copy the network file of this genesis"));
         }
+        watching::far_clock(&net, &key, alerts.clone());
         // The node itself knows first which blocks are final.
         nodes.extend(net.file.endpoints().into_iter().filter(|node| node.account != account));
     }
