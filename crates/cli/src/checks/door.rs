@@ -44,7 +44,7 @@ pub(super) struct Door {
 
 /// The listener that answered at an address.
 enum Found {
-    /// The role's own.
+    /// The one that proves the role's key; at the port for authorities, any that takes the connection.
     Own,
     /// Another one, for this reason.
     Other(String),

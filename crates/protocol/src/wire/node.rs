@@ -8,7 +8,7 @@ use crate::{
     Account, Bounded, Code, Hash, Key, Operation, Slot,
     block::{BlockBody, Header, Receipts},
     ledger::Event,
-    limits::{EVENTS_MAX, HEADERS_MAX, OPERATION_BYTES_MAX, Parameters, READ_KEYS_MAX},
+    limits::{EVENTS_MAX, FRAME_BYTES_MAX, HEADERS_MAX, OPERATION_BYTES_MAX, Parameters, READ_KEYS_MAX},
 };
 
 use commonware_codec::Encode;
@@ -32,6 +32,7 @@ pub const STATE_OPERATIONS_MAX: u64 = 256;
 pub const STATE_BYTES_MAX: usize = 128 << 10;
 /// Most bytes of an encoded genesis, which funds at most 65,536 accounts: 3.1 MB, in one frame.
 pub const GENESIS_BYTES_MAX: usize = 4 << 20;
+const _: () = assert!(GENESIS_BYTES_MAX < FRAME_BYTES_MAX);
 /// Bytes of an encoded network key.
 pub const NETWORK_KEY_BYTES: usize = 96;
 
@@ -105,7 +106,7 @@ tagged! {
         9 => Dialled(Dialled),
         /// Milliseconds since 1970 by the clock of the node's machine: its word.
         10 => Clock(u64),
-        /// The encoded genesis.
+        /// The encoded genesis, as the authorities signed it.
         11 => Genesis(Bounded<u8, GENESIS_BYTES_MAX>),
         /// A part of the state: operations of the store, proved against the `ops_root` of a header.
         16 => State(Bounded<u8, STATE_BYTES_MAX>),
