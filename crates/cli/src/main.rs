@@ -12,6 +12,7 @@ mod devnet;
 mod egress;
 mod failure;
 mod gateway;
+mod help;
 mod interrupt;
 mod jail_term;
 mod keys;
@@ -33,7 +34,7 @@ mod target;
 mod usage;
 mod wait;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use commands::examples;
 use failure::{Exit, Failure, Outcome};
 use net::Access;
@@ -125,7 +126,7 @@ enum Command {
     /// Export a proof of one record, for anyone to check offline
     #[command(after_long_help = examples::PROVE)]
     Prove(commands::prove::Prove),
-    /// Check a proof with the network key alone
+    /// Check a proof with the network key or the network file alone
     #[command(after_long_help = examples::VERIFY)]
     Verify(commands::verify::Verify),
     /// Show blocks; with --json everything in them, one block a line
@@ -157,7 +158,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let matches = help::without_unused_options(Arguments::command()).try_get_matches();
+    let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => return usage::report(&error),
     };
@@ -219,7 +221,7 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
         Command::Why(command) => command.run(net, output),
         Command::Watch(command) => command.run(net, output),
         Command::Prove(command) => command.run(net, output),
-        Command::Verify(command) => command.run(output),
+        Command::Verify(command) => command.run(is_named.then_some(net), output),
         Command::Blocks(command) => command.run(net, output),
         Command::Explain(command) => command.run(net, output),
         Command::Recompute(command) => command.run(net, output),
@@ -252,7 +254,6 @@ fn report(failure: Failure, output: Output) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
     use std::{fs, path::Path};
 
     /// The command of an example: what stands before its effect, and beside a pipe or a redirection.

@@ -41,7 +41,7 @@ use posync_client::{
     descriptors::{self, TooFew},
     volume, watch,
 };
-use posync_protocol::{limits::HANDSHAKE_SKEW_MS_MAX, rules::Rules};
+use posync_protocol::{limits::PEER_SKEW_MS_MAX, rules::Rules};
 use rustix::io::Errno;
 use std::{
     net::{SocketAddr, TcpListener},
@@ -388,8 +388,8 @@ pub(crate) const fn handshake(key: PrivateKey, skew_ms: u64) -> Handshake {
 }
 
 fn network_config(config: &Config) -> lookup::Config<Handshake> {
-    // Keys decide: a clock that is wrong excludes no authority.
-    let handshake = handshake(config.key.clone(), HANDSHAKE_SKEW_MS_MAX);
+    // Keys decide: a clock that is an hour off excludes no authority.
+    let handshake = handshake(config.key.clone(), PEER_SKEW_MS_MAX);
     let namespace = [b"posync/p2p/1".as_slice(), &config.genesis.chain()].concat();
     // A network with fast blocks finds its peers as fast; who may be dialled is a setting of its own.
     let is_fast = config.genesis.parameters.block_ms < FAST_BLOCK_MS;

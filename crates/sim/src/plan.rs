@@ -224,6 +224,25 @@ impl Plan {
         Self { providers: 10, gateways: 1, ..Self::new(seed, steps) }
     }
 
+    /// Four authorities of which one is away for so many blocks and comes back with its keys alone. Three terms after the
+    /// one in which it is back, another one is down for good: nothing becomes final then without its vote.
+    pub fn behind(seed: u64, blocks: u64) -> Self {
+        let term = Parameters::LOCAL.term_blocks();
+        let (away, back) = (term / 2, term / 2 + blocks);
+        let signs = (back / term + 4) * term + 2;
+        let lost = 3;
+        let steps = vec![
+            Step::Reach(away),
+            Step::Crash(Process::Authority(lost)),
+            Step::Reach(back),
+            Step::Wipe(lost),
+            Step::Reach(signs),
+            Step::Crash(Process::Authority(0)),
+            Step::Reach(signs + term / 2),
+        ];
+        Self::new(seed, steps)
+    }
+
     /// Four authorities alone on a good network.
     pub fn new(seed: u64, steps: Vec<Step>) -> Self {
         Self {

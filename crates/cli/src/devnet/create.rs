@@ -22,7 +22,6 @@ use super::{
     running::Size,
 };
 use crate::{
-    commands::recompute::FROM_A_MEMBER,
     failure::{Exit, Failure, Outcome},
     keys,
     net::{
@@ -62,6 +61,8 @@ const FUNDS: Amount = Amount::sync(1_000_000);
 const AUTHORITIES_USUAL: u16 = 4;
 /// Number of providers by default: eight holders and two spares.
 const PROVIDERS_USUAL: u16 = 10;
+/// Advice for a network whose genesis is damaged.
+const GENESIS_OF_ANY: &str = "copy `genesis` from the directory of any authority: it is the same for all";
 /// Name of the file that the supervisor locks.
 const LOCK_FILE: &str = "lock";
 /// Capacity that each provider of a local network offers.
@@ -118,7 +119,7 @@ pub(crate) fn open(directory: &Path, size: &Size, rng: &mut impl CryptoRng) -> O
         let path = directory.join(GENESIS_FILE);
         let bytes = fs::read(&path).map_err(|error| Failure::file(&path, "read", error))?;
         let genesis =
-            Genesis::from_bytes(&bytes).map_err(|error| Failure::damaged(&path, error, FROM_A_MEMBER))?;
+            Genesis::from_bytes(&bytes).map_err(|error| Failure::damaged(&path, error, GENESIS_OF_ANY))?;
         let text = network_file(&network, &genesis)?.to_toml();
         replace_if_changed(&directory.join(net::file::FILE), &text)?;
         for member in &network.nodes {

@@ -11,6 +11,7 @@
 //! Only a devnet's directory knows its members by name and process; no command needs that.
 
 pub(crate) mod file;
+mod genesis;
 pub(crate) mod known;
 
 use crate::{
@@ -286,14 +287,23 @@ async fn info(
     key: &PrivateKey,
     may_dial: impl Fn(IpAddr) -> bool + Send,
 ) -> Result<Info, String> {
-    let (asking, peer) = (context.child("info"), (node.account, node.address.clone()));
-    let client = Client::<rpc::Node>::dial_where(asking, context, key, peer, may_dial).await;
-    let client = client.map_err(|error| error.to_string())?;
+    let client = dialled(context, node, key, may_dial).await?;
     match client.call(Ask::Info(Nothing {})).await {
         Ok(NodeAnswer::Info(info)) => Ok(info),
         Ok(_) => Err("it answers something else".into()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+async fn dialled(
+    context: &Context,
+    node: &Service,
+    key: &PrivateKey,
+    may_dial: impl Fn(IpAddr) -> bool + Send,
+) -> Result<Client<rpc::Node>, String> {
+    let (asking, peer) = (context.child("info"), (node.account, node.address.clone()));
+    let client = Client::<rpc::Node>::dial_where(asking, context, key, peer, may_dial).await;
+    client.map_err(|error| error.to_string())
 }
 
 fn unreached(reasons: &[(bool, String)]) -> Failure {

@@ -54,6 +54,17 @@ fn of(role: Role) -> impl Iterator<Item = &'static Setting> {
     TABLE.iter().filter(move |setting| setting.roles.contains(&role))
 }
 
+/// The help of `--set`: the names of all settings of these roles.
+pub(crate) fn listed(roles: &[Role]) -> String {
+    let names = |role: Role| of(role).map(|setting| setting.key).collect::<Vec<_>>().join(" ");
+    let lines: Vec<String> = roles.iter().map(|role| format!("  {role}: {}", names(*role))).collect();
+    format!(
+        "A setting of its config.toml, such as advertise=storage.example.org:4100; may be repeated. The file says of each \
+         what it does, its unit, its default and why. They are:\n{}",
+        lines.join("\n")
+    )
+}
+
 impl Settings {
     /// The defaults of a role.
     pub(crate) fn new(role: Role, directory: &Path) -> Self {

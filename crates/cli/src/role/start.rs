@@ -94,7 +94,7 @@ pub(crate) struct Start {
 /// Why a role ended if none of its parts gave a reason.
 pub(super) const SERVICE_ENDED: &str = "one of its services ended; the lines above say why";
 /// Time between two attempts to find a node.
-const ASK_EVERY: Duration = Duration::from_millis(500);
+pub(super) const ASK_EVERY: Duration = Duration::from_millis(500);
 /// Beginning of the names of a gateway's partitions.
 pub(crate) const GATEWAY: &str = "gateway";
 /// Beginning of the names of a provider's partitions.
@@ -231,6 +231,7 @@ fn authority(settings: &Settings, word: Word) -> Outcome {
         if net.file.chain != config.genesis.chain() {
             return Err(mixed("copy the network file of this genesis"));
         }
+        watching::far_clock(&net, &key, alerts.clone());
         // The node itself knows first which blocks are final.
         nodes.extend(net.file.endpoints().into_iter().filter(|node| node.account != account));
     }

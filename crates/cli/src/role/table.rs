@@ -273,16 +273,16 @@ pub(super) const TABLE: &[Setting] = &[
         PROVIDER,
         Kind::Count,
         "0",
-        "Least posted price of storage at which agreements are taken, in grains for 1 GiB kept for a round, as\n\
-         `posync prices` shows it; 0 takes any. A change reaches the ledger by itself.",
+        "Least posted price of storage at which agreements are taken, in grains (10^-9 SYNC) for 1 GiB kept for a\n\
+         round, as `posync prices` shows it; 0 takes any. A change reaches the ledger by itself.",
     ),
     setting(
         "price_egress",
         PROVIDER,
         Kind::Count,
         "0",
-        "Least posted price of egress at which agreements are taken, in grains for 1 MiB sent; 0 takes any. A\n\
-         change reaches the ledger by itself.",
+        "Least posted price of egress at which agreements are taken, in grains (10^-9 SYNC) for 1 MiB sent; 0 takes\n\
+         any. A change reaches the ledger by itself.",
     ),
     setting(
         "owner",
