@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Net, POSYNC, end, file, signal};
+use common::{Net, POSYNC, end, file, grains, signal};
 use posync_alert::test_utils::{Posted, listen};
 use posync_provider::packs::extents;
 use serde_json::Value;
@@ -179,11 +179,9 @@ fn add_to_bond(directory: &str) {
         serde_json::from_str(&text).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
     };
     let (before, after) = (bond(&[]), bond(&["--add", "1.5"]));
-    let sync = |shown: &Value, field: &str| -> f64 {
-        shown[field].as_str().expect("an amount").parse().expect("digits")
-    };
-    assert_eq!(sync(&after, "bond") - sync(&before, "bond"), 1.5, "{after}");
-    assert_eq!((sync(&after, "added"), sync(&after, "missing")), (1.5, 0.0), "{after}");
+    let more = 1_500_000_000;
+    assert_eq!(grains(&after["bond"]) - grains(&before["bond"]), more, "{after}");
+    assert_eq!((grains(&after["added"]), grains(&after["missing"])), (more, 0), "{after}");
 }
 
 /// Wrong answers jail a provider: it says until when, a release before that is refused and costs nothing, and one

@@ -505,11 +505,21 @@ fn the_doctor_tests_the_way_to_an_authoritys_peers_and_to_a_gateway_with_users_f
         if !runs {
             common::end(net.pid("authority-3"));
         }
-        let (code, report) = doctor(&authority);
-        let consensus = check(&report, "consensus");
-        assert_eq!((code, &consensus["state"]), (Some(0), &"ok".into()), "{report}");
-        assert!(text(&consensus["what"]).contains("that dialled back reach port"), "{report}");
-        assert_eq!(check(&report, "outside")["state"], "ok", "{report}");
+        // One dial-back that takes long on a busy machine is a warning.
+        let report = {
+            let mut last = serde_json::Value::Null;
+            eventually(120, "both ports are reached from outside", || {
+                let (code, report) = doctor(&authority);
+                let are_ok = ["consensus", "outside"].map(|name| check(&report, name)["state"] == "ok");
+                last = report;
+                code == Some(0) && are_ok == [true, true]
+            });
+            last
+        };
+        assert!(
+            text(&check(&report, "consensus")["what"]).contains("that dialled back reach port"),
+            "{report}"
+        );
         let listens = report["checks"].as_array().expect("a list").iter();
         let listens = listens.filter(|check| check["name"] == "port" && check["state"] == "ok");
         assert_eq!(listens.count(), 2, "{report}");
@@ -540,8 +550,10 @@ fn the_doctor_tests_the_way_to_an_authoritys_peers_and_to_a_gateway_with_users_f
     common::end(net.pid("gateway"));
     common::set(&gateway, "listen", &format!("\"127.0.0.1:{}\"", port()));
     common::set(&gateway, "users", &format!("[\"{user}\"]"));
-    let (code, report) = doctor(&gateway);
-    assert_eq!((code, &check(&report, "outside")["state"]), (Some(0), &"ok".into()), "{report}");
+    eventually(120, "a gateway with users is reached from outside", || {
+        let (code, report) = doctor(&gateway);
+        code == Some(0) && check(&report, "outside")["state"] == "ok"
+    });
 }
 
 #[test]

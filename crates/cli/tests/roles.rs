@@ -471,7 +471,7 @@ fn another_genesis_is_refused(home: &Path, file: &str, (key, was): (&str, &str))
         "network_key" => "gives a genesis that has another network key",
         _ => "gives a genesis that has other parameters",
     };
-    assert!(code == 6 && said.matches(why).count() == 4 && said.contains("127.0.0.1:"), "{key}: {said}");
+    assert!(code == 6 && said.contains(why) && said.contains("127.0.0.1:"), "{key}: {said}");
     assert!(!own.join("genesis").exists() && !own.join("node.key").exists(), "nothing was made");
     if key != "chain" {
         return;

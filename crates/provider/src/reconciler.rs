@@ -3,7 +3,7 @@
 //! ```text
 //!   height --> own records --> not registered?  register
 //!                          --> alerts (report)
-//!                          --> capacity cut by a refusal?  declare the available room again
+//!                          --> offer or address not as configured?  declare it again
 //!                          --> challenge open?  storage proof (again until the record says answered)
 //!                          --> none, and asleep or with slots that ended?  free upkeep
 //!                          --> more agreements than are known?  search blocks for them
@@ -320,7 +320,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         };
         if !self.is_registered {
             self.failed_sends.note(UNREGISTERED, Ok(()));
-            self.note_kept(&case.offer);
+            self.note_kept(&case);
         }
         self.is_registered = true;
         self.leaver.note(case.provider.leaves_at, at);
@@ -433,13 +433,11 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
     /// covers (PV-4). After a refusal has cut the capacity (PV-5) that is more than the ledger has.
     fn wanted(&self, case: &Case) -> Offer {
         let Case { provider, offer, parameters, .. } = case;
-        let own = &self.registration;
-        let mut capacity = own.capacity;
+        let mut wanted = self.asked(offer);
         for (class, sold) in provider.sold.iter() {
-            capacity[class] = capacity[class].max(*sold);
+            wanted.capacity[class] = wanted.capacity[class].max(*sold);
         }
-        let mut wanted = Offer { capacity, reserve: own.reserve, term_max: own.term_max, ..offer.clone() };
-        let (from, to) = (offer.capacity[Class::Storage], capacity[Class::Storage]);
+        let (from, to) = (offer.capacity[Class::Storage], wanted.capacity[Class::Storage]);
         if to > from {
             wanted.capacity[Class::Storage] = sellable(&wanted, provider, parameters).max(from);
         }
@@ -485,19 +483,37 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         self.declaring = self.pay_beside(Body::UpdateProvider(update), failed);
     }
 
-    /// Logs what the ledger keeps from the registration though the configuration has it otherwise.
-    fn note_kept(&self, offer: &Offer) {
-        let own = &self.registration;
-        for (name, differs) in
-            [("operator", offer.operator != own.operator), ("region", offer.region != own.region)]
-        {
-            if differs {
+    /// Logs what the ledger keeps though the configuration has it otherwise.
+    fn note_kept(&self, case: &Case) {
+        let (own, Case { provider, offer, parameters, .. }) = (&self.registration, case);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
+        for (setting, kept, asked) in [
+            ("operator", text(&offer.operator), text(&own.operator)),
+            ("region", text(&offer.region), text(&own.region)),
+        ] {
+            if kept != asked {
                 tracing::warn!(
-                    setting = name,
-                    "the ledger has another one, and keeps it until this provider has left and registers again"
+                    setting,
+                    kept,
+                    asked,
+                    "the ledger keeps the value of the registration until this provider has left and registers again"
                 );
             }
         }
+        let (asked, covered) = (own.capacity, sellable(&self.asked(offer), provider, parameters));
+        if covered < asked[Class::Storage] {
+            tracing::warn!(
+                leaves = asked[Class::Storage],
+                covered,
+                "the bond covers less than the capacity of the settings; `posync bond --add` adds to it"
+            );
+        }
+    }
+
+    /// The offer with the values of the configuration.
+    fn asked(&self, offer: &Offer) -> Offer {
+        let own = &self.registration;
+        Offer { capacity: own.capacity, reserve: own.reserve, term_max: own.term_max, ..offer.clone() }
     }
 
     /// The own records without slots, and the height at which they were proved; `None` if not registered.

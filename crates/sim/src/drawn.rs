@@ -366,7 +366,8 @@ impl Draw {
         };
         let operation = if (variant / 2).is_multiple_of(2) { Refused::Sync } else { Refused::Write };
         let (file, other, after) = (self.file(), self.file(), self.below(12) as u32);
-        self.steps.extend([Step::Refuse { process, operation, after }, Step::Try(file), Step::Try(other)]);
+        self.steps.extend([Step::Refuse { process, operation, after }, Step::Try(file)]);
+        self.steps.extend([Step::Pass(4), Step::Try(other)]);
         if operation == Refused::Sync {
             let blocks = self.between(0, 4);
             self.steps.extend([Step::Pass(blocks), Step::PowerCut]);

@@ -157,8 +157,10 @@ impl Door {
                 Found::Nobody(reason) => why.push(reason),
             }
         }
-        // A router may hide its own address from the inside: silence counts once nodes have seen another one.
-        if !is_other && saw.is_empty() {
+        // A router may hide its own address from the inside: silence counts once nodes have seen another one of the
+        // same kind.
+        let is_seen = |named: &SocketAddr| saw.iter().any(|saw| saw.is_ipv4() == named.is_ipv4());
+        if !is_other && !named.iter().any(is_seen) {
             return None;
         }
         let addresses = named.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ");

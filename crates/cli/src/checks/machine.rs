@@ -120,7 +120,8 @@ fn judge_disk(path: &Path, rate: f64, free: u64, held: u64, promised: Option<u64
     let room = free.saturating_add(held);
     let what = format!("{}: {rate:.0} durable writes a second, {} free", path.display(), size(free));
     if let Err(why) = is_enough(room) {
-        return Check::fail("disk", what, why, LARGER);
+        let next = if promised.is_some() { LARGER } else { "make room on the volume" };
+        return Check::fail("disk", what, why, next);
     }
     if let Some(promised) = promised.filter(|promised| *promised > room) {
         let why = format!("{} are offered, and {} are here or free", size(promised), size(room));
@@ -260,7 +261,7 @@ pub(super) fn judge_clock(ahead_ms: i64) -> Check {
     let seconds = ahead_ms.unsigned_abs() as f64 / 1_000.0;
     let what = format!("the clock is {seconds:.1} s {side} the newest certified block");
     let next = "run one time service on this machine (chrony, systemd-timesyncd); compare with `date -u`";
-    let why = "members of a network compare times: a clock that is hours off is refused by all of them";
+    let why = "members of a network compare times: a clock that is two days off is refused by all of them";
     match ahead_ms.saturating_abs() {
         off if off >= OFF_FAIL_MS => Check::fail("clock", what, why, next),
         off if off >= OFF_WARN_MS => Check::warn("clock", what, why, next),

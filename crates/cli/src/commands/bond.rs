@@ -1,7 +1,7 @@
 //! `posync bond`: shows a provider's bond, and adds to it.
 //!
 //! ```text
-//!   bond 1,000, declared capacity needs 1,200 ─► it sells what 1,000 cover ─► posync bond --add 200 ─► all of it
+//!   bond 1,000, `capacity` in config.toml needs 1,200 ─► it declares what 1,000 cover ─► posync bond --add 200 ─► all
 //! ```
 //!
 //! A person adds, never the provider by itself: a bond falls when the ledger pays what wrong answers have cost others.
@@ -18,6 +18,7 @@ use crate::{
 };
 use posync_protocol::{
     Account, Amount, Body, Class,
+    limits::LEAF_BYTES,
     operation::UpdateProvider,
     provider::bond_needed,
     record::{Endpoint, Offer, Provider},
@@ -37,12 +38,14 @@ pub(crate) struct Bond {
 }
 
 impl Bond {
-    /// Adds the amount, if one is given, and shows the bond with what the declared capacity needs.
+    /// Adds the amount, if one is given, and shows the bond with what the capacity needs: that of the settings, or the
+    /// declared one if it is larger.
     pub(crate) fn run(self, output: Output) -> Outcome {
         let add = self.add.as_deref().map(send::parse).transpose()?;
         let next = "name the directory of a provider; no other role has a bond that can be added to";
         let settings = Settings::of_provider(&self.dir, "only providers add to a bond", next)?;
         let (key, net) = (settings.key()?, net::of_role(&settings)?);
+        let offered = settings.bytes("capacity")? / LEAF_BYTES;
         session::run(async |context| {
             let ledger = Ledger::connect(&context, &net, &key).await?;
             let account = keys::account(&key);
@@ -51,13 +54,14 @@ impl Bond {
                 ledger.run(&key, &self.dir.join(KEY_FILE), body).await?;
             }
             let (provider, offer, _) = records(&ledger, &account).await?;
-            let needed = bond_needed(offer.capacity[Class::Storage], ledger.parameters());
+            let leaves = offered.max(offer.capacity[Class::Storage]);
+            let needed = bond_needed(leaves, ledger.parameters());
             let missing = needed.saturating_sub(provider.bond);
             let value = json!({ "account": account, "bond": provider.bond, "added": add.unwrap_or(Amount::ZERO),
                 "needed": needed, "missing": missing });
             output.answer(&value, || {
                 let rest = match missing {
-                    Amount::ZERO => "It covers the declared capacity.".into(),
+                    Amount::ZERO => "It covers the capacity.".into(),
                     missing => format!(
                         "It sells less than it declares, or nothing, until {missing} SYNC are added: posync bond --dir {} \
                          --add {missing}",
@@ -74,7 +78,8 @@ impl Bond {
 async fn records(ledger: &Ledger, account: &Account) -> Outcome<(Provider, Offer, Endpoint)> {
     let provider = ledger.read::<Provider>(Provider::key(account)).await?;
     let offer = ledger.read::<Offer>(Offer::key(account)).await?;
-    let endpoint = ledger.read::<Endpoint>(Endpoint::key(account)).await?;
+    // One node may be a block behind: an old address must not replace a new one.
+    let endpoint = ledger.confirmed::<Endpoint>(Endpoint::key(account)).await?.record;
     match (provider, offer, endpoint) {
         (Some(provider), Some(offer), Some(endpoint)) => Ok((provider, offer, endpoint)),
         _ => {
@@ -88,6 +93,11 @@ async fn records(ledger: &Ledger, account: &Account) -> Outcome<(Provider, Offer
 /// The operation that adds to the bond and leaves the offer as it is.
 async fn update(ledger: &Ledger, account: &Account, bond_add: Amount) -> Outcome<Body> {
     let (provider, offer, endpoint) = records(ledger, account).await?;
+    if provider.leaves_at != 0 {
+        let why = "its bond comes back when it has left";
+        let next = "nothing is to be done; `posync leave` shows when the machine may be switched off";
+        return Err(Failure::new(Exit::Refused, format!("{account} leaves the network"), why, next));
+    }
     Ok(Body::UpdateProvider(UpdateProvider {
         bond_add,
         capacity: offer.capacity,

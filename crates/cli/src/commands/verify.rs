@@ -29,7 +29,12 @@ impl Verify {
     /// Prints the proven record; fails if the proof does not verify.
     pub(crate) fn run(self, access: Option<&Access>, output: Output) -> Outcome {
         let (key, chain) = match (&self.network_key, access) {
-            (Some(digits), _) => (network_key(digits)?, None),
+            (Some(_), Some(_)) => {
+                let why = "each names the key, and only the network file the chain";
+                let next = "give --network-key, or --net";
+                return Err(Failure::new(Exit::Usage, "the network is named twice", why, next));
+            }
+            (Some(digits), None) => (network_key(digits)?, None),
             (None, Some(access)) => {
                 let net = Net::open(access)?;
                 (*net.light.network_key(), Some(net.file.chain))

@@ -20,6 +20,7 @@ use commonware_codec::Encode as _;
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_math::algebra::Random as _;
 use commonware_runtime::tokio::Context;
+use futures::StreamExt as _;
 use posync_client::light;
 use posync_node::genesis::Genesis;
 use posync_protocol::{
@@ -29,11 +30,14 @@ use posync_protocol::{
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    pin::pin,
     time::Duration,
 };
 
 /// Time in which a node gives the genesis, which has a few MB at most.
-const GIVEN: Duration = Duration::from_secs(60);
+const GIVEN: Duration = Duration::from_secs(20);
+/// Nodes that are asked at once, so that silent ones do not hold up the command.
+const ASKED: usize = 4;
 /// Advice where to get another copy.
 const ANOTHER: &str =
     "remove the file: the command fetches the genesis from a node of the network, and checks it";
@@ -47,7 +51,11 @@ impl Net {
     pub(crate) async fn genesis(&self, context: &Context, path: Option<&Path>) -> Outcome<Genesis> {
         if let Some(path) = path {
             let bytes = fs::read(path).map_err(|error| Failure::file(path, "read", error))?;
-            return self.judged(path, &bytes);
+            return self.judged(
+                path,
+                &bytes,
+                "leave --genesis out: the command fetches it from a node, and checks it",
+            );
         }
         let kept = self.directory.as_ref().map(|directory| directory.join(GENESIS_FILE));
         if let Some(path) = &kept
@@ -71,23 +79,23 @@ impl Net {
     /// [`Failure`] if the file is not the genesis that the network file names.
     pub(crate) fn kept_genesis(&self, path: &PathBuf) -> Outcome<Option<Genesis>> {
         match fs::read(path) {
-            Ok(bytes) => self.judged(path, &bytes).map(Some),
+            Ok(bytes) => self.judged(path, &bytes, ANOTHER).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Failure::file(path, "read", error)),
         }
     }
 
-    fn judged(&self, path: &Path, bytes: &[u8]) -> Outcome<Genesis> {
+    fn judged(&self, path: &Path, bytes: &[u8], next: &str) -> Outcome<Genesis> {
         self.check_genesis(bytes).map_err(|why| {
             let what = format!("{} is not the genesis of the network file's network", path.display());
-            Failure::new(Exit::Local, what, format!("it {why}"), ANOTHER)
+            Failure::new(Exit::Local, what, format!("it {why}"), next)
         })
     }
 
     /// Fetches the genesis from the first node of the network file that gives the right one.
     ///
     /// # Errors
-    /// [`Failure`] with the reason of each node; [`Exit::Unproven`] if one gives that of another network.
+    /// [`Failure`] with the reason of each node; [`Exit::Unproven`] if most of them give that of another network.
     pub(crate) async fn fetch_genesis(&self, context: &Context, key: &PrivateKey) -> Outcome<Genesis> {
         let mut reasons = Vec::new();
         let mut nodes: Vec<&Service> = self.file.nodes.iter().collect();
@@ -95,9 +103,11 @@ impl Net {
         let first = usize::from(keys::account(&PrivateKey::random(commonware_utils::sys_rng())).0[0]);
         let count = nodes.len().max(1);
         nodes.rotate_left(first % count);
-        for node in nodes {
-            let name = self.name(node);
-            match genesis_of(context, node, key).await {
+        let answers =
+            nodes.into_iter().map(async |node| (self.name(node), genesis_of(context, node, key).await));
+        let mut answers = pin!(futures::stream::iter(answers).buffer_unordered(ASKED));
+        while let Some((name, answer)) = answers.next().await {
+            match answer {
                 Ok(bytes) => match self.check_genesis(&bytes) {
                     Ok(genesis) => return Ok(genesis),
                     Err(why) => reasons.push((true, format!("{name} gives a genesis that {why}"))),

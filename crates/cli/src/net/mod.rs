@@ -306,13 +306,15 @@ async fn dialled(
     client.map_err(|error| error.to_string())
 }
 
+/// The failure to reach a network, from the reason of each node, and if it belongs to another network. It does if most
+/// nodes do: a listed one may lie.
 fn unreached(reasons: &[(bool, String)]) -> Failure {
     let all = reasons.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>().join("\n");
-    if reasons.iter().any(|(other, _)| *other) {
+    if reasons.iter().filter(|(other, _)| *other).count() * 2 > reasons.len() {
         let next = "use the network file of the network that you mean: ask one of its operators for it";
         return Failure::new(
             Exit::Unproven,
-            "a node belongs to another network than the network file",
+            "the nodes belong to another network than the network file",
             all,
             next,
         );

@@ -12,7 +12,7 @@ use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Clock as _, Spawner as _, Supervisor as _};
 use posync_client::{connection::Endpoint, directory_lock::hold_member};
 use posync_node::{follower, genesis::Genesis};
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 /// Follows the network of the role's network file until the node fails.
 pub(super) fn run(settings: &Settings) -> Outcome {
@@ -59,6 +59,9 @@ pub(super) fn run(settings: &Settings) -> Outcome {
     Err(start::ended(&directory, why))
 }
 
+/// Longest pause before nodes are asked for the genesis again.
+const ASK_EVERY_MAX: Duration = Duration::from_secs(30);
+
 /// The genesis in the role's directory, or that of a node of the network, which is kept there. Waits for a node as
 /// long as it takes: it may start later than this one.
 fn genesis(path: &Path, net: &Net, key: &PrivateKey) -> Outcome<Genesis> {
@@ -66,7 +69,7 @@ fn genesis(path: &Path, net: &Net, key: &PrivateKey) -> Outcome<Genesis> {
         return Ok(genesis);
     }
     let genesis = session::until_done(async |context| {
-        let mut logged = None;
+        let (mut logged, mut pause) = (None, start::ASK_EVERY);
         loop {
             match net.fetch_genesis(&context, key).await {
                 Err(failure) if failure.exit == Exit::Unreachable => {
@@ -75,7 +78,8 @@ fn genesis(path: &Path, net: &Net, key: &PrivateKey) -> Outcome<Genesis> {
                         tracing::warn!("waiting for a node that gives the genesis of the network: {why}");
                         logged = Some(why);
                     }
-                    context.sleep(start::ASK_EVERY).await;
+                    context.sleep(pause).await;
+                    pause = (pause * 2).min(ASK_EVERY_MAX);
                 }
                 fetched => return fetched,
             }

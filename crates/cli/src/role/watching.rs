@@ -92,7 +92,6 @@ impl Clocks {
         let mut pause = FIRST_CLOCK;
         loop {
             context.sleep(pause).await;
-            pause = LOOK_AT_CLOCK;
             // Others each time, so that a few of many that are away or lie do not stay the measure.
             let asked = nodes.iter().cycle().skip(first % nodes.len()).take(nodes.len().min(CLOCKS_MAX));
             let asked = asked.cloned().collect();
@@ -101,6 +100,8 @@ impl Clocks {
             let connection = Connection::new(asking, over, key.clone(), asked, light.clone());
             let heard = connection.survey().await.into_iter().filter_map(|heard| heard.ahead_ms).collect();
             let ahead = ahead_of(heard);
+            // Too few answered: machines that start together are asked again soon.
+            pause = if ahead.is_none() { FIRST_CLOCK } else { LOOK_AT_CLOCK };
             if let Some(ahead) = ahead {
                 let _ = turned(&mut off, if ahead.abs() < least { 0 } else { ahead });
             }

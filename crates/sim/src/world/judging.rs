@@ -65,8 +65,9 @@ impl World<'_> {
 
     /// Fails if a process ended by itself. One whose disk failed may, and starts again like under a supervisor.
     async fn check_ended(&mut self) -> Result<(), Failure> {
-        let ended = self.ended.lock().pop();
-        if let Some((process, reason)) = ended {
+        loop {
+            let ended = self.ended.lock().pop();
+            let Some((process, reason)) = ended else { break };
             if !self.lasting.disks.get(&process).is_some_and(Disk::has_failed) {
                 return Err(Failure::Ended(reason));
             }
