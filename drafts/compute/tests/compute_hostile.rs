@@ -105,3 +105,37 @@ fn paths_out_of_the_tree_are_errors_and_leave_nothing() {
         assert_eq!(outcome.files, [("made".to_owned(), Some(Vec::new()))]);
     });
 }
+
+#[test]
+fn a_frame_counts_the_values_that_a_compiler_may_keep_in_it() {
+    on_engines(|engines| {
+        // Each call computes the same values before and after the one within it, so that a compiler keeps them.
+        let values: String = (0..400)
+            .map(|index| {
+                let (at, factor) = (8 * index, 1_000_003 + 2 * index);
+                format!("(i64.store offset={at} (i32.const 0) (i64.mul (local.get 0) (i64.const {factor})))")
+            })
+            .collect();
+        let deeper = "(call $deeper (i64.add (local.get 0) (i64.const 1)))";
+        let module = wat(&format!(
+            "(module (memory (export \"memory\") 1) (func $deeper (param i64) {values} {deeper} {values})
+               (func (export \"_start\") (call $deeper (i64.const 0))))"
+        ));
+        // With this much gas the frames of the machine would take several hundred megabytes.
+        let outcome = engines.run("kept values", &module, &job(400_000_000));
+        assert_eq!(outcome.exit, Exit::OutOfStack);
+    });
+}
+
+#[test]
+fn memory_is_paid_for_before_it_grows() {
+    on_engines(|engines| {
+        let grow = wat(include_str!("corpus/grow_until_refused.wat"));
+        // The start with its page, the entry of `_start`, then 73 rounds: 1,004 for the instructions, and a page. What
+        // is left pays the instructions of one more round, and not its page.
+        let gas = 50_000 + 65_536 + 1 + 73 * (1_004 + 65_536) + 65_000;
+        let outcome = engines.run("unpaid", &grow, &job(gas));
+        assert_eq!(outcome.exit, Exit::OutOfGas);
+        assert_eq!(outcome.memory, *blake3::hash(&vec![0; 74 << 16]).as_bytes());
+    });
+}

@@ -36,6 +36,7 @@ use posync_client::{
 use posync_consumer::auditor;
 use posync_gateway::Policy;
 use posync_node::{
+    Steady,
     config::{Config as NodeConfig, ConfigError, Settings as NodeSettings},
     handle::Handle,
     own_key::Word,
@@ -439,7 +440,7 @@ fn gateway(settings: &Settings, start: &Start) -> Outcome {
                 alerts: alerts.clone(),
                 volume,
             };
-            let on_volume = OnVolume::new(context.child("gateway"), in_use);
+            let on_volume = OnVolume::new(Steady::of_machine(context.child("gateway")), in_use);
             let run = posync_gateway::run(on_volume, context, config).await;
             run.map_err(|error| ended(directory, error))
         })
@@ -580,7 +581,7 @@ fn provider(settings: &Settings, start: &Start) -> Outcome {
         let report = Reporter::new(alerts, Some(storage.clone())).checking(in_use.clone());
         let config = provider_config(settings, &net, key, parameters, report)?;
         let sockets = SharedNetwork::new(context.child("sockets"));
-        let on_volume = OnVolume::new(context.child("provider"), in_use);
+        let on_volume = OnVolume::new(Steady::of_machine(context.child("provider")), in_use);
         let run = posync_provider::run(on_volume, sockets, config, |_| ()).await;
         match run {
             Err(posync_provider::Error::Reconciler(ReconcilerError::Left)) => has_left(settings),
