@@ -163,6 +163,14 @@ fn an_hour_off_is_said_by_status_and_by_each_roles_alert_and_stalls_nobody() {
         all.iter().filter(|one| one["clock_ahead_ms"].as_i64().is_some_and(|ms| ms.abs() > 3_000_000)).count()
     };
     assert_eq!(off(&status), 1, "{status}");
+    // The blocks of the one that is ahead are ahead of every right clock.
+    let directory = net.directory.join("provider-1").display().to_string();
+    eventually(180, "the doctor finds a right clock right", || {
+        let shown = posync(&["doctor", "--dir", &directory]);
+        let report: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+        let checks = report["checks"].as_array().cloned().expect("a list");
+        checks.iter().any(|check| check["name"] == "clock" && check["state"] == "ok")
+    });
     let own = ahead(&library, HOUR).arg("--net").arg(&net.directory).arg("status").output().expect("it runs");
     let own = String::from_utf8_lossy(&own.stdout).into_owned();
     assert!(own.contains("THIS MACHINE'S CLOCK IS OFF by +3"), "{own}");

@@ -56,7 +56,7 @@ use posync_protocol::{
     reputation::check_grows,
 };
 use read::{read_pages, slot_keys, terms_of};
-use sending::{FailedSends, Sending, UNREGISTERED};
+use sending::{FailedSends, Sending, UNDECLARED, UNREGISTERED};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -144,8 +144,8 @@ pub struct Reconciler<E: Spawner + Context, B, L> {
     freed_at: Option<u64>,
     /// The addresses on the ledger, as last proved.
     announced: Option<Endpoint>,
-    /// The epoch in which the offer or the address was declared last.
-    declared: Option<u64>,
+    /// The last declaration of the offer or the address.
+    declared: Option<Declared>,
     declaring: Sending,
     freeing: Sending,
     redeeming: Sending,
@@ -154,6 +154,15 @@ pub struct Reconciler<E: Spawner + Context, B, L> {
     ender: give_up::Ender<E>,
     costs: Costs,
     leaver: Leaver,
+}
+
+/// A declaration that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Declared {
+    epoch: u64,
+    height: u64,
+    /// Blocks after which it is sent again in the same epoch if it failed.
+    pause: u64,
 }
 
 /// Delays after which a reconciler gives something up.
@@ -444,14 +453,24 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         wanted
     }
 
-    /// Declares again what the ledger has otherwise than the configuration, beside other work. It runs at most once an
-    /// epoch, since each attempt costs a fee.
+    /// The declaration that may be sent now: one an epoch, since each costs a fee, and after a failure others, each after
+    /// twice as many blocks.
+    fn next_declaration(&mut self, epoch: u64, height: u64) -> Option<Declared> {
+        if self.declaring.is_busy() {
+            return None;
+        }
+        let Some(last) = self.declared.filter(|last| last.epoch == epoch) else {
+            return Some(Declared { epoch, height, pause: REGISTER_BLOCKS });
+        };
+        let is_due =
+            height >= last.height.saturating_add(last.pause) && self.failed_sends.is_held(UNDECLARED);
+        is_due.then_some(Declared { epoch, height, pause: last.pause.saturating_mul(2) })
+    }
+
+    /// Declares again what the ledger has otherwise than the configuration, beside other work.
     fn declare(&mut self, case: &Case) {
         let Case { provider, offer, parameters, height, .. } = case;
-        let epoch = parameters.epoch(*height);
-        if self.declared == Some(epoch) || self.declaring.is_busy() {
-            return;
-        }
+        let Some(declaration) = self.next_declaration(parameters.epoch(*height), *height) else { return };
         // A provider that leaves still serves what it holds, at its address; it offers nothing.
         let wanted = if provider.leaves_at != 0 { offer.clone() } else { self.wanted(case) };
         let addresses = &self.registration.addresses;
@@ -459,7 +478,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         if !moved && wanted == *offer {
             return;
         }
-        self.declared = Some(epoch);
+        self.declared = Some(declaration);
         if moved {
             let text = |address: &Address| String::from_utf8_lossy(address).into_owned();
             let to = addresses.iter().map(text).collect::<Vec<_>>().join(", ");
@@ -479,8 +498,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
             leave: false,
             exit: None,
         };
-        let failed = "the offer or the address could not be declared again now";
-        self.declaring = self.pay_beside(Body::UpdateProvider(update), failed);
+        self.declaring = self.pay_beside(Body::UpdateProvider(update), UNDECLARED);
     }
 
     /// Logs what the ledger keeps though the configuration has it otherwise.

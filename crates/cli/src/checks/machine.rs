@@ -255,11 +255,11 @@ const fn is_local(ip: &IpAddr) -> bool {
     }
 }
 
-/// Judges the clock by the milliseconds by which it is ahead of a block that has just become final.
-pub(super) fn judge_clock(ahead_ms: i64) -> Check {
+/// Judges the clock by the milliseconds by which it is ahead of `of`.
+pub(super) fn judge_clock(ahead_ms: i64, of: &str) -> Check {
     let side = if ahead_ms < 0 { "behind" } else { "ahead of" };
     let seconds = ahead_ms.unsigned_abs() as f64 / 1_000.0;
-    let what = format!("the clock is {seconds:.1} s {side} the newest certified block");
+    let what = format!("the clock is {seconds:.1} s {side} {of}");
     let next = "run one time service on this machine (chrony, systemd-timesyncd); compare with `date -u`";
     let why = "members of a network compare times: a clock that is two days off is refused by all of them";
     match ahead_ms.saturating_abs() {
@@ -286,9 +286,13 @@ mod tests {
             (DAY, State::Fail),
             (i64::MIN, State::Fail),
         ] {
-            assert_eq!(judge_clock(ahead).state, state, "{ahead}");
+            assert_eq!(judge_clock(ahead, "a block").state, state, "{ahead}");
         }
-        assert!(judge_clock(-DAY).what.contains("86400.0 s behind"), "{:?}", judge_clock(-DAY));
+        assert!(
+            judge_clock(-DAY, "a block").what.contains("86400.0 s behind a block"),
+            "{:?}",
+            judge_clock(-DAY, "a block")
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::{
     ledger::Ledger,
     net::{Net, file::Service},
     network::Role,
-    role::{GENESIS_FILE, ports, settings::Settings, start::loopback},
+    role::{GENESIS_FILE, ports, settings::Settings, start::loopback, watching::ahead_ms_of},
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_math::algebra::Random as _;
@@ -15,6 +15,7 @@ use commonware_runtime::{Supervisor as _, tokio::Context};
 use futures::future::join_all;
 use posync_client::{
     channel::{self, Listen, Listening},
+    connection::{Connection, Endpoint},
     rpc::{self, Client},
 };
 use posync_protocol::wire::node::{Ask, DialBack, DialOutcome, Dialled, NodeAnswer, Nothing, Unavailable};
@@ -65,10 +66,10 @@ pub(super) async fn checks(
 ) -> Vec<Check> {
     let (mut checks, ways) = ways(context, settings, key).await;
     let asks: Vec<DialBack> = ways.iter().filter_map(|way| way.ask).collect();
-    let asked = net.file.nodes.iter().take(NODES_ASKED).map(|node| visit(context, net, node, &asks));
-    let visits = join_all(asked).await;
+    let visits =
+        join_all(others(net, key).take(NODES_ASKED).map(|node| visit(context, net, node, &asks))).await;
     checks.push(nodes(&visits));
-    checks.push(clock(context, net, &visits).await);
+    checks.push(clock(context, net, key, &visits).await);
     let mut place = 0;
     for way in &ways {
         checks.extend(way_in(context, settings, key, way, &visits, place).await);
@@ -86,6 +87,13 @@ pub(super) async fn checks(
         }
     }
     checks
+}
+
+/// The nodes of the network file without this role itself, which reaches its own address whatever a firewall does.
+fn others<'a>(net: &'a Net, key: &PrivateKey) -> impl Iterator<Item = &'a Service> + use<'a> {
+    let own = keys::account(key);
+    let is_alone = net.file.nodes.iter().all(|node| node.account == own);
+    net.file.nodes.iter().filter(move |node| is_alone || node.account != own)
 }
 
 /// The checks of the role's ports, and its doors, at which something listens from now on.
@@ -320,8 +328,9 @@ fn nodes(visits: &[Visit]) -> Check {
     }
 }
 
-/// Compares the clock with a block that becomes final now.
-async fn clock(context: &Context, net: &Net, visits: &[Visit]) -> Check {
+/// Compares the clock with those of the nodes, and with a block that becomes final now if too few of them answer. One
+/// authority alone may put the times of blocks some seconds ahead.
+async fn clock(context: &Context, net: &Net, key: &PrivateKey, visits: &[Visit]) -> Check {
     let refused =
         visits.iter().filter_map(|visit| visit.height.as_ref().err()).find(|why| why.contains("clock"));
     if visits.iter().all(|visit| visit.height.is_err()) {
@@ -336,6 +345,16 @@ async fn clock(context: &Context, net: &Net, visits: &[Visit]) -> Check {
             None => Check::warn("clock", "the clock was not compared", "no node answers", next),
         };
     }
+    let endpoint = |node: &Service| Endpoint { account: node.account, address: node.address.clone() };
+    let asked = others(net, key).take(NODES_ASKED).map(endpoint).collect();
+    let (asking, over) = (context.child("clocks"), context.child("sockets"));
+    let caller = PrivateKey::random(commonware_utils::sys_rng());
+    let connection = Connection::new(asking, over, caller, asked, net.light.clone());
+    let heard = tokio::time::timeout(NEXT_BLOCK, connection.survey()).await.unwrap_or_default();
+    let theirs = heard.into_iter().filter_map(|heard| heard.ahead_ms).collect();
+    if let Some(ahead_ms) = ahead_ms_of(theirs) {
+        return judge_clock(ahead_ms, "the clocks of most nodes");
+    }
     let measured = tokio::time::timeout(NEXT_BLOCK, async {
         let ledger = Ledger::connect(context, net, &PrivateKey::random(commonware_utils::sys_rng())).await?;
         let mut blocks = ledger.follow();
@@ -348,7 +367,7 @@ async fn clock(context: &Context, net: &Net, visits: &[Visit]) -> Check {
     });
     let next = "look at `posync status`: the clock can be compared while blocks become final";
     match measured.await {
-        Ok(Ok(Some(header))) => judge_clock(ahead_ms(header.time_ms)),
+        Ok(Ok(Some(header))) => judge_clock(ahead_ms(header.time_ms), "a block that has just become final"),
         Ok(Ok(None)) => Check::warn("clock", "the clock was not compared", "there is no block", next),
         Ok(Err(failure)) => Check::warn("clock", "the clock was not compared", failure.in_one_line(), next),
         Err(_) => {

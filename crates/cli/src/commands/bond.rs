@@ -45,7 +45,8 @@ impl Bond {
         let next = "name the directory of a provider; no other role has a bond that can be added to";
         let settings = Settings::of_provider(&self.dir, "only providers add to a bond", next)?;
         let (key, net) = (settings.key()?, net::of_role(&settings)?);
-        let offered = settings.bytes("capacity")? / LEAF_BYTES;
+        let (capacity, space) = (settings.bytes("capacity")?, settings.bytes("space")?);
+        let offered = if space == 0 { capacity } else { capacity.min(space) } / LEAF_BYTES;
         session::run(async |context| {
             let ledger = Ledger::connect(&context, &net, &key).await?;
             let account = keys::account(&key);
@@ -77,8 +78,8 @@ impl Bond {
 /// The records of a registered provider.
 async fn records(ledger: &Ledger, account: &Account) -> Outcome<(Provider, Offer, Endpoint)> {
     let provider = ledger.read::<Provider>(Provider::key(account)).await?;
-    let offer = ledger.read::<Offer>(Offer::key(account)).await?;
-    // One node may be a block behind: an old address must not replace a new one.
+    // One node may be a block behind: an old offer or address must not replace a new one.
+    let offer = ledger.confirmed::<Offer>(Offer::key(account)).await?.record;
     let endpoint = ledger.confirmed::<Endpoint>(Endpoint::key(account)).await?.record;
     match (provider, offer, endpoint) {
         (Some(provider), Some(offer), Some(endpoint)) => Ok((provider, offer, endpoint)),

@@ -29,12 +29,11 @@ impl Verify {
     /// Prints the proven record; fails if the proof does not verify.
     pub(crate) fn run(self, access: Option<&Access>, output: Output) -> Outcome {
         let (key, chain) = match (&self.network_key, access) {
-            (Some(_), Some(_)) => {
-                let why = "each names the key, and only the network file the chain";
-                let next = "give --network-key, or --net";
-                return Err(Failure::new(Exit::Usage, "the network is named twice", why, next));
+            // Both may be named, by POSYNC_NET for one: the chain of the network file counts as well.
+            (Some(digits), access) => {
+                let net = access.map(Net::open).transpose()?;
+                (network_key(digits)?, net.map(|net| net.file.chain))
             }
-            (Some(digits), None) => (network_key(digits)?, None),
             (None, Some(access)) => {
                 let net = Net::open(access)?;
                 (*net.light.network_key(), Some(net.file.chain))

@@ -100,8 +100,8 @@ impl Clocks {
             let connection = Connection::new(asking, over, key.clone(), asked, light.clone());
             let heard = connection.survey().await.into_iter().filter_map(|heard| heard.ahead_ms).collect();
             let ahead = ahead_of(heard);
-            // Too few answered: machines that start together are asked again soon.
-            pause = if ahead.is_none() { FIRST_CLOCK } else { LOOK_AT_CLOCK };
+            // Too few answered: machines that start together are asked again soon, and later less often.
+            pause = if ahead.is_none() { (pause * 2).min(LOOK_AT_CLOCK) } else { LOOK_AT_CLOCK };
             if let Some(ahead) = ahead {
                 let _ = turned(&mut off, if ahead.abs() < least { 0 } else { ahead });
             }
@@ -113,12 +113,17 @@ impl Clocks {
     }
 }
 
-/// Seconds by which this machine's clock is ahead of the median of others, which are ahead of it by these
+/// Milliseconds by which this machine's clock is ahead of the median of others, which are ahead of it by these
 /// milliseconds; `None` if they are too few.
-fn ahead_of(mut theirs: Vec<i64>) -> Option<i64> {
+pub(crate) fn ahead_ms_of(mut theirs: Vec<i64>) -> Option<i64> {
     theirs.sort_unstable();
     let median = theirs.get(theirs.len() / 2).filter(|_| theirs.len() >= CLOCKS_MIN)?;
-    Some(median.saturating_neg() / 1_000)
+    Some(median.saturating_neg())
+}
+
+/// The same in seconds.
+fn ahead_of(theirs: Vec<i64>) -> Option<i64> {
+    ahead_ms_of(theirs).map(|ahead| ahead / 1_000)
 }
 
 /// Sends the alerts of `conditions` about the volume of a member that promised no room.
