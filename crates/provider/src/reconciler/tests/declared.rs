@@ -73,7 +73,8 @@ fn a_declaration_that_failed_is_sent_again_within_the_epoch() {
     run(|context| async move {
         let mut bench = Bench::new(&context).await;
         bench.steps(10).await;
-        while !bench.ledger.world.lock().height.is_multiple_of(bench.epoch_blocks()) {
+        let epoch = bench.epoch_blocks();
+        while !bench.ledger.world.lock().height.is_multiple_of(epoch) {
             bench.step().await;
         }
         let term = |bench: &Bench| {
