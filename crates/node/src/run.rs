@@ -228,7 +228,7 @@ const REFUSALS: [Errno; 8] = [
     Errno::DQUOT,
 ];
 
-/// Errors of one bad place on a disk, or of a disk that is away: whether it takes writes tells them apart.
+/// Errors of one bad place on a disk, or of a disk that is away. A disk that still takes writes has a bad place.
 const AWAY: [Errno; 5] = [Errno::IO, Errno::NXIO, Errno::NODEV, Errno::STALE, Errno::TIMEDOUT];
 
 /// True if the text of a panic names one of these errors.

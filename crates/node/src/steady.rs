@@ -109,8 +109,11 @@ impl<E: Clock> Clock for Steady<E> {
     fn current(&self) -> SystemTime {
         match self.source {
             Source::Boot(anchor) => anchor.current(),
-            Source::Near(anchor) if anchor.step().unsigned_abs() < WRONG.as_secs() => anchor.current(),
-            Source::Near(_) => SystemTime::now(),
+            Source::Near(anchor) => {
+                let (steady, machine) = (anchor.current(), SystemTime::now());
+                let apart = machine.duration_since(steady).unwrap_or_else(|before| before.duration());
+                if apart < WRONG { steady } else { machine }
+            }
             Source::Below(ahead_ms) => {
                 let (now, by) = (self.inner.current(), Duration::from_millis(ahead_ms.unsigned_abs()));
                 if ahead_ms < 0 { now.checked_sub(by).unwrap_or(UNIX_EPOCH) } else { now + by }

@@ -66,9 +66,7 @@ fn volume_of(settings: &Settings) -> (PathBuf, Option<u64>) {
         return (settings.directory.clone(), None);
     }
     let path = settings.file("volume").unwrap_or_else(|_| settings.directory.clone());
-    let offered = settings.bytes("capacity").unwrap_or_default();
-    let space = settings.bytes("space").unwrap_or_default();
-    let promised = if space == 0 { offered } else { offered.min(space) };
+    let promised = settings.promised().unwrap_or_default();
     let is_first = path == settings.directory.join("storage") && !path.exists();
     (if is_first { settings.directory.clone() } else { path }, Some(promised))
 }

@@ -15,7 +15,7 @@ use commonware_runtime::{Supervisor as _, tokio::Context};
 use futures::future::join_all;
 use posync_client::{
     channel::{self, Listen, Listening},
-    connection::{Connection, Endpoint},
+    connection::Connection,
     rpc::{self, Client},
 };
 use posync_protocol::wire::node::{Ask, DialBack, DialOutcome, Dialled, NodeAnswer, Nothing, Unavailable};
@@ -345,8 +345,8 @@ async fn clock(context: &Context, net: &Net, key: &PrivateKey, visits: &[Visit])
             None => Check::warn("clock", "the clock was not compared", "no node answers", next),
         };
     }
-    let endpoint = |node: &Service| Endpoint { account: node.account, address: node.address.clone() };
-    let asked = others(net, key).take(NODES_ASKED).map(endpoint).collect();
+    let mut asked = net.file.others(&keys::account(key));
+    asked.truncate(NODES_ASKED);
     let (asking, over) = (context.child("clocks"), context.child("sockets"));
     let caller = PrivateKey::random(commonware_utils::sys_rng());
     let connection = Connection::new(asking, over, caller, asked, net.light.clone());

@@ -45,8 +45,7 @@ impl Bond {
         let next = "name the directory of a provider; no other role has a bond that can be added to";
         let settings = Settings::of_provider(&self.dir, "only providers add to a bond", next)?;
         let (key, net) = (settings.key()?, net::of_role(&settings)?);
-        let (capacity, space) = (settings.bytes("capacity")?, settings.bytes("space")?);
-        let offered = if space == 0 { capacity } else { capacity.min(space) } / LEAF_BYTES;
+        let offered = settings.promised()? / LEAF_BYTES;
         session::run(async |context| {
             let ledger = Ledger::connect(&context, &net, &key).await?;
             let account = keys::account(&key);
@@ -99,8 +98,13 @@ async fn update(ledger: &Ledger, account: &Account, bond_add: Amount) -> Outcome
         let next = "nothing is to be done; `posync leave` shows when the machine may be switched off";
         return Err(Failure::new(Exit::Refused, format!("{account} leaves the network"), why, next));
     }
-    Ok(Body::UpdateProvider(UpdateProvider {
-        bond_add,
+    Ok(Body::UpdateProvider(UpdateProvider { bond_add, ..unchanged(&provider, &offer, endpoint) }))
+}
+
+/// The operation that changes nothing of these records.
+pub(super) fn unchanged(provider: &Provider, offer: &Offer, endpoint: Endpoint) -> UpdateProvider {
+    UpdateProvider {
+        bond_add: Amount::ZERO,
         capacity: offer.capacity,
         reserve: offer.reserve,
         term_max: offer.term_max,
@@ -108,5 +112,5 @@ async fn update(ledger: &Ledger, account: &Account, bond_add: Amount) -> Outcome
         index: provider.index,
         leave: false,
         exit: None,
-    }))
+    }
 }

@@ -233,6 +233,12 @@ impl Settings {
         self.measure(key, BYTES, "bytes as a number, or as \"100 GiB\" (B, KiB, MiB, GiB, TiB)")
     }
 
+    /// Bytes of shards for which a provider has room: as many as it offers, or the space on its volume if that is less.
+    pub(crate) fn promised(&self) -> Outcome<u64> {
+        let (offered, space) = (self.bytes("capacity")?, self.bytes("space")?);
+        Ok(if space == 0 { offered } else { offered.min(space) })
+    }
+
     /// A duration, with or without its unit.
     pub(crate) fn time(&self, key: &str) -> Outcome<Duration> {
         let units =

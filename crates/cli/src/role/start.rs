@@ -234,7 +234,7 @@ fn authority(settings: &Settings, word: Word) -> Outcome {
         }
         watching::far_clock(&net, &key, alerts.clone());
         // The node itself knows first which blocks are final.
-        nodes.extend(net.file.endpoints().into_iter().filter(|node| node.account != account));
+        nodes.extend(net.file.others(&account));
     }
     watching::space(directory.clone(), account.to_string(), alerts.clone(), watching::authority_space);
     let announcing = Announcing::new(settings, key.clone(), nodes.clone(), &reached)?;

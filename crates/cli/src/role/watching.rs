@@ -70,9 +70,7 @@ struct Clocks {
 impl Clocks {
     /// The other nodes of the network file; `None` if they are too few for a median that counts.
     fn of(net: &Net, key: &PrivateKey, alerts: Alerts) -> Option<Self> {
-        let account = keys::account(key);
-        let nodes = net.file.endpoints().into_iter().filter(|node| node.account != account);
-        let nodes: Vec<Endpoint> = nodes.collect();
+        let nodes = net.file.others(&keys::account(key));
         if nodes.len() < CLOCKS_MIN {
             tracing::info!(
                 nodes = nodes.len(),

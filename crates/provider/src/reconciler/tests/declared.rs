@@ -1,4 +1,4 @@
-//! What a provider declares again by itself: its offer and its addresses, as configured.
+//! The offer and the addresses of the configuration, which a provider declares again by itself.
 
 use super::*;
 
