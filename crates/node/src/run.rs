@@ -297,6 +297,7 @@ async fn serve(
         key: config.key.clone(),
         secrets: config.secrets.clone(),
         operations,
+        quiet_ms: config.settings.quiet_ms,
         prefix: "posync".into(),
         archive: config.settings.archive,
         page_cache_pages: NonZeroUsize::new(config.settings.page_cache_pages).unwrap_or(NonZeroUsize::MIN),
@@ -454,6 +455,8 @@ pub struct SimNode {
     pub prefix: String,
     /// Source of operations for its proposals.
     pub operations: Arc<dyn Operations>,
+    /// Milliseconds between its blocks while no operation waits, if that is more than `block_ms`.
+    pub quiet_ms: u64,
     /// The operator's word that no other process uses the key.
     pub other_stopped: bool,
     /// Versions of the rules that its program knows.
@@ -505,6 +508,7 @@ pub fn run_sim(
                 key: node.key,
                 secrets: node.secrets,
                 operations: node.operations,
+                quiet_ms: node.quiet_ms,
                 prefix: node.prefix,
                 archive: false,
                 page_cache_pages: NZUsize!(1_024),

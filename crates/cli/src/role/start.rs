@@ -277,7 +277,8 @@ fn signs_elsewhere(settings: &Settings, error: &RunError) -> Failure {
 fn node_config(settings: &Settings, listen: SocketAddr, service: SocketAddr) -> Outcome<NodeConfig> {
     let pages = usize::try_from(settings.count("page_cache_pages")?).unwrap_or(usize::MAX);
     let (archive, private) = (settings.flag("archive")?, settings.flag("private")?);
-    let own = NodeSettings { listen, service, page_cache_pages: pages, archive, private };
+    let quiet_ms = settings.count("quiet_ms")?;
+    let own = NodeSettings { listen, service, page_cache_pages: pages, archive, private, quiet_ms };
     let directory = &settings.directory;
     NodeConfig::open(directory, own).map_err(|error| match error {
         ConfigError::Locked(_) => running_already(settings),
