@@ -259,7 +259,7 @@ pub(super) fn judge_clock(ahead_ms: i64, of: &str) -> Check {
     let seconds = ahead_ms.unsigned_abs() as f64 / 1_000.0;
     let what = format!("the clock is {seconds:.1} s {side} {of}");
     let next = "run one time service on this machine (chrony, systemd-timesyncd); compare with `date -u`";
-    let why = "members of a network compare times: a clock that is two days off is refused by all of them";
+    let why = "authorities refuse each other from two hours on, and providers and gateways a clock that is two days off";
     match ahead_ms.saturating_abs() {
         off if off >= OFF_FAIL_MS => Check::fail("clock", what, why, next),
         off if off >= OFF_WARN_MS => Check::warn("clock", what, why, next),
