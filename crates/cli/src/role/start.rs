@@ -315,7 +315,8 @@ fn beside(
 ) -> TokioServices {
     Box::new(move |context, handle, channel| {
         announcing.start(&context, &handle);
-        watching::seat(context.child("seat_alerts"), handle.clone(), keys::account(&key), alerts.clone());
+        let steady = Steady::of_machine(context.child("seat_alerts"));
+        watching::seat(steady, handle.clone(), keys::account(&key), alerts.clone());
         let (heights, began) = (handle.heights(), handle.applied());
         drop(context.child("ready").spawn(move |_| log_ready(heights, began)));
         let light = handle.light();
@@ -334,7 +335,9 @@ fn beside(
             alerts,
         };
         // The task lives as long as the node's services, even without its handle.
-        drop(context.child("audit").spawn(|context| audit(context, config)));
+        let auditing = Steady::of_machine(context.child("audit"));
+        let sockets = context.child("auditor_sockets");
+        drop(auditing.spawn(|context| audit(context, sockets, config)));
         services(context, handle, channel)
     })
 }
@@ -359,13 +362,13 @@ pub(super) async fn log_ready(mut heights: watch::Receiver<u64>, began: u64) {
 }
 
 /// Runs the auditor and restarts it when it ends: a seat without an auditor earns less.
-async fn audit(context: Context, config: auditor::Config) {
+async fn audit(context: Steady<Context>, network: Context, config: auditor::Config) {
     let began = context.current();
     let since = |moment| context.current().duration_since(moment).unwrap_or_default();
     let mut restarts = Restarts::default();
     loop {
         let started = context.current();
-        let sockets = SharedNetwork::new(context.child("auditor_sockets"));
+        let sockets = SharedNetwork::new(network.child("auditor_sockets"));
         let run = config.clone();
         let auditing = context.child("auditor").spawn(|context| auditor::run(context, sockets, run));
         let why = match auditing.await {
