@@ -236,7 +236,8 @@ fn authority(settings: &Settings, word: Word) -> Outcome {
         // The node itself knows first which blocks are final.
         nodes.extend(net.file.others(&account));
     }
-    watching::space(directory.clone(), account.to_string(), alerts.clone(), watching::authority_space);
+    let volumes = watching::both_volumes(directory);
+    watching::space(volumes, account.to_string(), alerts.clone(), watching::authority_space);
     let announcing = Announcing::new(settings, key.clone(), nodes.clone(), &reached)?;
     let private = settings.flag("private")?;
     let serving = Serving { key: key.clone(), address: service, private };
@@ -423,7 +424,7 @@ fn gateway(settings: &Settings, start: &Start) -> Outcome {
     let volume = posync_gateway::Volume::of(storage.clone());
     let looked = volume.clone();
     let conditions = move |space| watching::gateway_space(space, looked.has_room().err());
-    watching::space(storage.clone(), account.clone(), alerts.clone(), conditions);
+    watching::space(vec![storage.clone()], account.clone(), alerts.clone(), conditions);
     runner(&storage)
         .start(async |context| {
             let parameters = parameters(&context, settings, &net, &key).await?;
