@@ -371,9 +371,9 @@ fn a_name_of_which_one_address_is_dead_closed_or_anothers_leads_to_the_peer() {
         let (closed, dead) = (ip(2), ip(3));
         let network = Holed(context.child("network"), SocketAddr::new(dead, 9300));
         let name: Address = "dual.example.org:9300".parse().expect("a name");
-        let reach = |ips: Vec<IpAddr>| {
+        let reach = async |ips: Vec<IpAddr>| {
             context.resolver_register("dual.example.org", Some(ips));
-            dial(context.child("dial"), &network, &key(2), SERVICE, account(1), name.clone())
+            dial(context.child("dial"), &network, &key(2), SERVICE, account(1), name.clone()).await
         };
         for bad in [closed, dead, another.address.ip()] {
             for ips in [vec![bad, ip(1)], vec![ip(1), bad]] {
