@@ -447,8 +447,8 @@ mod tests {
             let _other = listen(right.child("other"), &context, other, serve).await.expect("free");
             for ahead in [-YEARS, YEARS] {
                 let wrong = Steady::shifted(context.child("wrong"), NOW.cast_signed() + ahead);
-                let client =
-                    Client::<rpc::Node>::dial(wrong.child("asks"), &context, &key(2), account, at(7001));
+                let (asks, own) = (wrong.child("asks"), key(2));
+                let client = Client::<rpc::Node>::dial(asks, &context, &own, account, at(7001));
                 let answer = client.await.expect("any clock is taken").call(Ask::Clock(Nothing {})).await;
                 assert!(matches!(answer, Ok(NodeAnswer::Clock(NOW))), "{ahead}");
                 let refused =
