@@ -6,6 +6,7 @@
 use super::{
     AUTHORITIES_MAX, Block, Database, Digest, Finalization, Marshal, Pacer, PrivateKey, PublicKey, Runtime,
     Scheme, Seeds, StoreOperation, Taking, Variant,
+    forgiving::Forgiving,
     gate::Gated,
     pacer::Pace,
     recent::Recent,
@@ -432,7 +433,7 @@ where
             reshare::Config {
                 signer: self.parts.key.clone(),
                 manager: self.peers.clone(),
-                blocker: self.blocker.clone(),
+                blocker: Forgiving,
                 participants_provider,
                 secret_store: self.parts.secrets.clone(),
                 strategy: Sequential,
