@@ -259,6 +259,7 @@ fn refused(refusal: &Refused) -> Failure {
         | Refusal::Providers
         | Refusal::Full
         | Refusal::Interrupted
+        | Refusal::Allowance
         | Refusal::Stopping => Exit::Refused,
     };
     let text = String::from_utf8_lossy(&refusal.text);

@@ -205,10 +205,10 @@ async fn read(
     let file = shared.catalogue.file(Named(share.owner, ask.name.to_vec())).await?;
     let file = file.ok_or_else(|| Error::NoFile(text(&ask.name)))?;
     let found = shared.catalogue.describe(file.clone()).await?;
+    let mut reader = Reader::open(shared, share, &file, ask.offset, ask.length)?;
     let mut pace = Pace::new(&shared.common.environment);
     let sent = pace.wait(call.send(&GatewayAnswer::Found(found))).await;
     sent.ok_or(Error::SlowReader(SPAN, SPAN_BYTES))?.map_err(|_| Error::Gone)?;
-    let mut reader = Reader::open(shared, share, &file, ask.offset, ask.length)?;
     while let Some(bytes) = next(shared, share, &mut reader, &file).await? {
         for piece in bytes.chunks(PIECE_BYTES) {
             let data = GatewayAnswer::Data(Bounded::new(piece.to_vec()).expect("cut to size"));

@@ -124,6 +124,8 @@ tags! {
         5 => Interrupted "interrupted",
         /// The gateway is stopping.
         6 => Stopping "stopping",
+        /// The account has read as many bytes as it may for now.
+        7 => Allowance "allowance",
     }
 }
 
