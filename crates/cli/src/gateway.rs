@@ -16,7 +16,7 @@ use posync_client::rpc::{self, Call, Client};
 use posync_protocol::{
     Account, Bounded,
     wire::{
-        gateway::{AgreementRow, Ask, File, GatewayAnswer, Get, Name, Put, Refusal, Refused, Status, Why},
+        gateway::{AgreementRow, Ask, File, FileOf, GatewayAnswer, Get, Name, Put, Refusal, Refused, Status, Why},
         node::Nothing,
     },
 };
@@ -135,15 +135,18 @@ impl Gateway {
         Ok(file)
     }
 
-    /// All files, in the order of their names; asked for page by page.
-    pub(crate) async fn list(&self) -> Outcome<Vec<File>> {
+    /// All files of the caller, or of another account if the caller owns the gateway, in the order of their names;
+    /// asked for page by page.
+    pub(crate) async fn list(&self, of: Option<Account>) -> Outcome<Vec<File>> {
         let mut files: Vec<File> = Vec::new();
         let mut from = Vec::new();
         loop {
-            match self
-                .ask(Ask::List(Bounded::new(from).expect("a name with one more byte, or empty")))
-                .await?
-            {
+            let name = Bounded::new(from).expect("a name with one more byte, or empty");
+            let ask = match of {
+                Some(account) => Ask::ListOf(FileOf { account, name }),
+                None => Ask::List(name),
+            };
+            match self.ask(ask).await? {
                 GatewayAnswer::Files(page) if page.is_empty() => return Ok(files),
                 GatewayAnswer::Files(page) => files.extend(page.into_inner()),
                 other => return Err(unexpected(&other)),
@@ -156,9 +159,15 @@ impl Gateway {
         }
     }
 
-    /// Deletes a file; returns its last state.
-    pub(crate) async fn remove(&self, name: &str) -> Outcome<File> {
-        match self.ask(Ask::Remove(to_name(name)?)).await? {
+    /// Deletes a file of the caller, or of an account that is served no more if the caller owns the gateway; returns
+    /// its last state.
+    pub(crate) async fn remove(&self, name: &str, of: Option<Account>) -> Outcome<File> {
+        let name = to_name(name)?;
+        let ask = match of {
+            Some(account) => Ask::RemoveOf(FileOf { account, name }),
+            None => Ask::Remove(name),
+        };
+        match self.ask(ask).await? {
             GatewayAnswer::Removed(file) => Ok(file),
             other => Err(unexpected(&other)),
         }
@@ -401,8 +410,8 @@ mod tests {
             let address = gateway(&context, &served, false).await;
             let at = Service { account, address: address.into(), archive: false };
             let hangs = Gateway::dial_with(&context, &at, &caller, SHORT).await?;
-            is_explained("ls", hangs.list().await, address);
-            is_explained("rm", hangs.remove("file").await, address);
+            is_explained("ls", hangs.list(None).await, address);
+            is_explained("rm", hangs.remove("file", Some(account)).await, address);
             is_explained("status", hangs.status().await, address);
             is_explained("agreements", hangs.agreements().await, address);
             is_explained("why", hangs.why(account).await, address);
@@ -437,10 +446,10 @@ mod tests {
             // A loaded machine may be slow to answer the first question, which must succeed.
             let gateway = Gateway::dial_with(&context, &at, &caller, Waits { answer: WAITS.answer, ..SHORT });
             let mut gateway = gateway.await?;
-            assert!(gateway.list().await?.is_empty(), "whole answers arrive");
+            assert!(gateway.list(None).await?.is_empty(), "whole answers arrive");
             gateway.waits = SHORT;
             left.store(10, Ordering::SeqCst);
-            is_explained("ls", gateway.list().await, address);
+            is_explained("ls", gateway.list(Some(account)).await, address);
             assert_eq!(left.load(Ordering::SeqCst), 0, "half of the answer came");
             Ok(())
         })

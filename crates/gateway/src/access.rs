@@ -1,8 +1,8 @@
 //! The accounts that are served, and each one's share of the gateway's memory.
 //!
 //! The gateway serves its owner and the accounts that the owner lists, and refers strangers to the owner.
-//! Each account lists, reads, replaces and removes only files that it stored itself; this holds for the
-//! owner, too.
+//! Each account lists, reads, replaces and removes only files that it stored itself. The owner alone also lists the
+//! files of others, and removes those of accounts that it serves no more.
 //!
 //! Invariants
 //! 1. [`Access::of`] is checked once per call, before anything else in the call is looked at.
@@ -145,6 +145,11 @@ impl Access {
 }
 
 impl Share {
+    /// True for the share of the gateway's owner.
+    pub(crate) fn is_owners(&self) -> bool {
+        self.owner == Owner::default()
+    }
+
     /// A share of `bytes` in each direction.
     pub(crate) fn new(owner: Owner, bytes: usize) -> Self {
         Self {
