@@ -10,6 +10,7 @@
 //! | 1, 2, 6, 7 | files, segments, jobs, faults: the gateway's |
 //! | 10 | the mark of a restore that is under way |
 //! | 11 | the mark that pages were damaged |
+//! | 12 | the providers that are silent: the gateway's |
 
 use crate::{agreements::state::Stage, limits::SIGN_BATCH};
 use bytes::Buf as _;

@@ -4,12 +4,12 @@
 //! shards that have a holder. All else is read on demand.
 
 use super::{
-    row::{Added, FaultRow, FileRow, Holding, JobRow, Named, Owner, SegmentRow},
+    row::{Added, FaultRow, FileRow, Holding, JobRow, Named, Owner, SegmentRow, Silence, SilencesRow},
     usage::{Claim, NoRoom, Usage, UsageBook},
 };
 use crate::{
     coding::{DATA, FileId, SHARDS, billed},
-    limits::{FAULTS_MAX, FILES_MAX, JOBS_PER_ACCOUNT},
+    limits::{AGREEMENTS_MAX, FAULTS_MAX, FILES_MAX, JOBS_PER_ACCOUNT},
 };
 use commonware_codec::Error::Invalid;
 use commonware_runtime::{Clock, Metrics, Spawner, Storage};
@@ -486,5 +486,22 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
             }
         }
         Ok(rows)
+    }
+
+    /// The silent providers as they were written last; none if that row does not decode: their silence begins anew.
+    pub(super) async fn silences(&self) -> Result<Vec<Silence>, Error> {
+        let row = self.rows.known::<SilencesRow>(&SilencesRow::key()).await?;
+        Ok(row.map_or_else(Vec::new, |row| row.silences.into_inner()))
+    }
+
+    /// Replaces the list of silent providers.
+    pub(super) fn put_silences(&mut self, mut silences: Vec<Silence>) {
+        silences.truncate(AGREEMENTS_MAX);
+        match Bounded::new(silences) {
+            Some(silences) if !silences.is_empty() => {
+                self.rows.store.put(SilencesRow::key(), &SilencesRow { silences });
+            }
+            _ => self.rows.store.delete(SilencesRow::key()),
+        }
     }
 }

@@ -5,7 +5,7 @@ pub(crate) use posync_consumer::catalogue::row::*;
 
 use crate::{
     coding::SHARDS,
-    limits::{HOLDINGS_MAX, SEGMENTS_MAX},
+    limits::{AGREEMENTS_MAX, HOLDINGS_MAX, SEGMENTS_MAX},
 };
 use commonware_codec::{Buf, EncodeSize, Read, Write};
 use posync_consumer::rows;
@@ -16,6 +16,7 @@ rows! {
     2 SegmentRow (file: &FileId, segment: u32) [file, segment.to_be_bytes()];
     6 JobRow (number: u32) [number.to_be_bytes()];
     7 FaultRow (number: u32) [number.to_be_bytes()];
+    12 SilencesRow () [];
 }
 
 /// The key of the mark that a restore is under way.
@@ -171,6 +172,27 @@ encoded! {
         repaired: u32,
     }
 }
+
+encoded! {
+    /// A provider that is suspected because it is silent.
+    #[derive(Copy)]
+    Silence {
+        /// Account of the provider.
+        provider: Account,
+        /// Seconds for which the gateway has waited for it, over all its runs; its own downtime does not count.
+        seconds: u64,
+    }
+}
+
+encoded! {
+    /// The silent providers, at most one entry for each that has an agreement.
+    SilencesRow {
+        /// The providers, each once.
+        silences: Bounded<Silence, AGREEMENTS_MAX>,
+    }
+}
+
+const _: () = assert!(AGREEMENTS_MAX * 40 + 8 < crate::limits::ROW_BYTES_MAX);
 
 #[cfg(test)]
 mod tests {
