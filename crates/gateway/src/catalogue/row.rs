@@ -17,6 +17,7 @@ rows! {
     6 JobRow (number: u32) [number.to_be_bytes()];
     7 FaultRow (number: u32) [number.to_be_bytes()];
     12 SilencesRow () [];
+    14 FrozenRow (file: &FileId) [file];
 }
 
 /// The key of the mark that a restore is under way.
@@ -170,6 +171,16 @@ encoded! {
         lost: u32,
         /// Shards rebuilt elsewhere so far.
         repaired: u32,
+    }
+}
+
+encoded! {
+    /// A mark of a file that had a job when a backup was taken. Its put may have ended well since, in a catalogue that is
+    /// newer than the backup: its shards are not removed, and go with their agreements.
+    #[derive(Copy, Default)]
+    FrozenRow {
+        /// Always true: a row is not empty.
+        frozen: bool,
     }
 }
 
