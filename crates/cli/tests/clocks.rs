@@ -1,4 +1,4 @@
-//! Machines whose clock is an hour or a day off: real processes, each with a clock of its own before the system's.
+//! Machines whose clock is an hour or a day off, or steps while they work: real processes, each with a clock of its own before the system's.
 
 mod common;
 
@@ -7,25 +7,42 @@ use posync_alert::test_utils::{Posted, listen};
 use serde_json::Value;
 use std::{
     fs::{self, File},
+    io::Write as _,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::Receiver,
     time::{Duration, Instant},
 };
 
-/// A library that moves the clock of a process by the seconds of a variable. The time since boot stays as it is.
+/// A library that moves the clock of a process by the seconds of a variable, and by those in a file, which may change
+/// while the process runs. The time since boot stays as it is.
 const CLOCK: &str = r#"
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
+static volatile long *set;
+
+__attribute__((constructor)) static void map(void) {
+    const char *path = getenv("POSYNC_TEST_CLOCK");
+    int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    void *at = file < 0 ? MAP_FAILED : mmap(0, sizeof *set, PROT_READ, MAP_SHARED, file, 0);
+    if (file >= 0) close(file);
+    if (at != MAP_FAILED) set = at;
+}
+
 int clock_gettime(clockid_t id, struct timespec *out) {
     int result = syscall(SYS_clock_gettime, id, out);
     const char *ahead = getenv("POSYNC_TEST_AHEAD");
-    if (result == 0 && ahead && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) out->tv_sec += atol(ahead);
+    if (result != 0 || (id != CLOCK_REALTIME && id != CLOCK_REALTIME_COARSE)) return result;
+    if (ahead) out->tv_sec += atol(ahead);
+    if (set) out->tv_sec += *set;
     return result;
 }
 
@@ -66,6 +83,33 @@ fn ahead(library: &Path, seconds: i64) -> Command {
     command.env("LD_PRELOAD", library).env("POSYNC_TEST_AHEAD", seconds.to_string());
     command.env_remove("POSYNC_NET").stdin(Stdio::null());
     command
+}
+
+/// A clock that a test sets while processes run by it.
+struct Clock {
+    library: PathBuf,
+    file: PathBuf,
+}
+
+impl Clock {
+    fn new(home: &Path) -> Self {
+        let clock = Self { library: library(home), file: home.join("clock") };
+        fs::write(&clock.file, [0; 8]).expect("writable");
+        clock
+    }
+
+    /// Sets the clock, which steps to so many seconds ahead of the system's.
+    fn set(&self, seconds: i64) {
+        let file = File::options().write(true).open(&self.file).expect("it was made");
+        file.write_all_at(&seconds.to_ne_bytes(), 0).expect("writable");
+    }
+
+    /// The program with this clock.
+    fn command(&self) -> Command {
+        let mut command = ahead(&self.library, 0);
+        command.env("POSYNC_TEST_CLOCK", &self.file);
+        command
+    }
 }
 
 /// A role that runs beside the network's supervisor; dropping it ends it.
@@ -241,4 +285,51 @@ fn node(net: &Net, home: &Path, url: &str) -> (PathBuf, String) {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let made: Value = serde_json::from_slice(&made.stdout).expect("JSON");
     (directory, text(&made["account"]).to_owned())
+}
+
+/// An hour forward and back, twice, while a put and the chain run: no wall clock decides when something is late.
+#[test]
+fn a_clock_that_steps_by_an_hour_under_a_running_put_ends_no_put_and_stalls_nobody() {
+    const PIECE: usize = 3 << 20;
+    let net = Net::start();
+    let home = tempfile::tempdir().expect("a directory");
+    let clock = Clock::new(home.path());
+    let mut roles = Vec::new();
+    for name in ["authority-3", "provider-0", "gateway"] {
+        end(net.pid(name));
+        roles.push(Role::start(clock.command(), &net.directory.join(name)));
+    }
+    // Without another one the network needs the authority whose clock steps.
+    end(net.pid("authority-2"));
+    eventually(180, "the gateway serves", || net.run(&["ls"]).status.success());
+    let steps = [HOUR, 0, -HOUR, 0];
+    let source = common::file(home.path(), "source", PIECE * steps.len(), 7);
+    let bytes = fs::read(&source).expect("readable");
+    let mut put = clock.command();
+    put.arg("--json").arg("--net").arg(&net.directory).args(["put", "-", "stepped", "--length"]);
+    put.arg(bytes.len().to_string()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut put = put.spawn().expect("it starts");
+    let mut input = put.stdin.take().expect("it is piped");
+    let logs = || roles.iter().map(Role::log).collect::<String>();
+    for (piece, seconds) in bytes.chunks(PIECE).zip(steps) {
+        input.write_all(piece).unwrap_or_else(|error| panic!("the put ended: {error}{}", logs()));
+        clock.set(seconds);
+        let height = net.height();
+        eventually(180, "blocks come after a step", || net.height() > height + 8);
+    }
+    drop(input);
+    let ended = put.wait_with_output().expect("it was started here");
+    assert!(ended.status.success(), "{}{}", String::from_utf8_lossy(&ended.stderr), logs());
+    net.reads(&source, "stepped");
+    // The same while it is read.
+    let target = home.path().join("target");
+    for seconds in [HOUR, -HOUR] {
+        let mut get = clock.command();
+        get.arg("--net").arg(&net.directory).args(["get", "stepped"]).arg(&target).stdout(Stdio::null());
+        let mut get = get.spawn().expect("it starts");
+        clock.set(seconds);
+        assert!(get.wait().expect("it was started here").success(), "{}", logs());
+        assert!(fs::read(&target).expect("written") == bytes, "{seconds}");
+    }
+    assert_eq!(net.ask(&["status"])["consensus"]["state"], "running");
 }
