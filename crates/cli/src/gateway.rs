@@ -16,7 +16,9 @@ use posync_client::rpc::{self, Call, Client};
 use posync_protocol::{
     Account, Bounded,
     wire::{
-        gateway::{AgreementRow, Ask, File, FileOf, GatewayAnswer, Get, Name, Put, Refusal, Refused, Status, Why},
+        gateway::{
+            AgreementRow, Ask, File, FileOf, GatewayAnswer, Get, Name, Put, Refusal, Refused, Status, Why,
+        },
         node::Nothing,
     },
 };
@@ -71,7 +73,12 @@ impl Gateway {
     }
 
     /// Connects to a gateway, with other bounds of the waits for it.
-    async fn dial_with(context: &Context, gateway: &Service, key: &PrivateKey, waits: Waits) -> Outcome<Self> {
+    async fn dial_with(
+        context: &Context,
+        gateway: &Service,
+        key: &PrivateKey,
+        waits: Waits,
+    ) -> Outcome<Self> {
         let dialing = context.child("gateway");
         let opened = Client::dial(dialing, context, key, gateway.account, gateway.address.clone());
         let address = gateway.address.to_string();

@@ -135,8 +135,7 @@ impl Service {
             let Usage { files, bytes, pending } = usage.unwrap_or_default();
             UserRow { account, listed, quota, files, bytes, pending }
         };
-        let served =
-            self.access.all().filter(|(_, of)| share.is_owners() || of.owner == share.owner);
+        let served = self.access.all().filter(|(_, of)| share.is_owners() || of.owner == share.owner);
         let mut rows: Vec<UserRow> =
             served.map(|(account, of)| row(*account, true, of.quota, usages.remove(&of.owner))).collect();
         if share.is_owners() {

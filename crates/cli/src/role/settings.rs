@@ -336,8 +336,9 @@ impl Settings {
         let list = self.values[key].as_array().ok_or_else(|| self.bad(key, "it is no list"))?;
         let parse = |value: &Value| {
             let text = value.as_str().ok_or_else(|| self.bad(key, "an entry is no text in double quotes"))?;
-            let (account, bounds) = text.split_once('=').map_or((text, None), |(of, bounds)| (of, Some(bounds)));
-            let account = account.trim().parse().map_err(|error: String| self.bad(key, error))?;
+            let (account, bounds) =
+                text.split_once('=').map_or((text, None), |(of, bounds)| (of, Some(bounds)));
+            let account: Account = account.trim().parse().map_err(|error: String| self.bad(key, error))?;
             let mut user = User::from(account);
             for bound in bounds.into_iter().flat_map(|bounds| bounds.split(',')) {
                 let why = || {

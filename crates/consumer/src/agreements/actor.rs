@@ -416,8 +416,11 @@ impl Agreements {
         let floor = self.height().saturating_sub(self.parameters.round_blocks);
         if !self.ledger.is_absent(key, floor, newer).await? {
             busy.refused(self.height());
-            tracing::debug!(agreement = agreement.number, "an agreement is not closed: two nodes do not show yet that \
-                its data set is the one that is known here");
+            tracing::debug!(
+                agreement = agreement.number,
+                "an agreement is not closed: two nodes do not show yet that \
+                its data set is the one that is known here"
+            );
             return Ok(());
         }
         let close = CloseAlone { agreement: agreement.id };

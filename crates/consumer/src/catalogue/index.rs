@@ -6,8 +6,8 @@ use super::{
     contents::{Agreed, Contents},
     loaded::{Loaded, LoadedAgreement},
     row::{
-        Added, CatalogueRow, DAMAGED_PAGES, Intent, Key, Meta, OwnAgreementRow, PaidRow, RESTORING, RestoredRow,
-        SetRow, Waiting, place,
+        Added, CatalogueRow, DAMAGED_PAGES, Intent, Key, Meta, OwnAgreementRow, PaidRow, RESTORING,
+        RestoredRow, SetRow, Waiting, place,
     },
     salvage,
     store::{Error, Store},

@@ -18,8 +18,8 @@
 //!    taken is not removed ([`FrozenRow`]).
 
 use super::row::{
-    FaultRow, FileRow, FrozenRow, Intent, JobRow, Key, Meta, OwnAgreementRow, PaidRow, RestoredRow, SegmentRow,
-    SetRow, Waiting, restoring,
+    FaultRow, FileRow, FrozenRow, Intent, JobRow, Key, Meta, OwnAgreementRow, PaidRow, RestoredRow,
+    SegmentRow, SetRow, Waiting, restoring,
 };
 use crate::{
     coding::FileId,

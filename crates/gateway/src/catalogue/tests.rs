@@ -535,7 +535,10 @@ fn a_holding_above_what_a_segment_takes_is_kept_elsewhere_until_it_is_taken_out(
         let (catalogue, loaded, _disk) = started.expect("opens");
         let entries = &loaded.agreements[0].entries;
         assert_eq!(entries.len(), HOLDINGS_MAX + 1, "all that was signed");
-        assert_eq!(entries[&99], Entry { added: Added { moves: false, ..stray }, dropped: true, frozen: false });
+        assert_eq!(
+            entries[&99],
+            Entry { added: Added { moves: false, ..stray }, dropped: true, frozen: false }
+        );
         let removed = Removed { file: stray.file, segment: 0, sequence: 99 };
         catalogue.agreed(agreed(0, 101, vec![], vec![removed])).await.expect("runs");
         let row = catalogue.segment(stray.file, 0).await.expect("runs").expect("until its job is done");

@@ -228,7 +228,8 @@ mod tests {
 
     #[test]
     fn the_grace_period_is_hours_in_production_and_longer_than_every_timeout_locally() {
-        let production = Grace { whole: secs(6 * 3_600), short: secs(3_600), pause: secs(900), own: secs(60) };
+        let production =
+            Grace { whole: secs(6 * 3_600), short: secs(3_600), pause: secs(900), own: secs(60) };
         assert_eq!(Grace::of(&Parameters::PRODUCTION, None), production);
         let local = Grace { whole: secs(120), short: secs(60), pause: secs(15), own: secs(10) };
         assert_eq!(Grace::of(&Parameters::LOCAL, None), local);

@@ -1,7 +1,8 @@
 //! Agreements whose providers sign no removal, or take no shard that moves: what they cost, and how they end.
 
 use super::world::{
-    Context, Ledgered, MASTER, Verdict, World, bytes, holders, index_of, name_of, open, roomy, row, usages, whole,
+    Context, Ledgered, MASTER, Verdict, World, bytes, holders, index_of, name_of, open, roomy, row, usages,
+    whole,
 };
 use crate::{
     agreement::OwnAgreement,
@@ -309,33 +310,39 @@ fn a_restored_gateway_closes_and_empties_no_agreement_under_which_a_newer_catalo
         let backup = |context: Context| async move { swap(&context, None).await };
         let (backup, checkpoint) = deterministic::Runner::from(checkpoint).start_and_recover(backup);
         let seen = ledger.clone();
-        let (newer, checkpoint) = deterministic::Runner::from(checkpoint).start_and_recover(|context| async move {
-            let world = resumed(&context, seen).await;
-            world.ledger.bars.store(unsubmitted, Ordering::Relaxed);
-            for file in 0..6 {
-                let name = format!("new {file}");
-                world.put(&name, &bytes(300_000, 10 + file)).await.expect("stored");
-                world.until("eight holders", async |w| whole(w, &name).await).await;
-            }
-            world.until("the ledger has them", async |w| unsubmitted || settled(w)).await;
-            versions(&world)
-        });
+        let (newer, checkpoint) =
+            deterministic::Runner::from(checkpoint).start_and_recover(|context| async move {
+                let world = resumed(&context, seen).await;
+                world.ledger.bars.store(unsubmitted, Ordering::Relaxed);
+                for file in 0..6 {
+                    let name = format!("new {file}");
+                    world.put(&name, &bytes(300_000, 10 + file)).await.expect("stored");
+                    world.until("eight holders", async |w| whole(w, &name).await).await;
+                }
+                world.until("the ledger has them", async |w| unsubmitted || settled(w)).await;
+                versions(&world)
+            });
         let restore = |context: Context| async move { swap(&context, Some(&backup[..])).await };
         let (whole, checkpoint) = deterministic::Runner::from(checkpoint).start_and_recover(restore);
         let seen = ledger.clone();
-        let ((), checkpoint) = deterministic::Runner::from(checkpoint).start_and_recover(|context| async move {
-            let world = resumed(&context, seen).await;
-            world.ledger.bars.store(false, Ordering::Relaxed);
-            let before = versions(&world);
-            let changed: Vec<usize> = (0..10).filter(|at| before[*at] < newer[*at]).collect();
-            assert!(changed.len() >= 8, "{before:?} {newer:?}");
-            moved(&context, &world).await;
-            for at in changed {
-                let agreement = world.shared.agreement(at as u32).expect("it is not forgotten");
-                assert_eq!(Stage::of(&agreement.terms()), Stage::Draining, "{at} is not closed");
-                assert_eq!(agreement.with_state(|state| state.version()), before[at], "{at} is not changed");
-            }
-        });
+        let ((), checkpoint) =
+            deterministic::Runner::from(checkpoint).start_and_recover(|context| async move {
+                let world = resumed(&context, seen).await;
+                world.ledger.bars.store(false, Ordering::Relaxed);
+                let before = versions(&world);
+                let changed: Vec<usize> = (0..10).filter(|at| before[*at] < newer[*at]).collect();
+                assert!(changed.len() >= 8, "{before:?} {newer:?}");
+                moved(&context, &world).await;
+                for at in changed {
+                    let agreement = world.shared.agreement(at as u32).expect("it is not forgotten");
+                    assert_eq!(Stage::of(&agreement.terms()), Stage::Draining, "{at} is not closed");
+                    assert_eq!(
+                        agreement.with_state(|state| state.version()),
+                        before[at],
+                        "{at} is not changed"
+                    );
+                }
+            });
         // Its owner finds the newer catalogue, and goes on with it.
         deterministic::Runner::from(checkpoint).start(|context| async move {
             swap(&context, Some(&whole[..])).await;
@@ -357,7 +364,8 @@ fn a_restored_gateway_removes_no_shard_of_a_put_that_ended_after_the_backup() {
         let world = resumed(&context, seen).await;
         world.put("old", &bytes(300_000, 1)).await.expect("stored");
         let (shared, share) = (world.shared.clone(), world.share.clone());
-        let first = bytes(SEGMENT_BYTES, 2).chunks(1 << 20).map(|piece| Ok(piece.to_vec())).collect::<Vec<_>>();
+        let first =
+            bytes(SEGMENT_BYTES, 2).chunks(1 << 20).map(|piece| Ok(piece.to_vec())).collect::<Vec<_>>();
         world.shared.common.environment.spawn(async move {
             let pieces = stream::iter(first).chain(stream::pending()).boxed();
             let put = transfer::put(&shared, &share, name_of("new"), 2 * SEGMENT_BYTES as u64, pieces);

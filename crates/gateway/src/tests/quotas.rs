@@ -304,7 +304,9 @@ fn a_user_that_reads_again_and_again_is_refused_beyond_its_allowance_and_reads_o
         let before = sold().await;
         for _ in 0..20 {
             let said = user.get("file").await.expect_err("more than its allowance");
-            for part in ["1224704 bytes in a day", "and 122", "try again in ", "ask the gateway's owner to raise"] {
+            for part in
+                ["1224704 bytes in a day", "and 122", "try again in ", "ask the gateway's owner to raise"]
+            {
                 assert!(said.contains(part), "{part}: {said}");
             }
         }

@@ -16,8 +16,8 @@
 use super::Error;
 use crate::{
     access::{Buffer, Share},
-    allowance::Reading,
     agreement::OwnAgreement,
+    allowance::Reading,
     catalogue::{
         Stopped,
         row::{FileRow, SegmentRow},

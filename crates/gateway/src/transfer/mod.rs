@@ -136,7 +136,12 @@ impl Error {
             Self::NoFile(_) => Refusal::NoFile,
             Self::Stranger(_) | Self::NotOwner(_) => Refusal::NotServed,
             Self::Allowance(_) => Refusal::Allowance,
-            Self::Listed(_) | Self::Name | Self::Length(_) | Self::Range(..) | Self::NoPiece | Self::NoPut => Refusal::Request,
+            Self::Listed(_)
+            | Self::Name
+            | Self::Length(_)
+            | Self::Range(..)
+            | Self::NoPiece
+            | Self::NoPut => Refusal::Request,
             Self::Operators(..) | Self::Unsigned(..) | Self::Unreadable(..) => Refusal::Providers,
             Self::Full(_) | Self::Volume(_) | Self::Quota(..) | Self::Names(_) | Self::Jobs(_) => {
                 Refusal::Full
