@@ -122,7 +122,7 @@ fn a_provider_that_answers_after_a_restart_keeps_its_shards_however_long_it_was_
     });
 }
 
-/// No run is long enough to tell a silent provider from one that restarts beside the gateway.
+/// No run is long enough to distinguish a silent provider from one that restarts beside the gateway.
 #[test]
 fn a_long_silence_is_no_loss_while_each_process_has_asked_for_seconds_only() {
     restarts((5, 5, 9, 10_000), |run, moved, seconds| {
