@@ -356,8 +356,11 @@ fn an_agreement_of_which_the_ledger_has_a_newer_data_set_is_not_closed() {
         let [newer, other] = [CODES[0], CODES[1]].map(provider_of);
         let current = Version { version: 3, root: [7; 32], leaves: 0, bytes: 0, grown_at: 0 };
         let set = DataSet { current, next: None };
-        let insert = |world: &mut World| world.state.insert(DataSet::key(&newer, 0), set.to_slot());
+        let slot = setup.agreements.shared.agreements_with(&newer)[0].id.slot;
+        let insert = |world: &mut World| world.state.insert(DataSet::key(&newer, slot), set.to_slot());
         setup.node.with(insert).await;
+        // It stands in a block that every reader of the floor's height has.
+        context.sleep(Duration::from_secs(30)).await;
         setup.agreements.retired.store(true, std::sync::atomic::Ordering::Release);
         for agreement in setup.agreements.shared.agreements() {
             agreement.set_terms(|row| row.stage = Stage::Draining as u8).await.expect("runs");
@@ -392,7 +395,7 @@ fn a_record_is_absent_only_if_a_second_node_that_keeps_up_does_not_show_it_eithe
         let stranger = AccountState::key(&Account([9; 32]));
         let absent = async |floor: u64| ledger.is_absent(stranger, floor, |_: &AccountState| true).await;
         let until = async |height: u64| {
-            while ledger.height().await.is_ok_and(|at| at < height) {
+            while first.with(|world| world.height).await < height {
                 context.sleep(Duration::from_secs(1)).await;
             }
         };
