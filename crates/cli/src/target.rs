@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   no file, or a regular one  -> a new file beside it, renamed over it at the end; its mode stays
-//!   a link                     -> the file that it leads to, by the same rules; the link stays
+//!   a link                     -> the file that it leads to, by the same rules, as `cp` does; the link stays
+//!   one of several hard links  -> this name alone gets the new file; the other names keep the bytes that they had
 //!   a device, FIFO or socket   -> opened, and written as the bytes come
 //!   a directory                -> refused before the first byte
 //! ```
@@ -237,6 +238,29 @@ mod tests {
         assert!(fs::symlink_metadata(at("link")).expect("there").is_symlink());
         symlink("loop", at("loop")).expect("made");
         assert!(Target::open(&at("loop")).is_err());
+    }
+
+    /// `cp` would write through a hard link, and harm what another name shows. Here the name is replaced.
+    #[test]
+    fn other_names_of_a_file_keep_its_bytes_whether_the_write_ends_well_or_not() {
+        let home = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| home.path().join(name);
+        fs::write(at("kept"), "before").expect("writable");
+        fs::set_permissions(at("kept"), Permissions::from_mode(0o640)).expect("own file");
+        fs::hard_link(at("kept"), at("target")).expect("made");
+        symlink("target", at("link")).expect("made");
+        let mut target = Target::open(&at("link")).expect("a file");
+        target.write_all(b"half").expect("writable");
+        drop(target);
+        let read = |name: &str| fs::read(at(name)).expect("there");
+        assert_eq!((read("kept"), read("target")), (b"before".to_vec(), b"before".to_vec()));
+        replace(&at("link"), b"after").expect("replaced");
+        assert_eq!((read("kept"), read("target")), (b"before".to_vec(), b"after".to_vec()));
+        assert!(fs::symlink_metadata(at("link")).expect("there").is_symlink(), "the link leads there still");
+        let about = |name: &str| fs::metadata(at(name)).expect("there");
+        assert_eq!((about("kept").nlink(), about("target").nlink()), (1, 1));
+        assert_eq!(about("target").permissions().mode() & 0o777, 0o640);
+        assert_eq!(names(home.path()), ["kept", "link", "target"]);
     }
 
     #[test]

@@ -8,6 +8,8 @@ use posync_alert::test_utils::{Posted, listen};
 use serde_json::Value;
 use std::{
     fs::{self, File},
+    io::Write as _,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::Receiver,
@@ -83,6 +85,33 @@ fn by_clock(library: &Path, clock: &Path) -> Command {
     command.env("LD_PRELOAD", library).env("POSYNC_TEST_AHEAD", clock);
     command.env_remove("POSYNC_NET").stdin(Stdio::null());
     command
+}
+
+/// A clock that a test sets while processes run by it.
+struct Clock {
+    library: PathBuf,
+    file: PathBuf,
+}
+
+impl Clock {
+    fn new(home: &Path) -> Self {
+        let clock = Self { library: library(home), file: home.join("clock") };
+        fs::write(&clock.file, "").expect("writable");
+        clock.set(0);
+        clock
+    }
+
+    /// Sets the clock, which steps to so many seconds ahead of the system's.
+    fn set(&self, seconds: i64) {
+        let file = File::options().write(true).open(&self.file).expect("it was made");
+        // Written over, not cut: no process reads an empty file.
+        file.write_all_at(format!("{seconds:<20}").as_bytes(), 0).expect("writable");
+    }
+
+    /// The program with this clock.
+    fn command(&self) -> Command {
+        by_clock(&self.library, &self.file)
+    }
 }
 
 /// A role that runs beside the network's supervisor; dropping it ends it.
@@ -399,4 +428,51 @@ fn node(net: &Net, home: &Path, url: &str) -> (PathBuf, String) {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let made: Value = serde_json::from_slice(&made.stdout).expect("JSON");
     (directory, text(&made["account"]).to_owned())
+}
+
+/// An hour forward and back, twice, while a put and the chain run: no wall clock decides when something is late.
+#[test]
+fn a_clock_that_steps_by_an_hour_under_a_running_put_ends_no_put_and_stalls_nobody() {
+    const PIECE: usize = 3 << 20;
+    let net = Net::start();
+    let home = tempfile::tempdir().expect("a directory");
+    let clock = Clock::new(home.path());
+    let mut roles = Vec::new();
+    for name in ["authority-3", "provider-0", "gateway"] {
+        end(net.pid(name));
+        roles.push(Role::start(clock.command(), &net.directory.join(name)));
+    }
+    // Without another one the network needs the authority whose clock steps.
+    end(net.pid("authority-2"));
+    eventually(180, "the gateway serves", || net.run(&["ls"]).status.success());
+    let steps = [HOUR, 0, -HOUR, 0];
+    let source = common::file(home.path(), "source", PIECE * steps.len(), 7);
+    let bytes = fs::read(&source).expect("readable");
+    let mut put = clock.command();
+    put.arg("--json").arg("--net").arg(&net.directory).args(["put", "-", "stepped", "--length"]);
+    put.arg(bytes.len().to_string()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut put = put.spawn().expect("it starts");
+    let mut input = put.stdin.take().expect("it is piped");
+    let logs = || roles.iter().map(Role::log).collect::<String>();
+    for (piece, seconds) in bytes.chunks(PIECE).zip(steps) {
+        input.write_all(piece).unwrap_or_else(|error| panic!("the put ended: {error}{}", logs()));
+        clock.set(seconds);
+        let height = net.height();
+        eventually(180, "blocks come after a step", || net.height() > height + 8);
+    }
+    drop(input);
+    let ended = put.wait_with_output().expect("it was started here");
+    assert!(ended.status.success(), "{}{}", String::from_utf8_lossy(&ended.stderr), logs());
+    net.reads(&source, "stepped");
+    // The same while it is read.
+    let target = home.path().join("target");
+    for seconds in [HOUR, -HOUR] {
+        let mut get = clock.command();
+        get.arg("--net").arg(&net.directory).args(["get", "stepped"]).arg(&target).stdout(Stdio::null());
+        let mut get = get.spawn().expect("it starts");
+        clock.set(seconds);
+        assert!(get.wait().expect("it was started here").success(), "{}", logs());
+        assert!(fs::read(&target).expect("written") == bytes, "{seconds}");
+    }
+    assert_eq!(net.ask(&["status"])["consensus"]["state"], "running");
 }

@@ -223,6 +223,14 @@ fn targets(net: &Net, home: &std::path::Path) {
     net.ask(&["get", "piped", &text(&link)]);
     assert!(!std::fs::metadata("/dev/null").expect("there").is_file(), "a device stays a device");
     assert!(std::fs::symlink_metadata(&link).expect("there").is_symlink(), "a link stays a link");
+    // One of two hard links: the other name keeps what it showed.
+    let (kept, shared) = (home.join("kept"), home.join("shared"));
+    std::fs::write(&kept, "before").expect("writable");
+    std::fs::hard_link(&kept, &shared).expect("made");
+    assert_eq!(net.refuse(&["get", "nothing", &text(&shared)]).0, 4);
+    net.ask(&["get", "piped", &text(&shared)]);
+    assert_eq!(std::fs::read(&kept).expect("there"), b"before");
+    assert!(std::fs::read(&shared).expect("there").starts_with(b"of no known length"));
     // A pipe that the caller names below /dev/fd is written to, as standard output is.
     let mut get = Command::new(POSYNC);
     get.arg("--net").arg(&net.directory).args(["get", "piped", "/dev/fd/1"]);

@@ -56,4 +56,19 @@ fn who_is_not_listed_gets_nothing_and_who_is_gets_its_own_files_alone() {
     assert_eq!(net.ask(&["ls"]).as_array().map(Vec::len), Some(1));
     assert_eq!(run(&other, &["rm", "name"]).0, Some(0));
     net.reads(Path::new(of_owner), "name");
+
+    // The account is taken off the list, and its owner pays for its file until it removes it.
+    assert_eq!(run(&other, &["put", of_other, "left behind"]).0, Some(0));
+    assert_eq!(net.refuse(&["rm", "left behind", "--account", account, "--for-good"]).0, 5, "it is listed");
+    net.down();
+    set(&net.directory.join("gateway"), "users", "[]");
+    net.up();
+    let listed = net.ask(&["ls", "--account", account]);
+    assert_eq!((&listed[0]["name"], &listed[0]["bytes"]), (&"left behind".into(), &7_000.into()), "{listed}");
+    let (code, error) = net.refuse(&["rm", "left behind", "--account", account]);
+    assert_eq!(code, 2, "{error}");
+    assert!(common::text(&error["error"]["next"]).contains("--for-good"), "{error}");
+    net.ask(&["rm", "left behind", "--account", account, "--for-good"]);
+    assert_eq!(net.ask(&["ls", "--account", account]), serde_json::json!([]));
+    net.reads(Path::new(of_owner), "name");
 }

@@ -1,8 +1,8 @@
 //! The accounts that are served, and each one's share of the gateway's memory.
 //!
 //! The gateway serves its owner and the accounts that the owner lists, and refers strangers to the owner.
-//! Each account lists, reads, replaces and removes only files that it stored itself; this holds for the
-//! owner, too.
+//! Each account lists, reads, replaces and removes only files that it stored itself. The owner alone also lists the
+//! files of others, and removes those of accounts that it serves no more.
 //!
 //! Invariants
 //! 1. [`Access::of`] is checked once per call, before anything else in the call is looked at.
@@ -10,11 +10,12 @@
 //! 3. All shares together are at most [`BUFFERS_BYTES`] in each direction.
 
 use crate::{
+    allowance::Allowance,
     catalogue::row::Owner,
     coding::SEGMENT_BYTES,
     limits::{
-        ACCOUNT_PERCENT, BUFFERS_BYTES, CODING_BYTES_MAX, FILES_MAX, SEGMENTS_READ_MAX, SHARE_BYTES_MAX,
-        TRANSFERS_PER_ACCOUNT, USERS_MAX,
+        ACCOUNT_PERCENT, BUFFERS_BYTES, CODING_BYTES_MAX, FILES_MAX, READ_BYTES_PER_DAY, SEGMENTS_READ_MAX,
+        SHARE_BYTES_MAX, TRANSFERS_PER_ACCOUNT, USERS_MAX,
     },
     shared::Shared,
 };
@@ -36,11 +37,13 @@ pub struct User {
     pub account: Account,
     /// Maximum of bytes that its files may count as together; none without one.
     pub quota: Option<u64>,
+    /// Bytes that it may read in a day; 32 GiB without a number.
+    pub reads: Option<u64>,
 }
 
 impl From<Account> for User {
     fn from(account: Account) -> Self {
-        Self { account, quota: None }
+        Self { account, quota: None, reads: None }
     }
 }
 
@@ -55,6 +58,8 @@ pub(crate) struct Share {
     pub quota: Option<u64>,
     /// Maximum of its files, those under way included; none without one.
     pub names: Option<u64>,
+    /// The bytes that it may read in a day; any number without one.
+    pub allowance: Option<Arc<Allowance>>,
     /// Files being stored; further ones wait.
     pub puts: Semaphore,
     /// Files being read; further ones wait.
@@ -115,9 +120,10 @@ impl Access {
         }
         let names = (files / (1 + users.len())).saturating_sub(TRANSFERS_PER_ACCOUNT) as u64;
         let bytes = (BUFFERS_BYTES / (1 + users.len())).min(SHARE_BYTES_MAX);
-        let listed = users.iter().map(|User { account, quota }| {
-            let share =
-                Share { quota: *quota, names: Some(names), ..Share::new(Owner(Some(*account)), bytes) };
+        let listed = users.iter().map(|User { account, quota, reads }| {
+            let allowance = Some(Arc::new(Allowance::new(reads.unwrap_or(READ_BYTES_PER_DAY))));
+            let (quota, names) = (*quota, Some(names));
+            let share = Share { quota, names, allowance, ..Share::new(Owner(Some(*account)), bytes) };
             (*account, Arc::new(share))
         });
         let mut all: BTreeMap<_, _> = listed.collect();
@@ -139,12 +145,18 @@ impl Access {
 }
 
 impl Share {
+    /// True for the share of the gateway's owner.
+    pub(crate) fn is_owners(&self) -> bool {
+        self.owner == Owner::default()
+    }
+
     /// A share of `bytes` in each direction.
     pub(crate) fn new(owner: Owner, bytes: usize) -> Self {
         Self {
             owner,
             quota: None,
             names: None,
+            allowance: None,
             puts: Semaphore::new(TRANSFERS_PER_ACCOUNT),
             gets: Semaphore::new(TRANSFERS_PER_ACCOUNT),
             opens_ahead: Semaphore::new(1),

@@ -19,6 +19,7 @@
 //! 3. A crash at any point loses no acknowledged file and forgets no shard that is paid for.
 
 mod access;
+mod allowance;
 mod catalogue;
 mod limits;
 mod placement;

@@ -42,6 +42,8 @@ pub(crate) const FILES_MAX: usize = 1 << 22;
 /// Jobs of a user above which it begins no put: its puts under way, and its files that are removed and not
 /// freed yet. The reaper works off as many in two minutes.
 pub(crate) const JOBS_PER_ACCOUNT: u64 = 1 << 14;
+/// Bytes that a user may read in a day if the owner states no other number: 32 GiB.
+pub(crate) const READ_BYTES_PER_DAY: u64 = 32 << 30;
 /// Faults remembered; a new one replaces the oldest.
 pub(crate) const FAULTS_MAX: usize = 256;
 

@@ -80,8 +80,16 @@ impl Service {
         match ask {
             Ask::Put(ask) => store(shared, share, call, ask).await,
             Ask::Get(ask) => read(shared, share, call, ask).await,
-            Ask::Remove(name) => remove(shared, share, name).await,
-            Ask::List(from) => list(shared, share, from).await,
+            Ask::Remove(name) => remove(shared, share.owner, name).await,
+            Ask::List(from) => list(shared, share.owner, from).await,
+            Ask::RemoveOf(of) => {
+                let owner = self.owner_of(share, call.peer(), of.account)?;
+                if self.access.of(&of.account).is_some() {
+                    return Err(Error::Listed(of.account));
+                }
+                remove(shared, owner, of.name).await
+            }
+            Ask::ListOf(of) => list(shared, self.owner_of(share, call.peer(), of.account)?, of.name).await,
             Ask::Status(_) => self.status(share).await,
             Ask::Agreements(_) => Ok(agreements(shared).await),
             Ask::Why(provider) => Ok(GatewayAnswer::Why(shared.why(&provider))),
@@ -91,6 +99,14 @@ impl Service {
 }
 
 impl Service {
+    /// The owner of the files of `account`, which the gateway's owner alone may ask about.
+    fn owner_of(&self, share: &Share, caller: Account, account: Account) -> Result<Owner, Error> {
+        if !share.is_owners() {
+            return Err(Error::NotOwner(caller));
+        }
+        Ok(self.access.of(&account).map_or(Owner(Some(account)), |of| of.owner))
+    }
+
     async fn status(&self, share: &Share) -> Result<GatewayAnswer, Error> {
         let Self { shared, account, .. } = self;
         let faults = shared.catalogue.faults().await?;
@@ -119,11 +135,10 @@ impl Service {
             let Usage { files, bytes, pending } = usage.unwrap_or_default();
             UserRow { account, listed, quota, files, bytes, pending }
         };
-        let served =
-            self.access.all().filter(|(_, of)| share.owner == Owner::default() || of.owner == share.owner);
+        let served = self.access.all().filter(|(_, of)| share.is_owners() || of.owner == share.owner);
         let mut rows: Vec<UserRow> =
             served.map(|(account, of)| row(*account, true, of.quota, usages.remove(&of.owner))).collect();
-        if share.owner == Owner::default() {
+        if share.is_owners() {
             // Accounts that were taken off the list keep their files.
             let others = usages.into_iter().filter_map(|(owner, usage)| Some((owner.0?, usage)));
             rows.extend(others.map(|(account, usage)| row(account, false, None, Some(usage))));
@@ -205,10 +220,10 @@ async fn read(
     let file = shared.catalogue.file(Named(share.owner, ask.name.to_vec())).await?;
     let file = file.ok_or_else(|| Error::NoFile(text(&ask.name)))?;
     let found = shared.catalogue.describe(file.clone()).await?;
+    let mut reader = Reader::open(shared, share, &file, ask.offset, ask.length)?;
     let mut pace = Pace::new(&shared.common.environment);
     let sent = pace.wait(call.send(&GatewayAnswer::Found(found))).await;
     sent.ok_or(Error::SlowReader(SPAN, SPAN_BYTES))?.map_err(|_| Error::Gone)?;
-    let mut reader = Reader::open(shared, share, &file, ask.offset, ask.length)?;
     while let Some(bytes) = next(shared, share, &mut reader, &file).await? {
         for piece in bytes.chunks(PIECE_BYTES) {
             let data = GatewayAnswer::Data(Bounded::new(piece.to_vec()).expect("cut to size"));
@@ -237,15 +252,15 @@ async fn next(
     next
 }
 
-async fn remove(shared: &Shared, share: &Share, name: Name) -> Result<GatewayAnswer, Error> {
-    match shared.catalogue.remove(Named(share.owner, name.to_vec())).await? {
+async fn remove(shared: &Shared, owner: Owner, name: Name) -> Result<GatewayAnswer, Error> {
+    match shared.catalogue.remove(Named(owner, name.to_vec())).await? {
         Some((file, ..)) => Ok(GatewayAnswer::Removed(file)),
         None => Err(Error::NoFile(text(&name))),
     }
 }
 
-async fn list(shared: &Shared, share: &Share, from: Name) -> Result<GatewayAnswer, Error> {
-    let files = shared.catalogue.list(Named(share.owner, from.to_vec())).await?;
+async fn list(shared: &Shared, owner: Owner, from: Name) -> Result<GatewayAnswer, Error> {
+    let files = shared.catalogue.list(Named(owner, from.to_vec())).await?;
     Ok(GatewayAnswer::Files(Bounded::new(files).expect("one page at most")))
 }
 

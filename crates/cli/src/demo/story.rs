@@ -116,7 +116,7 @@ impl Tour<'_> {
         ));
         let (gateway, ledger) = (&self.gateway, &self.ledger);
         until("every shard durable and every data set in force", STORED_WITHIN, LOOK_AT_LOGS, async || {
-            let durable = gateway.list().await?.iter().all(|file| file.shards_durable == file.shards);
+            let durable = gateway.list(None).await?.iter().all(|file| file.shards_durable == file.shards);
             let rows: Vec<AgreementRow> =
                 gateway.agreements().await?.into_iter().filter(|row| row.shards > 0).collect();
             let in_force = data_sets(ledger, &rows).await?;

@@ -177,4 +177,16 @@ mod tests {
         assert!(text.starts_with("before\n") && text.ends_with("after\n"), "{text}");
         assert!(text.contains("could not be rotated"), "{text}");
     }
+
+    #[test]
+    fn a_full_volume_loses_lines_and_is_no_error_for_the_member() {
+        let home = tempfile::tempdir().expect("a directory");
+        std::os::unix::fs::symlink("/dev/full", home.path().join("log")).expect("made");
+        let mut log = open(home.path(), 1_000);
+        for _ in 0..3 {
+            writeln!(log, "there is no room for this line").expect("no error ends the member");
+        }
+        log.flush().expect("nor here");
+        assert!(log.0.lock().file.write(b"x").is_err(), "the file takes nothing");
+    }
 }

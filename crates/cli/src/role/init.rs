@@ -283,3 +283,27 @@ impl Made<'_> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A card names the addresses of the settings, and does not follow a later change of them.
+    #[test]
+    fn an_authority_with_a_card_is_not_asked_to_edit_the_addresses_that_the_card_names() {
+        let made = |card| Made {
+            role: Role::Authority,
+            directory: Path::new("here"),
+            account: "sync1".into(),
+            card,
+            net: None,
+            genesis: None,
+        };
+        let with_card = made(Some(Ok(PathBuf::from("here/card")))).next();
+        assert!(!with_card.contains("edit") && with_card.contains("give the card"), "{with_card}");
+        let why = Failure::new(Exit::Usage, "there is no card", "no address is announced", "set one");
+        let without = made(Some(Err(why))).next();
+        assert!(without.contains("edit here/config.toml: advertise, service_advertise"), "{without}");
+        assert!(without.contains("posync card --dir here"), "{without}");
+    }
+}

@@ -331,18 +331,31 @@ impl Settings {
         text.parse().map(Some).map_err(|error: String| self.bad(key, error))
     }
 
-    /// A list of accounts, each with its quota if it has one.
+    /// A list of accounts, each with its quota and the bytes that it may read in a day, if they are given.
     pub(crate) fn users(&self, key: &str) -> Outcome<Vec<User>> {
         let list = self.values[key].as_array().ok_or_else(|| self.bad(key, "it is no list"))?;
         let parse = |value: &Value| {
             let text = value.as_str().ok_or_else(|| self.bad(key, "an entry is no text in double quotes"))?;
-            let (account, quota) = text.split_once('=').map_or((text, None), |(of, quota)| (of, Some(quota)));
-            let quota = quota.map(|quota| {
-                let why = || format!("\"{quota}\" is no quota, which is bytes as in \"sync1...=50 GiB\"");
-                with_unit(quota, BYTES).ok_or_else(|| self.bad(key, why()))
-            });
-            let account = account.trim().parse().map_err(|error: String| self.bad(key, error))?;
-            Ok(User { account, quota: quota.transpose()? })
+            let (account, bounds) =
+                text.split_once('=').map_or((text, None), |(of, bounds)| (of, Some(bounds)));
+            let account: Account = account.trim().parse().map_err(|error: String| self.bad(key, error))?;
+            let mut user = User::from(account);
+            for bound in bounds.into_iter().flat_map(|bounds| bounds.split(',')) {
+                let why = || {
+                    format!(
+                        "\"{}\" is neither a quota, which is bytes as in \"sync1...=50 GiB\", nor bytes that may be \
+                         read in a day, as in \"sync1...=50 GiB, 20 GiB/day\"; each may stand once",
+                        bound.trim()
+                    )
+                };
+                let (number, place) = match bound.trim().strip_suffix("/day") {
+                    Some(number) => (with_unit(number, BYTES).filter(|bytes| *bytes > 0), &mut user.reads),
+                    None => (with_unit(bound, BYTES), &mut user.quota),
+                };
+                let fits = number.filter(|_| place.is_none());
+                *place = Some(fits.ok_or_else(|| self.bad(key, why()))?);
+            }
+            Ok(user)
         };
         list.iter().map(parse).collect()
     }
@@ -525,16 +538,19 @@ mod tests {
     }
 
     #[test]
-    fn users_are_accounts_with_or_without_a_quota_and_anything_else_is_refused_with_what_is_expected() {
+    fn users_are_accounts_with_or_without_bounds_and_anything_else_is_refused_with_what_is_expected() {
         let account = Account([7; 32]);
         let users = |list: &str| parsed(&format!("role = \"gateway\"\nusers = {list}\n"))?.users("users");
         let found =
             users(&format!(r#"["{account}", "{account}=9", "{account} = 2 KiB"]"#)).expect("accounts");
-        let user = |quota| User { account, quota };
+        let user = |quota| User { account, quota, reads: None };
         assert_eq!(found, [user(None), user(Some(9)), user(Some(2_048))]);
-        for wrong in
-            ["[7]", r#"["x"]"#, "7", &format!(r#"["{account}="]"#), &format!(r#"["{account}=much"]"#)]
-        {
+        let found = users(&format!(r#"["{account}=5 KiB/day", "{account} = 9, 2 KiB /day"]"#));
+        let reads = |quota, reads| User { account, quota, reads: Some(reads) };
+        assert_eq!(found.expect("accounts"), [reads(None, 5_120), reads(Some(9), 2_048)]);
+        let bounds = ["", "much", "9,", "9,9", "9/day,9/day", "0/day", "/day", "9/week"];
+        let bounds = bounds.map(|bounds| format!(r#"["{account}={bounds}"]"#));
+        for wrong in ["[7]", r#"["x"]"#, "7"].into_iter().chain(bounds.iter().map(String::as_str)) {
             let text = users(wrong).expect_err(wrong).in_one_line();
             assert!(text.contains("`users`") && text.contains("sync1...=50 GiB"), "{text}");
         }

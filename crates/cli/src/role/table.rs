@@ -25,7 +25,7 @@ pub(super) enum Kind {
     Time,
     /// An account, or nothing.
     Account,
-    /// A list of accounts, each with its quota if it has one.
+    /// A list of accounts, each with its quota and the bytes that it may read in a day, if they are given.
     Users,
 }
 
@@ -316,7 +316,8 @@ pub(super) const TABLE: &[Setting] = &[
         Kind::Users,
         "[]",
         "Other accounts that may store files here, each its own. \"sync1...=50 GiB\" bounds the bytes of its files,\n\
-         \"sync1...\" does not; all files are paid from the gateway's account. With no users, a gateway that is\n\
+         \"sync1...\" does not; \"sync1...=50 GiB, 20 GiB/day\" also sets the bytes that it may read in a day, 32 GiB\n\
+         if none are set. All files and reads are paid from the gateway's account. With no users, a gateway that is\n\
          told to listen on 0.0.0.0 listens on loopback.",
     ),
     setting(

@@ -369,3 +369,23 @@ fn a_node_that_holds_each_answer_for_seconds_is_left() {
         assert!(counts.1 > 0 && took < Duration::from_secs(20), "{took:?} for 20 requests, asked {counts:?}");
     });
 }
+
+/// If all clients began at the first node of the list, it would have all of the work.
+#[test]
+fn the_node_at_which_a_client_begins_is_drawn() {
+    let (network_key, mut firsts) = (Committee::new(1).network_key, std::collections::BTreeSet::new());
+    for seed in 0..32 {
+        let runner = deterministic::Runner::new(deterministic::Config::default().with_seed(seed));
+        firsts.insert(runner.start(|context| async move {
+            let key = |seed| ed25519::PrivateKey::from_seed(seed);
+            let of = |seed: u64| Endpoint {
+                account: Account::of(&key(seed).public_key()),
+                address: SocketAddr::from(([10, 0, 0, seed as u8], 100)).into(),
+            };
+            let (nodes, light) = ((1..=4).map(of).collect(), Light::new(CHAIN, network_key));
+            let network = context.child("network");
+            Connection::new(context.child("reader"), network, key(9), nodes, light).0.pool.current()
+        }));
+    }
+    assert_eq!(firsts.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
+}

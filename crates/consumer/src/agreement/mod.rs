@@ -151,6 +151,8 @@ pub struct OwnAgreement {
     state: Mutex<State>,
     waiters: Mutex<BTreeMap<Hash, oneshot::Sender<bool>>>,
     waiting: Mutex<Option<SignedClaim>>,
+    /// The last version that a backup knew from which the agreement came.
+    restored: Option<u64>,
     on_ledger: AtomicU64,
     looks: Mutex<Looks>,
     tries: AtomicU32,
@@ -175,7 +177,7 @@ impl OwnAgreement {
     /// # Errors
     /// [`Damaged`].
     pub fn start(loaded: LoadedAgreement, peer: Arc<Peer>, common: Common) -> Result<Arc<Self>, Damaged> {
-        let LoadedAgreement { number, row, set, paid, intent, waiting, entries } = loaded;
+        let LoadedAgreement { number, row, set, paid, intent, waiting, restored, entries } = loaded;
         let state = State::new(number, row.id, row.quota_leaves, set, entries, intent)?;
         let on_ledger = waiting.claim.map_or(set.version, |signed| signed.claim.version - 1);
         let agreement = Arc::new(Self {
@@ -185,6 +187,7 @@ impl OwnAgreement {
             state: Mutex::new(state),
             waiters: Mutex::default(),
             waiting: Mutex::new(waiting.claim),
+            restored,
             on_ledger: AtomicU64::new(on_ledger),
             looks: Mutex::default(),
             tries: AtomicU32::new(0),
@@ -260,6 +263,20 @@ impl OwnAgreement {
     pub fn ahead(&self) -> u64 {
         let signed = self.with_state(|state| state.version());
         signed.saturating_sub(self.on_ledger.load(Ordering::Acquire))
+    }
+
+    /// True if the ledger has shown a data set of this agreement that this catalogue does not know.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.on_ledger.load(Ordering::Acquire) > self.with_state(|state| state.version())
+    }
+
+    /// True if this catalogue knows all that the agreement holds, so that it may be closed once it is empty here. Of an
+    /// agreement that came from a backup that is known once its provider has signed a change for this catalogue: it
+    /// signs none that does not follow from the newest data set. Until then another catalogue of the account, newer than
+    /// the backup, may have files under it.
+    pub fn is_known(&self) -> bool {
+        let (version, frozen) = self.with_state(|state| (state.version(), state.is_frozen()));
+        !frozen && !self.is_behind() && self.restored.is_none_or(|restored| version > restored)
     }
 
     /// True if the newest claim should be submitted at once, without waiting for the next look at the ledger.

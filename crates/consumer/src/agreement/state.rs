@@ -43,6 +43,8 @@ pub struct State {
     /// Intents given up under the next version; the provider may have signed one of them all the same.
     withdrawn: VecDeque<Intent>,
     held: u64,
+    /// Leaves of the entries that are neither wanted nor removed ([`Entry::frozen`]).
+    frozen: u64,
     reserved: u64,
     /// Leaves that only the provider counts: shards that it stored unsigned, or that left the data set
     /// and are still in force.
@@ -78,7 +80,10 @@ impl State {
     ) -> Result<Self, Damaged> {
         let shards: Vec<_> = entries.values().map(|entry| pair(&entry.added)).collect();
         let tree = SumTree::new(&shards).ok_or(Damaged(number))?;
-        let drops = entries.iter().filter(|(_, entry)| entry.dropped).map(|(s, _)| *s).collect();
+        let removed = |entry: &Entry| entry.dropped && !entry.frozen;
+        let drops = entries.iter().filter(|(_, entry)| removed(entry)).map(|(s, _)| *s).collect();
+        let frozen = entries.values().filter(|entry| entry.frozen);
+        let frozen = frozen.map(|entry| leaves(entry.added.bytes.into())).fold(0, u64::saturating_add);
         let queue = VecDeque::new();
         let held = tree.leaves();
         let (intent_before, reserved) = (None, 0);
@@ -94,6 +99,7 @@ impl State {
             intent: intent_before,
             withdrawn: VecDeque::new(),
             held,
+            frozen,
             reserved,
             crowded: 0,
         };
@@ -151,7 +157,12 @@ impl State {
             self.intent.iter().flat_map(|intent| intent.removes.iter().map(|removed| removed.sequence));
         let dropped = self.drops.iter().copied().chain(removes);
         let of = |sequence| self.entries.get(&sequence).map_or(0, |entry| leaves(entry.added.bytes.into()));
-        self.held.saturating_sub(dropped.map(of).fold(0, u64::saturating_add))
+        self.held.saturating_sub(dropped.map(of).fold(self.frozen, u64::saturating_add))
+    }
+
+    /// True if there are entries that are neither wanted nor removed.
+    pub(crate) const fn is_frozen(&self) -> bool {
+        self.frozen > 0
     }
 
     /// True if a shard is on its way into the data set: its room is reserved, or its signature is awaited.
@@ -321,7 +332,7 @@ impl State {
         self.withdrawn.clear();
         self.held = intent.claim.leaves;
         for added in intent.adds.iter() {
-            self.entries.insert(added.sequence, Entry { added: *added, dropped: false });
+            self.entries.insert(added.sequence, Entry { added: *added, dropped: false, frozen: false });
             self.release(added.bytes.into());
         }
         self.signed.version = intent.claim.version;
@@ -381,7 +392,7 @@ impl State {
         self.drops.clear();
         self.intent = None;
         self.withdrawn.clear();
-        self.held = 0;
+        (self.held, self.frozen) = (0, 0);
         self.tree = SumTree::new(&[]).expect("nothing is a tree");
         all
     }

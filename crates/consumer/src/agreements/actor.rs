@@ -30,6 +30,7 @@ use posync_protocol::{
     Account, Amount, Class, Code, Metered,
     limits::Parameters,
     operation::{Body, CloseAlone, TopUp},
+    record::DataSet,
     reputation::check_takes,
 };
 use std::{
@@ -108,6 +109,8 @@ struct Seen {
     watch: RaisedAlerts,
     /// By agreement, the epoch of the last warning that its shards have nowhere to go.
     warned: BTreeMap<u32, u64>,
+    /// By agreement, the epoch of the last warning that the ledger knows more of its data set.
+    behind: BTreeMap<u32, u64>,
     /// By agreement, the egress bytes signed for, and the epoch since which it has been empty and these
     /// are unchanged.
     idle: BTreeMap<u32, (u64, u64)>,
@@ -351,6 +354,12 @@ impl Agreements {
                 "an agreement with data is near its end without a successor: no room at its provider, it is in \
                  jail or leaves, or there is no money; add money or providers before the epochs are over");
         }
+        if agreement.is_behind() && seen.behind.insert(usage.number, epoch) != Some(epoch) {
+            tracing::error!(%provider, agreement = usage.number,
+                "the ledger has a newer data set of an agreement than this catalogue: another catalogue of this account \
+                 has files under it. It is not closed here. If this gateway was restored from a backup and the newer \
+                 catalogue exists, stop this one and start that one before the agreement ends");
+        }
         let (step, away) = judge(usage, epoch, around, &self.policy, &self.parameters);
         if away {
             seen.away.insert(usage.number);
@@ -400,6 +409,20 @@ impl Agreements {
     /// Closes an agreement. After an answer that does not mean it is closed, its stage stays, and the
     /// close is retried after a pause.
     async fn close(&self, agreement: &OwnAgreement, busy: &Busy) -> Result<(), Error> {
+        // A ledger that shows a newer data set than this catalogue's shows the files of another catalogue.
+        let version = agreement.with_state(|state| state.version());
+        let key = DataSet::key(&agreement.provider(), agreement.id.slot);
+        let newer = |set: &DataSet| set.next.unwrap_or(set.current).version > version;
+        let floor = self.height().saturating_sub(self.parameters.round_blocks);
+        if !self.ledger.is_absent(key, floor, newer).await? {
+            busy.refused(self.height());
+            tracing::debug!(
+                agreement = agreement.number,
+                "an agreement is not closed: two nodes do not show yet that \
+                its data set is the one that is known here"
+            );
+            return Ok(());
+        }
         let close = CloseAlone { agreement: agreement.id };
         let code = self.ledger.execute(Body::CloseAlone(close)).await;
         if !code.as_ref().is_ok_and(|code| is_closed(*code)) {

@@ -1,5 +1,6 @@
 //! The agreements of an account on a ledger that refuses them: with every code that it has for them, finally or by a node's word
-//! alone, for openings, top-ups and closes. A refusal costs few fees, and what is refused is done once it is not.
+//! alone, for openings, top-ups and closes. A refusal costs few fees, and what is refused is done once it is not. Also what
+//! two nodes must prove before an agreement is given up or closed.
 
 #[allow(dead_code, reason = "tests of others use the rest")]
 #[path = "../../tests/node/mod.rs"]
@@ -9,6 +10,7 @@ use super::{Agreements, Policy, state::Stage};
 use crate::{
     account::{self, Consumer, Means},
     catalogue::{Nothing, row::PaidRow},
+    ledger::Ledger,
 };
 use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
 use commonware_runtime::{
@@ -16,12 +18,12 @@ use commonware_runtime::{
     deterministic::{self, Context},
 };
 use node::{Node, Refused, chain::World, fund, run};
-use posync_client::channel::SharedNetwork;
+use posync_client::{account::Submitter, channel::SharedNetwork, connection::Connection};
 use posync_protocol::{
     Account, Amount, Body, Bounded, Code, Operation, PerClass,
     limits::Parameters,
     operation::RegisterProvider,
-    record::{AccountState, Agreement, Usage},
+    record::{AccountState, Agreement, DataSet, Record as _, Usage, Version},
 };
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -340,5 +342,80 @@ fn a_close_that_is_refused_with_any_code_happens_once_it_can_and_the_reserves_co
         assert_eq!(setup.node.with(left).await, 0, "none is left on the ledger");
         let lost = before.saturating_sub(setup.balance().await);
         assert!(lost.grains() * 5 < locked.grains(), "{lost:?} of {locked:?} did not come back");
+    });
+}
+
+/// The ledger shows a data set that this catalogue does not know, as after a restore from a backup.
+#[test]
+fn an_agreement_of_which_the_ledger_has_a_newer_data_set_is_not_closed() {
+    const FEW: usize = 2;
+    runner().start(|context| async move {
+        let setup = Setup::start(&context, world_of(FEW)).await;
+        setup.keep();
+        setup.open(FEW).await;
+        let [newer, other] = [CODES[0], CODES[1]].map(provider_of);
+        let current = Version { version: 3, root: [7; 32], leaves: 0, bytes: 0, grown_at: 0 };
+        let set = DataSet { current, next: None };
+        let slot = setup.agreements.shared.agreements_with(&newer)[0].id.slot;
+        let insert = |world: &mut World| world.state.insert(DataSet::key(&newer, slot), set.to_slot());
+        setup.node.with(insert).await;
+        // It stands in a block that every reader of the floor's height has.
+        context.sleep(Duration::from_secs(30)).await;
+        setup.agreements.retired.store(true, std::sync::atomic::Ordering::Release);
+        for agreement in setup.agreements.shared.agreements() {
+            agreement.set_terms(|row| row.stage = Stage::Draining as u8).await.expect("runs");
+        }
+        let closed = async |setup: &Setup| setup.tries(closes).contains_key(&other);
+        setup.until("the other is closed", closed).await;
+        context.sleep(Duration::from_secs(100)).await;
+        assert!(!setup.tries(closes).contains_key(&newer), "another catalogue has files under it");
+        assert_eq!(setup.stages()[&newer], [Stage::Draining]);
+    });
+}
+
+/// Nothing is given up on the word of one node: the second one must be as far, and not show the record either.
+#[test]
+fn a_record_is_absent_only_if_a_second_node_that_keeps_up_does_not_show_it_either() {
+    runner().start(|context| async move {
+        let network = SharedNetwork::new(context.child("network"));
+        let mut nodes = Vec::new();
+        // Their stores differ by the height at which they begin.
+        for host in 1..3 {
+            let address = SocketAddr::from(([10, 0, 0, host], 100));
+            let child = context.child("ledger").with_attribute("host", host);
+            nodes.push(Node::start(&child, world_of(host.into()), address).await);
+        }
+        let connect = |node: &Node| {
+            let (dialing, nodes) = (context.child("reads"), vec![node.endpoint()]);
+            Connection::new(dialing, network.clone(), own_key(), nodes, node.light())
+        };
+        let [first, second] = [&nodes[0], &nodes[1]];
+        let reads = connect(first);
+        let ledger = Ledger::new(reads.clone(), Submitter::new(reads, own_key(), P)).beside(connect(second));
+        let stranger = AccountState::key(&Account([9; 32]));
+        let absent = async |floor: u64| ledger.is_absent(stranger, floor, |_: &AccountState| true).await;
+        let until = async |height: u64| {
+            while first.with(|world| world.height).await < height {
+                context.sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let start = first.with(|world| world.height).await;
+        until(start + 8).await;
+        assert_eq!(absent(start + 4).await, Ok(true));
+        second.stand(true);
+        until(start + 40).await;
+        assert_eq!(absent(start + 30).await, Ok(false), "the second has stood still since then");
+        second.stand(false);
+        let caught_up = async || absent(start + 30).await == Ok(true);
+        for _ in 0..60 {
+            if caught_up().await {
+                break;
+            }
+            context.sleep(Duration::from_secs(1)).await;
+        }
+        assert!(caught_up().await);
+        second.with(|world| fund(world, &Account([9; 32]), Amount::sync(1))).await;
+        context.sleep(Duration::from_secs(10)).await;
+        assert_eq!(absent(start + 30).await, Ok(false), "the second shows it");
     });
 }

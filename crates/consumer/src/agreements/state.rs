@@ -14,7 +14,10 @@
 //!    provider leaves, or it has no successor by seven eighths of the term: then it drains to others.
 //! 3. An agreement is forgotten only after the redemption window, since vouchers stay good until then,
 //!    and only when no shard is in force under it: shards that cannot move are not given up on a date.
-//! 4. No provider can keep an agreement in force by signing no removal: a close needs no entry's signature.
+//! 4. No provider can keep an agreement in force by signing no removal: a close needs no entry's signature. Only one that
+//!    came from a backup needs one: see the next.
+//! 5. An agreement is closed only if its data set is known here ([`OwnAgreement::is_known`]): a gateway that was restored
+//!    from a backup closes none under which a newer catalogue may have files.
 
 use super::policy::{Policy, egress_cost};
 use crate::{agreement::OwnAgreement, catalogue::row::OwnAgreementRow};
@@ -145,6 +148,8 @@ pub struct AgreementUsage {
     pub coming: bool,
     /// It runs, and its provider answers and signs no change of it any more.
     pub refuses: bool,
+    /// Its data set may hold shards that this catalogue does not know ([`OwnAgreement::is_known`]).
+    pub unknown: bool,
     /// Epochs for which it has been empty and was not read.
     pub idle: u64,
 }
@@ -160,7 +165,8 @@ impl AgreementUsage {
         // One that is closed or over takes no change any more, and its provider is right to refuse it.
         let runs = matches!(Stage::of(&row), Stage::Open | Stage::Draining) && !is_ended(&row, epoch);
         let refuses = runs && agreement.refuses();
-        Self { number: agreement.number, row, load, egress, pace: 0, empty, live, coming, refuses, idle: 0 }
+        let (number, unknown) = (agreement.number, !agreement.is_known());
+        Self { number, row, load, egress, pace: 0, empty, live, coming, refuses, unknown, idle: 0 }
     }
 }
 
@@ -270,7 +276,7 @@ fn next(
         Stage::Closing if over => AgreementStep::Drain,
         Stage::Draining if over => AgreementStep::Nothing,
         Stage::Opening | Stage::Closing => AgreementStep::Nothing,
-        Stage::Draining if is_drained && !around.kept => AgreementStep::Close,
+        Stage::Draining if is_drained && !around.kept && !usage.unknown => AgreementStep::Close,
         Stage::Draining if is_drained => AgreementStep::Nothing,
         // The move comes first: it must not wait for a top-up that the ledger may never accept.
         Stage::Open if around.idle && !around.kept || around.successor && is_old(row, epoch, p) => {
@@ -331,7 +337,24 @@ pub(super) mod tests {
             live: 0,
             coming: false,
             refuses: false,
+            unknown: false,
             idle: 0,
+        }
+    }
+
+    /// A catalogue from a backup may not know all that an agreement holds.
+    #[test]
+    fn an_agreement_that_may_hold_more_than_is_known_is_not_closed_before_its_end() {
+        let unknown = |stage| AgreementUsage { unknown: true, refuses: true, ..usage_of(stage, 720) };
+        let (around, policy) = (around_of(POSTED), Policy::of(&P));
+        let idle = Around { idle: true, ..around };
+        for (what, stage, epoch, around, expected) in [
+            ("drained", Stage::Draining, 0, around, AgreementStep::Nothing),
+            ("drained and old", Stage::Draining, 719, around, AgreementStep::Nothing),
+            ("idle", Stage::Open, 0, idle, AgreementStep::Drain),
+            ("ended", Stage::Draining, 722, around, AgreementStep::Forget),
+        ] {
+            assert_eq!(next(&unknown(stage), epoch, around, &policy, &P), expected, "{what}");
         }
     }
 

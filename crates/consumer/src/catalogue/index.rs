@@ -6,8 +6,8 @@ use super::{
     contents::{Agreed, Contents},
     loaded::{Loaded, LoadedAgreement},
     row::{
-        Added, CatalogueRow, DAMAGED_PAGES, Intent, Key, Meta, OwnAgreementRow, PaidRow, RESTORING, SetRow,
-        Waiting, place,
+        Added, CatalogueRow, DAMAGED_PAGES, Intent, Key, Meta, OwnAgreementRow, PaidRow, RESTORING,
+        RestoredRow, SetRow, Waiting, place,
     },
     salvage,
     store::{Error, Store},
@@ -182,7 +182,7 @@ impl<E: Storage + Clock + Metrics + Spawner, C: Contents> Index<E, C> {
             }
         };
         // A fresh number may have rows, too, from a restore that was interrupted.
-        let rows = [Intent::key, Waiting::key, SetRow::key, PaidRow::key];
+        let rows = [Intent::key, Waiting::key, SetRow::key, PaidRow::key, RestoredRow::key];
         rows.into_iter().for_each(|key| self.rows.store.delete(key(number)));
         self.identities.remove(&number);
         self.put_agreement(number, row);
@@ -301,5 +301,6 @@ async fn load_agreement<E: Storage + Clock + Metrics + Spawner>(
     let waiting = rows.store.get(&Waiting::key(number)).await?.unwrap_or_default();
     let set = rows.store.get(&SetRow::key(number)).await?.unwrap_or_default();
     let paid = rows.store.get(&PaidRow::key(number)).await?.unwrap_or_default();
-    Ok(LoadedAgreement { number, row, set, paid, intent, waiting, entries: BTreeMap::new() })
+    let restored = rows.store.get::<RestoredRow>(&RestoredRow::key(number)).await?.map(|row| row.version);
+    Ok(LoadedAgreement { number, row, set, paid, intent, waiting, restored, entries: BTreeMap::new() })
 }

@@ -11,6 +11,9 @@ pub struct Entry {
     pub added: Added,
     /// True if it waits to be removed from the data set.
     pub dropped: bool,
+    /// True if it waited for that when a backup was taken from which it came: another catalogue may have put it into a
+    /// file since, so it is not removed.
+    pub frozen: bool,
 }
 
 /// An agreement as the last process left it.
@@ -28,6 +31,8 @@ pub struct LoadedAgreement {
     pub intent: Option<Intent>,
     /// The newest signed data set, if the ledger may not have it yet.
     pub waiting: Waiting,
+    /// If it came from a backup, the version that the backup knew.
+    pub restored: Option<u64>,
     /// Its data set, by sequence.
     pub entries: BTreeMap<u64, Entry>,
 }
@@ -36,7 +41,7 @@ impl LoadedAgreement {
     /// A new agreement, with an empty data set and nothing paid.
     pub fn fresh(number: u32, row: OwnAgreementRow) -> Self {
         let (set, paid, waiting) = (SetRow::default(), PaidRow::default(), Waiting::default());
-        Self { number, row, set, paid, intent: None, waiting, entries: BTreeMap::new() }
+        Self { number, row, set, paid, intent: None, waiting, restored: None, entries: BTreeMap::new() }
     }
 }
 

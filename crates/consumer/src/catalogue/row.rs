@@ -10,6 +10,9 @@
 //! | 1, 2, 6, 7 | files, segments, jobs, faults: the gateway's |
 //! | 10 | the mark of a restore that is under way |
 //! | 11 | the mark that pages were damaged |
+//! | 12 | the providers that are silent: the gateway's |
+//! | 13 | agreements that came from a backup: here |
+//! | 14 | files that were to be removed when a backup was taken: the gateway's |
 
 use crate::{agreements::state::Stage, limits::SIGN_BATCH};
 use bytes::Buf as _;
@@ -65,6 +68,7 @@ rows! {
     5 Waiting (agreement: u32) [agreement.to_be_bytes()];
     8 SetRow (agreement: u32) [agreement.to_be_bytes()];
     9 PaidRow (agreement: u32) [agreement.to_be_bytes()];
+    13 RestoredRow (agreement: u32) [agreement.to_be_bytes()];
 }
 
 encoded! {
@@ -164,6 +168,16 @@ encoded! {
     PaidRow {
         /// Egress bytes; never more than was verified, and never lowered.
         egress: u64,
+    }
+}
+
+encoded! {
+    /// A mark of an agreement that came from a backup. Another catalogue of the account may know more of its data set.
+    #[derive(Copy)]
+    RestoredRow {
+        /// The last version that the backup knows to be signed or asked for. Once the provider has signed a later one for
+        /// this catalogue, nothing of the data set is unknown here.
+        version: u64,
     }
 }
 

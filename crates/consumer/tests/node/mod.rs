@@ -63,7 +63,10 @@ use std::{
     collections::BTreeMap,
     mem,
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, UNIX_EPOCH},
 };
 use tokio::sync::Notify;
@@ -115,6 +118,8 @@ pub(crate) struct Node {
     made: Arc<Notify>,
     judge: Arc<Mutex<Judge>>,
     edit: Arc<Mutex<Edit>>,
+    /// True while it makes no block.
+    stands: Arc<AtomicBool>,
     /// Final operations with their codes, in their order.
     done: Arc<Mutex<Vec<(Body, Code)>>>,
     /// Bodies that were submitted, as often as they were.
@@ -170,6 +175,7 @@ impl Node {
             made: Arc::default(),
             judge: Arc::new(Mutex::new(Arc::new(|_: &Operation| None))),
             edit: Arc::new(Mutex::new(Arc::new(|_: &mut World| {}))),
+            stands: Arc::default(),
             done: Arc::default(),
             asked: Arc::default(),
             scheme,
@@ -182,7 +188,9 @@ impl Node {
         context.child("blocks").spawn(move |context| async move {
             loop {
                 let now = context.current().duration_since(UNIX_EPOCH).unwrap_or_default();
-                making.block(now.as_millis() as u64).await;
+                if !making.stands.load(Ordering::Relaxed) {
+                    making.block(now.as_millis() as u64).await;
+                }
                 context.sleep(pause).await;
             }
         });
@@ -214,6 +222,11 @@ impl Node {
     /// Changes the state by this edit before each block from now on.
     pub(crate) fn edit(&self, edit: impl Fn(&mut World) + Send + Sync + 'static) {
         *self.edit.lock() = Arc::new(edit);
+    }
+
+    /// Has the node stand still from now on, or go on.
+    pub(crate) fn stand(&self, stands: bool) {
+        self.stands.store(stands, Ordering::Relaxed);
     }
 
     /// Runs `work` on the state between two blocks.

@@ -4,13 +4,15 @@
 //! shards that have a holder. All else is read on demand.
 
 use super::{
-    row::{Added, FaultRow, FileRow, Holding, JobRow, Named, Owner, SegmentRow},
+    row::{
+        Added, FaultRow, FileRow, FrozenRow, Holding, JobRow, Named, Owner, SegmentRow, Silence, SilencesRow,
+    },
     usage::{Claim, NoRoom, Usage, UsageBook},
 };
 use crate::{
     catalogue::FileId,
     coding::{DATA, SHARDS, billed},
-    limits::{FAULTS_MAX, FILES_MAX, JOBS_PER_ACCOUNT},
+    limits::{AGREEMENTS_MAX, FAULTS_MAX, FILES_MAX, JOBS_PER_ACCOUNT},
 };
 use commonware_codec::Error::Invalid;
 use commonware_runtime::{Clock, Metrics, Spawner, Storage};
@@ -51,6 +53,17 @@ pub(crate) struct LoadedFiles {
     pub jobs: Vec<(u32, JobRow)>,
 }
 
+/// The need for the segments of a file or a job.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// A file names them.
+    Yes,
+    /// They are to be removed.
+    No,
+    /// They were to be removed when a backup was taken from which they came.
+    Perhaps,
+}
+
 /// The files in memory, and their rows.
 pub(super) struct Index<'a, E: Storage + Clock + Metrics> {
     pub(super) files: &'a mut Files,
@@ -68,7 +81,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
             let read = self.rows.store.get::<FileRow>(&FileRow::key(number)).await;
             match self.rows.aside("file", number, read)? {
                 Some(Some(file)) => {
-                    self.load_segments(&file.id, file.segments, true, agreements, &mut found.open).await?;
+                    let wanted = Wanted::Yes;
+                    self.load_segments(&file.id, file.segments, wanted, agreements, &mut found.open).await?;
                     self.files.usage.file(file.owner, billed(file.bytes));
                     self.files.names.entry(file.owner).or_default().insert(file.name.to_vec(), number);
                 }
@@ -80,8 +94,10 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
             let read = self.rows.store.get::<JobRow>(&JobRow::key(number)).await;
             match self.rows.aside("job", number, read)? {
                 Some(Some(job)) => {
+                    let frozen = self.rows.store.raw(&FrozenRow::key(&job.file)).await?.is_some();
+                    let wanted = if frozen { Wanted::Perhaps } else { Wanted::No };
                     let (left, placed) = self
-                        .load_segments(&job.file, job.placed(), false, agreements, &mut found.open)
+                        .load_segments(&job.file, job.placed(), wanted, agreements, &mut found.open)
                         .await?;
                     self.files.usage.job(number, job.owner, left, false);
                     let found_job = JobRow { segments: placed, ..job };
@@ -156,7 +172,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
         &mut self,
         file: &FileId,
         segments: u32,
-        wanted: bool,
+        wanted: Wanted,
         agreements: &mut BTreeMap<u32, LoadedAgreement>,
         without: &mut Vec<(FileId, u32)>,
     ) -> Result<(u64, u32), Error> {
@@ -182,7 +198,8 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
                     bytes: u32::try_from(row.shard_bytes()).expect("a shard is below 4 MiB"),
                     moves: false,
                 };
-                let entry = Entry { added, dropped: holding.dropped || !wanted };
+                let frozen = wanted == Wanted::Perhaps;
+                let entry = Entry { added, dropped: holding.dropped || wanted != Wanted::Yes, frozen };
                 match agreements.get_mut(&holding.agreement) {
                     Some(agreement) => drop(agreement.entries.insert(holding.sequence, entry)),
                     None => homeless |= !holding.dropped,
@@ -191,7 +208,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
             let open = row.open_positions().count();
             bytes = bytes.saturating_add(billed(row.plain.into()));
             durable += (SHARDS - open) as u32;
-            if wanted && (open > 0 || homeless) {
+            if wanted == Wanted::Yes && (open > 0 || homeless) {
                 without.push((*file, segment));
             }
         }
@@ -388,6 +405,7 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
     /// Completes a job: none of its segments has a row any more.
     pub(super) fn job_done(&mut self, number: u32, job: &JobRow) {
         self.rows.store.delete(JobRow::key(number));
+        self.rows.store.delete(FrozenRow::key(&job.file));
         self.files.free_jobs.insert(number);
         self.files.usage.no_job(number);
         self.files.jobs.remove(&job.file);
@@ -487,5 +505,22 @@ impl<E: Storage + Clock + Metrics + Spawner> Index<'_, E> {
             }
         }
         Ok(rows)
+    }
+
+    /// The silent providers as they were written last; none if that row does not decode: their silence begins anew.
+    pub(super) async fn silences(&self) -> Result<Vec<Silence>, Error> {
+        let row = self.rows.known::<SilencesRow>(&SilencesRow::key()).await?;
+        Ok(row.map_or_else(Vec::new, |row| row.silences.into_inner()))
+    }
+
+    /// Replaces the list of silent providers.
+    pub(super) fn put_silences(&mut self, mut silences: Vec<Silence>) {
+        silences.truncate(AGREEMENTS_MAX);
+        match Bounded::new(silences) {
+            Some(silences) if !silences.is_empty() => {
+                self.rows.store.put(SilencesRow::key(), &SilencesRow { silences });
+            }
+            _ => self.rows.store.delete(SilencesRow::key()),
+        }
     }
 }

@@ -46,7 +46,7 @@ pub(crate) use posync_consumer::catalogue::row::FileId;
 #[cfg(test)]
 use posync_protocol::Hash;
 use posync_protocol::wire::gateway::File;
-use row::{Added, FaultRow, FileRow, JobRow, Named, Owner, SegmentRow};
+use row::{Added, FaultRow, FileRow, JobRow, Named, Owner, SegmentRow, Silence};
 use std::{collections::BTreeMap, ops::Deref};
 
 /// A request about files.
@@ -69,6 +69,8 @@ pub(crate) enum Ask {
     ForgetSegment(FileId, u32, Reply<()>),
     AddFault(FaultRow, Reply<u64>),
     PutFault(u64, FaultRow, Reply<()>),
+    Silences(Reply<Vec<Silence>>),
+    PutSilences(Vec<Silence>, Reply<()>),
 }
 
 /// The result of finishing a put: the file as users see it, and the job that removes the file that it
@@ -212,6 +214,8 @@ where
             later(answers, reply, number);
         }
         M::PutFault(number, row, reply) => later(answers, reply, index.put_fault(number, &row)),
+        M::Silences(reply) => drop(reply.send(index.silences().await?)),
+        M::PutSilences(silences, reply) => later(answers, reply, index.put_silences(silences)),
     }
     Ok(())
 }
@@ -254,4 +258,8 @@ asks! { Catalogue, Ask:
     add_fault(row: FaultRow) -> u64 = AddFault;
     /// Overwrites a fault that is still in the ring.
     put_fault(number: u64, row: FaultRow) -> () = PutFault;
+    /// The providers that were silent when the last process wrote them down.
+    silences() -> Vec<Silence> = Silences;
+    /// Replaces the list of silent providers.
+    put_silences(silences: Vec<Silence>) -> () = PutSilences;
 }

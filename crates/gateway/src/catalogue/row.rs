@@ -5,7 +5,7 @@ pub(crate) use posync_consumer::catalogue::row::*;
 
 use crate::{
     coding::{SEGMENTS_MAX, SHARDS},
-    limits::HOLDINGS_MAX,
+    limits::{AGREEMENTS_MAX, HOLDINGS_MAX},
 };
 use commonware_codec::{Buf, EncodeSize, Read, Write};
 use posync_consumer::rows;
@@ -16,6 +16,8 @@ rows! {
     2 SegmentRow (file: &FileId, segment: u32) [file, segment.to_be_bytes()];
     6 JobRow (number: u32) [number.to_be_bytes()];
     7 FaultRow (number: u32) [number.to_be_bytes()];
+    12 SilencesRow () [];
+    14 FrozenRow (file: &FileId) [file];
 }
 
 /// The key of the mark that a restore is under way.
@@ -171,6 +173,37 @@ encoded! {
         repaired: u32,
     }
 }
+
+encoded! {
+    /// A mark of a file that had a job when a backup was taken. Its put may have ended well since, in a catalogue that is
+    /// newer than the backup: its shards are not removed, and go with their agreements.
+    #[derive(Copy, Default)]
+    FrozenRow {
+        /// Always true: a row is not empty.
+        frozen: bool,
+    }
+}
+
+encoded! {
+    /// A provider that is suspected because it is silent.
+    #[derive(Copy)]
+    Silence {
+        /// Account of the provider.
+        provider: Account,
+        /// Seconds for which the gateway has waited for it, over all its runs; its own downtime does not count.
+        seconds: u64,
+    }
+}
+
+encoded! {
+    /// The silent providers, at most one entry for each that has an agreement.
+    SilencesRow {
+        /// The providers, each once.
+        silences: Bounded<Silence, AGREEMENTS_MAX>,
+    }
+}
+
+const _: () = assert!(AGREEMENTS_MAX * 40 + 8 < crate::limits::ROW_BYTES_MAX);
 
 #[cfg(test)]
 mod tests {

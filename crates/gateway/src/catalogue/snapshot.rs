@@ -13,10 +13,13 @@
 //! 2. A restore never replaces a catalogue that knows a file, a put or an agreement.
 //! 3. An agreement from a backup may lack changes that were signed since. It takes no new shards; its
 //!    data moves to a new agreement, and is read from there as soon as there is one.
+//! 4. The catalogue that is newer than the backup may exist. So an agreement from a backup is closed only if its provider
+//!    has signed a change for the restored catalogue ([`RestoredRow`]), and what was to be removed when the backup was
+//!    taken is not removed ([`FrozenRow`]).
 
 use super::row::{
-    FaultRow, FileRow, Intent, JobRow, Key, Meta, OwnAgreementRow, PaidRow, SegmentRow, SetRow, Waiting,
-    restoring,
+    FaultRow, FileRow, FrozenRow, Intent, JobRow, Key, Meta, OwnAgreementRow, PaidRow, RestoredRow,
+    SegmentRow, SetRow, Waiting, restoring,
 };
 use crate::{
     catalogue::FileId,
@@ -27,7 +30,10 @@ use bytes::Bytes;
 use commonware_codec::{DecodeExt as _, Encode as _};
 use commonware_runtime::{Clock, Metrics, Spawner, Storage};
 use posync_consumer::catalogue::store::{Error, Store};
-use std::io::{Read, Write};
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+};
 
 const MAGIC: &[u8; 24] = b"posync catalogue 2026-11";
 const KEY_BYTES_MAX: usize = 64;
@@ -220,7 +226,7 @@ where
     }
     let mut reader = Reader { from: open().map_err(disk)?, hasher: Hasher::new() };
     reader.bytes(MAGIC.len())?;
-    let mut held = Held::default();
+    let (mut held, mut versions) = (Held::default(), BTreeMap::new());
     let (files, agreements) = (FileRow::key(0)[0], OwnAgreementRow::key(0)[0]);
     // The row with the counts is written last: an interrupted restore leaves a catalogue that does not
     // open, and can be started again.
@@ -230,6 +236,7 @@ where
     while let Some((key, value)) = reader.row(held.rows)? {
         held.rows += 1;
         held.files += u64::from(key[0] == files);
+        mark(&mut store, &mut versions, &key, &value);
         if key == Meta::key() || key == Meta::copy() {
             last.push((key, value));
         } else if key[0] == agreements
@@ -244,10 +251,41 @@ where
             store.commit().await?;
         }
     }
+    for (number, version) in versions {
+        store.put(RestoredRow::key(number), &RestoredRow { version });
+    }
     last.into_iter().for_each(|(key, value)| store.put_raw(key, value));
     store.delete(restoring());
     store.commit().await?;
     Ok(held)
+}
+
+/// Marks what a row of a backup describes as restored: notes the version of an agreement, and freezes the file of a job.
+fn mark<E>(store: &mut Store<E>, versions: &mut BTreeMap<u32, u64>, key: &Key, value: &[u8])
+where
+    E: Storage + Clock + Metrics + Spawner,
+{
+    let is_of = |first: Key| key[0] == first[0];
+    let value = Bytes::copy_from_slice(value);
+    let number = key.get(1..5).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+    let version = if is_of(OwnAgreementRow::key(0)) {
+        Some(0)
+    } else if is_of(SetRow::key(0)) {
+        SetRow::decode(value).ok().map(|row| row.version)
+    } else if is_of(Intent::key(0)) {
+        Intent::decode(value).ok().map(|row| row.claim.version)
+    } else {
+        if is_of(JobRow::key(0))
+            && let Ok(job) = JobRow::decode(value)
+        {
+            store.put(FrozenRow::key(&job.file), &FrozenRow { frozen: true });
+        }
+        None
+    };
+    if let (Some(number), Some(version)) = (number, version) {
+        let known = versions.entry(number).or_default();
+        *known = version.max(*known);
+    }
 }
 
 #[cfg(test)]

@@ -311,6 +311,7 @@ fn a_damaged_page_is_told_from_a_full_disk_and_the_way_out_works() {
             start(context.child("again"), "test", [7; 32]).await.expect("opens");
         assert_eq!(loaded.master, [9; 32]);
         assert!(loaded.agreements.iter().all(|agreement| agreement.row.stage == 2));
+        assert!(loaded.agreements.iter().all(|agreement| agreement.restored == Some(agreement.set.version)));
         assert_eq!(loaded.agreements.iter().map(|agreement| agreement.entries.len()).sum::<usize>(), 10);
         let expected: Vec<String> = (0..10).map(|file| format!("file {file}")).collect();
         assert_eq!(names(&catalogue.list(vec![]).await.expect("runs")), expected);
@@ -534,7 +535,10 @@ fn a_holding_above_what_a_segment_takes_is_kept_elsewhere_until_it_is_taken_out(
         let (catalogue, loaded, _disk) = started.expect("opens");
         let entries = &loaded.agreements[0].entries;
         assert_eq!(entries.len(), HOLDINGS_MAX + 1, "all that was signed");
-        assert_eq!(entries[&99], Entry { added: Added { moves: false, ..stray }, dropped: true });
+        assert_eq!(
+            entries[&99],
+            Entry { added: Added { moves: false, ..stray }, dropped: true, frozen: false }
+        );
         let removed = Removed { file: stray.file, segment: 0, sequence: 99 };
         catalogue.agreed(agreed(0, 101, vec![], vec![removed])).await.expect("runs");
         let row = catalogue.segment(stray.file, 0).await.expect("runs").expect("until its job is done");

@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     agreement::OwnAgreement,
-    catalogue::{FileId, Stopped, row::FaultRow},
+    catalogue::{
+        FileId, Stopped,
+        row::{FaultRow, Silence},
+    },
     limits::REPAIRS_AT_ONCE,
     shared::Shared,
 };
@@ -29,6 +32,9 @@ struct Actor {
     shared: Arc<Shared>,
     state: State,
     examined: BTreeSet<Account>,
+    /// The silences as the catalogue has them, and the time since they were written.
+    kept: Vec<Silence>,
+    unkept: Duration,
     workers: FuturesUnordered<BoxFuture<'static, (Task, Result<Rebuilt, Stopped>)>>,
 }
 
@@ -42,8 +48,16 @@ pub(crate) async fn start(
     for (number, row) in state.resume(shared.catalogue.faults().await?, open) {
         shared.catalogue.put_fault(number, row).await?;
     }
-    let mut actor =
-        Actor { shared: shared.clone(), state, examined: BTreeSet::new(), workers: FuturesUnordered::new() };
+    let kept = shared.catalogue.silences().await?;
+    shared.suspects.resume(kept.clone());
+    let mut actor = Actor {
+        shared: shared.clone(),
+        state,
+        examined: BTreeSet::new(),
+        kept,
+        unkept: Duration::ZERO,
+        workers: FuturesUnordered::new(),
+    };
     let mut tick = Box::pin(shared.common.environment.sleep(TICK));
     loop {
         actor.employ();
@@ -59,6 +73,7 @@ pub(crate) async fn start(
             () = &mut tick => {
                 actor.state.tick();
                 actor.shared.suspects.wait(TICK);
+                actor.keep().await?;
                 actor.shared.suspects.all().into_iter().for_each(|provider| actor.examine(provider, Look::Suspected));
                 tick = Box::pin(shared.common.environment.sleep(TICK));
             },
@@ -93,6 +108,19 @@ impl Actor {
         }
         let open = u32::try_from(self.state.open()).unwrap_or(u32::MAX);
         self.shared.repairs_open.store(open, Ordering::Relaxed);
+    }
+
+    /// Writes the silences down when a provider joins or leaves them, and from time to time.
+    async fn keep(&mut self) -> Result<(), Stopped> {
+        self.unkept = self.unkept.saturating_add(TICK);
+        let now = self.shared.suspects.silences();
+        let same = now.iter().map(|one| one.provider).eq(self.kept.iter().map(|one| one.provider));
+        if same && (now.is_empty() || self.unkept < self.shared.grace.own) {
+            return Ok(());
+        }
+        self.shared.catalogue.put_silences(now.clone()).await?;
+        (self.kept, self.unkept) = (now, Duration::ZERO);
+        Ok(())
     }
 
     async fn hear(&mut self, notice: Notice) -> Result<(), Stopped> {

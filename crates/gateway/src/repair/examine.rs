@@ -132,8 +132,12 @@ pub(super) async fn suspected(shared: Arc<Shared>, provider: Account) {
         Shown::Lost(agreement, lost) => return report(&shared, &agreement, vec![lost], FoundBy::Draw).await,
         Shown::Silent => {}
     }
+    if shared.suspects.confirm(&provider) {
+        // A silence that an earlier process saw goes on: it gets no new shards.
+        shared.trust(&provider, false);
+    }
     let silent = shared.suspects.silent_for(&provider).unwrap_or_default();
-    if silent < shared.grace.short {
+    if silent < shared.grace.short || !shared.suspects.is_confirmed(&provider, &shared.grace) {
         return;
     }
     let mut overdue = Vec::new();

@@ -9,15 +9,19 @@
 //! Invariants
 //! 1. Silence is not loss: a suspected holder's shard counts and is read until another provider has
 //!    signed for the same shard.
-//! 2. Silence is measured by the time that this process has waited, never by a wall clock: while the
-//!    gateway itself is stopped, no provider counts as silent.
+//! 2. Silence is measured by the time that the gateway has waited, never by a wall clock: while the gateway itself is
+//!    stopped, no provider counts as silent. The time is kept in the catalogue, so that a gateway that restarts often
+//!    repairs all the same; but nothing is rebuilt before this process has asked in vain, too ([`Suspects::is_confirmed`]).
 //! 3. A provider is silent if it does not answer, or answers and serves no slice of a shard that it
 //!    holds. It is not silent if this gateway is the reason that it cannot read (no running
 //!    agreement, quota or reserve used up).
 //! 4. No shard of a segment is replaced while too few of its holders are free of suspicion: the segment
 //!    could not be rebuilt, and the suspected holders are needed.
 
-use crate::coding::{DATA, SHARDS};
+use crate::{
+    catalogue::row::Silence,
+    coding::{DATA, SHARDS},
+};
 use commonware_utils::sync::{Mutex, MutexGuard};
 use posync_protocol::{Account, limits::Parameters};
 use std::{collections::BTreeMap, time::Duration};
@@ -36,6 +40,8 @@ const CHOSEN_LEAST: Duration = Duration::from_secs(10);
 /// The longest pause between two reads from a suspect, as a part of the network's shorter grace period: 15 minutes in
 /// production.
 const PAUSE_PART: u32 = 4;
+/// Looks of this process that a provider must leave unanswered before its shards are rebuilt.
+const LOOKS_LEAST: u32 = 3;
 /// Pause after the first read from a suspect, and how often it doubles.
 const READ_PAUSE: Duration = Duration::from_secs(2);
 const READ_DOUBLINGS: u32 = 16;
@@ -51,6 +57,9 @@ pub(crate) struct Grace {
     pub short: Duration,
     /// Longest pause between two reads from a suspect, whatever the operator chose: a read may be paid.
     pub pause: Duration,
+    /// Least time for which this process itself has waited for a provider before its shards are rebuilt, and most time
+    /// that is not written down. A provider restarts in it.
+    pub own: Duration,
 }
 
 /// State of a position of a segment.
@@ -78,8 +87,9 @@ impl Grace {
         let epoch = p.epoch_blocks().saturating_mul(p.block_ms);
         let part = |part: u64, least: Duration| Duration::from_millis(epoch / part).max(least);
         let (whole, short) = (part(WHOLE_PART, WHOLE_LEAST), part(SHORT_PART, SHORT_LEAST));
-        let whole = chosen.map_or(whole, |chosen| chosen.max(part(CHOSEN_PART, CHOSEN_LEAST)));
-        Self { whole, short: short.min(whole), pause: short / PAUSE_PART }
+        let own = part(CHOSEN_PART, CHOSEN_LEAST);
+        let whole = chosen.map_or(whole, |chosen| chosen.max(own));
+        Self { whole, short: short.min(whole), pause: short / PAUSE_PART, own }
     }
 
     /// Positions of a segment whose silent holders are due for replacement.
@@ -96,6 +106,9 @@ impl Grace {
 #[derive(Clone, Copy, Debug)]
 struct Suspect {
     silent: Duration,
+    /// The part of its silence that this process has seen, and the looks that found it silent.
+    own: Duration,
+    looks: u32,
     was_trusted: bool,
     /// Reads from it that it did not serve, and the silence at which the next one is due.
     reads: u32,
@@ -115,9 +128,44 @@ impl Suspects {
     pub(crate) fn suspect(&self, provider: Account, was_trusted: bool) -> bool {
         let mut all = self.lock();
         let is_new = !all.contains_key(&provider);
-        let new = Suspect { silent: Duration::ZERO, was_trusted, reads: 0, due: Duration::ZERO };
+        let silent = Duration::ZERO;
+        let new = Suspect { silent, own: silent, looks: 0, was_trusted, reads: 0, due: silent };
         all.entry(provider).or_insert(new);
         is_new
+    }
+
+    /// Takes up the silences that an earlier process left. Those providers are suspected from now on, and the next look
+    /// at each withdraws or confirms that.
+    pub(crate) fn resume(&self, silences: Vec<Silence>) {
+        let mut all = self.lock();
+        for Silence { provider, seconds } in silences {
+            let silent = Duration::from_secs(seconds);
+            let own = Duration::ZERO;
+            all.insert(provider, Suspect { silent, own, looks: 0, was_trusted: true, reads: 0, due: silent });
+        }
+    }
+
+    /// The suspects with their silence, in order, for the next process.
+    pub(crate) fn silences(&self) -> Vec<Silence> {
+        let of = |(provider, suspect): (&Account, &Suspect)| Silence {
+            provider: *provider,
+            seconds: suspect.silent.as_secs(),
+        };
+        self.lock().iter().map(of).collect()
+    }
+
+    /// Records that a look found a suspect silent. True for the first look of this process.
+    pub(crate) fn confirm(&self, provider: &Account) -> bool {
+        let mut all = self.lock();
+        let Some(suspect) = all.get_mut(provider) else { return false };
+        suspect.looks = suspect.looks.saturating_add(1);
+        suspect.looks == 1
+    }
+
+    /// True if this process itself has looked at a suspect in vain, often and for long enough.
+    pub(crate) fn is_confirmed(&self, provider: &Account, grace: &Grace) -> bool {
+        let is_enough = |suspect: &Suspect| suspect.looks >= LOOKS_LEAST && suspect.own >= grace.own;
+        self.lock().get(provider).is_some_and(is_enough)
     }
 
     /// Withdraws the suspicion of a provider that serves again. Returns how long it was silent and the
@@ -128,7 +176,10 @@ impl Suspects {
 
     /// Adds the time that this process waited to the silence of every suspect.
     pub(crate) fn wait(&self, waited: Duration) {
-        self.lock().values_mut().for_each(|suspect| suspect.silent = suspect.silent.saturating_add(waited));
+        for suspect in self.lock().values_mut() {
+            suspect.silent = suspect.silent.saturating_add(waited);
+            suspect.own = suspect.own.saturating_add(waited);
+        }
     }
 
     /// Resets the silence of a suspect that answers but cannot be read from for a reason of this gateway.
@@ -137,6 +188,7 @@ impl Suspects {
         let reset = |suspect: &mut Suspect| {
             let next = suspect.due.saturating_sub(suspect.silent);
             (suspect.silent, suspect.due) = (Duration::ZERO, next);
+            (suspect.own, suspect.looks) = (Duration::ZERO, 0);
         };
         self.lock().get_mut(provider).into_iter().for_each(reset);
     }
@@ -176,9 +228,10 @@ mod tests {
 
     #[test]
     fn the_grace_period_is_hours_in_production_and_longer_than_every_timeout_locally() {
-        let production = Grace { whole: secs(6 * 3_600), short: secs(3_600), pause: secs(900) };
+        let production =
+            Grace { whole: secs(6 * 3_600), short: secs(3_600), pause: secs(900), own: secs(60) };
         assert_eq!(Grace::of(&Parameters::PRODUCTION, None), production);
-        let local = Grace { whole: secs(120), short: secs(60), pause: secs(15) };
+        let local = Grace { whole: secs(120), short: secs(60), pause: secs(15), own: secs(10) };
         assert_eq!(Grace::of(&Parameters::LOCAL, None), local);
     }
 
@@ -193,7 +246,7 @@ mod tests {
             let grace = Grace::of(&Parameters::PRODUCTION, Some(chosen));
             assert_eq!(
                 grace,
-                Grace { whole: secs(whole), short: secs(short), pause: secs(900) },
+                Grace { whole: secs(whole), short: secs(short), pause: secs(900), own: secs(60) },
                 "{chosen:?}"
             );
         }
@@ -202,7 +255,7 @@ mod tests {
 
     #[test]
     fn silent_holders_are_replaced_after_their_grace_and_never_when_others_do_not_suffice() {
-        let grace = Grace { whole: secs(120), short: secs(60), pause: secs(15) };
+        let grace = Grace::of(&Parameters::LOCAL, None);
         let places = |silent: &[u64], open: usize| -> [HolderState; SHARDS] {
             std::array::from_fn(|at| match silent.get(at) {
                 Some(silent) => Silent(secs(*silent)),
@@ -277,5 +330,34 @@ mod tests {
         assert_eq!(suspects.withdraw(&who), None);
         assert!(suspects.suspect(who, false));
         assert_eq!(suspects.silent_for(&who), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_silence_goes_on_after_a_restart_and_is_due_only_when_the_new_process_has_seen_it_too() {
+        let (grace, who) = (Grace::of(&Parameters::PRODUCTION, None), Account([7; 32]));
+        let before = Suspects::default();
+        before.suspect(who, true);
+        before.wait(secs(21_599));
+        let after = Suspects::default();
+        after.resume(before.silences());
+        assert_eq!(after.silent_for(&who), Some(secs(21_599)));
+        assert!(after.is_due(&who, secs(900)), "it is read from at once");
+        let looks = |count: u32| (0..count).map(|_| after.confirm(&who)).filter(|first| *first).count();
+        after.wait(secs(3_600 * 24));
+        assert!(!after.is_confirmed(&who, &grace), "a long silence that this process did not hear");
+        assert_eq!(looks(2), 1);
+        assert!(!after.is_confirmed(&who, &grace), "two looks");
+        assert_eq!(looks(1), 0);
+        assert!(after.is_confirmed(&who, &grace));
+        after.spare(&who);
+        assert!(!after.is_confirmed(&who, &grace), "it answered meanwhile");
+        looks(9);
+        after.wait(secs(59));
+        assert!(!after.is_confirmed(&who, &grace), "less than a restart takes");
+        after.wait(secs(1));
+        assert!(after.is_confirmed(&who, &grace));
+        assert_eq!(after.silences(), [Silence { provider: who, seconds: 60 }], "what it waited since then");
+        after.withdraw(&who);
+        assert!(!after.is_confirmed(&who, &grace) && !after.confirm(&who) && after.silences().is_empty());
     }
 }

@@ -1,6 +1,9 @@
 //! Agreements whose providers sign no removal, or take no shard that moves: what they cost, and how they end.
 
-use super::world::{Context, Verdict, World, bytes, holders, index_of, open, usages, whole};
+use super::world::{
+    Context, Ledgered, MASTER, Verdict, World, bytes, holders, index_of, name_of, open, roomy, row, usages,
+    whole,
+};
 use crate::{
     agreement::OwnAgreement,
     agreements::{
@@ -11,10 +14,14 @@ use crate::{
         state::{AgreementStep, Around, Stage, View, judge},
         successor,
     },
+    catalogue::{self, row::FileRow},
+    coding::SEGMENT_BYTES,
     renew,
     repair::{Notice, state::FoundBy},
+    transfer,
 };
-use commonware_runtime::{Clock as _, Runner as _, deterministic};
+use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic};
+use futures::{StreamExt as _, stream};
 use posync_protocol::{
     Account, Amount, Bounded, Class, PerClass,
     limits::Parameters,
@@ -23,7 +30,7 @@ use posync_protocol::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -241,5 +248,163 @@ fn what_is_rebuilt_and_taken_by_nobody_is_read_ever_less_often() {
             world.reconnect(index).await;
         }
         world.until("it is rebuilt in time", async |w| whole(w, "file").await).await;
+    });
+}
+
+/// Versions of the first ten agreements, by number.
+fn versions(world: &World) -> Vec<u64> {
+    let of = |number| world.shared.agreement(number).expect("open").with_state(|state| state.version());
+    (0..10).map(of).collect()
+}
+
+/// True if the ledger has all that was signed.
+fn settled(world: &World) -> bool {
+    world.shared.agreements().iter().all(|agreement| agreement.waiting().is_none())
+}
+
+fn runner() -> deterministic::Runner {
+    let limit = Some(Duration::from_secs(1_200));
+    deterministic::Runner::new(deterministic::Config::default().with_seed(1).with_timeout(limit))
+}
+
+/// A gateway with the catalogue on its disk, on a ledger that ran before.
+async fn resumed(context: &Context, ledger: Arc<Ledgered>) -> World {
+    World::start_on(context, context.child("catalogue"), roomy, ledger).await
+}
+
+/// A backup of the catalogue, which is replaced by the one in `other` if there is one.
+async fn swap(context: &Context, other: Option<&[u8]>) -> Vec<u8> {
+    let mut out = Vec::new();
+    catalogue::backup(context.child("backup"), "gateway", &mut out).await.expect("it is sound");
+    if let Some(other) = other {
+        catalogue::erase(context, "gateway").await.expect("goes");
+        catalogue::restore(context.child("restore"), "gateway", || Ok(other)).await.expect("it is whole");
+    }
+    out
+}
+
+/// Waits until a gateway from a backup has moved the file "old" to new agreements, and for two minutes more.
+async fn moved(context: &Context, world: &World) {
+    keep(world).await;
+    let moved = async |w: &World| {
+        let row = row(w, "old", 0).await;
+        (0..8).all(|position| row.holder(position).is_some_and(|holding| holding.agreement >= 10))
+    };
+    world.until("what it knows has moved to new agreements", moved).await;
+    context.sleep(Duration::from_secs(120)).await;
+    assert!(world.get("old").await.expect("read") == bytes(300_000, 1));
+}
+
+/// A catalogue that is newer than the backup exists, and is not in use meanwhile. The ledger has its last data sets, or
+/// none of them yet.
+#[test]
+fn a_restored_gateway_closes_and_empties_no_agreement_under_which_a_newer_catalogue_has_files() {
+    for unsubmitted in [false, true] {
+        let ledger = Arc::<Ledgered>::default();
+        let seen = ledger.clone();
+        let ((), checkpoint) = runner().start_and_recover(|context| async move {
+            let world = resumed(&context, seen).await;
+            world.put("old", &bytes(300_000, 1)).await.expect("stored");
+            world.until("the ledger has it", async |w| whole(w, "old").await && settled(w)).await;
+        });
+        let backup = |context: Context| async move { swap(&context, None).await };
+        let (backup, checkpoint) = deterministic::Runner::from(checkpoint).start_and_recover(backup);
+        let seen = ledger.clone();
+        let (newer, checkpoint) =
+            deterministic::Runner::from(checkpoint).start_and_recover(|context| async move {
+                let world = resumed(&context, seen).await;
+                world.ledger.bars.store(unsubmitted, Ordering::Relaxed);
+                for file in 0..6 {
+                    let name = format!("new {file}");
+                    world.put(&name, &bytes(300_000, 10 + file)).await.expect("stored");
+                    world.until("eight holders", async |w| whole(w, &name).await).await;
+                }
+                world.until("the ledger has them", async |w| unsubmitted || settled(w)).await;
+                versions(&world)
+            });
+        let restore = |context: Context| async move { swap(&context, Some(&backup[..])).await };
+        let (whole, checkpoint) = deterministic::Runner::from(checkpoint).start_and_recover(restore);
+        let seen = ledger.clone();
+        let ((), checkpoint) =
+            deterministic::Runner::from(checkpoint).start_and_recover(|context| async move {
+                let world = resumed(&context, seen).await;
+                world.ledger.bars.store(false, Ordering::Relaxed);
+                let before = versions(&world);
+                let changed: Vec<usize> = (0..10).filter(|at| before[*at] < newer[*at]).collect();
+                assert!(changed.len() >= 8, "{before:?} {newer:?}");
+                moved(&context, &world).await;
+                for at in changed {
+                    let agreement = world.shared.agreement(at as u32).expect("it is not forgotten");
+                    assert_eq!(Stage::of(&agreement.terms()), Stage::Draining, "{at} is not closed");
+                    assert_eq!(
+                        agreement.with_state(|state| state.version()),
+                        before[at],
+                        "{at} is not changed"
+                    );
+                }
+            });
+        // Its owner finds the newer catalogue, and goes on with it.
+        deterministic::Runner::from(checkpoint).start(|context| async move {
+            swap(&context, Some(&whole[..])).await;
+            let world = resumed(&context, ledger).await;
+            for file in 0..6 {
+                let read = world.get(&format!("new {file}")).await;
+                assert!(read.expect("nothing of it is gone") == bytes(300_000, 10 + file), "{unsubmitted}");
+            }
+        });
+    }
+}
+
+/// A put was under way when the backup was taken, and ended well. No data set changed since.
+#[test]
+fn a_restored_gateway_removes_no_shard_of_a_put_that_ended_after_the_backup() {
+    let ledger = Arc::<Ledgered>::default();
+    let seen = ledger.clone();
+    let ((), checkpoint) = runner().start_and_recover(|context| async move {
+        let world = resumed(&context, seen).await;
+        world.put("old", &bytes(300_000, 1)).await.expect("stored");
+        let (shared, share) = (world.shared.clone(), world.share.clone());
+        let first =
+            bytes(SEGMENT_BYTES, 2).chunks(1 << 20).map(|piece| Ok(piece.to_vec())).collect::<Vec<_>>();
+        world.shared.common.environment.spawn(async move {
+            let pieces = stream::iter(first).chain(stream::pending()).boxed();
+            let put = transfer::put(&shared, &share, name_of("new"), 2 * SEGMENT_BYTES as u64, pieces);
+            panic!("it waits for its second half: {:?}", put.await);
+        });
+        let signed = async |w: &World| {
+            let jobs = w.shared.catalogue.jobs(0, 9).await.expect("runs");
+            let Some((_, job)) = jobs.first() else { return false };
+            let row = w.shared.catalogue.segment(job.file, 0).await.expect("runs");
+            row.is_some_and(|row| row.open_positions().next().is_none()) && settled(w)
+        };
+        world.until("its first segment is signed for", signed).await;
+    });
+    let ((backup, whole), checkpoint) =
+        deterministic::Runner::from(checkpoint).start_and_recover(|context| async move {
+            let backup = swap(&context, None).await;
+            // The put ends; its second half is left out.
+            let started = catalogue::start(context.child("newer"), "gateway", MASTER).await;
+            let (newer, _, disk) = started.expect("opens");
+            let (number, job) = newer.jobs(0, 9).await.expect("runs")[0];
+            let (length, blake3) = (SEGMENT_BYTES as u64, *blake3::hash(&bytes(SEGMENT_BYTES, 2)).as_bytes());
+            let (name, owner) = (name_of("new"), job.owner);
+            let file = FileRow { name, id: job.file, bytes: length, blake3, segments: 1, owner };
+            newer.finish(number, file).await.expect("runs").expect("room");
+            drop(newer);
+            disk.await.expect("ends").expect("no disk error");
+            let whole = swap(&context, Some(&backup[..])).await;
+            (backup, whole)
+        });
+    assert_ne!(backup, whole);
+    let seen = ledger.clone();
+    let ((), checkpoint) = deterministic::Runner::from(checkpoint).start_and_recover(|context| async move {
+        let world = resumed(&context, seen).await;
+        moved(&context, &world).await;
+        assert!(world.get("new").await.is_err(), "it does not know it");
+    });
+    deterministic::Runner::from(checkpoint).start(|context| async move {
+        swap(&context, Some(&whole[..])).await;
+        let world = resumed(&context, ledger).await;
+        assert!(world.get("new").await.expect("nothing of it is gone") == bytes(SEGMENT_BYTES, 2));
     });
 }

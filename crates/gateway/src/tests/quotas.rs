@@ -1,4 +1,4 @@
-//! Quotas of users: bytes count from the beginning of a put until their space is freed, through restarts,
+//! Quotas of users, and their allowances of reads: bytes count from the beginning of a put until their space is freed, through restarts,
 //! and a quota refuses new puts only.
 
 use super::{
@@ -43,7 +43,7 @@ fn key(seed: u64) -> PrivateKey {
 
 /// Serves an owner without a quota, and one user with `quota`.
 async fn serve(context: &Context, world: &World, quota: u64) -> Served {
-    let user = access::User { account: account(&key(1)), quota: Some(quota) };
+    let user = access::User { quota: Some(quota), ..account(&key(1)).into() };
     world.serve_users(context, account(&key(0)), &[user]).await
 }
 
@@ -119,7 +119,7 @@ fn a_user_that_announces_much_and_sends_little_opens_little() {
     runner().start(|context| async move {
         let world = World::start_with(&context, 8 << 10, 1 << 30).await;
         world.open_by(Policy::of(&Parameters::LOCAL));
-        let user = access::User { account: account(&key(1)), quota: None };
+        let user = access::User::from(account(&key(1)));
         let served = world.serve_users(&context, account(&key(0)), &[user]).await;
         let user = served.dial(&key(1)).await;
         let opened = || world.shared.agreements().iter().map(|own| own.terms().quota_leaves).sum::<u64>();
@@ -278,5 +278,46 @@ fn a_user_that_takes_all_its_names_leaves_the_others_theirs() {
         // What is removed makes room again.
         assert!(matches!(user.ask(Ask::Remove(name_of("one"))).await, GatewayAnswer::Removed(_)));
         assert!(matches!(user.put("four", b"").await, GatewayAnswer::Stored(_)));
+    });
+}
+
+/// A listed account that reads again and again costs the owner its allowance a day, and no more.
+#[test]
+fn a_user_that_reads_again_and_again_is_refused_beyond_its_allowance_and_reads_on_when_the_day_has_passed() {
+    runner().start(|context| async move {
+        let world = World::start(&context).await;
+        let user = access::User { reads: Some(shown(299)), ..account(&key(1)).into() };
+        let served = world.serve_users(&context, account(&key(0)), &[user]).await;
+        let (owner, user) = (served.dial(&key(0)).await, served.dial(&key(1)).await);
+        let plain = bytes(of(300), 1);
+        for one in [&owner, &user] {
+            assert!(matches!(one.put("file", &plain).await, GatewayAnswer::Stored(_)));
+        }
+        assert!(user.get("file").await.expect("nothing was read yet") == plain);
+        let sold = || async {
+            let mut sum = 0;
+            for agreement in world.shared.agreements() {
+                sum += agreement.egress().await;
+            }
+            sum
+        };
+        let before = sold().await;
+        for _ in 0..20 {
+            let said = user.get("file").await.expect_err("more than its allowance");
+            for part in
+                ["1224704 bytes in a day", "and 122", "try again in ", "ask the gateway's owner to raise"]
+            {
+                assert!(said.contains(part), "{part}: {said}");
+            }
+        }
+        assert_eq!(sold().await, before, "no provider was asked");
+        for _ in 0..10 {
+            assert!(owner.get("file").await.expect("the owner has no bound") == plain);
+        }
+        // What is listed, removed and stored is not read.
+        assert!(matches!(user.put("more", &plain).await, GatewayAnswer::Stored(_)));
+        world.shared.common.environment.sleep(Duration::from_secs(400)).await;
+        assert!(user.get("file").await.expect("a two-hundredth of a day has passed") == plain);
+        assert!(user.get("more").await.expect_err("that part is used").contains("in a day"));
     });
 }

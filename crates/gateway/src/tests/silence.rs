@@ -1,18 +1,19 @@
 //! Silence is not loss: providers that pause and come back, or stay silent.
 
-use super::world::{Context, Verdict, World, bytes, holders, index_of, whole};
+use super::world::{Context, Ledgered, Verdict, World, bytes, holders, index_of, roomy, whole};
 use crate::{
+    catalogue::row::Silence,
     coding::SEGMENT_BYTES,
     repair::{self, Notice},
 };
-use commonware_runtime::{Clock as _, Runner as _, deterministic};
+use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic};
 use posync_consumer::agreements::policy::Quota;
 use posync_protocol::{
     Account, Hash,
     limits::SLICE_BYTES,
     wire::provider::{Ask, Refusal},
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 fn run<Fut: Future<Output = ()>>(work: impl FnOnce(Context) -> Fut) {
     let config = deterministic::Config::default().with_seed(1).with_timeout(Some(Duration::from_secs(900)));
@@ -52,6 +53,80 @@ fn a_stopped_providers_shards_are_rebuilt_with_their_names() {
         assert_eq!((faults[0].1.provider, faults[0].1.found_by), (stopped, 0));
         assert_eq!(faults[0].1.lost, faults[0].1.repaired);
         assert!(world.get("file").await.expect("read") == plain);
+    });
+}
+
+/// Runs the gateway again and again on one disk, for so many seconds each time, and stops it without warning. The
+/// holder of the third shard is silent in all runs but those from number `back` on. After the first run `noted` seconds of
+/// its silence are written down, if that is above 0. `check` gets the number of the run, true if that shard has another
+/// holder at its end, and the seconds that are written down.
+fn restarts(
+    (runs, back, seconds, noted): (usize, usize, u64, u64),
+    check: impl Fn(usize, bool, u64) + Copy + Send + 'static,
+) {
+    let ledger = Arc::<Ledgered>::default();
+    let config = deterministic::Config::default().with_seed(1).with_timeout(Some(Duration::from_secs(900)));
+    let (mut runner, mut third) = (deterministic::Runner::new(config), None);
+    for run in 0..runs {
+        let ledger = ledger.clone();
+        let work = move |context: Context| async move {
+            let mut world = World::start_on(&context, context.child("catalogue"), roomy, ledger).await;
+            if run == 0 {
+                world.put("file", &bytes(300_000, 4)).await.expect("stored");
+                world.until("eight holders", async |w| whole(w, "file").await).await;
+            }
+            let third = match third {
+                Some(account) => account,
+                None => holders(&world, "file", 0).await[2].1,
+            };
+            if run < back {
+                let index = index_of(&world, &third);
+                world.providers[index].stop();
+            }
+            if run == 0 {
+                world.shared.notice_surely(Notice::Late(third)).await;
+            }
+            context.sleep(Duration::from_secs(seconds)).await;
+            let moved = holders(&world, "file", 0).await.iter().all(|(_, holder, _)| *holder != third);
+            let silences = world.shared.catalogue.silences().await.expect("runs");
+            let of_third = silences.iter().find(|one| one.provider == third);
+            check(run, moved, of_third.map_or(0, |one| one.seconds));
+            if run == 0 && noted > 0 {
+                let noted = vec![Silence { provider: third, seconds: noted }];
+                world.shared.catalogue.put_silences(noted).await.expect("runs");
+            }
+            third
+        };
+        let (account, checkpoint) = runner.start_and_recover(work);
+        (runner, third) = (deterministic::Runner::from(checkpoint), Some(account));
+    }
+}
+
+/// The grace period is two minutes, and no run is as long.
+#[test]
+fn a_gateway_that_restarts_more_often_than_the_grace_period_rebuilds_what_a_silent_provider_held() {
+    restarts((3, 3, 58, 0), |run, moved, seconds| {
+        assert_eq!(moved, run == 2, "run {run}: {seconds} s are written down");
+        // At most ten seconds of each run are lost.
+        let least = 46 * (run as u64 + 1);
+        assert!(seconds >= least && seconds <= 58 * (run as u64 + 1), "run {run}: {seconds} s");
+    });
+}
+
+/// The silence was far longer than the grace period, and the next process gets an answer.
+#[test]
+fn a_provider_that_answers_after_a_restart_keeps_its_shards_however_long_it_was_silent_before() {
+    restarts((3, 1, 58, 10_000), |run, moved, seconds| {
+        assert!(!moved, "run {run}: it answers now");
+        assert_eq!(seconds > 0, run == 0, "run {run}: {seconds} s are written down");
+    });
+}
+
+/// No run is long enough to distinguish a silent provider from one that restarts beside the gateway.
+#[test]
+fn a_long_silence_is_no_loss_while_each_process_has_asked_for_seconds_only() {
+    restarts((5, 5, 9, 10_000), |run, moved, seconds| {
+        assert!(!moved, "run {run}: {seconds} s are written down");
     });
 }
 

@@ -9,7 +9,7 @@ use commonware_runtime::{Runner as _, deterministic};
 use posync_protocol::{
     Bounded,
     wire::{
-        gateway::{Ask, GatewayAnswer, Refusal},
+        gateway::{Ask, FileOf, GatewayAnswer, Refusal},
         node::Nothing,
     },
 };
@@ -57,6 +57,8 @@ fn a_stranger_can_do_nothing_and_is_told_whom_to_ask() {
             Ask::Status(Nothing {}),
             Ask::Agreements(Nothing {}),
             Ask::Why(provider),
+            Ask::ListOf(FileOf { account: account(&key(0)), name: Bounded::default() }),
+            Ask::RemoveOf(FileOf { account: account(&key(0)), name: name_of("mine") }),
             Ask::Data(Bounded::default()),
             Ask::Cancel(Nothing {}),
         ] {
@@ -129,5 +131,48 @@ fn whose_a_file_is_survives_a_restart() {
             assert_eq!(user.get("name").await, Ok(text.as_bytes().to_vec()));
             assert_eq!(names(&user).await, ["name"]);
         }
+    });
+}
+
+/// The files of an account that was taken off the list are paid for until somebody can remove them.
+#[test]
+fn the_owner_lists_the_files_of_others_and_removes_those_of_an_account_that_is_not_listed_any_more() {
+    let config = deterministic::Config::default().with_seed(1).with_timeout(Some(Duration::from_secs(900)));
+    let of = |name: &str| FileOf { account: account(&key(1)), name: name_of(name) };
+    let all = || Ask::ListOf(FileOf { account: account(&key(1)), name: Bounded::default() });
+    let ((), checkpoint) = deterministic::Runner::new(config).start_and_recover(|context| async move {
+        let world = World::start(&context).await;
+        let served = world.serve(&context, account(&key(0)), &[1, 2].map(|seed| account(&key(seed)))).await;
+        let [owner, user, other] =
+            [served.dial(&key(0)).await, served.dial(&key(1)).await, served.dial(&key(2)).await];
+        for (one, plain) in [(&owner, 3000), (&user, 200), (&other, 100)] {
+            assert!(matches!(one.put("name", &bytes(plain, 1)).await, GatewayAnswer::Stored(_)));
+        }
+        for ask in [all(), Ask::RemoveOf(of("name"))] {
+            let refused = other.ask(ask).await;
+            assert_eq!(kind(&refused), Refusal::NotServed);
+            assert!(refusal(&refused).contains("does not own this gateway"), "{refused:?}");
+        }
+        let GatewayAnswer::Files(files) = owner.ask(all()).await else { panic!("no files") };
+        assert_eq!(files.iter().map(|file| file.bytes).collect::<Vec<_>>(), [200]);
+        let refused = owner.ask(Ask::RemoveOf(of("name"))).await;
+        assert!(refusal(&refused).contains("is served here, and its files are its own"), "{refused:?}");
+        let own = FileOf { account: account(&key(0)), ..of("name") };
+        assert_eq!(kind(&owner.ask(Ask::RemoveOf(own)).await), Refusal::Request);
+        assert_eq!(user.get("name").await, Ok(bytes(200, 1)));
+    });
+    deterministic::Runner::from(checkpoint).start(|context| async move {
+        let world = World::start(&context).await;
+        let served = world.serve(&context, account(&key(0)), &[account(&key(2))]).await;
+        let [owner, other] = [served.dial(&key(0)).await, served.dial(&key(2)).await];
+        assert_eq!(kind(&other.ask(Ask::RemoveOf(of("name"))).await), Refusal::NotServed);
+        let removed = owner.ask(Ask::RemoveOf(of("name"))).await;
+        assert!(matches!(&removed, GatewayAnswer::Removed(file) if file.bytes == 200), "{removed:?}");
+        assert_eq!(kind(&owner.ask(Ask::RemoveOf(of("name"))).await), Refusal::NoFile);
+        assert!(matches!(owner.ask(all()).await, GatewayAnswer::Files(files) if files.is_empty()));
+        assert_eq!(owner.get("name").await, Ok(bytes(3000, 1)), "the owner's of the same name stays");
+        assert_eq!(other.get("name").await, Ok(bytes(100, 1)));
+        let freed = async |w: &World| w.shared.catalogue.usages().await.expect("runs").len() == 2;
+        world.until("its space is freed", freed).await;
     });
 }

@@ -17,6 +17,7 @@ use super::Error;
 use crate::{
     access::{Buffer, Share},
     agreement::OwnAgreement,
+    allowance::Reading,
     catalogue::{
         FileId, Stopped,
         row::{FileRow, SegmentRow},
@@ -62,13 +63,26 @@ pub(crate) struct Reader {
     buffer: Option<Buffer>,
     offset: u64,
     end: u64,
+    /// The part of the read that counts for the account and was not begun.
+    reading: Reading,
+}
+
+/// Bytes that a read from `offset` to `end` of a file of `bytes` counts as: the segments that it touches.
+fn cost(bytes: u64, offset: u64, end: u64) -> u64 {
+    let segment = |at: u64| u32::try_from(at / SEGMENT_BYTES as u64).unwrap_or(u32::MAX);
+    if offset >= end {
+        return 0;
+    }
+    let (first, last) = (segment(offset), segment(end - 1));
+    let before = u64::from(last - first).saturating_mul(SEGMENT_BYTES as u64);
+    before.saturating_add(coding::billed(coding::segment_bytes(bytes, last) as u64))
 }
 
 impl Reader {
     /// Opens bytes `offset` to `offset + length` of a file, or to its end without a length.
     ///
     /// # Errors
-    /// [`Error::Range`].
+    /// [`Error::Range`], [`Error::Allowance`].
     pub(crate) fn open(
         shared: &Arc<Shared>,
         share: &Arc<Share>,
@@ -79,6 +93,8 @@ impl Reader {
         let end = length.map_or(Some(file.bytes), |length| offset.checked_add(length));
         let end = end.filter(|end| offset <= *end && *end <= file.bytes);
         let end = end.ok_or(Error::Range(offset, file.bytes))?;
+        let (bytes, now) = (cost(file.bytes, offset, end), shared.common.environment.now());
+        let reading = Reading::begin(share.allowance.as_ref(), bytes, now)?;
         Ok(Self {
             shared: shared.clone(),
             share: share.clone(),
@@ -89,6 +105,7 @@ impl Reader {
             buffer: None,
             offset,
             end,
+            reading,
         })
     }
 
@@ -136,6 +153,7 @@ impl Reader {
         let (shared, share, file, index) =
             (self.shared.clone(), self.share.clone(), self.file, self.segment());
         let (sender, receiver) = oneshot::channel();
+        self.reading.ask(coding::billed(self.plain() as u64));
         self.next += 1;
         self.shared.common.environment.spawn(async move {
             let mut sender = sender;

@@ -8,6 +8,7 @@ pub(crate) use get::{Reader, gather};
 pub(crate) use put::put;
 
 use crate::{
+    allowance::Spent,
     catalogue::{NoRoom, Stopped, Usage},
     coding,
 };
@@ -86,6 +87,25 @@ pub(crate) enum Error {
          wait until their space is freed, which `posync status` shows, then send the file again"
     )]
     Jobs(u64),
+    /// The account has read as much as it may in a day.
+    #[error(
+        "your account may read {} bytes in a day, which the gateway's owner pays for, and {} bytes count now; try again \
+         in {} minutes, or ask the gateway's owner to raise the bytes a day of your account in \"users\" of its config.toml",
+        .0.most, .0.counted, .0.wait.as_secs().div_ceil(60)
+    )]
+    Allowance(Spent),
+    /// The caller asks about the files of another account, and is not the owner.
+    #[error(
+        "account {0} does not own this gateway: its owner alone lists and removes files of other accounts; use \
+         `posync ls` and `posync rm` without --account"
+    )]
+    NotOwner(Account),
+    /// The owner removes a file of an account that it serves.
+    #[error(
+        "account {0} is served here, and its files are its own; let it remove them, or take it off \"users\" in the \
+         gateway's config.toml and start the gateway again"
+    )]
+    Listed(Account),
     /// Too few operators have room: those that do, those needed, and what hinders the others.
     #[error(
         "{0} operators can take a shard now and a file needs {1} ({2}); try again in a minute, or see `posync providers`"
@@ -114,8 +134,14 @@ impl Error {
     pub(crate) const fn kind(&self) -> Refusal {
         match self {
             Self::NoFile(_) => Refusal::NoFile,
-            Self::Stranger(_) => Refusal::NotServed,
-            Self::Name | Self::Length(_) | Self::Range(..) | Self::NoPiece | Self::NoPut => Refusal::Request,
+            Self::Stranger(_) | Self::NotOwner(_) => Refusal::NotServed,
+            Self::Allowance(_) => Refusal::Allowance,
+            Self::Listed(_)
+            | Self::Name
+            | Self::Length(_)
+            | Self::Range(..)
+            | Self::NoPiece
+            | Self::NoPut => Refusal::Request,
             Self::Operators(..) | Self::Unsigned(..) | Self::Unreadable(..) => Refusal::Providers,
             Self::Full(_) | Self::Volume(_) | Self::Quota(..) | Self::Names(_) | Self::Jobs(_) => {
                 Refusal::Full
@@ -140,5 +166,11 @@ impl Error {
             NoRoom::Jobs(jobs) => Self::Jobs(jobs),
             NoRoom::Full => Self::Full("too many files"),
         }
+    }
+}
+
+impl From<Spent> for Error {
+    fn from(spent: Spent) -> Self {
+        Self::Allowance(spent)
     }
 }

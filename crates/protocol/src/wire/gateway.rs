@@ -46,6 +46,20 @@ tagged! {
         7 => Agreements(Nothing),
         /// The reasons why a provider gets shards, or gets none.
         8 => Why(Account),
+        /// One page of another account's files whose names are `name` or later; for the gateway's owner alone.
+        9 => ListOf(FileOf),
+        /// Remove a file of an account that is not served any more; for the gateway's owner alone.
+        10 => RemoveOf(FileOf),
+    }
+}
+
+encoded! {
+    /// A file of another account than the caller's.
+    FileOf {
+        /// Account that owns the file.
+        account: Account,
+        /// Name of the file.
+        name: Name,
     }
 }
 
@@ -124,6 +138,8 @@ tags! {
         5 => Interrupted "interrupted",
         /// The gateway is stopping.
         6 => Stopping "stopping",
+        /// The account has read as many bytes as it may for now.
+        7 => Allowance "allowance",
     }
 }
 

@@ -144,6 +144,8 @@ fn gateway_asks() -> Vec<gateway::Ask> {
         gateway::Ask::Status(node::Nothing {}),
         gateway::Ask::Agreements(node::Nothing {}),
         gateway::Ask::Why(ACCOUNT),
+        gateway::Ask::ListOf(gateway::FileOf { account: ACCOUNT, name: name() }),
+        gateway::Ask::RemoveOf(gateway::FileOf { account: ACCOUNT, name: name() }),
     ]
 }
 

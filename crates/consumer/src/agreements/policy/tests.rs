@@ -76,6 +76,7 @@ fn usage_of(provider: u8, number: u32, leaves: u64, load: u64) -> AgreementUsage
         live: load,
         coming: false,
         refuses: false,
+        unknown: false,
         idle: 0,
     }
 }
