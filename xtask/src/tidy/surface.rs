@@ -10,6 +10,7 @@ const CEILINGS: &[(&str, usize)] = &[
     ("alert", 45),
     ("cli", 0),
     ("client", 39),
+    ("compute", 19),
     ("consumer", 32),
     ("economy", 10),
     ("gateway", 3),

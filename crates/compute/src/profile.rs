@@ -78,8 +78,8 @@ pub(crate) struct Facts {
     pub(crate) functions: Vec<u32>,
     /// Of each type, the number of types before it that have several results.
     pub(crate) wrappers: Vec<u32>,
-    /// Bytes of the highest operand stack of each function.
-    pub(crate) heights: Vec<u64>,
+    /// The highest operand stack of each function.
+    pub(crate) heights: Vec<Height>,
     /// Pages of memory at its start.
     pub(crate) pages: u32,
     /// Globals of the module.
@@ -90,6 +90,15 @@ pub(crate) struct Facts {
     imported: Vec<u32>,
     /// True once `_start` was found.
     starts: bool,
+}
+
+/// The highest operand stack of a function.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Height {
+    /// Values on it, whatever their types.
+    pub(crate) values: u64,
+    /// Bytes of each: a vector makes every value of the function count as one.
+    pub(crate) width: u64,
 }
 
 /// Bytes of a value in a frame.
@@ -157,12 +166,11 @@ fn refused(module: &[u8], error: &wasmparser::BinaryReaderError) -> Refusal {
     }
 }
 
-/// Validates a function, and returns the greatest height of its operand stack in bytes. A vector on it makes every
-/// value count as one.
+/// Validates a function, and returns the greatest height of its operand stack.
 fn height(
     function: &mut wasmparser::FuncValidator<wasmparser::ValidatorResources>,
     body: &wasmparser::FunctionBody<'_>,
-) -> Result<u64, wasmparser::BinaryReaderError> {
+) -> Result<Height, wasmparser::BinaryReaderError> {
     let mut reader = body.get_binary_reader();
     function.read_locals(&mut reader)?;
     reader.set_features(features());
@@ -174,7 +182,7 @@ fn height(
         widest = widest.max(function.get_operand_type(0).flatten().map_or(8, width));
     }
     reader.finish_expression(&function.visitor(reader.original_position()))?;
-    Ok(u64::from(highest) * widest)
+    Ok(Height { values: highest.into(), width: widest })
 }
 
 /// Refuses a number above its bound.

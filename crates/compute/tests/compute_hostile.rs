@@ -105,3 +105,24 @@ fn paths_out_of_the_tree_are_errors_and_leave_nothing() {
         assert_eq!(outcome.files, [("made".to_owned(), Some(Vec::new()))]);
     });
 }
+
+#[test]
+fn a_frame_counts_the_values_that_a_compiler_may_keep_in_it() {
+    on_engines(|engines| {
+        // Each call computes the same values before and after the one within it, so that a compiler keeps them.
+        let values: String = (0..400)
+            .map(|index| {
+                let (at, factor) = (8 * index, 1_000_003 + 2 * index);
+                format!("(i64.store offset={at} (i32.const 0) (i64.mul (local.get 0) (i64.const {factor})))")
+            })
+            .collect();
+        let deeper = "(call $deeper (i64.add (local.get 0) (i64.const 1)))";
+        let module = wat(&format!(
+            "(module (memory (export \"memory\") 1) (func $deeper (param i64) {values} {deeper} {values})
+               (func (export \"_start\") (call $deeper (i64.const 0))))"
+        ));
+        // With this much gas the frames of the machine would take several hundred megabytes.
+        let outcome = engines.run("kept values", &module, &job(400_000_000));
+        assert_eq!(outcome.exit, Exit::OutOfStack);
+    });
+}

@@ -52,6 +52,11 @@ impl Program {
         &self.metered
     }
 
+    /// Pages of memory, 64 KiB each, with which the module begins.
+    pub fn pages(&self) -> u32 {
+        self.pages
+    }
+
     /// Refuses a job that has less memory than the module begins with.
     pub(crate) fn check_pages(&self, job: &Job) -> Result<(), JobRefusal> {
         if self.pages <= job.pages {
@@ -61,8 +66,8 @@ impl Program {
         Err(JobRefusal::Bound { of, has: self.pages.into(), max: job.pages.into() })
     }
 
-    /// Gas of a job before its first instruction: a fresh instance, and its input.
-    pub(crate) fn start_gas(&self) -> u64 {
+    /// Gas of a job without input before its first instruction: a fresh instance with its memory and segments.
+    pub fn start_gas(&self) -> u64 {
         self.start_gas
     }
 }

@@ -1,9 +1,14 @@
-//! Runs real programs, once bare and once as a lane runs them, and prints what counting and equal NaNs cost:
-//! `cargo xtask outside` fetches the programs and starts it with their directory.
+//! Runs real programs, once bare and once as a lane runs them, and prints the cost of counting, of equal NaNs and of a
+//! start: `cargo xtask outside` fetches the programs and starts it with their directory.
 //!
 //! With the argument `lane` it is a lane, for the tests of this crate.
 
-use posync_compute::{Exit, Job, Outcome, Program, cranelift::Cranelift, lane, limits};
+use posync_compute::{
+    Exit, Job, Outcome, Program,
+    cranelift::Cranelift,
+    lane::{self, EngineKind, Lane},
+    limits,
+};
 use std::{
     env, fs,
     path::Path,
@@ -14,6 +19,13 @@ use std::{
 
 /// Runs of each variant; the fastest counts.
 const RUNS: usize = 3;
+/// Starts of each module; the middle one counts.
+const STARTS: usize = 101;
+/// Time within which a lane must answer.
+const WITHIN: Duration = Duration::from_secs(600);
+/// The smallest program: a page of memory, and a `_start` that does nothing.
+const SMALLEST: &[u8] =
+    b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x05\x03\x01\0\x01\x07\x0a\x01\x06_start\0\0\x0a\x04\x01\x02\0\x0b";
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -63,8 +75,55 @@ fn measure_all(directory: &Path) -> Fallible<()> {
         ratios.push(measure(&task, &module)?);
     }
     let mean = (ratios.iter().map(|ratio: &f64| ratio.ln()).sum::<f64>() / ratios.len() as f64).exp();
-    println!("\ngeometric mean of counted / bare: {mean:.2}");
+    println!("\ngeometric mean of counted / bare: {mean:.2}\n");
+    println!(
+        "| start of a known module | memory | in this process | through a lane | of it, the digest of the memory |"
+    );
+    println!("| --- | --: | --: | --: | --: |");
+    starts("the smallest", SMALLEST)?;
+    for file in ["python.wasm", "resvg.wasm", "esbuild.wasm"] {
+        if let Ok(module) = fs::read(directory.join(file)) {
+            starts(file, &module)?;
+        }
+    }
     Ok(())
+}
+
+/// Prints the time from a job to its outcome, if the gas ends with the first instruction: a new instance, the digest
+/// of its memory, and its end.
+fn starts(name: &str, module: &[u8]) -> Fallible<()> {
+    let program = Arc::new(Program::new(module)?);
+    let mut job = job(&[], Vec::new());
+    job.gas = program.start_gas();
+    let engine = Cranelift::new(None)?;
+    let compiled = engine.compile(program.clone())?;
+    let run = || engine.run(&compiled, job.clone(), Box::new(|_| ()));
+    let end = run()?.exit;
+    if end != Exit::OutOfGas {
+        return Err(format!("{name}: a start ended with {end}").into());
+    }
+    let here = middle(|| Ok(run()?))?;
+    let mut lane = Lane::start(&env::current_exe()?, &["lane".as_ref()])?;
+    let ready = lane.ready(module, WITHIN)?;
+    let there = middle(|| Ok(lane.run(ready, EngineKind::Cranelift, job.clone(), WITHIN, &mut |_| ())?))?;
+    let memory = vec![1; program.pages() as usize * (64 << 10)];
+    let digest = middle(|| Ok(blake3::hash(std::hint::black_box(&memory))))?;
+    let [here, there, digest] = [here, there, digest].map(|time| time.as_secs_f64() * 1e3);
+    let kib = program.pages() * 64;
+    println!("| {name} | {kib} KiB | {here:.3} ms | {there:.3} ms | {digest:.3} ms |");
+    Ok(())
+}
+
+/// The middle time of many runs of `work`.
+fn middle<T>(mut work: impl FnMut() -> Fallible<T>) -> Fallible<Duration> {
+    let mut times = Vec::new();
+    for _ in 0..STARTS {
+        let begun = Instant::now();
+        std::hint::black_box(work()?);
+        times.push(begun.elapsed());
+    }
+    times.sort();
+    Ok(times[STARTS / 2])
 }
 
 /// Prints a program's line, and returns what counting its gas multiplies its time with.

@@ -12,7 +12,7 @@ const DIRECTORY: u64 = 2;
 const EXCLUSIVE: u64 = 4;
 const TRUNCATE: u64 = 8;
 
-/// Gas of each node that a rename looks at.
+/// Gas of each node that a call looks at beside those of its path.
 const NODE: u64 = 32;
 
 type Done = Result<(), Stop>;
@@ -85,8 +85,14 @@ pub(super) fn path_create_directory(call: &mut Call<'_>, args: &[u64]) -> Done {
     if place.node.is_some() {
         return Err(Errno::EXIST.into());
     }
-    call.state.tree.create(place.directory, &place.name, true)?;
+    create(call, &place, true)?;
     Ok(())
+}
+
+/// Makes what a path names. Every directory above it is looked at, and paid for: the whole path is bounded.
+fn create(call: &mut Call<'_>, place: &Target, is_directory: bool) -> Result<Node, Stop> {
+    call.pay(call.state.tree.depth(place.directory) * NODE)?;
+    Ok(call.state.tree.create(place.directory, &place.name, is_directory)?)
 }
 
 pub(super) fn path_filestat_get(call: &mut Call<'_>, args: &[u64]) -> Done {
@@ -125,7 +131,7 @@ pub(super) fn path_open(call: &mut Call<'_>, args: &[u64]) -> Done {
         Some(node) => node,
         None if flags & CREATE == 0 => return Err(Errno::NOENT.into()),
         None if place.is_directory || flags & DIRECTORY != 0 => return Err(Errno::INVAL.into()),
-        None => call.state.tree.create(place.directory, &place.name, false)?,
+        None => create(call, &place, false)?,
     };
     let is_directory = call.state.tree.is_directory(node);
     if flags & DIRECTORY != 0 && !is_directory {
@@ -167,7 +173,7 @@ pub(super) fn path_rename(call: &mut Call<'_>, args: &[u64]) -> Done {
     }
     let node = from.node.ok_or(Errno::NOENT)?;
     let (below, seen) = call.state.tree.reach(node);
-    // Paid whether or not the new name is accepted.
-    call.pay(seen * NODE)?;
+    // Paid whether or not the new name is accepted. The way up is gone twice.
+    call.pay((seen + 2 * call.state.tree.depth(to.directory)) * NODE)?;
     Ok(call.state.tree.rename((from.directory, &from.name), (to.directory, &to.name), below)?)
 }

@@ -66,13 +66,13 @@ impl ResourceLimiter for Growth {
     }
 }
 
-/// The settings of the profile.
+/// The settings of the profile. Memories begin as copies on write of their first contents, which no program can see:
+/// its gas is in the module, and no engine's own count is used.
 fn config() -> Config {
     let mut config = Config::new();
     config
         .cranelift_opt_level(OptLevel::Speed)
         .cranelift_nan_canonicalization(true)
-        .memory_init_cow(false)
         .wasm_relaxed_simd(false)
         .wasm_backtrace_max_frames(None)
         .generate_address_map(false)

@@ -2,7 +2,7 @@
 
 /// Most bytes of a module: CPython takes 26 MB, and compiling takes a second for each 2 to 3 MB.
 pub const MODULE_BYTES_MAX: usize = 32 << 20;
-/// Most gas of a job that runs on this machine for its own user: a million steps of a loop in CPython take a sixth of it.
+/// Most gas of a job that runs on this machine for its own user: a million steps of a loop in CPython take a fourteenth of it.
 pub const GAS_MAX: u64 = 64_000_000_000;
 /// Most pages of 64 KiB of a job's memory: 1 GiB.
 pub const PAGES_MAX: u32 = 1 << 14;
@@ -17,9 +17,10 @@ pub const CONSTANT_BYTES_MAX: usize = 64;
 pub const LOCALS_MAX: u32 = 49_990;
 /// Bytes of stack that a job may use, as the metering counts them: the usual stack of a native process.
 pub const STACK_BYTES: u32 = 8 << 20;
-/// Bytes of stack that the engine has for it. Machine frames differ from the metering's count, and the metering's
-/// must be the one that ends a job; so there are sixteen times as many.
-pub(crate) const ENGINE_STACK_BYTES: usize = 128 << 20;
+/// Bytes of stack that the engine has for it. The metering must be the one that ends a job, and a compiler may keep
+/// two values of each instruction in a frame in which the metering counts one of 32 instructions; so there are 64
+/// times as many. Memory is used as far as the stack grows.
+pub(crate) const ENGINE_STACK_BYTES: usize = 512 << 20;
 /// Most arguments of a job, and most variables of its environment.
 pub const WORDS_MAX: usize = 1024;
 /// Most bytes of a job's arguments, variables and file names together.
@@ -49,6 +50,6 @@ pub(crate) const FRAME_BYTES_MAX: usize =
 
 const _: () = assert!(MODULE_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX < u32::MAX as usize);
-const _: () = assert!(ENGINE_STACK_BYTES / STACK_BYTES as usize >= 4);
+const _: () = assert!(ENGINE_STACK_BYTES / STACK_BYTES as usize >= 64);
 // Counts of gas are signed: what a single operation costs must not wrap a limit.
 const _: () = assert!(GAS_MAX < i64::MAX as u64 / 2);

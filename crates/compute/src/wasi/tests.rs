@@ -268,3 +268,21 @@ fn lists_of_directories_are_bounded_together() {
     assert_eq!(guest.call("fd_readdir", &[listed[50].0, 4_000, 100, u64::MAX, 24]), 0);
     assert_eq!(guest.number(24), 0);
 }
+
+#[test]
+fn a_file_deep_in_the_tree_pays_for_the_way_up() {
+    let mut guest = Guest::new();
+    let mut directory = 3;
+    guest.put(100, b"d");
+    let mut made = |guest: &mut Guest, directory: u64| {
+        let before = guest.gas;
+        assert_eq!(guest.call("path_create_directory", &[directory, 100, 1]), 0);
+        (before - guest.gas) as u64
+    };
+    for depth in 0..100 {
+        assert_eq!(made(&mut guest, directory), 500 + 1 + 32 * depth);
+        let args = [directory, 0, 100, 1, 2, u64::MAX, u64::MAX, 0, 8];
+        assert_eq!(guest.call("path_open", &args), 0);
+        directory = guest.number(8).into();
+    }
+}

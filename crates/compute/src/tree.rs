@@ -243,6 +243,16 @@ impl Tree {
         if bytes > limits::PATH_BYTES_MAX { Err(Errno::NAMETOOLONG) } else { Ok(()) }
     }
 
+    /// Directories between a directory and the root.
+    pub(crate) fn depth(&self, mut directory: Node) -> u64 {
+        let mut depth = 0;
+        while directory != ROOT {
+            directory = self.entries[directory].parent;
+            depth += 1;
+        }
+        depth
+    }
+
     /// Bytes of the longest path below a node, and the number of nodes from it on.
     pub(crate) fn reach(&self, node: Node) -> (usize, u64) {
         let (mut longest, mut seen) = (0, 0);

@@ -89,14 +89,14 @@ impl fmt::Display for Trap {
 }
 
 /// A file below `/out`: its path, and its bytes; a directory has none.
-pub type Entry = (String, Option<Vec<u8>>);
+pub type OutputFile = (String, Option<Vec<u8>>);
 
 /// Decodes the files of a result. An entry takes more memory than the two bytes that its code may have, so their number
 /// is bounded by that of a tree.
-fn files<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Entry>, D::Error> {
+fn files<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<OutputFile>, D::Error> {
     struct Files;
     impl<'de> Visitor<'de> for Files {
-        type Value = Vec<Entry>;
+        type Value = Vec<OutputFile>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "at most {} files", limits::NODES_MAX)
@@ -129,7 +129,7 @@ pub struct Outcome {
     pub stderr: Vec<u8>,
     /// Files and directories below `/out`, by path relative to it, in order; a directory has no bytes.
     #[serde(deserialize_with = "files")]
-    pub files: Vec<Entry>,
+    pub files: Vec<OutputFile>,
     /// BLAKE3 of the memory at its end.
     pub memory: [u8; 32],
 }

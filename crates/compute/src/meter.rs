@@ -24,7 +24,7 @@
 
 use crate::{
     limits, price,
-    profile::{Facts, Refusal, Signature, width},
+    profile::{Facts, Height, Refusal, Signature, width},
 };
 use std::convert::Infallible;
 use wasm_encoder::{
@@ -41,6 +41,9 @@ pub(crate) const STACK: &str = "posync:stack";
 
 /// Bytes that a frame has beside its values.
 const FRAME_BYTES: u64 = 64;
+/// Instructions that add a value to the frame of their function. A compiler may keep every value that a function has
+/// computed across a call, if it is used again after it. [`limits::ENGINE_STACK_BYTES`] makes up for the rest.
+const INSTRUCTIONS_PER_VALUE: u64 = 32;
 
 type Error = reencode::Error<Infallible>;
 
@@ -189,7 +192,8 @@ impl Reencode for Meter<'_> {
         }
         let scratch = params.len() as u32 + count;
         locals.extend([(1, ValType::I64), (if plan.moves { 2 } else { 0 }, ValType::I32)]);
-        bytes += facts.heights[index];
+        let Height { values, width } = facts.heights[index];
+        bytes += (values + operators.len() as u64 / INSTRUCTIONS_PER_VALUE) * width;
 
         let wrapper = self.wrapper(kind)?;
         let frame = plan.calls.then(|| i32::try_from(bytes + FRAME_BYTES).unwrap_or(i32::MAX));
