@@ -25,6 +25,16 @@ pub(crate) enum Interrupt {
     System,
 }
 
+impl Interrupt {
+    /// The exit code of a command that ends because of it.
+    pub(crate) fn exit(self) -> Exit {
+        match self {
+            Self::User => Exit::Interrupted,
+            Self::System => Exit::Terminated,
+        }
+    }
+}
+
 /// The signals that ask a process to end, from the moment that this was made.
 pub(crate) struct Asked {
     user: Signal,
@@ -96,16 +106,17 @@ impl Signals {
         thread::spawn(move || {
             runtime.block_on(async {
                 let (by, _) = asked.next().await;
-                let exit = match by {
-                    Interrupt::User => Exit::Interrupted,
-                    Interrupt::System => Exit::Terminated,
-                };
                 sender.send_replace(Some(by));
                 tokio::time::sleep(END_WITHIN).await;
-                process::exit(exit as i32);
+                process::exit(by.exit() as i32);
             });
         });
         Ok(Self(signals))
+    }
+
+    /// The first signal, if it has come.
+    pub(crate) fn first(&self) -> Option<Interrupt> {
+        *self.0.borrow()
     }
 
     /// Waits for the first signal.

@@ -126,3 +126,16 @@ fn a_frame_counts_the_values_that_a_compiler_may_keep_in_it() {
         assert_eq!(outcome.exit, Exit::OutOfStack);
     });
 }
+
+#[test]
+fn memory_is_paid_for_before_it_grows() {
+    on_engines(|engines| {
+        let grow = wat(include_str!("corpus/grow_until_refused.wat"));
+        // The start with its page, the entry of `_start`, then 73 rounds: 1,004 for the instructions, and a page. What
+        // is left pays the instructions of one more round, and not its page.
+        let gas = 50_000 + 65_536 + 1 + 73 * (1_004 + 65_536) + 65_000;
+        let outcome = engines.run("unpaid", &grow, &job(gas));
+        assert_eq!(outcome.exit, Exit::OutOfGas);
+        assert_eq!(outcome.memory, *blake3::hash(&vec![0; 74 << 16]).as_bytes());
+    });
+}
