@@ -5,12 +5,14 @@
 
 use posync_compute::{
     Exit, Job, Outcome, Program,
-    cranelift::Cranelift,
+    cranelift::{Compiled, Cranelift},
     lane::{self, EngineKind, Lane},
     limits,
 };
+use rustix::time::{ClockId, clock_gettime};
 use std::{
     env, fs,
+    hint::black_box,
     path::Path,
     process::ExitCode,
     sync::Arc,
@@ -18,7 +20,7 @@ use std::{
 };
 
 /// Runs of each variant; the fastest counts.
-const RUNS: usize = 3;
+const RUNS: usize = 5;
 /// Starts of each module; the middle one counts.
 const STARTS: usize = 101;
 /// Time within which a lane must answer.
@@ -29,11 +31,19 @@ const SMALLEST: &[u8] =
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// A program and a job that ends by itself.
-struct Task {
+/// A module, and jobs that end by themselves.
+struct Subject {
     name: &'static str,
     file: &'static str,
-    job: Job,
+    jobs: Vec<(&'static str, Job)>,
+}
+
+/// Lines of the tables, and the number by which counting multiplies the time of each job.
+#[derive(Default)]
+struct Report {
+    modules: String,
+    runs: String,
+    ratios: Vec<f64>,
 }
 
 fn main() -> ExitCode {
@@ -59,127 +69,137 @@ fn main() -> ExitCode {
 }
 
 fn measure_all(directory: &Path) -> Fallible<()> {
-    println!(
-        "| program | module | check and meter | compile bare | compile | bare | counted | counted, equal NaNs | gas | end |"
-    );
-    println!("| --- | --: | --: | --: | --: | --: | --: | --: | --: | --- |");
-    let mut ratios = Vec::new();
-    for task in tasks() {
-        let module = match fs::read(directory.join(task.file)) {
-            Ok(module) => module,
-            Err(error) => {
-                println!("| {} | not there: {error} |", task.name);
-                continue;
-            }
-        };
-        ratios.push(measure(&task, &module)?);
-    }
-    let mean = (ratios.iter().map(|ratio: &f64| ratio.ln()).sum::<f64>() / ratios.len() as f64).exp();
-    println!("\ngeometric mean of counted / bare: {mean:.2}\n");
-    println!(
-        "| start of a known module | memory | in this process | through a lane | of it, the digest of the memory |"
-    );
-    println!("| --- | --: | --: | --: | --: |");
-    starts("the smallest", SMALLEST)?;
-    for file in ["python.wasm", "resvg.wasm", "esbuild.wasm"] {
-        if let Ok(module) = fs::read(directory.join(file)) {
-            starts(file, &module)?;
+    let mut report = Report::default();
+    for subject in subjects() {
+        match fs::read(directory.join(subject.file)) {
+            Ok(module) => measure(&subject, &module, &mut report)?,
+            Err(error) => eprintln!("{} is not there: {error}", subject.name),
         }
     }
+    let smallest = Subject { name: "the smallest", file: "", jobs: Vec::new() };
+    measure(&smallest, SMALLEST, &mut report)?;
+    let Report { modules, runs, ratios } = report;
+    let mean = (ratios.iter().map(|ratio| ratio.ln()).sum::<f64>() / ratios.len() as f64).exp();
+    println!("Seconds and milliseconds of processor time; of compiling, that of all threads.\n");
+    println!("| program | bare | counted | counted, equal NaNs | gas | end |");
+    println!("| --- | --: | --: | --: | --: | --- |\n{runs}");
+    println!("Geometric mean of counted / bare: {mean:.2}\n");
+    println!(
+        "| module | bytes | check and meter | compile bare | compile | start | of it, digest of the memory |"
+    );
+    println!("| --- | --: | --: | --: | --: | --: | --: |\n{modules}");
+    println!("The smallest through a lane, on a clock: {:.3} ms", through_a_lane()?.as_secs_f64() * 1e3);
     Ok(())
 }
 
-/// Prints the time from a job to its outcome, if the gas ends with the first instruction: a new instance, the digest
-/// of its memory, and its end.
-fn starts(name: &str, module: &[u8]) -> Fallible<()> {
-    let program = Arc::new(Program::new(module)?);
-    let mut job = job(&[], Vec::new());
-    job.gas = program.start_gas();
-    let engine = Cranelift::new(None)?;
-    let compiled = engine.compile(program.clone())?;
-    let run = || engine.run(&compiled, job.clone(), Box::new(|_| ()));
-    let end = run()?.exit;
-    if end != Exit::OutOfGas {
-        return Err(format!("{name}: a start ended with {end}").into());
+/// Adds a module's lines to the report.
+fn measure(subject: &Subject, module: &[u8], report: &mut Report) -> Fallible<()> {
+    let (counted, metering) = timed(ClockId::ThreadCPUTime, || Ok(Arc::new(Program::new(module)?)))?;
+    let (usual, plain) = (Cranelift::new(None)?, Cranelift::plain()?);
+    let compile = |engine: &Cranelift, program: Arc<Program>| {
+        timed(ClockId::ProcessCPUTime, || Ok(engine.compile(program)?))
+    };
+    let (bare, bare_compile) = compile(&plain, Arc::new(Program::uncounted(module)?))?;
+    let (gas, _) = compile(&plain, counted.clone())?;
+    let (both, both_compile) = compile(&usual, counted.clone())?;
+    for (name, job) in &subject.jobs {
+        let variants = [(&plain, &bare), (&plain, &gas), (&usual, &both)];
+        let [bare, gas, both] = fastest(&variants, job).map_err(|error| format!("{name}: {error}"))?;
+        if bare.1.stdout != both.1.stdout || bare.1.files != both.1.files {
+            return Err(format!("{name}: bare and counted runs differ").into());
+        }
+        let ratio = |run: &(f64, Outcome)| run.0 / bare.0;
+        let files = both.1.files.iter().filter_map(|(_, file)| file.as_ref());
+        report.runs += &format!(
+            "| {name} | {:.3} s | {:.2} x | {:.2} x | {:.2} G | {}, {} bytes |\n",
+            bare.0,
+            ratio(&gas),
+            ratio(&both),
+            both.1.gas as f64 / 1e9,
+            both.1.exit,
+            both.1.stdout.len() + files.map(Vec::len).sum::<usize>(),
+        );
+        report.ratios.push(ratio(&gas));
     }
-    let here = middle(|| Ok(run()?))?;
-    let mut lane = Lane::start(&env::current_exe()?, &["lane".as_ref()])?;
-    let ready = lane.ready(module, WITHIN)?;
-    let there = middle(|| Ok(lane.run(ready, EngineKind::Cranelift, job.clone(), WITHIN, &mut |_| ())?))?;
-    let memory = vec![1; program.pages() as usize * (64 << 10)];
-    let digest = middle(|| Ok(blake3::hash(std::hint::black_box(&memory))))?;
-    let [here, there, digest] = [here, there, digest].map(|time| time.as_secs_f64() * 1e3);
-    let kib = program.pages() * 64;
-    println!("| {name} | {kib} KiB | {here:.3} ms | {there:.3} ms | {digest:.3} ms |");
+    let mut none = job(&[], Vec::new());
+    none.gas = counted.start_gas();
+    let start = middle(|| start(&usual, &both, &none))?;
+    let memory = vec![1; counted.pages() as usize * (64 << 10)];
+    let digest = middle(|| {
+        black_box(blake3::hash(black_box(&memory)));
+        Ok(())
+    })?;
+    report.modules += &format!(
+        "| {} | {} | {metering:.2} s | {bare_compile:.2} s | {both_compile:.2} s | {:.3} ms | {:.3} ms |\n",
+        subject.name,
+        module.len(),
+        start * 1e3,
+        digest * 1e3,
+    );
     Ok(())
 }
 
-/// The middle time of many runs of `work`.
-fn middle<T>(mut work: impl FnMut() -> Fallible<T>) -> Fallible<Duration> {
+/// Runs a job whose gas ends with the first instruction: a new instance, the digest of its memory, and its end.
+fn start(engine: &Cranelift, compiled: &Compiled, job: &Job) -> Fallible<()> {
+    match engine.run(compiled, job.clone(), Box::new(|_| ()))?.exit {
+        Exit::OutOfGas => Ok(()),
+        end => Err(format!("a start ended with {end}").into()),
+    }
+}
+
+/// The middle time from a job of the smallest module to its outcome from a lane.
+fn through_a_lane() -> Fallible<Duration> {
+    let mut lane = Lane::start(&env::current_exe()?, &["lane".as_ref()])?;
+    let ready = lane.ready(SMALLEST, WITHIN)?;
+    let job = job(&[], Vec::new());
     let mut times = Vec::new();
     for _ in 0..STARTS {
         let begun = Instant::now();
-        std::hint::black_box(work()?);
+        lane.run(ready, EngineKind::Cranelift, job.clone(), WITHIN, &mut |_| ())?;
         times.push(begun.elapsed());
     }
     times.sort();
     Ok(times[STARTS / 2])
 }
 
-/// Prints a program's line, and returns what counting its gas multiplies its time with.
-fn measure(task: &Task, module: &[u8]) -> Fallible<f64> {
-    let begun = Instant::now();
-    let counted = Arc::new(Program::new(module)?);
-    let metering = begun.elapsed();
-    let (usual, plain) = (Cranelift::new(None)?, Cranelift::plain()?);
-    let bare = time(&plain, Arc::new(Program::uncounted(module)?), &task.job)?;
-    let gas = time(&plain, counted.clone(), &task.job)?;
-    let both = time(&usual, counted, &task.job)?;
-    if bare.outcome.stdout != both.outcome.stdout || bare.outcome.files != both.outcome.files {
-        return Err(format!("{}: bare and counted runs differ", task.name).into());
-    }
-    let ratio = |run: &Timed| run.run.as_secs_f64() / bare.run.as_secs_f64();
-    println!(
-        "| {} | {:.1} MB | {:.2} s | {:.2} s | {:.2} s | {:.2} s | {:.2} x | {:.2} x | {:.2} G | {}, {} bytes |",
-        task.name,
-        module.len() as f64 / 1e6,
-        metering.as_secs_f64(),
-        bare.compile.as_secs_f64(),
-        both.compile.as_secs_f64(),
-        bare.run.as_secs_f64(),
-        ratio(&gas),
-        ratio(&both),
-        both.outcome.gas as f64 / 1e9,
-        both.outcome.exit,
-        both.outcome.stdout.len()
-            + both.outcome.files.iter().filter_map(|(_, file)| file.as_ref()).map(Vec::len).sum::<usize>(),
-    );
-    Ok(ratio(&gas))
-}
-
-struct Timed {
-    compile: Duration,
-    run: Duration,
-    outcome: Outcome,
-}
-
-fn time(engine: &Cranelift, program: Arc<Program>, job: &Job) -> Fallible<Timed> {
-    let begun = Instant::now();
-    let compiled = engine.compile(program)?;
-    let compile = begun.elapsed();
-    let mut best: Option<Timed> = None;
+/// The fastest run of a job by each variant, in seconds, and its outcome. The variants take turns, so that other work
+/// of the machine meets all of them.
+fn fastest(variants: &[(&Cranelift, &Compiled); 3], job: &Job) -> Fallible<[(f64, Outcome); 3]> {
+    let mut best = [const { None::<(f64, Outcome)> }; 3];
     for _ in 0..RUNS {
-        let begun = Instant::now();
-        let outcome = engine.run(&compiled, job.clone(), Box::new(|_| ()))?;
-        let run = begun.elapsed();
-        if outcome.exit != Exit::Code(0) {
-            return Err(format!("{}: {}", outcome.exit, String::from_utf8_lossy(&outcome.stderr)).into());
-        }
-        if best.as_ref().is_none_or(|best| run < best.run) {
-            best = Some(Timed { compile, run, outcome });
+        for (best, (engine, compiled)) in best.iter_mut().zip(variants) {
+            let run = || Ok(engine.run(compiled, job.clone(), Box::new(|_| ()))?);
+            let (outcome, seconds) = timed(ClockId::ThreadCPUTime, run)?;
+            if outcome.exit != Exit::Code(0) {
+                return Err(format!("{}: {}", outcome.exit, String::from_utf8_lossy(&outcome.stderr)).into());
+            }
+            if best.as_ref().is_none_or(|(fastest, _)| seconds < *fastest) {
+                *best = Some((seconds, outcome));
+            }
         }
     }
-    best.ok_or_else(|| "no run".into())
+    Ok(best.map(|best| best.expect("each variant has run")))
+}
+
+/// The middle time of many runs of `work`, in seconds.
+fn middle(mut work: impl FnMut() -> Fallible<()>) -> Fallible<f64> {
+    let mut times = Vec::new();
+    for _ in 0..STARTS {
+        times.push(timed(ClockId::ThreadCPUTime, &mut work)?.1);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[STARTS / 2])
+}
+
+/// Runs `work`, and returns the seconds that it took on a clock of processor time.
+fn timed<T>(clock: ClockId, work: impl FnOnce() -> Fallible<T>) -> Fallible<(T, f64)> {
+    let now = || {
+        let time = clock_gettime(clock);
+        time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+    };
+    let begun = now();
+    let done = work()?;
+    Ok((done, now() - begun))
 }
 
 fn job(args: &[&str], files: Vec<(String, Vec<u8>)>) -> Job {
@@ -195,24 +215,30 @@ fn job(args: &[&str], files: Vec<(String, Vec<u8>)>) -> Job {
     }
 }
 
-fn tasks() -> Vec<Task> {
-    let sum = "print(sum(i * i % 7 for i in range(1_000_000)))";
-    let hello = "print('hello')";
+fn subjects() -> Vec<Subject> {
+    let python = |script| job(&["-c", script], Vec::new());
+    let steps = "print(sum(i * i % 7 for i in range(1_000_000)))";
+    let picture = vec![("/in.svg".into(), circles(1_500).into_bytes())];
+    let source = vec![("/in.js".into(), script(12_000).into_bytes())];
+    let minify = ["--minify", "/in.js", "--outfile=/out/made.js"];
     vec![
-        Task { name: "CPython, hello", file: "python.wasm", job: job(&["-c", hello], Vec::new()) },
-        Task { name: "CPython, a million steps", file: "python.wasm", job: job(&["-c", sum], Vec::new()) },
-        Task {
-            name: "resvg, 1,500 circles",
-            file: "resvg.wasm",
-            job: job(&["/in.svg", "/out/made.png"], vec![("/in.svg".into(), circles(1_500).into_bytes())]),
+        Subject {
+            name: "CPython 3.12.0",
+            file: "python.wasm",
+            jobs: vec![
+                ("CPython, hello", python("print('hello')")),
+                ("CPython, a million steps", python(steps)),
+            ],
         },
-        Task {
-            name: "esbuild, minify 1.2 MB",
+        Subject {
+            name: "resvg 0.31.0",
+            file: "resvg.wasm",
+            jobs: vec![("resvg, 1,500 circles", job(&["/in.svg", "/out/made.png"], picture))],
+        },
+        Subject {
+            name: "esbuild 0.27.2",
             file: "esbuild.wasm",
-            job: job(
-                &["--minify", "/in.js", "--outfile=/out/made.js"],
-                vec![("/in.js".into(), script(12_000).into_bytes())],
-            ),
+            jobs: vec![("esbuild, minify 1.2 MB", job(&minify, source))],
         },
     ]
 }

@@ -274,7 +274,7 @@ fn a_file_deep_in_the_tree_pays_for_the_way_up() {
     let mut guest = Guest::new();
     let mut directory = 3;
     guest.put(100, b"d");
-    let mut made = |guest: &mut Guest, directory: u64| {
+    let made = |guest: &mut Guest, directory: u64| {
         let before = guest.gas;
         assert_eq!(guest.call("path_create_directory", &[directory, 100, 1]), 0);
         (before - guest.gas) as u64
