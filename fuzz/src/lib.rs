@@ -3,10 +3,10 @@
 
 #![allow(dead_code)]
 
-#[path = "../../crates/protocol/tests/scenarios/model_provider.rs"]
-mod model_provider;
 #[path = "../../crates/protocol/tests/scenarios/messages.rs"]
 mod messages;
+#[path = "../../crates/protocol/tests/scenarios/model_provider.rs"]
+mod model_provider;
 #[path = "../../crates/protocol/tests/scenarios/numbers.rs"]
 mod numbers;
 #[path = "../../crates/protocol/tests/scenarios/populated.rs"]

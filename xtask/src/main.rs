@@ -96,7 +96,8 @@ const USAGE: &str = "usage: cargo xtask test | tidy | campaign --seeds A..B [--j
             20 s of each fuzz target where a nightly toolchain is installed, and `hosts --small` as root on Linux
   tidy      the text of the sources: lengths, headers, impure words in the rules, citations, tics of language
   campaign  whole networks with faults drawn from seeds, each run twice: is anything lost? Also
-            --again N (twice only every N-th seed), --only KINDS, --without KINDS, --show
+            --again N (twice only every N-th seed), --only KINDS, --without KINDS, --show; or --behind N: an authority
+            that is N blocks behind, and signs while another one is down
   fuzz      runs each fuzz target of fuzz/ for N seconds (60); needs a nightly toolchain and c++
   mutants   N wrong versions (300) of the rules, chosen by seed S (1): which does no test notice?
   idle      a local network of a release build (or of FILE) for N minutes (30): descriptors, files, memory, disk and

@@ -12,6 +12,7 @@ mod devnet;
 mod egress;
 mod failure;
 mod gateway;
+mod help;
 mod interrupt;
 mod jail_term;
 mod keys;
@@ -33,7 +34,7 @@ mod target;
 mod usage;
 mod wait;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use commands::examples;
 use failure::{Exit, Failure, Outcome};
 use net::Access;
@@ -125,7 +126,7 @@ enum Command {
     /// Export a proof of one record, for anyone to check offline
     #[command(after_long_help = examples::PROVE)]
     Prove(commands::prove::Prove),
-    /// Check a proof with the network key alone
+    /// Check a proof with the network key or the network file alone
     #[command(after_long_help = examples::VERIFY)]
     Verify(commands::verify::Verify),
     /// Show blocks; with --json everything in them, one block a line
@@ -150,7 +151,7 @@ enum Command {
     Sim(commands::sim::Sim),
     /// Make the directory of a role: its key and its settings
     Init(role::init::Init),
-    /// Run the role of a directory until a signal
+    /// Run the role of a directory until a signal ends it
     Start(role::start::Start),
     /// Join a network: make the directory, wait for the money, check the machine, register, serve
     Join(commands::join::Join),
@@ -158,14 +159,17 @@ enum Command {
     Doctor(commands::doctor::Doctor),
     /// Leave a network as a provider, and show when the machine may be switched off
     Leave(commands::leave::Leave),
-    /// Release a provider from jail once its term is over
+    /// Show a provider's bond, and add to it
+    Bond(commands::bond::Bond),
+    /// Release a provider from jail once its term is over, for a price that is burned
     Unjail(commands::unjail::Unjail),
     /// Show, check or renew a network file
     Net(commands::net::NetCommand),
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let matches = help::without_unused_options(Arguments::command()).try_get_matches();
+    let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => return usage::report(&error),
     };
@@ -227,7 +231,7 @@ fn run(arguments: Arguments, output: Output) -> Outcome<ExitCode> {
         Command::Why(command) => command.run(net, output),
         Command::Watch(command) => command.run(net, output),
         Command::Prove(command) => command.run(net, output),
-        Command::Verify(command) => command.run(output),
+        Command::Verify(command) => command.run(is_named.then_some(net), output),
         Command::Blocks(command) => command.run(net, output),
         Command::Explain(command) => command.run(net, output),
         Command::Recompute(command) => command.run(net, output),
@@ -239,6 +243,7 @@ fn run(arguments: Arguments, output: Output) -> Outcome<ExitCode> {
         Command::Join(command) => command.run(is_named.then_some(net), output),
         Command::Doctor(command) => command.run(output),
         Command::Leave(command) => command.run(output),
+        Command::Bond(command) => command.run(output),
         Command::Unjail(command) => command.run(output),
         Command::Net(command) => command.run(net, output),
     };
@@ -262,7 +267,6 @@ fn report(failure: Failure, output: Output) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
     use std::{fs, path::Path};
 
     /// The command of an example: what stands before its effect, and beside a pipe or a redirection.

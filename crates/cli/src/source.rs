@@ -152,7 +152,7 @@ impl Source {
         };
         match file.metadata() {
             Ok(now) if cfg!(planted = "changed-source") || state(&now) == state(before) => Ok(()),
-            Ok(_) => Err(self.broken("it was written to meanwhile")),
+            Ok(_) => Err(self.broken("it was written to meanwhile, or its mode, name or links were changed")),
             Err(error) => Err(self.broken(error)),
         }
     }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Net, POSYNC, end, file, signal};
+use common::{Net, POSYNC, end, file, grains, signal};
 use posync_alert::test_utils::{Posted, listen};
 use posync_provider::packs::extents;
 use serde_json::Value;
@@ -170,6 +170,20 @@ fn a_file_of_authorities_that_is_none_is_refused_before_anything_starts() {
     }
 }
 
+/// A person adds to a provider's bond, and sees what its declared capacity needs.
+fn add_to_bond(directory: &str) {
+    let bond = |more: &[&str]| -> Value {
+        let command = ["--json", "bond", "--dir", directory];
+        let output = Command::new(POSYNC).args(command).args(more).output().expect("the program starts");
+        let text = String::from_utf8_lossy(&output.stdout);
+        serde_json::from_str(&text).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+    };
+    let (before, after) = (bond(&[]), bond(&["--add", "1.5"]));
+    let more = 1_500_000_000;
+    assert_eq!(grains(&after["bond"]) - grains(&before["bond"]), more, "{after}");
+    assert_eq!((grains(&after["added"]), grains(&after["missing"])), (more, 0), "{after}");
+}
+
 /// Wrong answers jail a provider: it says until when, a release before that is refused and costs nothing, and one
 /// after it is accepted once.
 #[test]
@@ -191,6 +205,13 @@ fn a_jailed_provider_is_released_by_a_command_when_its_term_is_over() {
         "{free}"
     );
 
+    add_to_bond(directory);
+
+    // Its data set is in force: the ledger's draws read it, whatever becomes of the gateway.
+    net.wait_for(&["providers"], 60, "the ledger counts what the provider holds", |rows| {
+        let mut rows = rows.as_array().expect("a list").iter();
+        rows.any(|row| row["account"] == account.as_str() && row["stored_bytes"].as_u64() > Some(0))
+    });
     // Nobody rebuilds its shards elsewhere: it goes on being asked for them.
     let gateway = net.pid("gateway");
     signal("STOP", gateway);

@@ -21,6 +21,8 @@ use std::{
 
 /// Seconds within which a step must happen on a busy machine.
 const PATIENCE: u64 = 120;
+/// The machine that keeps all blocks.
+const ARCHIVE: usize = 1;
 const SHARE: &str = "share-00000000000000000000";
 
 /// A machine: a directory, its addresses, and the process that runs on it.
@@ -63,7 +65,8 @@ impl World {
             let (peers, service) = (ports[2 * index], ports[2 * index + 1]);
             let (peers_at, serves) = (format!("listen={peers}"), format!("service_listen={service}"));
             let mut arguments = vec!["init", "authority", "--dir", directory.to_str().expect("text")];
-            for setting in [&peers_at, &serves, "private=true", "archive=true"] {
+            let archive = format!("archive={}", index == ARCHIVE);
+            for setting in [&peers_at, &serves, "private=true", &archive] {
                 arguments.extend(["--set", setting]);
             }
             let made = answer(&posync(&arguments));
@@ -310,6 +313,8 @@ fn four_machines_make_a_key_that_nobody_holds_and_run_its_network() {
     let blocks = genesis.parameters.term_blocks() + 5;
     eventually(PATIENCE, &format!("blocks: {}", world.screens()), || height(&net) >= Some(blocks));
 
+    names_its_archive(&world, &net);
+
     // An authority that lacks a signature of the genesis does not start.
     signal("TERM", world.machines[2].process.as_ref().expect("it runs").id());
     assert_eq!(world.code(2), 0);
@@ -321,6 +326,33 @@ fn four_machines_make_a_key_that_nobody_holds_and_run_its_network() {
     world.machines[2].process = Some(start(&world.machines[2].directory));
     assert_ne!(world.code(2), 0);
     assert!(world.screen(2).contains(&format!("did not sign it: {absent}")), "{}", world.screen(2));
+}
+
+/// Each authority enters in the ledger if it keeps all blocks; the network file that is written anew says so, first of
+/// all in its line. The one of the ceremony was written before any of them ran.
+fn names_its_archive(world: &World, net: &Path) {
+    let written = fs::read_to_string(net).expect("the ceremony wrote it");
+    assert!(!written.contains("archive"), "{written}");
+    let newer = world.home.path().join("newer.toml");
+    let [net, newer] = [net, &newer].map(|path| path.to_str().expect("text"));
+    let mut nodes = Value::Null;
+    eventually(PATIENCE, &format!("the archive is listed: {}", world.screens()), || {
+        let exported = posync(&["--net", net, "net", "export", newer]);
+        let line = serde_json::from_slice::<Value>(&exported.stdout).unwrap_or_default()["line"].clone();
+        let Some(line) = line.as_str() else { return false };
+        nodes = answer(&posync(&["net", "show", "--net", line]))["nodes"].clone();
+        let all = nodes.as_array().expect("a list");
+        all.len() == 4 && all.iter().any(|node| node["archive"] == true)
+    });
+    let marked: Vec<&str> = nodes
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|node| node["archive"] == true)
+        .map(|node| text(&node["account"]))
+        .collect();
+    assert_eq!(marked, [world.machines[ARCHIVE].account.as_str()], "{nodes}");
+    assert_eq!(nodes[0]["account"], world.machines[ARCHIVE].account.as_str(), "it comes first: {nodes}");
 }
 
 /// Builds a library with which each sync of a file takes 40 ms longer, as on a disk that is busy or old.

@@ -1,4 +1,4 @@
-//! Machines whose clock is an hour off: real processes, each with a clock of its own before the system's.
+//! Machines whose clock is an hour or a day off: real processes, each with a clock of its own before the system's.
 
 mod common;
 
@@ -47,6 +47,7 @@ time_t time(time_t *out) {
 "#;
 /// Seconds by which a clock is off.
 const HOUR: i64 = 3_600;
+const DAY: i64 = 86_400;
 /// Time limit for an alert: a role looks ten seconds after its start.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -162,9 +163,71 @@ fn an_hour_off_is_said_by_status_and_by_each_roles_alert_and_stalls_nobody() {
         all.iter().filter(|one| one["clock_ahead_ms"].as_i64().is_some_and(|ms| ms.abs() > 3_000_000)).count()
     };
     assert_eq!(off(&status), 1, "{status}");
+    // The blocks of the one that is ahead are ahead of every right clock.
+    let directory = net.directory.join("provider-1").display().to_string();
+    eventually(180, "the doctor finds a right clock right", || {
+        let shown = posync(&["doctor", "--dir", &directory]);
+        let report: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+        let checks = report["checks"].as_array().cloned().expect("a list");
+        checks.iter().any(|check| check["name"] == "clock" && check["state"] == "ok")
+    });
     let own = ahead(&library, HOUR).arg("--net").arg(&net.directory).arg("status").output().expect("it runs");
     let own = String::from_utf8_lossy(&own.stdout).into_owned();
     assert!(own.contains("THIS MACHINE'S CLOCK IS OFF by +3"), "{own}");
+}
+
+/// Numbers in a text that are a day in seconds, give or take two minutes.
+fn names_a_day(what: &str) -> bool {
+    let mut numbers = what.split([' ', '.']).filter_map(|word| word.parse::<i64>().ok());
+    numbers.any(|seconds| (DAY - 120..DAY + 120).contains(&seconds))
+}
+
+/// The other authorities refuse the connections of one whose clock is a day off. It learns from their node services by
+/// how much, and says so at its start; the others go on.
+#[test]
+fn an_authority_that_starts_a_day_off_names_the_distance_and_the_others_go_on() {
+    let (url, got) = listen(vec![]);
+    let net = Net::start_with(&["--providers", "8", "--alert-url", &url]);
+    let home = tempfile::tempdir().expect("a directory");
+    let library = library(home.path());
+    let description = net.description();
+    let mut members = description["nodes"].as_array().expect("a list").iter();
+    let wrong = text(&members.find(|node| node["name"] == "authority-3").expect("a member")["account"]);
+    end(net.pid("authority-3"));
+    let directory = net.directory.join("authority-3");
+    common::set(&directory, "log", "\"stderr\"");
+    let mut role = Some(Role::start(ahead(&library, DAY), &directory));
+    let start = Instant::now();
+    let what = loop {
+        let left = PATIENCE.checked_sub(start.elapsed()).unwrap_or_default();
+        let log = || role.as_ref().map(Role::log).unwrap_or_default();
+        let posted = got.recv_timeout(left).unwrap_or_else(|_| panic!("no alert: {}", log())).json;
+        if posted["alert"] == "clock_off" && posted["node"] == wrong {
+            break text(&posted["what"]).to_owned();
+        }
+    };
+    assert!(what.contains("ahead of") && names_a_day(&what), "{what}");
+    let log = role.as_ref().expect("it runs").log();
+    assert!(log.lines().any(|line| line.contains("clock") && names_a_day(line)), "the log names it: {log}");
+    let height = net.height();
+    eventually(180, "the others go on", || net.height() > height + 20);
+
+    // The doctor of each machine with such a clock names the distance, while the role runs and while it does not.
+    let doctor = |name: &str, seconds: i64| {
+        let mut command = ahead(&library, seconds);
+        command.arg("--json").args(["doctor", "--dir"]).arg(net.directory.join(name));
+        let shown = command.output().expect("it runs");
+        let report: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+        let checks = report["checks"].as_array().cloned().expect("a list");
+        let clock = checks.into_iter().find(|check| check["name"] == "clock").expect("a check");
+        assert_eq!((shown.status.code(), &clock["state"]), (Some(1), &"fail".into()), "{report}");
+        text(&clock["what"]).to_owned()
+    };
+    let said = doctor("provider-0", -DAY);
+    assert!(said.contains("behind") && names_a_day(&said), "{said}");
+    role.take();
+    let said = doctor("authority-3", DAY);
+    assert!(said.contains("ahead of") && names_a_day(&said), "{said}");
 }
 
 /// A directory for a node without a seat, and its account.
@@ -177,6 +240,5 @@ fn node(net: &Net, home: &Path, url: &str) -> (PathBuf, String) {
     let made = posync(&[&["--net", &of_net, "init", "node", "--dir", &own][..], &settings].concat());
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let made: Value = serde_json::from_slice(&made.stdout).expect("JSON");
-    fs::copy(net.directory.join("genesis"), directory.join("genesis")).expect("copied");
     (directory, text(&made["account"]).to_owned())
 }

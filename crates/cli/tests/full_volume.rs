@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Net, eventually, file, signal, text};
+use common::{Net, eventually, file, posync, signal, text};
 use posync_alert::test_utils::{Posted, listen};
 use posync_client::volume::free;
 use posync_provider::packs::extents;
@@ -114,6 +114,55 @@ fn where_it_may_mount(name: &str, test: fn()) {
     inside.arg(std::env::current_exe().expect("this test")).args(["--exact", "--nocapture", name]);
     let status = inside.env(INSIDE, "1").env("TMPDIR", home.path()).status().expect("it starts");
     assert!(status.success(), "{status}");
+}
+
+/// Bytes of a disk on which no role can begin.
+const TINY: &str = "size=10m,mode=0700";
+
+#[test]
+fn a_disk_of_ten_megabytes_is_refused_by_init_and_join_before_anything_is_announced() {
+    let name = "a_disk_of_ten_megabytes_is_refused_by_init_and_join_before_anything_is_announced";
+    where_it_may_mount(name, on_a_tiny_disk);
+}
+
+fn on_a_tiny_disk() {
+    let net = Net::start_with(&["--providers", "8"]);
+    let home = tempfile::tempdir().expect("a directory");
+    let disk = home.path().join("disk");
+    fs::create_dir(&disk).expect("made");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", TINY, "none"]).arg(&disk).status();
+    assert!(mounted.expect("it starts").success());
+    let at = |name: &str| disk.join(name).display().to_string();
+    let of_net = net.directory.display().to_string();
+    let refused = |arguments: &[&str]| {
+        let output = posync(&[&["--net", &of_net], arguments].concat());
+        let code = output.status.code().expect("it ends by itself");
+        (code, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for role in ["authority", "provider", "gateway", "node"] {
+        let (code, said) = refused(&["init", role, "--dir", &at(role)]);
+        assert_eq!(code, 8, "{said}");
+        for part in
+            [&format!("the disk of {} is too small for a", at(role)), "less than 32 MiB", "larger disk"]
+        {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        assert!(!disk.join(role).join("node.key").exists(), "no key is made");
+    }
+    let listen = format!("listen=127.0.0.1:{}", common::port());
+    let settings = ["operator=ann", "region=north", "private=true", &listen, "capacity=1 GiB"];
+    let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    let joining = at("joining");
+    let (code, said) =
+        refused(&[&["join", "provider", "--dir", &joining, "--patience", "1"], &settings[..]].concat());
+    assert_eq!(code, 1, "{said}");
+    for part in
+        ["this machine cannot join yet", "disk: ", " MiB free", "larger disk", "nothing was announced"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let providers = net.ask(&["providers"]);
+    assert_eq!(providers.as_array().map(Vec::len), Some(8), "{providers}");
 }
 
 #[test]

@@ -21,10 +21,12 @@ use posync_protocol::{
 use serde_json::Value;
 use std::{
     fs::{self, File},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    io,
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -436,10 +438,122 @@ fn a_machine_that_cannot_be_reached_joins_nothing_and_learns_which_side_is_close
     assert!(said.contains("set another port in `listen` and in `advertise`"), "{said}");
     assert!(text(&check(&report, "outside")["why"]).contains("closed side is here"), "{report}");
 
+    // The announced address is another machine's: a provider with another key answers there, or nobody.
+    let other = net.description()["nodes"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find_map(|node| (node["role"] == "provider").then(|| text(&node["address"]).to_owned()));
+    let other: SocketAddr = other.expect("a provider").parse().expect("an address");
+    let answers = TcpListener::bind(("127.0.0.2", 0)).expect("another address of this machine");
+    let relayed = answers.local_addr().expect("bound");
+    thread::spawn(move || pass_on(&answers, other));
+    let nobody = SocketAddr::from(([127, 0, 0, 2], port()));
+    for (announced, who) in
+        [(relayed, "another program or another key answers there"), (nobody, "nobody answers there")]
+    {
+        let here = port();
+        let mut elsewhere = settings(here, here, "1 GiB");
+        elsewhere[4] = format!("advertise={announced}");
+        let (said, report) = joins(&elsewhere);
+        let outside = check(&report, "outside");
+        assert_eq!(outside["state"], "fail", "{report}");
+        assert!(said.contains("the announced address leads elsewhere") && said.contains(who), "{said}");
+        assert!(text(&outside["what"]).contains(&announced.to_string()), "{report}");
+        assert!(text(&outside["why"]).contains("nodes see this machine at 127.0.0.1"), "{report}");
+        assert!(text(&outside["next"]).contains("set `advertise`"), "{report}");
+    }
+    let here = port();
+    let mut misspelt = settings(here, here, "1 GiB");
+    misspelt[4] = format!("advertise=storage.invalid:{here}");
+    let (said, report) = joins(&misspelt);
+    assert!(said.contains("storage.invalid") && said.contains("has no address here"), "{said}");
+    assert_eq!(check(&report, "address")["state"], "fail", "{report}");
+
     let at = port();
     let (said, report) = joins(&settings(at, at, "4000000 GiB"));
     assert!(said.contains("disk: ") && said.contains("capacity"), "{said}");
     assert_eq!(check(&report, "outside")["state"], "ok", "{report}");
+}
+
+/// Passes the bytes of each connection on to `to`.
+fn pass_on(listener: &TcpListener, to: SocketAddr) {
+    while let Ok((near, _)) = listener.accept() {
+        let far = TcpStream::connect(to).expect("it listens");
+        for (mut from, mut to) in
+            [(near.try_clone().expect("a socket"), far.try_clone().expect("a socket")), (far, near)]
+        {
+            thread::spawn(move || {
+                let _ = io::copy(&mut from, &mut to);
+                let _ = to.shutdown(Shutdown::Both);
+            });
+        }
+    }
+}
+
+/// An authority's port for the others is tested from outside as its service is, and so is a gateway that has users; both
+/// while the role runs and while it does not. A machine that lets nobody in there is named.
+#[test]
+fn the_doctor_tests_the_way_to_an_authoritys_peers_and_to_a_gateway_with_users_from_outside() {
+    let net = Net::start_with(&["--providers", "8"]);
+    let doctor = |directory: &Path| {
+        let report = posync(&["doctor", "--dir", directory.to_str().expect("text")]);
+        (report.status.code(), lines(&report.stdout).swap_remove(0))
+    };
+    let authority = net.directory.join("authority-3");
+    for runs in [true, false] {
+        if !runs {
+            common::end(net.pid("authority-3"));
+        }
+        // One dial-back that takes long on a busy machine is a warning.
+        let report = {
+            let mut last = serde_json::Value::Null;
+            eventually(120, "both ports are reached from outside", || {
+                let (code, report) = doctor(&authority);
+                let are_ok = ["consensus", "outside"].map(|name| check(&report, name)["state"] == "ok");
+                last = report;
+                code == Some(0) && are_ok == [true, true]
+            });
+            last
+        };
+        assert!(
+            text(&check(&report, "consensus")["what"]).contains("that dialled back reach port"),
+            "{report}"
+        );
+        let listens = report["checks"].as_array().expect("a list").iter();
+        let listens = listens.filter(|check| check["name"] == "port" && check["state"] == "ok");
+        assert_eq!(listens.count(), 2, "{report}");
+    }
+    // The genesis names another port than the one on which it listens: the others never reach it.
+    let before = fs::read_to_string(authority.join("config.toml")).expect("there");
+    let closed = port();
+    common::set(&authority, "advertise", &format!("\"127.0.0.1:{closed}\""));
+    let (code, report) = doctor(&authority);
+    let consensus = check(&report, "consensus");
+    assert_eq!((code, &consensus["state"]), (Some(1), &"fail".into()), "{report}");
+    assert!(text(&consensus["what"]).contains(&format!("no node reaches port {closed}")), "{report}");
+    assert!(text(&consensus["next"]).contains("`advertise` names the port"), "{report}");
+    fs::write(authority.join("config.toml"), before).expect("writable");
+    // Another program has the port.
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let at = taken.local_addr().expect("bound");
+    common::set(&authority, "listen", &format!("\"{at}\""));
+    let (code, report) = doctor(&authority);
+    assert_eq!((code, &check(&report, "consensus")["state"]), (Some(1), &"fail".into()), "{report}");
+    assert!(text(&check(&report, "consensus")["why"]).contains("closed side is here"), "{report}");
+
+    let gateway = net.directory.join("gateway");
+    let (_, report) = doctor(&gateway);
+    assert!(!report.to_string().contains("\"outside\""), "its owner is at home: {report}");
+    let user = text(&net.ask(&["account"])["account"]).to_owned();
+    // A local network gives it a loopback address of its own, at which nobody is dialled back.
+    common::end(net.pid("gateway"));
+    common::set(&gateway, "listen", &format!("\"127.0.0.1:{}\"", port()));
+    common::set(&gateway, "users", &format!("[\"{user}\"]"));
+    eventually(120, "a gateway with users is reached from outside", || {
+        let (code, report) = doctor(&gateway);
+        code == Some(0) && check(&report, "outside")["state"] == "ok"
+    });
 }
 
 #[test]

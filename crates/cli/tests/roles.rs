@@ -5,7 +5,7 @@ mod common;
 
 use common::{Net, POSYNC, eventually, port, posync, signal, text};
 use posync_client::address::Address;
-use posync_protocol::{Account, block::sha256};
+use posync_protocol::{Account, block::sha256, limits::Parameters};
 use serde_json::Value;
 use std::{
     fs::{self, File},
@@ -129,6 +129,7 @@ fn a_provider_and_a_gateway_of_other_owners_join_with_the_network_file_alone() {
     let named = text(&row(&found, &provider.account).expect("there")["address"]).to_owned();
     assert!(named.starts_with("localhost:"), "a name stands on the ledger: {named}");
 
+    recomputes(&net, home.path(), &line, &provider.account);
     stored_by_name(
         &net,
         (home.path(), &line, &user),
@@ -141,18 +142,50 @@ fn a_provider_and_a_gateway_of_other_owners_join_with_the_network_file_alone() {
     assert!(gateway.log().contains("SIGTERM"), "{}", gateway.log());
 }
 
+/// A machine that has only the line rebuilds an epoch from the genesis, which a node gives, and checks a proof.
+fn recomputes(net: &Net, home: &Path, line: &str, account: &str) {
+    let epoch_blocks = Parameters::LOCAL.epoch_blocks();
+    net.wait_for(&["status"], 120, "the books of epoch 0 are sealed", |status| {
+        status["height"].as_u64() > Some(3 * epoch_blocks)
+    });
+    let rebuilt = ask(&["--net", line, "recompute", "0"]);
+    assert_eq!((&rebuilt["books_equal"], &rebuilt["recomputed"]), (&true.into(), &true.into()), "{rebuilt}");
+    // With a directory that holds the network file alone, it is kept there, and read from there afterwards.
+    let own = home.join("outsider");
+    fs::create_dir(&own).expect("made");
+    fs::copy(net.directory.join("network.toml"), own.join("network.toml")).expect("copied");
+    let at = own.display().to_string();
+    assert_eq!(ask(&["--net", &at, "recompute", "0"])["books_equal"], true);
+    assert_eq!(
+        fs::read(own.join("genesis")).expect("kept"),
+        fs::read(net.directory.join("genesis")).expect("there")
+    );
+    fs::write(own.join("genesis"), "another").expect("writable");
+    let (code, said) = refuse(&["--net", &at, "recompute", "0"]);
+    assert!(code == 8 && said.contains("is of another chain") && said.contains("remove the file"), "{said}");
+
+    let proof = home.join("account.sync").display().to_string();
+    ask(&["--net", line, "prove", "account", account, "--out", &proof]);
+    let verified = ask(&["--net", line, "verify", &proof]);
+    assert_eq!((&verified["verified"], &verified["account"]), (&true.into(), &account.into()), "{verified}");
+    let (code, said) = refuse(&["verify", &proof]);
+    assert!(code == 2 && said.contains("--network-key"), "{said}");
+}
+
 /// A node without a seat runs all blocks and serves the network by itself: a network file that names it alone is
 /// enough, also for a payment.
 fn follows(net: &Net, home: &Path, line: &str) {
     let at = port();
     let settings = ["private=true".to_owned(), format!("service_listen=127.0.0.1:{at}")];
     let mut node = Member::init(home, "node", line, &settings);
-    let directory = node.directory.display().to_string();
-    let (code, said) = refuse(&["start", "--dir", &directory]);
-    assert!(code == 8 && said.contains("genesis"), "{said}");
-    fs::copy(net.directory.join("genesis"), node.directory.join("genesis")).expect("copied");
+    // Nobody copies the genesis: a node of the network gives it, at the start if it is not there.
+    let ours = fs::read(net.directory.join("genesis")).expect("there");
+    let genesis = node.directory.join("genesis");
+    assert_eq!(fs::read(&genesis).expect("the init fetches it"), ours);
+    fs::remove_file(&genesis).expect("there");
     node.start();
     node.is_ready();
+    assert_eq!(fs::read(&genesis).expect("the start fetches it"), ours);
 
     let text_of = |path: PathBuf| fs::read_to_string(path).expect("readable");
     let mut document: DocumentMut = text_of(net.directory.join("network.toml")).parse().expect("TOML");
@@ -325,6 +358,8 @@ fn a_start_at_a_taken_port_names_the_setting_the_address_and_what_to_do() {
         "--set",
         "service_listen=127.0.0.1:1",
     ]);
+    // No node answers now: the start would fetch it.
+    assert!(!node.join("genesis").exists());
     fs::copy(net.directory.join("authority-0/genesis"), node.join("genesis")).expect("public");
     let of_net = |name: &str| net.directory.join(name);
     for (directory, key, announced) in [
@@ -425,6 +460,34 @@ fn checksum(document: &DocumentMut) -> String {
     hex::encode(&sha256(&[b"posync/net/1".as_slice(), &bytes].concat())[..4])
 }
 
+/// A network file names another network than its nodes serve: the genesis that they give is refused, with both chains
+/// if it is another one, and nothing of it is kept. The proof of one network proves nothing about another.
+fn another_genesis_is_refused(home: &Path, file: &str, (key, was): (&str, &str)) {
+    let own = home.join(format!("node-of-another-{key}"));
+    let at = own.display().to_string();
+    let (code, said) = refuse(&["--net", file, "init", "node", "--dir", &at]);
+    let why = match key {
+        "chain" => "gives a genesis that is of another chain",
+        "network_key" => "gives a genesis that has another network key",
+        _ => "gives a genesis that has other parameters",
+    };
+    assert!(code == 6 && said.contains(why) && said.contains("127.0.0.1:"), "{key}: {said}");
+    assert!(!own.join("genesis").exists() && !own.join("node.key").exists(), "nothing was made");
+    if key != "chain" {
+        return;
+    }
+    let document: DocumentMut = was.parse().expect("TOML");
+    let ours = document["chain"].as_str().expect("text");
+    assert!(said.contains(&ours[..16]) && said.contains(&"ab".repeat(8)), "both are named: {said}");
+    let right = home.join("right.toml").display().to_string();
+    fs::write(&right, was).expect("writable");
+    let proof = home.join("system.sync").display().to_string();
+    ask(&["--net", &right, "prove", "system", "--out", &proof]);
+    assert_eq!(ask(&["--net", &right, "verify", &proof])["chain"], ours);
+    let (code, said) = refuse(&["--net", file, "verify", &proof]);
+    assert!(code == 6 && said.contains(ours) && said.contains(&"ab".repeat(32)), "{said}");
+}
+
 #[test]
 fn a_network_is_reached_by_file_line_or_directory_and_another_one_is_named() {
     let mut net = Net::start();
@@ -471,6 +534,7 @@ fn a_network_is_reached_by_file_line_or_directory_and_another_one_is_named() {
     ] {
         let (code, said) = changed(key, &to);
         assert!(code == 6 && said.contains(why) && said.contains("127.0.0.1:"), "{key}: {said}");
+        another_genesis_is_refused(home.path(), file, (key, &was));
     }
     fs::write(file, was.replacen("127.0.0.1:", "127.0.0.2:", 1)).expect("writable");
     let (code, said) = refuse(&["--net", file, "status"]);

@@ -116,8 +116,8 @@ pub enum Error {
     /// The catalogue could not be opened or written.
     #[error(transparent)]
     Catalogue(#[from] catalogue::Error),
-    /// Accepting connections failed for good.
-    #[error("nothing can be heard on {0} any more: accepting connections failed too often")]
+    /// The task that accepts connections ended.
+    #[error("the task that listens on {0} ended: the gateway hears nobody any more; start it again")]
     Deaf(SocketAddr),
     /// A task of the gateway ended.
     #[error(transparent)]

@@ -21,5 +21,6 @@ mod served;
 mod silence;
 mod slow;
 mod standing;
+mod terms;
 mod users;
 mod world;

@@ -94,13 +94,21 @@ impl Attempt {
         E: Runtime + Resolver,
         N: Network,
     {
+        let to = SocketAddr::new(self.ip, ask.port);
+        let late = context.sleep(Duration::from_millis(DIAL_BACK_MS_MAX));
         let namespace = match ask.service {
             Dial::Provider(_) => rpc::Provider::NAMESPACE,
             Dial::Gateway(_) => rpc::Gateway::NAMESPACE,
             Dial::Node(_) => rpc::Node::NAMESPACE,
+            Dial::Consensus(_) => {
+                return select! {
+                    connected = network.dial(to) => {
+                        outcome(connected.err().map(|error| Error::Dial(to.into(), error)))
+                    },
+                    () = late => DialOutcome::TimedOut(Nothing {}),
+                };
+            }
         };
-        let to = SocketAddr::new(self.ip, ask.port);
-        let late = context.sleep(Duration::from_millis(DIAL_BACK_MS_MAX));
         let dialling = channel::dial(context, network, key, namespace, ask.account, to);
         select! {
             dialled = dialling => outcome(dialled.err()),
@@ -225,6 +233,9 @@ mod tests {
                 (40, &member, gateway, DialOutcome::Other(Nothing {})),
                 (41, &member, provider, DialOutcome::TimedOut(Nothing {})),
                 (42, &member, provider, DialOutcome::Refused(Nothing {})),
+                // The port for authorities proves nothing to others: it is enough that it takes the connection.
+                (41, &member, Dial::Consensus(Nothing {}), DialOutcome::Reached(Nothing {})),
+                (42, &member, Dial::Consensus(Nothing {}), DialOutcome::Refused(Nothing {})),
             ] {
                 let attempt = private().begin(ip, account(&member)).expect("a place");
                 let ask = DialBack { port, account: account(key), service };

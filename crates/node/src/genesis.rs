@@ -50,6 +50,7 @@ use posync_protocol::{
     ledger,
     limits::{BLOCKS_KEPT, Parameters},
     record::{AccountState, RoundInfo, Seat, SeatAt, System},
+    wire::node::GENESIS_BYTES_MAX,
 };
 use rand_core::CryptoRng;
 use signatures::SignaturesError;
@@ -65,6 +66,16 @@ pub(crate) const VERSION: u16 = 1;
 const TIMEOUT_MS_MAX: u64 = 60_000;
 /// Upper bound on the accounts that a genesis funds.
 const ACCOUNTS_MAX: usize = 65_536;
+/// Most bytes of an authority: two addresses with host names, keys, its part of the sharing.
+const AUTHORITY_BYTES_MAX: usize = 1 << 10;
+
+// A node serves its genesis in one answer.
+const _: () = assert!(
+    ACCOUNTS_MAX * (Account::SIZE + Amount::SIZE)
+        + AUTHORITIES_MAX.get() as usize * AUTHORITY_BYTES_MAX
+        + (64 << 10)
+        <= GENESIS_BYTES_MAX
+);
 
 /// Why a genesis is refused.
 #[derive(Debug, Error)]

@@ -38,4 +38,4 @@ mod silence;
 mod steady;
 
 pub use follower::follow;
-pub use steady::{MachineClock, turned};
+pub use steady::{MachineClock, Steady, turned};

@@ -12,6 +12,9 @@
 //!   a file `set-state-aside` ───────────────────► as 1
 //! ```
 //!
+//! `set-aside-N` is in the node's directory. If `storage` is a volume of its own, its partitions go to
+//! `storage/set-aside-N`, which is the name of no partition.
+//!
 //! A failure after the state is readable does not count as damage: a fault in the program would stop all
 //! authorities at once, and none may give up its state for that. The operator decides then.
 //!
@@ -147,27 +150,29 @@ impl<'a> Repair<'a> {
             self.at(&name, self.secrets.set_shares_aside(&aside))?;
             self.sync(&name, &[&aside, &self.directory.join("secrets")])?;
         }
+        let on_volume = storage.join(&name);
         for partition in partitions(&storage)? {
             let is_signed = SIGNED.iter().any(|signed| partition.starts_with(signed));
             if damage == Damage::Votes || !is_signed {
-                self.at(&name, fs::rename(storage.join(&partition), aside.join(&partition)))?;
+                self.at(&name, move_partition(&storage, &partition, [&aside, &on_volume]))?;
             }
         }
-        self.sync(&name, &[&aside, &storage])?;
+        self.sync(&name, &[&aside, &on_volume, &storage])?;
         let directory = self.directory.display();
         match damage {
             Damage::State => tracing::error!(
                 cause,
-                "the local state in {directory} is damaged: it is set aside in {name}, and this node takes the \
-                 state from the other authorities; what it signed is kept, so it signs nothing twice"
+                "the local state in {directory} is damaged: it is set aside in {name} (in storage/{name} if storage/ \
+                 is a volume of its own), and this node takes the state from the other authorities; what it signed \
+                 is kept, so it signs nothing twice"
             ),
             Damage::Votes => tracing::error!(
                 cause,
                 "the local state in {directory} is lost or damaged, and with it the record of what this node \
-                 signed: what is left is set aside in {name} with its shares of the network key. It takes the \
-                 state from the other authorities, follows them, and signs again from the next term on; if no \
-                 other authority has the state, stop all of them and put back a storage/ and secrets/ of \
-                 one moment"
+                 signed: its shares of the network key are set aside in {name}, and what is left of the state with \
+                 them (in storage/{name} if storage/ is a volume of its own). It takes the state from the other \
+                 authorities, follows them, and signs again from the next term on; if no other authority has the \
+                 state, stop all of them and put back a storage/ and secrets/ of one moment"
             ),
         }
         Ok(())
@@ -177,6 +182,10 @@ impl<'a> Repair<'a> {
         for number in 0..ASIDE_MAX {
             let name = format!("set-aside-{number}");
             let path = self.directory.join(&name);
+            // Left when the other directory of that name was moved away: nothing is added to it.
+            if self.directory.join("storage").join(&name).exists() {
+                continue;
+            }
             match fs::create_dir(&path) {
                 Ok(()) => return Ok((name, path)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -187,9 +196,22 @@ impl<'a> Repair<'a> {
             path: self.directory.join("storage"),
             reason: format!(
                 "its state was set aside {ASIDE_MAX} times: check the disk and the memory of this machine, then \
-                 move the set-aside-* directories away and start it again"
+                 move the set-aside-* directories, also those in storage/, away and start it again"
             ),
         })
+    }
+}
+
+/// Moves a partition out of `storage`: to the first of two directories, or to the second, which is made if need be, if the
+/// first is on another volume.
+fn move_partition(storage: &Path, partition: &str, [aside, on_volume]: [&Path; 2]) -> io::Result<()> {
+    let from = storage.join(partition);
+    match fs::rename(&from, aside.join(partition)) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            fs::create_dir_all(on_volume)?;
+            fs::rename(from, on_volume.join(partition))
+        }
+        result => result,
     }
 }
 
@@ -216,6 +238,7 @@ mod tests {
     use super::*;
     use commonware_cryptography::bls12381::primitives::group::{Private, Scalar, Share};
     use commonware_utils::Participant;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
 
     fn share() -> Share {
         Share::new(Participant::new(0), Private::new(Scalar::from_u64(7)))
@@ -328,6 +351,32 @@ mod tests {
         repair.before_start().expect("movable");
         assert!(repair.needs_state() && has(&second, "set-aside-0/share-00000000000000000000"));
         assert!(!has(other.path(), "share-00000000000000000000"));
+    }
+
+    #[test]
+    fn state_on_a_volume_of_its_own_is_set_aside_there_and_shares_beside_the_node() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        let memory = Path::new("/dev/shm");
+        let other = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let other = other.expect("a directory");
+        symlink(other.path(), path.join("storage")).expect("writable");
+        let volume = |path: &Path| fs::metadata(path).expect("there").dev();
+        let storage = if volume(other.path()) == volume(path) { "" } else { "storage/" };
+        let secrets = node(path);
+        let repair = Repair::new(path, &secrets);
+        repair.set_aside(Damage::State, "the log ends early").expect("movable");
+        assert!(has(path, &format!("{storage}set-aside-0/posync-state-log/00")));
+        assert!(!has(path, "storage/posync-state-log") && has(path, "storage/posync-reshare/00"));
+        repair.before_start().expect("nothing to do");
+        assert!(!has(path, "set-aside-1") && secrets.has_share(), "it is no partition that was lost");
+        // Of the two directories, its operator moves one away.
+        fs::remove_dir_all(path.join("set-aside-0")).expect("there");
+        repair.set_aside(Damage::Votes, "the journal ends early").expect("movable");
+        let next = if storage.is_empty() { "set-aside-0" } else { "set-aside-1" };
+        assert!(has(path, &format!("{storage}{next}/posync-orchestrator_consensus_3/00")));
+        assert!(!has(path, "storage/posync-reshare") && !secrets.has_share());
+        assert!(has(path, &format!("{next}/share-00000000000000000000")), "nothing is deleted");
     }
 
     #[test]

@@ -41,9 +41,11 @@ use posync_client::{
     descriptors::{self, TooFew},
     volume, watch,
 };
-use posync_protocol::{limits::HANDSHAKE_SKEW_MS_MAX, rules::Rules};
+use posync_protocol::{limits::PEER_SKEW_MS_MAX, rules::Rules};
 use rustix::io::Errno;
 use std::{
+    fs::{self, File},
+    io::{self, Write as _},
     net::{SocketAddr, TcpListener},
     num::NonZeroUsize,
     path::{Path, PathBuf},
@@ -93,7 +95,10 @@ pub enum RunError {
     Stuck(String),
     /// The machine refused what the node needs, which says nothing about its state.
     #[error(
-        "the node cannot use its files or start its threads: {0}; nothing is wrong with its state, and nothing of it was          moved. See that the user of this role owns all files below `storage` and `secrets`, that their volume is not          mounted read-only, and that the limits of the process (open files, threads, memory) are high enough; then          start it again"
+        "the node cannot use its files or start its threads: {0}; nothing is wrong with its state, and nothing of it was \
+         moved. See that the user of this role owns all files below `storage` and `secrets`, that their volume is \
+         mounted, takes writes and answers without errors, and that the limits of the process (open files, threads, memory) are high enough; then \
+         start it again"
     )]
     Refused(String),
     /// The node's own time is far from that of its network, which runs on without it.
@@ -131,7 +136,8 @@ pub enum RunError {
     Follower(String),
     /// The volume is too full to start.
     #[error(
-        "the node cannot start: only {0} bytes are free on the volume of its directory; make room and start it again"
+        "the node cannot start: only {0} bytes are free on the volume of its directory, or on that of `storage` in it; make \
+         room and start it again"
     )]
     Full(u64),
 }
@@ -188,11 +194,13 @@ pub fn run_tokio(
         };
         // The engine's listener panics if it cannot listen, and that panic is no damage.
         can_listen(config.settings.listen)?;
-        let room = volume::free(&config.directory).unwrap_or(u64::MAX);
+        let room = room(&config.directory);
         if room < ROOM_LOW {
             return Err(RunError::Full(room));
         }
-        if is_refusal(&cause) {
+        if names(&cause, &REFUSALS)
+            || names(&cause, &AWAY) && !takes_writes(&config.directory.join("storage"))
+        {
             return Err(RunError::Refused(cause));
         }
         if start.has_services()
@@ -207,24 +215,39 @@ pub fn run_tokio(
     }
 }
 
-/// True if the text of a panic names an error of the system that says nothing about the node's data: no right to a file,
-/// a read-only volume, or too few descriptors, threads or memory. The runtime ends by a panic for each.
-fn is_refusal(cause: &str) -> bool {
-    const ERRORS: [Errno; 8] = [
-        Errno::PERM,
-        Errno::ACCESS,
-        Errno::ROFS,
-        Errno::NFILE,
-        Errno::MFILE,
-        Errno::AGAIN,
-        Errno::NOMEM,
-        Errno::DQUOT,
-    ];
+/// Errors of the system that say nothing about the node's data: no right to a file, a read-only volume, or too few
+/// descriptors, threads or memory. The runtime ends by a panic for each.
+const REFUSALS: [Errno; 8] = [
+    Errno::PERM,
+    Errno::ACCESS,
+    Errno::ROFS,
+    Errno::NFILE,
+    Errno::MFILE,
+    Errno::AGAIN,
+    Errno::NOMEM,
+    Errno::DQUOT,
+];
+
+/// Errors of one bad place on a disk, or of a disk that is away. A disk that still takes writes has a bad place.
+const AWAY: [Errno; 5] = [Errno::IO, Errno::NXIO, Errno::NODEV, Errno::STALE, Errno::TIMEDOUT];
+
+/// True if the text of a panic names one of these errors.
+fn names(cause: &str, errors: &[Errno]) -> bool {
     let codes = cause.split("os error ").skip(1).map(|rest| {
         let digits = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
         rest[..digits].parse::<i32>()
     });
-    codes.flatten().any(|code| ERRORS.iter().any(|error| error.raw_os_error() == code))
+    codes.flatten().any(|code| errors.iter().any(|error| error.raw_os_error() == code))
+}
+
+/// True if the volume of this directory keeps a small file durably.
+fn takes_writes(directory: &Path) -> bool {
+    let path = directory.join(".written");
+    let write = |mut file: File| file.write_all(b"posync").and_then(|()| file.sync_all());
+    let written = File::create(&path).and_then(write);
+    // One that stays says nothing, and the next one replaces it.
+    let _ = fs::remove_file(&path);
+    written.is_ok()
 }
 
 /// Checks that the node can listen at that address.
@@ -304,7 +327,7 @@ async fn serve(
     select(ended, services).await.factor_first().0
 }
 
-/// Free bytes of the volume below which the node stops taking part in consensus, and from which it resumes.
+/// Free bytes, as [`room`] counts them, below which the node stops taking part in consensus, and from which it resumes.
 /// The blocks that it has begun when it stops, 16 at most, still fit.
 pub(crate) const ROOM_LOW: u64 = 32 << 20;
 const ROOM_AGAIN: u64 = 48 << 20;
@@ -317,11 +340,20 @@ const fn has_room(free: u64, takes_part: bool) -> bool {
     free >= if takes_part { ROOM_LOW } else { ROOM_AGAIN }
 }
 
-/// Stops the node's part in consensus before the volume is full, and resumes it when there is room.
+/// Bytes that a node may still write: `storage` in its directory may be a volume of its own, and then the fuller one counts.
+pub(crate) fn room(directory: &Path) -> u64 {
+    least([volume::free(directory), volume::free(&directory.join("storage"))])
+}
+
+/// The least of the free bytes of two volumes. A volume that cannot be queried does not count as full.
+fn least(volumes: [io::Result<u64>; 2]) -> u64 {
+    volumes.into_iter().flatten().min().unwrap_or(u64::MAX)
+}
+
+/// Stops the node's part in consensus before a volume is full, and resumes it when there is room.
 pub(crate) async fn watch_room(context: tokio::Context, directory: PathBuf, handle: Handle) {
     loop {
-        // A volume that cannot be queried does not count as full.
-        let free = volume::free(&directory).unwrap_or(u64::MAX);
+        let free = room(&directory);
         let (before, now) = (handle.taking().is_on(), has_room(free, handle.taking().is_on()));
         if now != before {
             handle.taking().set(now);
@@ -330,8 +362,8 @@ pub(crate) async fn watch_room(context: tokio::Context, directory: PathBuf, hand
             } else {
                 tracing::error!(
                     free,
-                    "the volume of {} is nearly full: this node stops taking part, so that nothing breaks, and \
-                     serves what it has; make room, and it goes on by itself",
+                    "the volume of {} or of `storage` in it is nearly full: this node stops taking part, so that \
+                     nothing breaks, and serves what it has; make room, and it goes on by itself",
                     directory.display()
                 );
             }
@@ -385,8 +417,8 @@ pub(crate) const fn handshake(key: PrivateKey, skew_ms: u64) -> Handshake {
 }
 
 fn network_config(config: &Config) -> lookup::Config<Handshake> {
-    // Keys decide: a clock that is wrong excludes no authority.
-    let handshake = handshake(config.key.clone(), HANDSHAKE_SKEW_MS_MAX);
+    // Keys decide: a clock that is an hour off excludes no authority.
+    let handshake = handshake(config.key.clone(), PEER_SKEW_MS_MAX);
     let namespace = [b"posync/p2p/1".as_slice(), &config.genesis.chain()].concat();
     // A network with fast blocks finds its peers as fast; who may be dialled is a setting of its own.
     let is_fast = config.genesis.parameters.block_ms < FAST_BLOCK_MS;
@@ -519,9 +551,44 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_error_of_the_device_is_damage_only_if_the_volume_takes_writes() {
+        assert!(names("read failed: Input/output error (os error 5)", &AWAY));
+        assert!(!names("checksum mismatch", &AWAY));
+        let home = tempfile::tempdir().expect("a directory");
+        assert!(takes_writes(home.path()));
+        assert_eq!(fs::read_dir(home.path()).expect("there").count(), 0, "nothing is left");
+        assert!(!takes_writes(&home.path().join("not mounted")));
+        assert!(!takes_writes(Path::new("/proc")), "a volume that takes none");
+    }
+
+    #[test]
+    fn one_worker_that_waits_for_the_disk_does_not_block_all_others() {
+        let machine = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        assert!(workers() >= 2 && workers() >= machine);
+    }
+
+    #[test]
     fn a_node_stops_before_its_volume_is_full_and_goes_on_with_room_to_spare() {
         assert!(has_room(ROOM_LOW, true) && !has_room(ROOM_LOW - 1, true));
         assert!(has_room(ROOM_AGAIN, false) && !has_room(ROOM_AGAIN - 1, false), "it does not flap");
+    }
+
+    #[test]
+    fn the_fuller_of_two_volumes_counts_and_one_that_does_not_answer_is_not_full() {
+        let fails = || Err(io::ErrorKind::NotFound.into());
+        assert_eq!((least([Ok(3), Ok(5)]), least([Ok(5), Ok(3)])), (3, 3));
+        assert_eq!((least([fails(), Ok(5)]), least([Ok(5), fails()])), (5, 5));
+        assert_eq!(least([fails(), fails()]), u64::MAX);
+    }
+
+    /// Nothing can be written to `/proc`, which has no free byte.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_node_whose_storage_is_a_full_volume_has_no_room() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert!(room(directory.path()) > 0, "`storage` is not there before the first start");
+        std::os::unix::fs::symlink("/proc", directory.path().join("storage")).expect("writable");
+        assert_eq!(room(directory.path()), 0);
     }
 
     #[test]
@@ -532,12 +599,12 @@ mod tests {
             "opened 3 blobs (os error 5), then: Too many open files (os error 24)",
             "Read-only file system (os error 30)",
         ] {
-            assert!(is_refusal(refused), "{refused}");
+            assert!(names(refused, &REFUSALS), "{refused}");
         }
         for damage in
             ["", "checksum mismatch", "Input/output error (os error 5)", "os error", "os error 111)"]
         {
-            assert!(!is_refusal(damage), "{damage}");
+            assert!(!names(damage, &REFUSALS), "{damage}");
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     mempool::{Inbox, Mempool, state::Refused},
     run::{RunError, SimServices, TokioServices},
 };
-use commonware_codec::Encode as _;
+use commonware_codec::{Encode as _, EncodeSize as _};
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_macros::select;
 use commonware_p2p::{Receiver, Sender};
@@ -219,6 +219,7 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
             Ask::Read(keys) => call.reserve(HEADERS_BYTES + keys.len() * RECORD_BYTES).await,
             Ask::Header(_) => call.reserve(HEADERS_BYTES).await,
             Ask::State(_) => call.reserve(STATE_BYTES_MAX).await,
+            Ask::Genesis(_) => call.reserve(self.handle.genesis().encode_size()).await,
             // Their messages are short: a `Follow` sends one header after the other.
             Ask::Info(_)
             | Ask::Clock(_)
@@ -230,6 +231,7 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
         let answer = match ask {
             Ask::Info(_) => self.info(),
             Ask::Clock(_) => self.clock(),
+            Ask::Genesis(_) => self.genesis(),
             Ask::Submit(bytes) => self.submit(&call, bytes.into_inner()).await,
             Ask::State(request) => self.state(&request).await,
             Ask::Receipt(id) => self.receipt(&id).await,
@@ -261,6 +263,11 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
             parameters: self.handle.genesis().parameters,
             height: self.handle.applied(),
         })
+    }
+
+    fn genesis(&self) -> NodeAnswer {
+        let bytes = self.handle.genesis().encode().to_vec();
+        NodeAnswer::Genesis(Bounded::new(bytes).expect("a checked genesis is within the bound"))
     }
 
     async fn submit(&self, call: &Incoming<rpc::Node>, bytes: Vec<u8>) -> NodeAnswer {

@@ -4,7 +4,7 @@
 //! machine's clock, a step back of 20 s would stop them all for 20 s. So an authority runs them on
 //! [`Steady`]: the machine's time at its start, plus the time that has passed since, by the clock that
 //! counts from boot and includes suspension. The times of the authority's own blocks come from it as well;
-//! no rule reads them.
+//! no rule reads them. Gateways and providers run on it too: a step ends no transfer, and delays none.
 //!
 //! The machine's clock is monitored: a step, or a distance to the time of the other authorities' blocks, is
 //! logged when it begins and when it ends. A node ends if its clock was set far away since its start and
@@ -65,11 +65,16 @@ fn seconds(time: SystemTime) -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
+/// Distance of the machine's clock from which a service takes it for right, and its own for wrong.
+const WRONG: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The source of a steady clock.
 #[derive(Clone, Copy, Debug)]
 enum Source {
     /// The machine's time at the anchor, and the time since.
     Boot(Anchor),
+    /// The same while the machine's time is less than [`WRONG`] away from it; else the machine's time.
+    Near(Anchor),
     /// The clock below, and this many milliseconds.
     Below(i64),
 }
@@ -81,6 +86,12 @@ pub struct Steady<E> {
 }
 
 impl<E> Steady<E> {
+    /// Wraps `inner`, with a clock that starts at the machine's time, now. If the machine's clock is set by a day or
+    /// more, it was wrong before, and counts from then on: peers refuse a time that is two days off.
+    pub fn of_machine(inner: E) -> Self {
+        Self { inner, source: Source::Near(Anchor::now()) }
+    }
+
     /// Wraps `inner`, with a clock that starts at `anchor`.
     pub(crate) const fn new(inner: E, anchor: Anchor) -> Self {
         Self { inner, source: Source::Boot(anchor) }
@@ -98,6 +109,11 @@ impl<E: Clock> Clock for Steady<E> {
     fn current(&self) -> SystemTime {
         match self.source {
             Source::Boot(anchor) => anchor.current(),
+            Source::Near(anchor) => {
+                let (steady, machine) = (anchor.current(), SystemTime::now());
+                let apart = machine.duration_since(steady).unwrap_or_else(|before| before.duration());
+                if apart < WRONG { steady } else { machine }
+            }
             Source::Below(ahead_ms) => {
                 let (now, by) = (self.inner.current(), Duration::from_millis(ahead_ms.unsigned_abs()));
                 if ahead_ms < 0 { now.checked_sub(by).unwrap_or(UNIX_EPOCH) } else { now + by }
@@ -379,6 +395,26 @@ mod tests {
         assert!(before <= now && now <= after, "{before:?} <= {now:?} <= {after:?}");
         let anchor = Anchor { wall: UNIX_EPOCH, began: Duration::ZERO };
         assert!(anchor.current() >= UNIX_EPOCH + before, "all of it counts");
+    }
+
+    #[test]
+    fn a_service_ignores_a_step_of_hours_and_takes_one_of_days() {
+        deterministic::Runner::default().start(|context| async move {
+            let hours = |hours: u64| Duration::from_secs(hours * 60 * 60);
+            for (off, is_taken) in
+                [(hours(0), false), (hours(23), false), (hours(25), true), (hours(9_999), true)]
+            {
+                let began = since_boot();
+                for wall in [SystemTime::now() + off, SystemTime::now() - off] {
+                    let source = Source::Near(Anchor { wall, began });
+                    let steady = Steady { inner: context.child("service"), source };
+                    let (least, now) = (SystemTime::now(), steady.current());
+                    let is_machines = now >= least && now <= SystemTime::now();
+                    assert_eq!(is_machines || off.is_zero(), is_taken || off.is_zero(), "{off:?}");
+                    assert!(is_taken || now >= wall, "it goes on from its start");
+                }
+            }
+        });
     }
 
     #[test]

@@ -35,7 +35,6 @@ impl Condition {
     }
 
     /// True from its first occurrence until its end.
-    #[cfg(test)]
     pub(crate) const fn is_held(&self) -> bool {
         self.met > 0
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   height --> own records --> not registered?  register
 //!                          --> alerts (report)
-//!                          --> capacity cut by a refusal?  declare the available room again
+//!                          --> offer or address not as configured?  declare it again
 //!                          --> challenge open?  storage proof (again until the record says answered)
 //!                          --> none, and asleep or with slots that ended?  free upkeep
 //!                          --> more agreements than are known?  search blocks for them
@@ -56,7 +56,7 @@ use posync_protocol::{
     reputation::check_grows,
 };
 use read::{read_pages, slot_keys, terms_of};
-use sending::{FailedSends, Sending, UNREGISTERED};
+use sending::{FailedSends, Sending, UNDECLARED, UNREGISTERED};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -144,8 +144,8 @@ pub struct Reconciler<E: Spawner + Context, B, L> {
     freed_at: Option<u64>,
     /// The addresses on the ledger, as last proved.
     announced: Option<Endpoint>,
-    /// The epoch in which the capacity or the address was declared last.
-    declared: Option<u64>,
+    /// The last declaration of the offer or the address.
+    declared: Option<Declared>,
     declaring: Sending,
     freeing: Sending,
     redeeming: Sending,
@@ -154,6 +154,15 @@ pub struct Reconciler<E: Spawner + Context, B, L> {
     ender: give_up::Ender<E>,
     costs: Costs,
     leaver: Leaver,
+}
+
+/// A declaration that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Declared {
+    epoch: u64,
+    height: u64,
+    /// Blocks after which it is sent again in the same epoch if it failed.
+    pause: u64,
 }
 
 /// Delays after which a reconciler gives something up.
@@ -320,6 +329,7 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         };
         if !self.is_registered {
             self.failed_sends.note(UNREGISTERED, Ok(()));
+            self.note_kept(&case);
         }
         self.is_registered = true;
         self.leaver.note(case.provider.leaves_at, at);
@@ -428,46 +438,100 @@ impl<E: Spawner + Context, B: Blob, L: Ledger> Reconciler<E, B, L> {
         Ok(())
     }
 
-    /// Declares again what the ledger has otherwise, beside other work: after a refusal has cut the capacity
-    /// (PV-5), the capacity that the disk and the bond allow; after a move, the address. It runs at most once
-    /// an epoch, since each attempt costs a fee.
+    /// The offer that the configuration asks for: never below what is sold (PV-2), and growing no further than the bond
+    /// covers (PV-4). After a refusal has cut the capacity (PV-5) that is more than the ledger has.
+    fn wanted(&self, case: &Case) -> Offer {
+        let Case { provider, offer, parameters, .. } = case;
+        let mut wanted = self.asked(offer);
+        for (class, sold) in provider.sold.iter() {
+            wanted.capacity[class] = wanted.capacity[class].max(*sold);
+        }
+        let (from, to) = (offer.capacity[Class::Storage], wanted.capacity[Class::Storage]);
+        if to > from {
+            wanted.capacity[Class::Storage] = sellable(&wanted, provider, parameters).max(from);
+        }
+        wanted
+    }
+
+    /// The declaration that may be sent now: one an epoch, since each costs a fee, and after a failure others, each after
+    /// twice as many blocks.
+    fn next_declaration(&mut self, epoch: u64, height: u64) -> Option<Declared> {
+        if self.declaring.is_busy() {
+            return None;
+        }
+        let Some(last) = self.declared.filter(|last| last.epoch == epoch) else {
+            return Some(Declared { epoch, height, pause: REGISTER_BLOCKS });
+        };
+        let is_due =
+            height >= last.height.saturating_add(last.pause) && self.failed_sends.is_held(UNDECLARED);
+        is_due.then_some(Declared { epoch, height, pause: last.pause.saturating_mul(2) })
+    }
+
+    /// Declares again what the ledger has otherwise than the configuration, beside other work.
     fn declare(&mut self, case: &Case) {
         let Case { provider, offer, parameters, height, .. } = case;
-        let (epoch, mut capacity) = (parameters.epoch(*height), offer.capacity);
-        capacity[Class::Storage] = self.registration.capacity[Class::Storage];
-        capacity[Class::Storage] = sellable(&Offer { capacity, ..offer.clone() }, provider, parameters);
-        let (from, to) = (offer.capacity[Class::Storage], capacity[Class::Storage]);
-        let leaves = provider.leaves_at != 0;
-        let is_tried = self.declared == Some(epoch) || self.declaring.is_busy();
+        let Some(declaration) = self.next_declaration(parameters.epoch(*height), *height) else { return };
+        // A provider that leaves still serves what it holds, at its address; it offers nothing.
+        let wanted = if provider.leaves_at != 0 { offer.clone() } else { self.wanted(case) };
         let addresses = &self.registration.addresses;
         let moved = self.announced.as_ref().is_some_and(|announced| announced.addresses != *addresses);
-        // A provider that leaves still serves what it holds, at its address.
-        let grows = to > from && !leaves;
-        if !(grows || moved) || is_tried {
+        if !moved && wanted == *offer {
             return;
         }
-        self.declared = Some(epoch);
-        let capacity = if grows { capacity } else { offer.capacity };
+        self.declared = Some(declaration);
         if moved {
             let text = |address: &Address| String::from_utf8_lossy(address).into_owned();
             let to = addresses.iter().map(text).collect::<Vec<_>>().join(", ");
             tracing::info!(to, "announcing another address than the ledger has");
         }
-        if grows {
-            tracing::info!(from, to, "declaring the capacity again");
+        if wanted != *offer {
+            let (capacity, reserve, term_max) = (&wanted.capacity, &wanted.reserve, wanted.term_max);
+            tracing::info!(?capacity, ?reserve, term_max, "declaring another offer than the ledger has");
         }
         let update = UpdateProvider {
             bond_add: Amount::ZERO,
-            capacity,
-            reserve: offer.reserve,
-            term_max: offer.term_max,
-            addresses: self.registration.addresses.clone(),
+            capacity: wanted.capacity,
+            reserve: wanted.reserve,
+            term_max: wanted.term_max,
+            addresses: addresses.clone(),
             index: provider.index,
             leave: false,
             exit: None,
         };
-        let failed = "the capacity or the address could not be declared again now";
-        self.declaring = self.pay_beside(Body::UpdateProvider(update), failed);
+        self.declaring = self.pay_beside(Body::UpdateProvider(update), UNDECLARED);
+    }
+
+    /// Logs what the ledger keeps though the configuration has it otherwise.
+    fn note_kept(&self, case: &Case) {
+        let (own, Case { provider, offer, parameters, .. }) = (&self.registration, case);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
+        for (setting, kept, asked) in [
+            ("operator", text(&offer.operator), text(&own.operator)),
+            ("region", text(&offer.region), text(&own.region)),
+        ] {
+            if kept != asked {
+                tracing::warn!(
+                    setting,
+                    kept,
+                    asked,
+                    "the ledger keeps the value of the registration until this provider has left and registers again"
+                );
+            }
+        }
+        let (asked, covered) = (own.capacity, sellable(&self.asked(offer), provider, parameters));
+        if covered < asked[Class::Storage] {
+            tracing::warn!(
+                leaves = asked[Class::Storage],
+                covered,
+                "the bond covers less than the capacity of the settings; `posync bond --add` adds to it"
+            );
+        }
+    }
+
+    /// The offer with the values of the configuration.
+    fn asked(&self, offer: &Offer) -> Offer {
+        let own = &self.registration;
+        Offer { capacity: own.capacity, reserve: own.reserve, term_max: own.term_max, ..offer.clone() }
     }
 
     /// The own records without slots, and the height at which they were proved; `None` if not registered.

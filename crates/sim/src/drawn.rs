@@ -1,11 +1,11 @@
 //! Plans of a whole network, drawn from a seed: an ordinary day with faults in it, and at its end a
 //! check that the network kept every promise.
 //!
-//! Each plan has two episodes. The first one's kind cycles with the seed, so that any seven
+//! Each plan has two episodes. The first one's kind cycles with the seed, so that any eight
 //! consecutive seeds cover every kind. Its variant cycles too, so that forty seeds cover every variant.
 
 use crate::{
-    machine::Damage,
+    machine::{Damage, Refused},
     plan::{Lie, Loiterers, Plan, Process, Sample, Step},
 };
 use commonware_runtime::deterministic::{FaultConfig, PartialWriteMode, ResizeConfig, WriteConfig};
@@ -22,6 +22,8 @@ const PROVIDERS: u8 = 10;
 /// Least and most seconds of a pause that is longer than every timeout: the longest one is the gateway's
 /// for the signatures of a put, 180 s.
 const LONG_PAUSE_S: (u64, u64) = (190, 260);
+/// Grace period of the gateways in plans whose providers are away for longer than it.
+const SHORT_GRACE: Duration = Duration::from_secs(10);
 /// Height by which a new network has an agreement with every provider.
 const READY_BY: u64 = 240;
 /// Names of files, in the order in which they are stored.
@@ -42,14 +44,24 @@ pub enum Kind {
     Lying,
     /// A sector or a bit is damaged, a volume is full, or a power cut tears writes.
     Disk,
+    /// One write or sync of a provider or a gateway fails.
+    Failing,
     /// Users read and write a few bytes at a time.
     Slow,
 }
 
 impl Kind {
     /// Every kind, in the order in which seeds cycle through them.
-    pub const ALL: [Self; 7] =
-        [Self::Lagging, Self::AnyOrder, Self::Paused, Self::Majority, Self::Lying, Self::Disk, Self::Slow];
+    pub const ALL: [Self; 8] = [
+        Self::Lagging,
+        Self::AnyOrder,
+        Self::Paused,
+        Self::Majority,
+        Self::Lying,
+        Self::Disk,
+        Self::Failing,
+        Self::Slow,
+    ];
 
     /// Name of the kind on a command line.
     pub const fn name(self) -> &'static str {
@@ -60,6 +72,7 @@ impl Kind {
             Self::Majority => "majority",
             Self::Lying => "lying",
             Self::Disk => "disk",
+            Self::Failing => "failing",
             Self::Slow => "slow",
         }
     }
@@ -78,7 +91,7 @@ impl Plan {
     pub fn drawn_of(seed: u64, kinds: &[Kind]) -> Self {
         let first = kinds[(seed % kinds.len() as u64) as usize];
         let variant = Some(seed / kinds.len() as u64);
-        let mut draw = Draw { rng: TestRng::new(seed), steps: Vec::new(), files: 0, variant };
+        let mut draw = Draw { rng: TestRng::new(seed), steps: Vec::new(), files: 0, variant, grace: None };
         let second = kinds[draw.below(kinds.len() as u64) as usize];
         let behind = draw.prelude(first);
         draw.steps.push(Step::Until(ready, READY_BY));
@@ -89,7 +102,7 @@ impl Plan {
         draw.episode(second, None);
         let last = draw.file();
         draw.steps.extend([Step::Try(last), Step::Reach(BLOCKS_MIN), Step::Promises]);
-        Self::whole(seed, draw.steps)
+        Self { grace: draw.grace, ..Self::whole(seed, draw.steps) }
     }
 }
 
@@ -104,6 +117,8 @@ struct Draw {
     files: usize,
     /// Decides the variant of the first episode; that of the second one is random.
     variant: Option<u64>,
+    /// Grace period that an episode needs.
+    grace: Option<Duration>,
 }
 
 impl Draw {
@@ -168,6 +183,7 @@ impl Draw {
             Kind::Majority => self.majority(),
             Kind::Lying => self.lying(),
             Kind::Disk => self.disk(),
+            Kind::Failing => self.failing(),
             Kind::Slow => self.slow(),
         }
     }
@@ -258,7 +274,11 @@ impl Draw {
         self.steps.push(Step::Pass(8));
     }
 
+    /// In every second variant they are away for longer than the gateway's grace period.
     fn majority(&mut self) {
+        if self.variant().is_multiple_of(2) {
+            self.grace = Some(SHORT_GRACE);
+        }
         let all = self.shuffled((0..PROVIDERS).map(Process::Provider).collect());
         let whom = &all[..self.between(7, 9) as usize];
         let cut = self.below(3) == 0;
@@ -298,11 +318,13 @@ impl Draw {
     fn disk(&mut self) {
         let provider = self.provider();
         let file = self.file();
-        match self.variant() % 4 {
+        match self.variant() % 5 {
             0 => {
+                let provider = Process::Provider(provider);
                 self.steps.extend([Step::Fill(provider), Step::Try(file), Step::Pass(16)]);
                 self.steps.push(Step::Empty(provider));
             }
+            4 => self.full_during_repair(),
             1 => {
                 let retained = Probability::new(self.below(101), 100).expect("at most a hundred");
                 let mode = [PartialWriteMode::Prefix, PartialWriteMode::Subset][self.below(2) as usize];
@@ -320,6 +342,38 @@ impl Draw {
                 self.steps.push(Step::Pass(24));
             }
         }
+    }
+
+    /// Two providers are silent beyond the grace period, and the gateway has no room while it rebuilds their shards.
+    fn full_during_repair(&mut self) {
+        self.grace = Some(SHORT_GRACE);
+        let all = self.shuffled((0..PROVIDERS).map(Process::Provider).collect());
+        let (whom, file, gateway) = (&all[..2], self.file(), Process::Gateway(0));
+        self.steps.extend(whom.iter().map(|process| Step::Pause(*process)));
+        let (before, full) = (self.between(50, 130), self.between(20, 80));
+        self.steps.extend([Step::Pass(before), Step::Fill(gateway), Step::Try(file), Step::Pass(full)]);
+        self.steps.extend([Step::Empty(gateway), Step::Pass(24)]);
+        self.steps.extend(whom.iter().map(|process| Step::Resume(*process)));
+        self.steps.push(Step::Pass(16));
+    }
+
+    /// After a sync that failed, the power fails: nothing that was acknowledged may depend on that sync.
+    fn failing(&mut self) {
+        let variant = self.variant();
+        let process = match variant % 2 {
+            0 => Process::Gateway(0),
+            _ => Process::Provider(self.provider()),
+        };
+        let operation = if (variant / 2).is_multiple_of(2) { Refused::Sync } else { Refused::Write };
+        let (file, other, after) = (self.file(), self.file(), self.below(12) as u32);
+        self.steps.extend([Step::Refuse { process, operation, after }, Step::Try(file)]);
+        self.steps.extend([Step::Pass(4), Step::Try(other)]);
+        if operation == Refused::Sync {
+            let blocks = self.between(0, 4);
+            self.steps.extend([Step::Pass(blocks), Step::PowerCut]);
+        }
+        let first = self.first();
+        self.steps.extend([Step::Pass(24), Step::Get(first)]);
     }
 
     /// The file that every plan stores, with the length from its `Put`.

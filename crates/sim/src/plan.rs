@@ -1,6 +1,9 @@
 //! The plan of a simulated run: its members, links, disks and steps. Equal plans give equal runs.
 
-pub use crate::{machine::disk::Damage, network::state::Link};
+pub use crate::{
+    machine::disk::{Damage, Refused},
+    network::state::Link,
+};
 use commonware_runtime::deterministic::FaultConfig;
 use posync_protocol::{ledger::Event, limits::Parameters};
 use std::time::Duration;
@@ -22,6 +25,8 @@ pub struct Plan {
     pub gossip: Gossip,
     /// Links between all other processes, and between them and the authorities.
     pub data: Link,
+    /// Grace period that the operators of gateways chose, after which a silent holder's shards are rebuilt.
+    pub grace: Option<Duration>,
     /// Faults of the storage from the start.
     pub storage: FaultConfig,
     /// Steps of the run, in order.
@@ -162,10 +167,20 @@ pub enum Step {
     LieEach(Lie),
     /// The next sector that a provider reads from its store is damaged permanently.
     Damage(u8, Damage),
-    /// The volume of a provider becomes full.
-    Fill(u8),
-    /// The volume of a provider has room again.
-    Empty(u8),
+    /// A write or a sync of a provider or a gateway fails once, after some that succeed. If the process ends
+    /// because of it, it starts again, as under a supervisor.
+    Refuse {
+        /// Process whose disk fails.
+        process: Process,
+        /// The write or the sync that fails.
+        operation: Refused,
+        /// Number of such operations that succeed before.
+        after: u32,
+    },
+    /// The volume of a provider or a gateway becomes full.
+    Fill(Process),
+    /// The volume of a provider or a gateway has room again.
+    Empty(Process),
     /// Users connect that read and write a few bytes at a time.
     Loiter(Loiterers),
     /// The slow users disconnect.
@@ -209,6 +224,25 @@ impl Plan {
         Self { providers: 10, gateways: 1, ..Self::new(seed, steps) }
     }
 
+    /// Four authorities of which one is away for so many blocks and comes back with its keys alone. Three terms after the
+    /// one in which it is back, another one is down for good: nothing becomes final then without its vote.
+    pub fn behind(seed: u64, blocks: u64) -> Self {
+        let term = Parameters::LOCAL.term_blocks();
+        let (away, back) = (term / 2, term / 2 + blocks);
+        let signs = (back / term + 4) * term + 2;
+        let lost = 3;
+        let steps = vec![
+            Step::Reach(away),
+            Step::Crash(Process::Authority(lost)),
+            Step::Reach(back),
+            Step::Wipe(lost),
+            Step::Reach(signs),
+            Step::Crash(Process::Authority(0)),
+            Step::Reach(signs + term / 2),
+        ];
+        Self::new(seed, steps)
+    }
+
     /// Four authorities alone on a good network.
     pub fn new(seed: u64, steps: Vec<Step>) -> Self {
         Self {
@@ -219,6 +253,7 @@ impl Plan {
             parameters: Parameters::LOCAL,
             gossip: Gossip::LOCAL,
             data: Link::LOCAL,
+            grace: None,
             storage: FaultConfig::default(),
             steps,
         }

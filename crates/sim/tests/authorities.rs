@@ -49,6 +49,13 @@ fn a_wiped_authority_comes_back_with_its_keys_alone() {
     run_twice(&Plan::new(5, steps));
 }
 
+/// `cargo xtask campaign --behind 10000` runs the same with 10,000 blocks.
+#[test]
+fn an_authority_that_lost_its_disk_signs_again_while_another_one_is_down() {
+    let report = run(Plan::behind(9, 200)).unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(report.height >= 200 + 4 * 40, "{}", report.height);
+}
+
 #[test]
 fn canary_a_minted_grain_is_found_in_the_next_block() {
     let plan = Plan::new(6, vec![Step::Reach(5), Step::Mint, Step::Reach(10)]);

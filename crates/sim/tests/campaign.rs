@@ -3,7 +3,7 @@
 use posync_protocol::ledger::{AgreementChange, Event};
 use posync_sim::{
     drawn::{BLOCKS_MIN, Kind},
-    plan::{Damage, Lie, Plan, Process, Sample, Step},
+    plan::{Damage, Lie, Plan, Process, Refused, Sample, Step},
     world::{Failure, run},
 };
 
@@ -57,10 +57,10 @@ fn every_plan_reaches_its_blocks_ends_every_fault_and_asks_for_what_was_promised
 }
 
 #[test]
-fn any_seven_seeds_in_a_row_meet_every_kind() {
+fn any_eight_seeds_in_a_row_meet_every_kind() {
     // Some steps occur only if the plan has an episode of this kind.
     let first = |seed| {
-        let kind = Kind::ALL[(seed % 7) as usize];
+        let kind = Kind::ALL[(seed % 8) as usize];
         let behind = matches!(Plan::drawn(seed).steps[1], Step::Lag(_) | Step::Crash(Process::Authority(_)));
         assert_eq!(behind, matches!(kind, Kind::Lagging | Kind::AnyOrder), "seed {seed}");
         let slow = Plan::drawn(seed).steps.iter().any(|step| matches!(step, Step::Loiter(_)));
@@ -69,7 +69,7 @@ fn any_seven_seeds_in_a_row_meet_every_kind() {
             Plan::drawn(seed).steps.iter().any(|step| matches!(step, Step::Lie(..) | Step::LieEach(_)));
         assert!(lies || kind != Kind::Lying, "seed {seed}");
     };
-    (0..70).for_each(first);
+    (0..80).for_each(first);
 }
 
 /// Forty seeds are what every change must pass: `GATE` in `xtask/src/campaign.rs`.
@@ -94,7 +94,19 @@ fn forty_seeds_draw_every_variant_of_every_fault() {
     count("one liar", 2, |step| matches!(step, Step::Lie(..)));
     count("a liar for each client", 2, |step| matches!(step, Step::LieEach(_)));
     count("torn writes", 2, |step| matches!(step, Step::PowerCut));
-    count("full disk", 1, |step| matches!(step, Step::Fill(_)));
+    count("full disk", 1, |step| matches!(step, Step::Fill(Process::Provider(_))));
+    count("full disk of a gateway", 1, |step| matches!(step, Step::Fill(Process::Gateway(_))));
+    let beyond = |seed| Plan::drawn(seed).grace.is_some() && Kind::ALL[(seed % 8) as usize] == Kind::Majority;
+    assert!((0..40).filter(|seed| beyond(*seed)).count() >= 2, "away beyond the grace period");
+    for operation in [Refused::Write, Refused::Sync] {
+        for gateway in [true, false] {
+            let fails = |step: &&Step| {
+                matches!(step, Step::Refuse { process, operation: fails, .. }
+                    if *fails == operation && matches!(process, Process::Gateway(_)) == gateway)
+            };
+            assert!(steps.iter().any(|step| fails(&step)), "{operation:?}, gateway: {gateway}");
+        }
+    }
     count("unreadable sector", 1, |step| matches!(step, Step::Damage(_, Damage::Unreadable)));
     count("flipped bit", 1, |step| matches!(step, Step::Damage(_, Damage::FlippedBit)));
     count("slow users", 5, |step| matches!(step, Step::Loiter(_)));

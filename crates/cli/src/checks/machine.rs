@@ -1,8 +1,8 @@
 //! The checks of the machine: descriptors, disk, address, and its clock against certified blocks.
 
-use super::Check;
+use super::{Check, door::Door};
 use crate::{
-    failure::Exit,
+    failure::{Exit, Failure, Outcome},
     keys,
     network::Role,
     role::{settings::Settings, start},
@@ -36,6 +36,8 @@ const SLOW: f64 = 20.0;
 const FULL: u64 = 32 << 20;
 /// Free bytes below which a role that promised no room soon needs more.
 const LOW: u64 = 1 << 30;
+/// Advice for a volume on which no role can begin.
+const LARGER: &str = "use a larger disk, and name a directory on it with --dir, or `volume` for a provider";
 /// Most files that are counted on a volume.
 const FILES_MAX: usize = 1 << 20;
 
@@ -64,9 +66,7 @@ fn volume_of(settings: &Settings) -> (PathBuf, Option<u64>) {
         return (settings.directory.clone(), None);
     }
     let path = settings.file("volume").unwrap_or_else(|_| settings.directory.clone());
-    let offered = settings.bytes("capacity").unwrap_or_default();
-    let space = settings.bytes("space").unwrap_or_default();
-    let promised = if space == 0 { offered } else { offered.min(space) };
+    let promised = settings.promised().unwrap_or_default();
     let is_first = path == settings.directory.join("storage") && !path.exists();
     (if is_first { settings.directory.clone() } else { path }, Some(promised))
 }
@@ -117,6 +117,10 @@ fn unmounted(settings: &Settings) -> Option<Check> {
 fn judge_disk(path: &Path, rate: f64, free: u64, held: u64, promised: Option<u64>) -> Check {
     let room = free.saturating_add(held);
     let what = format!("{}: {rate:.0} durable writes a second, {} free", path.display(), size(free));
+    if let Err(why) = is_enough(room) {
+        let next = if promised.is_some() { LARGER } else { "make room on the volume" };
+        return Check::fail("disk", what, why, next);
+    }
     if let Some(promised) = promised.filter(|promised| *promised > room) {
         let why = format!("{} are offered, and {} are here or free", size(promised), size(room));
         let next = format!(
@@ -126,13 +130,8 @@ fn judge_disk(path: &Path, rate: f64, free: u64, held: u64, promised: Option<u64
         );
         return Check::fail("disk", what, why, next);
     }
-    if free < FULL {
-        return Check::fail(
-            "disk",
-            what,
-            "a role with less than 32 MiB writes nothing",
-            "make room on the volume",
-        );
+    if let Err(why) = is_enough(free) {
+        return Check::fail("disk", what, why, "make room on the volume");
     }
     if rate < SLOW {
         let why = format!("below {SLOW:.0} a second, what is stored waits for the disk");
@@ -142,6 +141,29 @@ fn judge_disk(path: &Path, rate: f64, free: u64, held: u64, promised: Option<u64
         return Check::warn("disk", what, "it grows while the role runs", "make room on the volume soon");
     }
     Check::ok("disk", what)
+}
+
+/// Refuses a volume with less than any role needs.
+///
+/// # Errors
+/// The reason, with both sizes.
+fn is_enough(room: u64) -> Result<(), String> {
+    let why = || format!("a role with less than {} writes nothing, and {} are there", size(FULL), size(room));
+    if room < FULL { Err(why()) } else { Ok(()) }
+}
+
+/// Checks that a new role has a volume on which any role can begin; a full one is found before anything is made there.
+///
+/// # Errors
+/// [`Failure`] that names the directory, its free bytes and the least.
+pub(crate) fn has_room(settings: &Settings) -> Outcome {
+    let (path, _) = volume_of(settings);
+    // A volume that is not mounted yet is none that is full.
+    let Ok(free) = volume::free(&path) else { return Ok(()) };
+    is_enough(free).map_err(|why| {
+        let what = format!("the disk of {} is too small for a {}", path.display(), settings.role);
+        Failure::new(Exit::Local, what, why, LARGER)
+    })
 }
 
 /// Durable writes a second, by overwriting a small file that is gone afterwards.
@@ -183,18 +205,8 @@ fn size(bytes: u64) -> String {
     if bytes >= 10 << 30 { format!("{} GiB", bytes >> 30) } else { format!("{} MiB", bytes >> 20) }
 }
 
-/// Settings that say where a role listens and what it announces; `None` for a gateway, which is announced
-/// nowhere.
-pub(super) const fn announces(role: Role) -> (&'static str, Option<&'static str>) {
-    match role {
-        Role::Provider => ("listen", Some("advertise")),
-        Role::Gateway => ("listen", None),
-        Role::Authority | Role::Node => ("service_listen", Some("service_advertise")),
-    }
-}
-
 fn address(settings: &Settings) -> Check {
-    let (listen, advertise) = announces(settings.role);
+    let Door { listen, advertise, .. } = Door::of(settings.role);
     let Some(advertise) = advertise else {
         return Check::ok(
             "address",
@@ -212,9 +224,11 @@ fn address(settings: &Settings) -> Check {
             Ok(all) => all.map(|address| address.ip()).collect(),
             Err(error) => {
                 let what = format!("the name in {address} has no address here");
-                let next =
-                    "check the spelling of the name and its record; others look it up for each connection";
-                return Check::warn("address", what, error, next);
+                let next = format!(
+                    "check the spelling of the name in `{advertise}` and its record: others look it up for each \
+                     connection, and find nobody"
+                );
+                return Check::fail("address", what, error, next);
             }
         },
     };
@@ -239,13 +253,13 @@ const fn is_local(ip: &IpAddr) -> bool {
     }
 }
 
-/// Judges the clock by the milliseconds by which it is ahead of a block that has just become final.
-pub(super) fn judge_clock(ahead_ms: i64) -> Check {
+/// Judges the clock by the milliseconds by which it is ahead of `of`.
+pub(super) fn judge_clock(ahead_ms: i64, of: &str) -> Check {
     let side = if ahead_ms < 0 { "behind" } else { "ahead of" };
     let seconds = ahead_ms.unsigned_abs() as f64 / 1_000.0;
-    let what = format!("the clock is {seconds:.1} s {side} the newest certified block");
+    let what = format!("the clock is {seconds:.1} s {side} {of}");
     let next = "run one time service on this machine (chrony, systemd-timesyncd); compare with `date -u`";
-    let why = "members of a network compare times: a clock that is hours off is refused by all of them";
+    let why = "members of a network compare times: a clock that is two days off is refused by all of them";
     match ahead_ms.saturating_abs() {
         off if off >= OFF_FAIL_MS => Check::fail("clock", what, why, next),
         off if off >= OFF_WARN_MS => Check::warn("clock", what, why, next),
@@ -270,9 +284,13 @@ mod tests {
             (DAY, State::Fail),
             (i64::MIN, State::Fail),
         ] {
-            assert_eq!(judge_clock(ahead).state, state, "{ahead}");
+            assert_eq!(judge_clock(ahead, "a block").state, state, "{ahead}");
         }
-        assert!(judge_clock(-DAY).what.contains("86400.0 s behind"), "{:?}", judge_clock(-DAY));
+        assert!(
+            judge_clock(-DAY, "a block").what.contains("86400.0 s behind a block"),
+            "{:?}",
+            judge_clock(-DAY, "a block")
+        );
     }
 
     #[test]
@@ -281,8 +299,13 @@ mod tests {
         let gib = 1 << 30;
         assert_eq!(judge(500.0, 100 * gib, 0, Some(100 * gib)).state, State::Ok);
         assert_eq!(judge(500.0, 40 * gib, 60 * gib, Some(100 * gib)).state, State::Ok, "what is held counts");
-        let small = judge(500.0, 10 << 20, 0, Some(100 * gib));
-        assert!(small.state == State::Fail && small.next.contains("\"9 MiB\""), "{small:?}");
+        let small = judge(500.0, 100 << 20, 0, Some(100 * gib));
+        assert!(small.state == State::Fail && small.next.contains("\"90 MiB\""), "{small:?}");
+        let smallest = judge(500.0, 10 << 20, 0, Some(100 * gib));
+        assert!(
+            smallest.why.contains("less than 32 MiB") && smallest.next.contains("larger"),
+            "{smallest:?}"
+        );
         assert_eq!(judge(500.0, 10 << 20, 0, None).state, State::Fail);
         assert_eq!(judge(500.0, 100 << 20, 0, None).state, State::Warn);
         assert_eq!(judge(3.0, 100 * gib, 0, None).state, State::Warn);

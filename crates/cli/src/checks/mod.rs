@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!   directory ─► key, network file ─► machine: descriptors, disk, address, clock of this machine
-//!                                  ├► outside: port, nodes, clock against blocks, dial-back by nodes
+//!                                  ├► outside: ports, nodes, clock against blocks, dial-back by nodes to each door
 //!                                  └► jail: a provider's term in jail
 //! ```
 //!
 //! They change nothing: what they write or open is gone when they end.
 
+mod door;
 mod jail;
 pub(crate) mod machine;
 mod outside;

@@ -1,16 +1,13 @@
 //! The checks of the network: the role's port, the nodes, the clock against blocks, and the way in from
 //! outside, which nodes test by dialling back.
 
-use super::{
-    Check,
-    machine::{announces, judge_clock},
-};
+use super::{Check, door::Door, machine::judge_clock};
 use crate::{
     keys,
     ledger::Ledger,
     net::{Net, file::Service},
     network::Role,
-    role::{GENESIS_FILE, ports, settings::Settings, start::loopback},
+    role::{GENESIS_FILE, ports, settings::Settings, start::loopback, watching::ahead_ms_of},
 };
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_math::algebra::Random as _;
@@ -18,12 +15,10 @@ use commonware_runtime::{Supervisor as _, tokio::Context};
 use futures::future::join_all;
 use posync_client::{
     channel::{self, Listen, Listening},
-    rpc::{self, Client, Service as _},
+    connection::Connection,
+    rpc::{self, Client},
 };
-use posync_protocol::{
-    Account,
-    wire::node::{Ask, Dial, DialBack, DialOutcome, Dialled, NodeAnswer, Nothing, Unavailable},
-};
+use posync_protocol::wire::node::{Ask, DialBack, DialOutcome, Dialled, NodeAnswer, Nothing, Unavailable};
 use std::{
     fs, io,
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener},
@@ -37,8 +32,6 @@ const NODES_ASKED: usize = 8;
 const ANSWER: Duration = Duration::from_secs(5);
 /// Time for a dial-back, which the node bounds by 5 s.
 const DIALLED: Duration = Duration::from_secs(10);
-/// Time to reach the role's own listener.
-const OWN: Duration = Duration::from_secs(2);
 /// Nodes that must have dialled in vain before the way in counts as closed: one may be wrong, or lie.
 const UNREACHED: usize = 2;
 /// Time within which a network that runs makes a block.
@@ -50,17 +43,18 @@ enum Port {
     Role,
     /// The listener of this check, which proves the role's key.
     Check(Listening),
+    /// The listener of this check at the port for authorities, where nobody else is answered.
+    Bare(TcpListener),
     /// No listener of the role; the check says why.
     None,
 }
 
-/// The service of a role as nodes dial it back, with its namespace.
-const fn service(role: Role) -> (Dial, &'static [u8]) {
-    match role {
-        Role::Provider => (Dial::Provider(Nothing {}), rpc::Provider::NAMESPACE),
-        Role::Gateway => (Dial::Gateway(Nothing {}), rpc::Gateway::NAMESPACE),
-        Role::Authority | Role::Node => (Dial::Node(Nothing {}), rpc::Node::NAMESPACE),
-    }
+/// A door of the role with the listener that is there.
+struct Way {
+    door: Door,
+    port: Port,
+    /// The request to dial it back, if others come through it and its port is known.
+    ask: Option<DialBack>,
 }
 
 /// The checks that need the network.
@@ -70,41 +64,89 @@ pub(super) async fn checks(
     net: &Net,
     key: &PrivateKey,
 ) -> Vec<Check> {
-    let (check, port) = port(context, settings, key).await;
-    let mut checks = vec![check];
-    let (listen, advertise) = announces(settings.role);
-    let announced = advertise.and_then(|advertise| settings.announced(advertise, listen).ok());
-    let ask = announced.as_ref().filter(|address| address.port() != 0).map(|address| DialBack {
-        port: address.port(),
-        account: keys::account(key),
-        service: service(settings.role).0,
-    });
-    let asked = net.file.nodes.iter().take(NODES_ASKED).map(|node| visit(context, net, node, ask));
-    let visits = join_all(asked).await;
+    let (mut checks, ways) = ways(context, settings, key).await;
+    let asks: Vec<DialBack> = ways.iter().filter_map(|way| way.ask).collect();
+    let visits =
+        join_all(others(net, key).take(NODES_ASKED).map(|node| visit(context, net, node, &asks))).await;
     checks.push(nodes(&visits));
-    checks.push(clock(context, net, &visits).await);
-    match (advertise, ask) {
-        (None, _) => {}
-        (Some(advertise), None) => {
-            let next = format!("set a port in `{listen}`, or `{advertise}`");
-            let why = "the role takes any free port when it starts, or announces no valid address";
-            checks.push(Check::warn("outside", "nodes were not asked to dial back", why, next));
-        }
-        (Some(advertise), Some(ask)) => {
-            let named = match &announced {
-                Some(address) => address.resolve(context).await.unwrap_or_default(),
-                None => Vec::new(),
-            };
-            let check = outside(&visits, &port, ask.port, advertise);
-            checks.push(elsewhere(&visits, &named).unwrap_or(check));
-        }
+    checks.push(clock(context, net, key, &visits).await);
+    let mut place = 0;
+    for way in &ways {
+        checks.extend(way_in(context, settings, key, way, &visits, place).await);
+        place += usize::from(way.ask.is_some());
     }
-    if let Port::Check(listening) = port {
-        listening.task.abort();
-        // The port is free again once the task is gone.
-        let _ = listening.task.await;
+    for way in ways {
+        match way.port {
+            Port::Check(listening) => {
+                listening.task.abort();
+                // The port is free again once the task is gone.
+                let _ = listening.task.await;
+            }
+            Port::Bare(listener) => drop(listener),
+            Port::Role | Port::None => {}
+        }
     }
     checks
+}
+
+/// The nodes of the network file without this role itself, which reaches its own address whatever a firewall does.
+fn others<'a>(net: &'a Net, key: &PrivateKey) -> impl Iterator<Item = &'a Service> + use<'a> {
+    let own = keys::account(key);
+    let is_alone = net.file.nodes.iter().all(|node| node.account == own);
+    net.file.nodes.iter().filter(move |node| is_alone || node.account != own)
+}
+
+/// The checks of the role's ports, and its doors, at which something listens from now on.
+async fn ways(context: &Context, settings: &Settings, key: &PrivateKey) -> (Vec<Check>, Vec<Way>) {
+    let way = |door: Door, port| {
+        let ask = door.is_for_others(settings).then(|| door.ask(settings, keys::account(key))).flatten();
+        Way { door, port, ask }
+    };
+    let (check, service) = port(context, settings, key).await;
+    let mut checks = vec![check];
+    let mut ways = Vec::new();
+    if settings.role == Role::Authority {
+        let (check, consensus) = consensus_port(settings, &service);
+        checks.push(check);
+        ways.push(way(Door::of_consensus(), consensus));
+    }
+    ways.insert(0, way(Door::of(settings.role), service));
+    (checks, ways)
+}
+
+/// The check of the way in through a door; its dial-backs are at `place` in each visit.
+async fn way_in(
+    context: &Context,
+    settings: &Settings,
+    key: &PrivateKey,
+    way: &Way,
+    visits: &[Visit],
+    place: usize,
+) -> Option<Check> {
+    let door = &way.door;
+    let Some(ask) = way.ask else {
+        let next = match door.advertise {
+            Some(advertise) => format!("set a port in `{}`, or `{advertise}`", door.listen),
+            None => format!("set a port in `{}`", door.listen),
+        };
+        let why = "the role takes any free port when it starts, or announces no valid address";
+        let check = Check::warn(door.check, "nodes were not asked to dial back", why, next);
+        return door.is_for_others(settings).then_some(check);
+    };
+    let named = match door.announced(settings) {
+        Some(address) => address.resolve(context).await.unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let check = outside(visits, place, &way.port, (door, ask.port));
+    let saw = |is_counted: fn(&DialOutcome) -> bool| -> Vec<IpAddr> {
+        let done = dialled(visits, place).filter(|dialled| is_counted(&dialled.outcome));
+        done.map(seen).collect()
+    };
+    if let Some(elsewhere) = door.elsewhere(context, key, &named, &saw(|_| true)).await {
+        return Some(elsewhere);
+    }
+    let reached = saw(|outcome| matches!(outcome, DialOutcome::Reached(_)));
+    Some(other_line(door.check, &reached, &named).unwrap_or(check))
 }
 
 /// True for an authority whose network does not exist yet.
@@ -138,7 +180,8 @@ pub(super) fn before_the_ceremony(settings: &Settings) -> Vec<Check> {
 
 /// Finds out what listens at the role's port, and listens there if nothing does.
 async fn port(context: &Context, settings: &Settings, key: &PrivateKey) -> (Check, Port) {
-    let name = announces(settings.role).0;
+    let door = Door::of(settings.role);
+    let name = door.listen;
     let listen = match settings.listen(name) {
         Ok(listen) => listen,
         Err(failure) => return (Check::failed("port", &failure), Port::None),
@@ -150,7 +193,7 @@ async fn port(context: &Context, settings: &Settings, key: &PrivateKey) -> (Chec
     match bound {
         Ok(()) => listener(context, settings, key, listen).await,
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            if is_ours(context, settings.role, keys::account(key), listen).await {
+            if door.is_own(context, keys::account(key), loopback(listen)).await {
                 return (Check::ok("port", format!("the role listens on {listen}")), Port::Role);
             }
             let failure = ports::refused(settings, name, listen, &error);
@@ -172,7 +215,7 @@ async fn listener(
     key: &PrivateKey,
     listen: SocketAddr,
 ) -> (Check, Port) {
-    let config = Listen::new(key.clone(), service(settings.role).1, listen);
+    let config = Listen::new(key.clone(), Door::of(settings.role).namespace(), listen);
     let opened = channel::listen(context.child("check"), context, config, |_, _, _, _| async {}).await;
     match opened {
         Ok(listening) => (
@@ -186,12 +229,24 @@ async fn listener(
     }
 }
 
-/// True if the listener at the role's own port proves the role's key.
-async fn is_ours(context: &Context, role: Role, account: Account, listen: SocketAddr) -> bool {
-    let caller = PrivateKey::random(commonware_utils::sys_rng());
-    let (dialling, to) = (context.child("own"), loopback(listen));
-    let dial = channel::dial(dialling, context, &caller, service(role).1, account, to);
-    matches!(tokio::time::timeout(OWN, dial).await, Ok(Ok(_)))
+/// Finds out what listens at the port of an authority for the others, and listens there if nothing does. It answers
+/// to authorities alone, so what has the port is the role if the role has its service's port.
+fn consensus_port(settings: &Settings, service: &Port) -> (Check, Port) {
+    let name = Door::of_consensus().listen;
+    let listen = match settings.listen(name) {
+        Ok(listen) => listen,
+        Err(failure) => return (Check::failed("port", &failure), Port::None),
+    };
+    match TcpListener::bind(listen) {
+        Ok(listener) => {
+            let what = format!("{listen} is free for the other authorities");
+            (Check::ok("port", what), Port::Bare(listener))
+        }
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && matches!(service, Port::Role) => {
+            (Check::ok("port", format!("the role listens on {listen} for the other authorities")), Port::Role)
+        }
+        Err(error) => (Check::failed("port", &ports::refused(settings, name, listen, &error)), Port::None),
+    }
 }
 
 /// The answers of one node.
@@ -201,13 +256,15 @@ struct Visit {
     height: Result<u64, String>,
     /// True if it serves another network.
     is_other: bool,
-    /// The dial-back, if it was asked for, or why there is none.
-    dialled: Option<Result<Dialled, String>>,
+    /// The dial-backs that were asked for, in their order, each with the reason if there is none; empty if the node
+    /// was not asked.
+    dialled: Vec<Result<Dialled, String>>,
 }
 
-async fn visit(context: &Context, net: &Net, node: &Service, ask: Option<DialBack>) -> Visit {
+async fn visit(context: &Context, net: &Net, node: &Service, asks: &[DialBack]) -> Visit {
     let name = net.name(node);
-    let gone = |why: String| Visit { name: name.clone(), height: Err(why), is_other: false, dialled: None };
+    let gone =
+        |why: String| Visit { name: name.clone(), height: Err(why), is_other: false, dialled: Vec::new() };
     let caller = PrivateKey::random(commonware_utils::sys_rng());
     let dial = Client::<rpc::Node>::dial(
         context.child("visit"),
@@ -230,16 +287,17 @@ async fn visit(context: &Context, net: &Net, node: &Service, ask: Option<DialBac
     if let Err(why) = net.judge(&info) {
         return Visit { is_other: true, ..gone(why) };
     }
-    let dialled = match ask {
-        None => None,
-        Some(ask) => Some(match tokio::time::timeout(DIALLED, client.call(Ask::DialBack(ask))).await {
+    let mut dialled = Vec::new();
+    // One after the other: a node dials a caller once at a time.
+    for ask in asks {
+        dialled.push(match tokio::time::timeout(DIALLED, client.call(Ask::DialBack(*ask))).await {
             Ok(Ok(NodeAnswer::Dialled(dialled))) => Ok(dialled),
             Ok(Ok(NodeAnswer::Unavailable(Unavailable::Busy))) => Err("it dials others now".into()),
             Ok(Ok(_)) => Err("it answers something else".into()),
             Ok(Err(error)) => Err(format!("it does not dial back: {error}")),
             Err(_) => Err(format!("no answer within {} s", DIALLED.as_secs())),
-        }),
-    };
+        });
+    }
     Visit { name, height: Ok(info.height), is_other: false, dialled }
 }
 
@@ -270,8 +328,9 @@ fn nodes(visits: &[Visit]) -> Check {
     }
 }
 
-/// Compares the clock with a block that becomes final now.
-async fn clock(context: &Context, net: &Net, visits: &[Visit]) -> Check {
+/// Compares the clock with those of the nodes, and with a block that becomes final now if too few of them answer. One
+/// authority alone may put the times of blocks some seconds ahead.
+async fn clock(context: &Context, net: &Net, key: &PrivateKey, visits: &[Visit]) -> Check {
     let refused =
         visits.iter().filter_map(|visit| visit.height.as_ref().err()).find(|why| why.contains("clock"));
     if visits.iter().all(|visit| visit.height.is_err()) {
@@ -286,6 +345,16 @@ async fn clock(context: &Context, net: &Net, visits: &[Visit]) -> Check {
             None => Check::warn("clock", "the clock was not compared", "no node answers", next),
         };
     }
+    let mut asked = net.file.others(&keys::account(key));
+    asked.truncate(NODES_ASKED);
+    let (asking, over) = (context.child("clocks"), context.child("sockets"));
+    let caller = PrivateKey::random(commonware_utils::sys_rng());
+    let connection = Connection::new(asking, over, caller, asked, net.light.clone());
+    let heard = tokio::time::timeout(NEXT_BLOCK, connection.survey()).await.unwrap_or_default();
+    let theirs = heard.into_iter().filter_map(|heard| heard.ahead_ms).collect();
+    if let Some(ahead_ms) = ahead_ms_of(theirs) {
+        return judge_clock(ahead_ms, "the clocks of most nodes");
+    }
     let measured = tokio::time::timeout(NEXT_BLOCK, async {
         let ledger = Ledger::connect(context, net, &PrivateKey::random(commonware_utils::sys_rng())).await?;
         let mut blocks = ledger.follow();
@@ -298,7 +367,7 @@ async fn clock(context: &Context, net: &Net, visits: &[Visit]) -> Check {
     });
     let next = "look at `posync status`: the clock can be compared while blocks become final";
     match measured.await {
-        Ok(Ok(Some(header))) => judge_clock(ahead_ms(header.time_ms)),
+        Ok(Ok(Some(header))) => judge_clock(ahead_ms(header.time_ms), "a block that has just become final"),
         Ok(Ok(None)) => Check::warn("clock", "the clock was not compared", "there is no block", next),
         Ok(Err(failure)) => Check::warn("clock", "the clock was not compared", failure.in_one_line(), next),
         Err(_) => {
@@ -315,11 +384,16 @@ fn ahead_ms(time_ms: u64) -> i64 {
     now.saturating_sub(time)
 }
 
-/// Judges the dial-backs, and names the side that is closed.
-fn outside(visits: &[Visit], port: &Port, number: u16, advertise: &str) -> Check {
+/// The dial-backs at `place` that were made.
+fn dialled(visits: &[Visit], place: usize) -> impl Iterator<Item = &Dialled> {
+    visits.iter().filter_map(move |visit| visit.dialled.get(place)?.as_ref().ok())
+}
+
+/// Judges the dial-backs at `place` of each visit, at a door with that port, and names the side that is closed.
+fn outside(visits: &[Visit], place: usize, port: &Port, (door, number): (&Door, u16)) -> Check {
     let answers: Vec<(&str, &Result<Dialled, String>)> = visits
         .iter()
-        .filter_map(|visit| visit.dialled.as_ref().map(|dialled| (visit.name.as_str(), dialled)))
+        .filter_map(|visit| visit.dialled.get(place).map(|dialled| (visit.name.as_str(), dialled)))
         .collect();
     let lines: Vec<String> = answers
         .iter()
@@ -328,50 +402,49 @@ fn outside(visits: &[Visit], port: &Port, number: u16, advertise: &str) -> Check
             Err(why) => format!("{name}: {why}"),
         })
         .collect();
-    let done: Vec<&Dialled> = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).collect();
+    // A door that proves nothing may be taken by another program, which answers there.
+    if matches!(port, Port::None) {
+        let what = format!("this role does not listen, so port {number} cannot be reached");
+        let why = "the closed side is here: see the check of the port";
+        return Check::fail(door.check, what, why, "mend what the check of the port names, and check again");
+    }
+    let done: Vec<&Dialled> = dialled(visits, place).collect();
     let reached = done.iter().filter(|dialled| matches!(dialled.outcome, DialOutcome::Reached(_))).count();
     if reached > 0 {
         let what = format!("{reached} of {} nodes that dialled back reach port {number}", done.len());
         return if reached == done.len() {
-            Check::ok("outside", what)
+            Check::ok(door.check, what)
         } else {
             let next = "if this stays so, look at the firewall's rules for single addresses";
-            Check::warn("outside", what, lines.join("\n"), next)
+            Check::warn(door.check, what, lines.join("\n"), next)
         };
-    }
-    if matches!(port, Port::None) {
-        let what = format!("this role does not listen, so port {number} cannot be reached");
-        let why = "the closed side is here: see the check of the port";
-        return Check::fail("outside", what, why, "mend what the check of the port names, and check again");
     }
     if done.is_empty() {
         let next = "check again when nodes answer";
-        return Check::warn("outside", "no node dialled back", lines.join("\n"), next);
+        return Check::warn(door.check, "no node dialled back", lines.join("\n"), next);
     }
     let next = format!(
         "the listener here answers, so the way to it is closed: open TCP port {number} in this machine's firewall, \
-         forward it in the router (NAT), and check that `{advertise}` names the port that others see"
+         forward it in the router (NAT), and check that `{}` names the port that others see",
+        door.named_by()
     );
     let what = format!("no node reaches port {number} of this machine");
     let serving = visits.iter().filter(|visit| visit.height.is_ok()).count();
     if done.len() >= UNREACHED && 2 * done.len() > serving {
-        return Check::fail("outside", what, lines.join("\n"), next);
+        return Check::fail(door.check, what, lines.join("\n"), next);
     }
     let what = format!("{what}, but only {} of {serving} that serve this network dialled back", done.len());
     Check::warn(
-        "outside",
+        door.check,
         what,
         lines.join("\n"),
         format!("check again when more nodes dial back; otherwise {next}"),
     )
 }
 
-/// The warning that nodes reach this machine at another address than it announces: a dial-back proves
-/// nothing about that one. `None` if one of them is announced, or no node reaches it.
-fn elsewhere(visits: &[Visit], named: &[SocketAddr]) -> Option<Check> {
-    let dialled = visits.iter().filter_map(|visit| visit.dialled.as_ref()?.as_ref().ok());
-    let reached: Vec<IpAddr> =
-        dialled.filter(|dialled| matches!(dialled.outcome, DialOutcome::Reached(_))).map(seen).collect();
+/// The warning that nodes reach this machine at another address than it announces: a dial-back proves nothing about
+/// that one. `None` if one of them is announced, or no node reaches it.
+fn other_line(check: &'static str, reached: &[IpAddr], named: &[SocketAddr]) -> Option<Check> {
     let is_named = |ip: &IpAddr| named.iter().any(|named| named.ip() == *ip);
     if named.is_empty() || reached.is_empty() || reached.iter().any(is_named) {
         return None;
@@ -383,8 +456,8 @@ fn elsewhere(visits: &[Visit], named: &[SocketAddr]) -> Option<Check> {
         "{} is announced, and a node dials only the address from which it is asked",
         list(named.iter().map(SocketAddr::to_string).collect())
     );
-    let next = "see that the announced address leads to this machine too, as with a second line or a router";
-    Some(Check::warn("outside", what, why, next))
+    let next = "the announced address leads here from this machine; see that it does so from outside too";
+    Some(Check::warn(check, what, why, next))
 }
 
 /// The address of this machine as a node sees it.
@@ -414,13 +487,16 @@ fn describe(dialled: &Dialled, port: u16) -> String {
 mod tests {
     use super::{super::State, *};
 
+    /// The door of a provider, and its port.
+    const PROVIDER: (&Door, u16) = (&Door::of(Role::Provider), 4100);
+
     fn visits(outcomes: &[DialOutcome]) -> Vec<Visit> {
         let ip = std::net::Ipv4Addr::new(192, 0, 2, 7).to_ipv6_mapped().octets();
         let visit = |outcome: &DialOutcome| Visit {
             name: "a node".into(),
             height: Ok(7),
             is_other: false,
-            dialled: Some(Ok(Dialled { ip, outcome: *outcome })),
+            dialled: vec![Ok(Dialled { ip, outcome: *outcome })],
         };
         outcomes.iter().map(visit).collect()
     }
@@ -433,7 +509,7 @@ mod tests {
             DialOutcome::TimedOut(Nothing {}),
             DialOutcome::Other(Nothing {}),
         ];
-        let judge = |outcomes: &[DialOutcome], port| outside(&visits(outcomes), &port, 4100, "advertise");
+        let judge = |outcomes: &[DialOutcome], port| outside(&visits(outcomes), 0, &port, PROVIDER);
         assert_eq!(judge(&[reached, reached], Port::Role).state, State::Ok);
         assert_eq!(judge(&[reached, late], Port::Role).state, State::Warn);
         let closed = judge(&[late, refused], Port::Role);
@@ -453,11 +529,11 @@ mod tests {
                 name: "another".into(),
                 height,
                 is_other: false,
-                dialled: Some(Err("it dials others now".into())),
+                dialled: vec![Err("it dials others now".into())],
             };
             all.extend((0..busy).map(|_| other(Ok(7))));
             all.extend((0..gone).map(|_| other(Err("no connection".into()))));
-            outside(&all, &Port::Role, 4100, "advertise").state
+            outside(&all, 0, &Port::Role, PROVIDER).state
         };
         assert_eq!(judge(1, 7, 0), State::Warn);
         assert_eq!(judge(1, 0, 0), State::Warn, "one node alone");
@@ -469,16 +545,12 @@ mod tests {
 
     #[test]
     fn an_announced_address_that_no_node_dialled_is_named() {
-        let reached = visits(&[DialOutcome::Reached(Nothing {})]);
+        let reached = [IpAddr::from([192, 0, 2, 7])];
         let at = |last| vec![SocketAddr::from(([192, 0, 2, last], 4100))];
-        assert_eq!(elsewhere(&reached, &at(7)), None);
-        let other = elsewhere(&reached, &at(9)).expect("another one is announced");
+        assert_eq!(other_line("outside", &reached, &at(7)), None);
+        let other = other_line("outside", &reached, &at(9)).expect("another one is announced");
         assert!(other.what.contains("192.0.2.7") && other.why.contains("192.0.2.9:4100"), "{other:?}");
-        assert_eq!(
-            elsewhere(&visits(&[DialOutcome::Refused(Nothing {})]), &at(9)),
-            None,
-            "nobody reaches it"
-        );
+        assert_eq!(other_line("outside", &[], &at(9)), None, "nobody reaches it");
     }
 
     #[test]

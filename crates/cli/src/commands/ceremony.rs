@@ -80,19 +80,20 @@ struct Compose {
     /// Cards of all authorities
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     cards: Vec<PathBuf>,
-    /// Set of parameters: `local` has a block every 250 ms and epochs of 10 s, `production` 1 s and a day
+    /// Set of parameters: `local` has a block every 250 ms and epochs of 10 s, `production` a block a second and epochs
+    /// of a day
     #[arg(long, value_name = "local|production")]
     parameters: String,
-    /// A parameter that differs from the set; money in grains
+    /// A parameter that differs from the set, with money in grains; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
-    /// All money that will ever exist
+    /// All money that will ever exist; 1,000,000,000 if not given
     #[arg(long, value_name = "SYNC")]
     supply: Option<String>,
-    /// An account with its first balance
+    /// An account with its first balance; may be repeated
     #[arg(long, value_name = "ACCOUNT=SYNC")]
     account: Vec<String>,
-    /// First balance of each authority's own account, from which it pays for its reports
+    /// First balance of each authority's own account, from which it pays for its reports; none if not given
     #[arg(long, value_name = "SYNC")]
     each_authority: Option<String>,
     /// Start of the network in milliseconds since 1970; now if not given

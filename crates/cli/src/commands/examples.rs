@@ -4,7 +4,7 @@
 
 /// Examples of `posync demo`.
 pub(crate) const DEMO: &str = "Examples:
-  posync demo                        the whole tour on a network of its own; it takes some minutes
+  posync demo                        the whole tour on a network of its own: a minute, or more on a busy machine
   posync demo --file movie.mp4       the same with a file of yours
   posync --json demo                 one object with all figures on standard output";
 

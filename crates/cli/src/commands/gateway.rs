@@ -40,12 +40,12 @@ pub(crate) struct Gateway {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Save the gateway's catalogue with the secret of its files, while it runs or is stopped
+    /// Save the catalogue of the gateway whose directory --net names, with the secret of its files; it may run
     Backup {
         /// A new file, readable by its owner alone: anyone who has it can read every stored file
         file: PathBuf,
     },
-    /// Bring a catalogue back into the empty storage of a stopped gateway
+    /// Bring a catalogue back into the empty storage of a stopped gateway, whose directory --net names
     Restore {
         /// The backup to bring back
         file: PathBuf,

@@ -20,7 +20,7 @@ use crate::{
     role::{
         KEY_FILE,
         init::{apply, back_up, is_new_volume, never, private},
-        settings::{Settings, change},
+        settings::{Settings, change, listed},
         start::{Start, end_on_signals, provider_config, writable},
     },
     session, target,
@@ -68,10 +68,10 @@ pub(crate) struct Join {
     /// The role's directory; made if it does not exist, used as it is if it does
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// A setting of its config.toml, such as advertise=storage.example.org:4100; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    /// A setting of its config.toml, such as advertise=storage.example.org:4100; may be repeated (--help lists them)
+    #[arg(long = "set", value_name = "KEY=VALUE", long_help = listed(&[Role::Provider, Role::Gateway]))]
     set: Vec<String>,
-    /// Seconds to wait for the money; without end if not given
+    /// Most seconds to wait for the money; no limit if not given
     #[arg(long, value_name = "SECONDS")]
     patience: Option<u64>,
 }

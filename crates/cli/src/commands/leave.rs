@@ -10,6 +10,7 @@
 //! It deletes nothing, neither on the disk nor at the provider. Before it signs anything it marks the directory:
 //! no later start registers the provider again.
 
+use super::bond::unchanged;
 use crate::{
     failure::{Exit, Failure, Outcome},
     keys,
@@ -22,7 +23,7 @@ use crate::{
 use commonware_cryptography::ed25519::PrivateKey;
 use futures::{StreamExt as _, stream};
 use posync_protocol::{
-    Account, AgreementId, Amount, Body,
+    Account, AgreementId, Body,
     limits::{LEAF_BYTES, Parameters, READ_KEYS_MAX, SLOTS_MAX},
     operation::{CloseAlone, UpdateProvider},
     record::{Agreement, DataSet, Endpoint, Offer, Provider, Reputation, Usage},
@@ -170,16 +171,7 @@ impl Leaving {
             return if sent { self.look().await } else { Ok(State::Registered(Box::new(seen))) };
         }
         let Seen { provider, offer, addresses, epoch: seen_epoch, .. } = seen;
-        let update = UpdateProvider {
-            bond_add: Amount::ZERO,
-            capacity: offer.capacity,
-            reserve: offer.reserve,
-            term_max: offer.term_max,
-            addresses: addresses.addresses,
-            index: provider.index,
-            leave,
-            exit,
-        };
+        let update = UpdateProvider { leave, exit, ..unchanged(&provider, &offer, addresses) };
         self.tried.set(Some(seen_epoch));
         match self.ledger.run(&self.key, &self.path, Body::UpdateProvider(update)).await {
             // An epoch that paid the provider is still being closed: the next one may do.

@@ -3,6 +3,7 @@
 pub(crate) mod account;
 pub(crate) mod agreements;
 pub(crate) mod blocks;
+pub(crate) mod bond;
 pub(crate) mod card;
 pub(crate) mod ceremony;
 pub(crate) mod demo;

@@ -32,13 +32,13 @@ enum Command {
     Export {
         /// The file to write
         file: PathBuf,
-        /// Add the listed nodes of anyone too, if they prove a block now; every user of the file trusts them as the
-        /// others
+        /// Also add the other nodes that the ledger lists, whose owners may be anyone, if they prove a block now; every
+        /// user of the file trusts them like the others
         #[arg(long, conflicts_with = "only")]
         all: bool,
-        /// Name the node of this account, sync1..., alone, with a seat or without; may be repeated; every user of the
-        /// file trusts it
-        #[arg(long)]
+        /// Write the nodes of these accounts (sync1...) alone, with a seat or without; give it once for each. Every
+        /// user of the file trusts them
+        #[arg(long, value_name = "ACCOUNT")]
         only: Vec<Account>,
     },
 }

@@ -1,6 +1,6 @@
 //! `posync prove`: one record of the ledger, with its whole proof up to the network key.
 
-use super::recompute::{genesis, replay, root};
+use super::recompute::{replay, root};
 use crate::{
     failure::{Exit, Failure, Outcome},
     ledger::Ledger,
@@ -8,6 +8,7 @@ use crate::{
     output::Output,
     records, session, target,
 };
+use commonware_runtime::tokio::Context;
 use posync_client::light::{ProvedRow, Subject};
 use posync_protocol::{
     Account, Bounded, Hash, Record as _, Slot,
@@ -101,7 +102,7 @@ impl Prove {
             let bytes = match &self.record {
                 RecordName::Payout { provider, epoch } => {
                     let account = net.resolve(provider)?;
-                    export_payout(&ledger, &net, &account, *epoch, &self.out).await?
+                    export_payout(&context, (&ledger, &net), &account, *epoch, &self.out).await?
                 }
                 _ => export(&ledger, &subject, &self.out).await?,
             };
@@ -146,9 +147,9 @@ fn write(path: &Path, proof: &[u8]) -> Outcome<u64> {
 }
 
 /// Writes the proof of a provider's row of closed books; returns its length in bytes.
-pub(crate) async fn export_payout(
-    ledger: &Ledger,
-    net: &Net,
+async fn export_payout(
+    context: &Context,
+    (ledger, net): (&Ledger, &Net),
     account: &Account,
     epoch: u64,
     path: &Path,
@@ -159,7 +160,8 @@ pub(crate) async fn export_payout(
     if root(&rows) != books.root {
         // The ledger keeps a row for 512 epochs, and none of a provider that left: those come from blocks.
         let epochs = epoch..=epoch;
-        rows = replay(ledger, genesis(net, None)?, &epochs).await?.rows(epoch).to_vec();
+        let genesis = net.genesis(context, None).await?;
+        rows = replay(ledger, genesis, &epochs).await?.rows(epoch).to_vec();
     }
     if root(&rows) != books.root {
         return Err(differ(epoch));

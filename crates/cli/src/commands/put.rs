@@ -17,7 +17,8 @@ pub(crate) struct Put {
     file: PathBuf,
     /// Its name on the network; the file's own name if not given
     name: Option<String>,
-    /// Number of bytes of the file, which is compared; of standard input, which is else first copied to a temporary file
+    /// Number of bytes of the file; a file of another length is refused. Standard input without this number is
+    /// first copied to a temporary file
     #[arg(long, value_name = "BYTES")]
     length: Option<u64>,
 }

@@ -6,7 +6,6 @@ use crate::{
     net::{Access, Net},
     output::{Output, table},
     replay::{Replay, SettlementRow},
-    role::GENESIS_FILE,
     session,
 };
 use posync_node::genesis::Genesis;
@@ -17,18 +16,14 @@ use posync_protocol::{
     record::{Books, Settlement},
 };
 use serde_json::{Value, json};
-use std::{
-    fs,
-    ops::RangeInclusive,
-    path::{Path, PathBuf},
-};
+use std::{ops::RangeInclusive, path::PathBuf};
 
 /// Command-line arguments of `posync recompute`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Recompute {
     /// The epoch; its books must be closed
     epoch: u64,
-    /// The genesis of the network; the one in the directory of --net if not given
+    /// The genesis of the network; if not given, the one in the directory of --net, or that of a node
     #[arg(long, value_name = "FILE")]
     genesis: Option<PathBuf>,
 }
@@ -37,8 +32,8 @@ impl Recompute {
     /// Prints the comparison; fails if the ledger's books differ.
     pub(crate) fn run(self, access: &Access, output: Output) -> Outcome {
         let net = Net::open(access)?;
-        let genesis = genesis(&net, self.genesis.as_deref())?;
         session::run(async |context| {
+            let genesis = net.genesis(&context, self.genesis.as_deref()).await?;
             let ledger = Ledger::open(&context, &net).await?;
             let compared = compare(&ledger, genesis, self.epoch..=self.epoch).await?;
             let compared = compared.first().expect("one epoch was asked for");
@@ -46,27 +41,6 @@ impl Recompute {
             compared.judge()
         })
     }
-}
-
-/// Advice where to get a genesis.
-pub(crate) const FROM_A_MEMBER: &str =
-    "copy `genesis` from the directory of any authority: it is the same for all";
-
-/// Reads the genesis at `path`, or in the network's directory; fails unless it is the network's.
-pub(crate) fn genesis(net: &Net, path: Option<&Path>) -> Outcome<Genesis> {
-    let beside = net.directory.as_ref().map(|directory| directory.join(GENESIS_FILE));
-    let path = path.map(Path::to_path_buf).or(beside).ok_or_else(|| {
-        let next = "name a copy with --genesis: every authority has one, and it is the same for all";
-        Failure::new(Exit::Usage, "the genesis is needed", "a network file holds only its hash", next)
-    })?;
-    let bytes = fs::read(&path).map_err(|error| Failure::file(&path, "read", error))?;
-    let genesis =
-        Genesis::from_bytes(&bytes).map_err(|error| Failure::damaged(&path, error, FROM_A_MEMBER))?;
-    if genesis.chain() == net.file.chain {
-        return Ok(genesis);
-    }
-    let why = "it is the genesis of another network than the network file names";
-    Err(Failure::damaged(&path, why, FROM_A_MEMBER))
 }
 
 /// A provider's recomputed row, and if the ledger has the same.

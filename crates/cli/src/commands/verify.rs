@@ -1,8 +1,9 @@
-//! `posync verify`: checks a proof with the network key alone. Opens no connection and no
-//! directory.
+//! `posync verify`: checks a proof with the network key alone, or with the network file that holds it. It opens no
+//! connection.
 
 use crate::{
     failure::{Exit, Failure, Outcome},
+    net::{Access, Net},
     output::Output,
 };
 use posync_client::light::{self, NetworkKey, SYNC_PROOF_BYTES_MAX, SyncProof, Verified};
@@ -19,15 +20,30 @@ use std::{
 pub(crate) struct Verify {
     /// File with the proof
     proof: PathBuf,
-    /// The network's key, 192 hex digits
+    /// The network's key, 192 hex digits; not needed if --net names a network file or its line
     #[arg(long, value_name = "HEX")]
-    network_key: String,
+    network_key: Option<String>,
 }
 
 impl Verify {
     /// Prints the proven record; fails if the proof does not verify.
-    pub(crate) fn run(self, output: Output) -> Outcome {
-        let key = network_key(&self.network_key)?;
+    pub(crate) fn run(self, access: Option<&Access>, output: Output) -> Outcome {
+        let (key, chain) = match (&self.network_key, access) {
+            // Both may be named, by POSYNC_NET for one: the chain of the network file counts as well.
+            (Some(digits), access) => {
+                let net = access.map(Net::open).transpose()?;
+                (network_key(digits)?, net.map(|net| net.file.chain))
+            }
+            (None, Some(access)) => {
+                let net = Net::open(access)?;
+                (*net.light.network_key(), Some(net.file.chain))
+            }
+            (None, None) => {
+                let next = "give --network-key HEX, or --net with the network file or its posync1... line";
+                let why = "a proof is checked with the key of its network";
+                return Err(Failure::new(Exit::Usage, "no network is named", why, next));
+            }
+        };
         let bytes = read(&self.proof)?;
         let verified = SyncProof::verify(&bytes, &key).map_err(|error| {
             Failure::new(
@@ -37,6 +53,15 @@ impl Verify {
                 "ask its giver for an undamaged copy, and the network for its key",
             )
         })?;
+        if let Some(chain) = chain.filter(|chain| *chain != verified.header.chain) {
+            let [its, ours] = [verified.header.chain, chain].map(hex::encode);
+            return Err(Failure::new(
+                Exit::Unproven,
+                format!("{} proves nothing about this network", self.proof.display()),
+                format!("it is of the chain {its}, and the network file names {ours}"),
+                "use the network file of the network that the proof is about",
+            ));
+        }
         let value = describe(&verified);
         let is_absent = verified.slot.is_none() && verified.row.is_none();
         output.answer(&value, || to_text(&value, is_absent))

@@ -89,7 +89,7 @@ pub(crate) async fn run(context: &Context, running: &mut Running, source: &Sourc
     tour.say("read the file again: it is whole");
     let row = tour.settled([&stopped, &corrupted]).await?;
     let proof = tour.prove(&row).await?;
-    let books = tour.books(&row, [&stopped, &corrupted]).await?;
+    let books = tour.books(context, &row, [&stopped, &corrupted]).await?;
     let file = File { bytes: source.bytes, blake3_in, blake3_out };
     tour.report(file, faults, proof, books).await
 }
@@ -283,6 +283,7 @@ impl Tour<'_> {
     /// blocks alone; also returns if they are the ledger's.
     async fn books(
         &self,
+        context: &Context,
         row: &SettledFee,
         [stopped, corrupted]: [&Victim; 2],
     ) -> Outcome<(Vec<Payout>, bool)> {
@@ -298,7 +299,7 @@ impl Tour<'_> {
         for epoch in 0..=last {
             paid.extend(payouts::of(&self.ledger, &nodes, epoch).await?);
         }
-        let genesis = recompute::genesis(&self.running.net, None)?;
+        let genesis = self.running.net.genesis(context, None).await?;
         let compared = recompute::compare(&self.ledger, genesis, 0..=last).await?;
         let equal = compared.iter().all(recompute::Compared::equal);
         self.say(&format!(

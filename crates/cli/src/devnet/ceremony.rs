@@ -31,6 +31,8 @@ use std::{
 /// Name of the draft in each authority's directory, and of the file with the lines of its screen.
 const DRAFT_FILE: &str = "draft.json";
 const SCREEN_FILE: &str = "ceremony.screen";
+/// Advice after a ceremony that failed: the directory is no network yet, so `--fresh` does not clear it.
+const AGAIN: &str = "mend what the reason names, remove the network's directory, and begin again";
 /// Time between two looks at the processes.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -73,8 +75,7 @@ pub(super) fn hold(
     attend(&members)?;
     let path = members[0].join(GENESIS_FILE);
     let bytes = fs::read(&path).map_err(|error| Failure::file(&path, "read", error))?;
-    let genesis = Genesis::from_bytes(&bytes)
-        .map_err(|error| Failure::damaged(&path, error, "begin again with --fresh"))?;
+    let genesis = Genesis::from_bytes(&bytes).map_err(|error| Failure::damaged(&path, error, AGAIN))?;
     Ok((genesis, authorities))
 }
 
@@ -117,8 +118,7 @@ fn wait(running: &mut Vec<(&PathBuf, Child)>) -> Outcome {
                     let why = fs::read_to_string(&screen).unwrap_or_else(|error| error.to_string());
                     let what =
                         format!("the ceremony of {} ended without a genesis ({ended:?})", own.display());
-                    let next = "mend what the reason names, and begin again with --fresh";
-                    return Err(Failure::new(Exit::Failed, what, why.trim(), next));
+                    return Err(Failure::new(Exit::Failed, what, why.trim(), AGAIN));
                 }
             }
         }

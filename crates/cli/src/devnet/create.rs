@@ -22,7 +22,6 @@ use super::{
     running::Size,
 };
 use crate::{
-    commands::recompute::FROM_A_MEMBER,
     failure::{Exit, Failure, Outcome},
     keys,
     net::{
@@ -46,11 +45,13 @@ use posync_node::{
 };
 use posync_protocol::{Account, Amount, limits::Parameters};
 use rand_core::CryptoRng;
+use serde::Deserialize;
 use std::{
+    collections::BTreeMap,
     ffi::OsStr,
     fs::{self, File},
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -62,8 +63,14 @@ const FUNDS: Amount = Amount::sync(1_000_000);
 const AUTHORITIES_USUAL: u16 = 4;
 /// Number of providers by default: eight holders and two spares.
 const PROVIDERS_USUAL: u16 = 10;
+/// Advice for a network whose genesis is damaged.
+const GENESIS_OF_ANY: &str = "copy `genesis` from the directory of any authority: it is the same for all";
 /// Name of the file that the supervisor locks.
 const LOCK_FILE: &str = "lock";
+/// Names of the locks that members hold while they run: of an authority, a provider and a gateway.
+const MEMBER_LOCKS: [&str; 3] = ["lock", "provider.lock", "gateway.lock"];
+/// Name of the file in which commands keep the nodes that they learned.
+const KNOWN_FILE: &str = "nodes.known";
 /// Capacity that each provider of a local network offers.
 const CAPACITY: &str = "8 GiB";
 /// Pause of such a provider before each scrub, and its grace period for an agreement that is gone.
@@ -89,25 +96,87 @@ pub(crate) fn is_lock(name: &OsStr) -> bool {
     name == LOCK_FILE
 }
 
-/// True if an entry of a network's directory has a name and a kind that [`open`] and [`lock`] create. A directory with the
-/// name of a member is one only if it is empty or holds a member's settings or key.
-pub(crate) fn makes(name: &OsStr, path: &Path) -> bool {
+/// Locks the member in `directory` for this process, as far as it ran before; the locks last as long as the returned files.
+pub(crate) fn lock_member(directory: &Path) -> Outcome<Vec<File>> {
+    let paths = MEMBER_LOCKS.map(|name| directory.join(name)).into_iter().filter(|path| path.is_file());
+    let lock = |path: PathBuf| {
+        let held = hold(&path).map_err(|error| Failure::file(&path, "lock", error))?;
+        held.ok_or_else(|| {
+            Failure::new(
+                Exit::Refused,
+                format!("a member runs in {}", directory.display()),
+                format!("another process holds {}", path.display()),
+                "stop that process, or name another directory with --dir",
+            )
+        })
+    };
+    paths.map(lock).collect()
+}
+
+/// The part of `devnet.json` that every version has written.
+#[derive(Deserialize)]
+struct Description {
+    nodes: Vec<Described>,
+}
+
+/// A member in that part.
+#[derive(Deserialize)]
+struct Described {
+    name: String,
+    account: String,
+}
+
+/// The accounts of the members that `devnet.json` describes, by name, also if an earlier version wrote it.
+///
+/// # Errors
+/// It is not there, or describes no network: then nothing shows that a network made the other files.
+pub(crate) fn described(directory: &Path) -> Outcome<BTreeMap<String, String>> {
+    let path = directory.join(network::FILE);
+    let refused = |error: String| {
+        Failure::new(
+            Exit::Usage,
+            format!("will not clear {}", directory.display()),
+            format!("{} does not show that a network made what is there: {error}", path.display()),
+            "name another directory with --dir; if nothing there is to be kept, remove it by hand",
+        )
+    };
+    let text = fs::read_to_string(&path).map_err(|error| refused(error.to_string()))?;
+    let description: Description = serde_json::from_str(&text).map_err(|error| refused(error.to_string()))?;
+    Ok(description.nodes.into_iter().map(|member| (member.name, member.account)).collect())
+}
+
+/// True if an entry of a network's directory has a name and a kind that [`open`], [`lock`] and commands create. A directory
+/// is a member's only if `members`, from [`described`], has its name, and its key is of that account. Without a key it
+/// must be empty or hold a member's settings.
+pub(crate) fn makes(name: &OsStr, path: &Path, members: &BTreeMap<String, String>) -> bool {
     let Some(name) = name.to_str() else { return false };
     let about = fs::symlink_metadata(path);
     // The temporary file of a supervisor that was killed while it replaced a file.
     let half_written = name.starts_with(".posync-") && name.ends_with(".part");
-    let own =
-        [network::FILE, net::file::FILE, GENESIS_FILE, network::USER_KEY, network::USER_TURN, LOCK_FILE];
+    let own = [
+        network::FILE,
+        net::file::FILE,
+        GENESIS_FILE,
+        network::USER_KEY,
+        network::USER_TURN,
+        LOCK_FILE,
+        KNOWN_FILE,
+    ];
     if half_written || own.contains(&name) {
         return about.is_ok_and(|about| about.is_file());
     }
     let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let numbered = ["authority-", "provider-"].iter().filter_map(|role| name.strip_prefix(role)).any(number);
-    let is_member = || {
-        let has_begun = [settings::FILE, KEY_FILE].iter().any(|file| path.join(file).is_file());
-        has_begun || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+    let is_member = |account: &String| match keys::read(&path.join(KEY_FILE)) {
+        Ok(key) => keys::account(&key).to_string() == *account,
+        Err(_) => {
+            let is_empty = || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+            path.join(settings::FILE).is_file() || is_empty()
+        }
     };
-    (numbered || name == "gateway") && about.is_ok_and(|about| about.is_dir()) && is_member()
+    (numbered || name == "gateway")
+        && about.is_ok_and(|about| about.is_dir())
+        && members.get(name).is_some_and(is_member)
 }
 
 /// Reads the network in `directory`, or creates it if there is none.
@@ -118,7 +187,7 @@ pub(crate) fn open(directory: &Path, size: &Size, rng: &mut impl CryptoRng) -> O
         let path = directory.join(GENESIS_FILE);
         let bytes = fs::read(&path).map_err(|error| Failure::file(&path, "read", error))?;
         let genesis =
-            Genesis::from_bytes(&bytes).map_err(|error| Failure::damaged(&path, error, FROM_A_MEMBER))?;
+            Genesis::from_bytes(&bytes).map_err(|error| Failure::damaged(&path, error, GENESIS_OF_ANY))?;
         let text = network_file(&network, &genesis)?.to_toml();
         replace_if_changed(&directory.join(net::file::FILE), &text)?;
         for member in &network.nodes {
@@ -136,7 +205,7 @@ pub(crate) fn open(directory: &Path, size: &Size, rng: &mut impl CryptoRng) -> O
             Exit::Usage,
             format!("{} holds no complete network and is not empty", directory.display()),
             format!("it holds {} but no {}", stray.file_name().display(), network::FILE),
-            "name an empty or new directory with --dir, or start over with --fresh",
+            "name an empty or new directory with --dir; if a start that was cut left this, remove it by hand",
         ));
     }
     let authorities = size.authorities.unwrap_or(AUTHORITIES_USUAL);

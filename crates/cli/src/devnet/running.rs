@@ -182,15 +182,22 @@ fn tail(log: &Path) -> String {
     }
 }
 
-/// Removes a network's files from its directory; refuses a directory that holds anything else.
+/// Removes a network's files from its directory. Refuses a directory without the description of a network, one that holds
+/// anything else, and one in which the network or one of its members runs.
 pub(crate) fn clear(directory: &Path) -> Outcome {
     let failed = |error| Failure::file(directory, "clear", error);
-    let entries = match fs::read_dir(directory) {
+    let mut entries = match fs::read_dir(directory) {
         Ok(entries) => entries.collect::<Result<Vec<_>, _>>().map_err(failed)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(error)),
     };
-    let stray = entries.iter().find(|entry| !create::makes(&entry.file_name(), &entry.path()));
+    // The lock itself stays: another process may be waiting for this very file.
+    entries.retain(|entry| !create::is_lock(&entry.file_name()));
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let members = create::described(directory)?;
+    let stray = entries.iter().find(|entry| !create::makes(&entry.file_name(), &entry.path(), &members));
     if let Some(stray) = stray {
         return Err(Failure::new(
             Exit::Usage,
@@ -199,17 +206,46 @@ pub(crate) fn clear(directory: &Path) -> Outcome {
             "move that away, or name another directory with --dir",
         ));
     }
-    if entries.is_empty() {
-        return Ok(());
-    }
-    // Held during the removal, so that no other supervisor starts meanwhile.
+    // Held during the removal, so that neither another supervisor nor a member that ran before starts meanwhile.
     let _lock = create::lock(directory)?;
-    // The lock itself stays: another process may be waiting for this very file.
-    for entry in entries.iter().filter(|entry| !create::is_lock(&entry.file_name())) {
+    let members = entries.iter().filter(|entry| entry.path().is_dir());
+    let _members = members.map(|entry| create::lock_member(&entry.path())).collect::<Outcome<Vec<_>>>()?;
+    // The description goes last: a removal that was cut can be repeated.
+    entries.sort_by_key(|entry| entry.file_name() == network::FILE);
+    for entry in &entries {
         let path = entry.path();
         let is_directory = entry.file_type().map_err(failed)?.is_dir();
         let removed = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         removed.map_err(|error| Failure::file(&path, "remove", error))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_cleared_whole_and_a_member_with_another_key_is_none_of_it() {
+        let home = tempfile::tempdir().expect("a directory");
+        let size = Size { authorities: Some(4), providers: Some(1), ..Size::USUAL };
+        let mut rng = commonware_utils::sys_rng();
+        create::open(home.path(), &size, &mut rng).expect("made");
+        // Commands keep the nodes there that they learned.
+        fs::write(home.path().join("nodes.known"), "learned").expect("writable");
+        let key = home.path().join("provider-0").join("node.key");
+        let own = fs::read(&key).expect("made");
+        fs::remove_file(&key).expect("there");
+        keys::create(&key, &mut rng).expect("writable");
+        let refused = clear(home.path()).expect_err("it has another key").in_one_line();
+        assert!(refused.contains("provider-0"), "{refused}");
+        assert!(
+            key.exists() && home.path().join("devnet.json").exists() && home.path().join("user.key").exists()
+        );
+        fs::write(&key, own).expect("writable");
+        clear(home.path()).expect("the network made all of it");
+        let left = fs::read_dir(home.path()).expect("a directory");
+        let left: Vec<_> = left.map(|entry| entry.expect("readable").file_name()).collect();
+        assert_eq!(left, ["lock"]);
+    }
 }

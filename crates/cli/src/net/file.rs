@@ -126,6 +126,11 @@ impl NetworkFile {
         self.nodes.iter().map(endpoint).collect()
     }
 
+    /// The same without the node of `own`, which is no witness of itself.
+    pub(crate) fn others(&self, own: &Account) -> Vec<Endpoint> {
+        self.endpoints().into_iter().filter(|node| node.account != *own).collect()
+    }
+
     /// Takes over the ledger's list: a node of the file that has moved gets its new address, and nodes that `fits`
     /// accepts are added at the end, up to the bound. Archives come first among the nodes that were there before: a
     /// listed node is an archive by its own word.

@@ -11,6 +11,7 @@
 //! Only a devnet's directory knows its members by name and process; no command needs that.
 
 pub(crate) mod file;
+mod genesis;
 pub(crate) mod known;
 
 use crate::{
@@ -286,9 +287,7 @@ async fn info(
     key: &PrivateKey,
     may_dial: impl Fn(IpAddr) -> bool + Send,
 ) -> Result<Info, String> {
-    let (asking, peer) = (context.child("info"), (node.account, node.address.clone()));
-    let client = Client::<rpc::Node>::dial_where(asking, context, key, peer, may_dial).await;
-    let client = client.map_err(|error| error.to_string())?;
+    let client = dialled(context, node, key, may_dial).await?;
     match client.call(Ask::Info(Nothing {})).await {
         Ok(NodeAnswer::Info(info)) => Ok(info),
         Ok(_) => Err("it answers something else".into()),
@@ -296,13 +295,26 @@ async fn info(
     }
 }
 
+async fn dialled(
+    context: &Context,
+    node: &Service,
+    key: &PrivateKey,
+    may_dial: impl Fn(IpAddr) -> bool + Send,
+) -> Result<Client<rpc::Node>, String> {
+    let (asking, peer) = (context.child("info"), (node.account, node.address.clone()));
+    let client = Client::<rpc::Node>::dial_where(asking, context, key, peer, may_dial).await;
+    client.map_err(|error| error.to_string())
+}
+
+/// The failure to reach a network, from the reason of each node, and if it belongs to another network. It does if most
+/// nodes do: a listed one may lie.
 fn unreached(reasons: &[(bool, String)]) -> Failure {
     let all = reasons.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>().join("\n");
-    if reasons.iter().any(|(other, _)| *other) {
+    if reasons.iter().filter(|(other, _)| *other).count() * 2 > reasons.len() {
         let next = "use the network file of the network that you mean: ask one of its operators for it";
         return Failure::new(
             Exit::Unproven,
-            "a node belongs to another network than the network file",
+            "the nodes belong to another network than the network file",
             all,
             next,
         );

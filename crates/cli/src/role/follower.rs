@@ -2,13 +2,17 @@
 
 use super::{GENESIS_FILE, announcing::Announcing, ports, settings::Settings, start, watching};
 use crate::{
-    failure::{Exit, Failure, Outcome},
-    keys, net,
+    failure::{Exit, Outcome},
+    keys,
+    net::{self, Net},
+    session, target,
 };
-use commonware_runtime::{Spawner as _, Supervisor as _};
+use commonware_codec::Encode as _;
+use commonware_cryptography::ed25519::PrivateKey;
+use commonware_runtime::{Clock as _, Spawner as _, Supervisor as _};
 use posync_client::{connection::Endpoint, directory_lock::hold_member};
 use posync_node::{follower, genesis::Genesis};
-use std::{fs, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 /// Follows the network of the role's network file until the node fails.
 pub(super) fn run(settings: &Settings) -> Outcome {
@@ -19,7 +23,7 @@ pub(super) fn run(settings: &Settings) -> Outcome {
     let reached = settings.announced("service_advertise", "service_listen")?;
     let alerts = settings.alerts()?;
     let net = net::of_role(settings)?;
-    let genesis = genesis(&directory.join(GENESIS_FILE), &net.chain())?;
+    let genesis = genesis(&directory.join(GENESIS_FILE), &net, &key)?;
     let pages = usize::try_from(settings.count("page_cache_pages")?).unwrap_or(usize::MAX);
     let own_node = Endpoint { account: keys::account(&key), address: start::loopback(listen).into() };
     let nodes = std::iter::once(own_node).chain(net.file.endpoints()).collect();
@@ -55,22 +59,36 @@ pub(super) fn run(settings: &Settings) -> Outcome {
     Err(start::ended(&directory, why))
 }
 
-/// Reads the genesis, which must be the one that the network file names.
-fn genesis(path: &Path, chain: &str) -> Outcome<Genesis> {
-    let bytes = fs::read(path).map_err(|error| {
-        let next =
-            "copy the file `genesis` of any authority there: it is public, and the network file names its hash";
-        Failure::new(
-            Exit::Local,
-            "this node does not know the network's genesis",
-            format!("{}: {error}", path.display()),
-            next,
-        )
-    })?;
-    let genesis =
-        Genesis::from_bytes(&bytes).map_err(|error| Failure::file(path, "read the genesis", error))?;
-    if hex::encode(genesis.chain()) == chain {
+/// Longest pause before nodes are asked for the genesis again.
+const ASK_EVERY_MAX: Duration = Duration::from_secs(30);
+
+/// The genesis in the role's directory, or that of a node of the network, which is kept there. Waits for a node as
+/// long as it takes: it may start later than this one.
+fn genesis(path: &Path, net: &Net, key: &PrivateKey) -> Outcome<Genesis> {
+    if let Some(genesis) = net.kept_genesis(&path.to_path_buf())? {
         return Ok(genesis);
     }
-    Err(start::mixed("copy the genesis and the network file of one network"))
+    let genesis = session::until_done(async |context| {
+        let (mut logged, mut pause) = (None, start::ASK_EVERY);
+        loop {
+            match net.fetch_genesis(&context, key).await {
+                Err(failure) if failure.exit == Exit::Unreachable => {
+                    let why = failure.in_one_line();
+                    if logged.as_ref() != Some(&why) {
+                        tracing::warn!("waiting for a node that gives the genesis of the network: {why}");
+                        logged = Some(why);
+                    }
+                    context.sleep(pause).await;
+                    pause = (pause * 2).min(ASK_EVERY_MAX);
+                }
+                fetched => return fetched,
+            }
+        }
+    })?;
+    target::replace(path, &genesis.encode())?;
+    tracing::info!(
+        chain = net.chain(),
+        "the genesis was fetched from a node: its hash is the network file's chain"
+    );
+    Ok(genesis)
 }

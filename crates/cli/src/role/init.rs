@@ -1,4 +1,5 @@
-//! `posync init`: makes the directory of a role: its key, its settings, its copy of the network file.
+//! `posync init`: makes the directory of a role: its key, its settings, its copy of the network file, and for a node
+//! the genesis, which a node of the network gives.
 //!
 //! Everything that may fail is tried before the key is made: a directory in which something cannot be
 //! written is found while nothing is lost.
@@ -9,15 +10,18 @@ use super::{
     start::writable,
 };
 use crate::{
+    checks::machine::has_room,
     commands::card::{self, Places},
     failure::{Exit, Failure, Outcome},
     keys,
     net::{Access, Net, file},
     network::Role,
     output::Output,
-    target,
+    session, target,
 };
+use commonware_codec::Encode as _;
 use commonware_cryptography::ed25519::PrivateKey;
+use commonware_math::algebra::Random as _;
 use posync_node::{ceremony::CARD_FILE, genesis::SIGNATURES_FILE};
 use serde_json::json;
 use std::{
@@ -35,8 +39,8 @@ pub(crate) struct Init {
     /// The role's directory; made if it does not exist
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// A setting of its config.toml, such as advertise=storage.example.org:4100; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    /// A setting of its config.toml, such as advertise=storage.example.org:4100; may be repeated (--help lists them)
+    #[arg(long = "set", value_name = "KEY=VALUE", long_help = settings::listed(&Role::ALL))]
     set: Vec<String>,
 }
 
@@ -50,9 +54,12 @@ impl Init {
         vacant(role, &dir)?;
         private(&dir)?;
         writable(&dir)?;
+        has_room(&settings)?;
         if let Some(net) = &net {
             target::replace(&dir.join(file::FILE), net.file.to_toml().as_bytes())?;
         }
+        let genesis =
+            net.as_ref().filter(|_| role == Role::Node).map(|net| genesis(net, &dir)).transpose()?;
         let path = dir.join(KEY_FILE);
         let key = if path.exists() {
             keys::read(&path)?
@@ -66,11 +73,30 @@ impl Init {
         };
         // The settings are last, as in `posync join`: a directory with settings had a key before it had them.
         settings.write()?;
-        let made = Made { role, directory: &dir, account: keys::account(&key).to_string(), card, net };
+        let made =
+            Made { role, directory: &dir, account: keys::account(&key).to_string(), card, net, genesis };
         let card = made.card.as_ref().and_then(|card| card.as_ref().ok());
         let value = json!({ "role": role, "directory": dir, "account": made.account,
             "network": made.net.as_ref().map(Net::chain), "card": card });
         output.answer(&value, || made.screen())
+    }
+}
+
+/// Fetches the genesis into a node's directory. A network that does not run yet is none of its reasons to fail: the
+/// start of the node fetches it then.
+///
+/// # Errors
+/// [`Failure`] if a node gives the genesis of another network, or the directory holds one.
+fn genesis(net: &Net, dir: &Path) -> Outcome<Fetched> {
+    let path = dir.join(GENESIS_FILE);
+    if net.kept_genesis(&path)?.is_some() {
+        return Ok(Fetched::Kept);
+    }
+    let key = PrivateKey::random(commonware_utils::sys_rng());
+    match session::run(async |context| net.fetch_genesis(&context, &key).await) {
+        Ok(genesis) => target::replace(&path, &genesis.encode()).map(|()| Fetched::Kept),
+        Err(failure) if failure.exit == Exit::Unreachable => Ok(Fetched::Later(failure)),
+        Err(failure) => Err(failure),
     }
 }
 
@@ -167,6 +193,14 @@ pub(crate) const fn never(role: Role) -> &'static str {
     }
 }
 
+/// The genesis of a node that was made.
+enum Fetched {
+    /// It is in the directory.
+    Kept,
+    /// No node gave it now, for this reason; the start fetches it.
+    Later(Failure),
+}
+
 /// A directory that was made, with what is in it.
 struct Made<'a> {
     role: Role,
@@ -175,6 +209,8 @@ struct Made<'a> {
     /// Path of an authority's card, or the reason why there is none.
     card: Option<Outcome<PathBuf>>,
     net: Option<Net>,
+    /// Genesis of a node whose network is named.
+    genesis: Option<Fetched>,
 }
 
 impl Made<'_> {
@@ -206,9 +242,6 @@ impl Made<'_> {
             steps.push(format!("copy the network file to {at}/{}", file::FILE));
         }
         if self.role == Role::Node {
-            steps.push(format!("copy {GENESIS_FILE} from any authority's directory to {at}; it is public"));
-        }
-        if self.role == Role::Node {
             steps.push(
                 "send 101 SYNC to the account above: a deposit of 100 lists the node for clients and returns when it \
                  leaves the list; announce = false serves without it"
@@ -229,8 +262,17 @@ impl Made<'_> {
             Some(Err(why)) => format!("\ncard      none yet: {}", why.in_one_line()),
             None => String::new(),
         };
+        let genesis = match &self.genesis {
+            None => String::new(),
+            Some(Fetched::Kept) => {
+                "\ngenesis   as the network file names it, from a node of the network".into()
+            }
+            Some(Fetched::Later(why)) => {
+                format!("\ngenesis   fetched at the start: now {}", why.in_one_line())
+            }
+        };
         format!(
-            "role      {role} in {}\naccount   {}{card}\n\nBack up, where nobody else can read it:\n  {}\n\n\
+            "role      {role} in {}\naccount   {}{card}{genesis}\n\nBack up, where nobody else can read it:\n  {}\n\n\
              Never restore:\n  {}\n\nNext:\n{}",
             self.directory.display(),
             self.account,

@@ -14,7 +14,7 @@ pub(crate) mod ports;
 pub(crate) mod settings;
 pub(crate) mod start;
 mod table;
-mod watching;
+pub(crate) mod watching;
 
 /// Name of a member's key file.
 pub(crate) const KEY_FILE: &str = "node.key";

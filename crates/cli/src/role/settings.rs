@@ -54,6 +54,17 @@ fn of(role: Role) -> impl Iterator<Item = &'static Setting> {
     TABLE.iter().filter(move |setting| setting.roles.contains(&role))
 }
 
+/// The help of `--set`: the names of all settings of these roles.
+pub(crate) fn listed(roles: &[Role]) -> String {
+    let names = |role: Role| of(role).map(|setting| setting.key).collect::<Vec<_>>().join(" ");
+    let lines: Vec<String> = roles.iter().map(|role| format!("  {role}: {}", names(*role))).collect();
+    format!(
+        "A setting of its config.toml, such as advertise=storage.example.org:4100; may be repeated. The file says of each \
+         what it does, its unit, its default and why. They are:\n{}",
+        lines.join("\n")
+    )
+}
+
 impl Settings {
     /// The defaults of a role.
     pub(crate) fn new(role: Role, directory: &Path) -> Self {
@@ -220,6 +231,12 @@ impl Settings {
     /// A number of bytes.
     pub(crate) fn bytes(&self, key: &str) -> Outcome<u64> {
         self.measure(key, BYTES, "bytes as a number, or as \"100 GiB\" (B, KiB, MiB, GiB, TiB)")
+    }
+
+    /// Bytes of shards for which a provider has room: as many as it offers, or the space on its volume if that is less.
+    pub(crate) fn promised(&self) -> Outcome<u64> {
+        let (offered, space) = (self.bytes("capacity")?, self.bytes("space")?);
+        Ok(if space == 0 { offered } else { offered.min(space) })
     }
 
     /// A duration, with or without its unit.

@@ -36,6 +36,7 @@ use posync_client::{
 use posync_consumer::auditor;
 use posync_gateway::Policy;
 use posync_node::{
+    Steady,
     config::{Config as NodeConfig, ConfigError, Settings as NodeSettings},
     handle::Handle,
     own_key::Word,
@@ -94,7 +95,7 @@ pub(crate) struct Start {
 /// Why a role ended if none of its parts gave a reason.
 pub(super) const SERVICE_ENDED: &str = "one of its services ended; the lines above say why";
 /// Time between two attempts to find a node.
-const ASK_EVERY: Duration = Duration::from_millis(500);
+pub(super) const ASK_EVERY: Duration = Duration::from_millis(500);
 /// Beginning of the names of a gateway's partitions.
 pub(crate) const GATEWAY: &str = "gateway";
 /// Beginning of the names of a provider's partitions.
@@ -231,8 +232,9 @@ fn authority(settings: &Settings, word: Word) -> Outcome {
         if net.file.chain != config.genesis.chain() {
             return Err(mixed("copy the network file of this genesis"));
         }
+        watching::far_clock(&net, &key, alerts.clone());
         // The node itself knows first which blocks are final.
-        nodes.extend(net.file.endpoints().into_iter().filter(|node| node.account != account));
+        nodes.extend(net.file.others(&account));
     }
     watching::space(directory.clone(), account.to_string(), alerts.clone(), watching::authority_space);
     let announcing = Announcing::new(settings, key.clone(), nodes.clone(), &reached)?;
@@ -438,7 +440,7 @@ fn gateway(settings: &Settings, start: &Start) -> Outcome {
                 alerts: alerts.clone(),
                 volume,
             };
-            let on_volume = OnVolume::new(context.child("gateway"), in_use);
+            let on_volume = OnVolume::new(Steady::of_machine(context.child("gateway")), in_use);
             let run = posync_gateway::run(on_volume, context, config).await;
             run.map_err(|error| ended(directory, error))
         })
@@ -579,7 +581,7 @@ fn provider(settings: &Settings, start: &Start) -> Outcome {
         let report = Reporter::new(alerts, Some(storage.clone())).checking(in_use.clone());
         let config = provider_config(settings, &net, key, parameters, report)?;
         let sockets = SharedNetwork::new(context.child("sockets"));
-        let on_volume = OnVolume::new(context.child("provider"), in_use);
+        let on_volume = OnVolume::new(Steady::of_machine(context.child("provider")), in_use);
         let run = posync_provider::run(on_volume, sockets, config, |_| ()).await;
         match run {
             Err(posync_provider::Error::Reconciler(ReconcilerError::Left)) => has_left(settings),
@@ -656,6 +658,18 @@ fn sync(whole: u64) -> Amount {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_service_on_every_address_is_reached_over_loopback() {
+        for (listen, reached) in [
+            ("0.0.0.0:4000", "127.0.0.1:4000"),
+            ("[::]:4000", "[::1]:4000"),
+            ("192.0.2.7:4000", "192.0.2.7:4000"),
+        ] {
+            let listen = listen.parse().expect("an address");
+            assert_eq!(loopback(listen).to_string(), reached);
+        }
+    }
 
     #[test]
     fn a_bond_that_is_not_set_covers_the_capacity() {

@@ -203,7 +203,8 @@ pub(super) const TABLE: &[Setting] = &[
         PROVIDER,
         Kind::Bytes,
         "\"100 GiB\"",
-        "Bytes of shards that are offered. More needs a larger bond; a cut never goes below what is sold.",
+        "Bytes of shards that are offered. More needs a larger bond (`posync bond`). A change reaches the ledger by\n\
+         itself: no lower than what is sold, and no higher than the bond covers.",
     ),
     setting(
         "space",
@@ -228,7 +229,7 @@ pub(super) const TABLE: &[Setting] = &[
         Kind::Bytes,
         "\"4 MiB\"",
         "Egress that is offered, in bytes a second, and the rate at which it is measured. More than the line\n\
-         carries is paid only as measured.",
+         carries is paid only as measured. A change reaches the ledger by itself.",
     ),
     setting(
         "scrub_every",
@@ -257,28 +258,31 @@ pub(super) const TABLE: &[Setting] = &[
         PROVIDER,
         Kind::Count,
         "0",
-        "Bond at the registration, in SYNC; 0 is the least that the network takes.",
+        "Bond at the registration, in SYNC; 0 is the least that the network takes. `posync bond --add` adds to it later.",
     ),
     setting(
         "term_max",
         PROVIDER,
         Kind::Count,
         "720",
-        "Longest agreement that is taken, in epochs: prices stay locked for that long.",
+        "Longest agreement that is taken, in epochs: prices stay locked for that long. A change reaches\n\
+         the ledger by itself.",
     ),
     setting(
         "price_storage",
         PROVIDER,
         Kind::Count,
         "0",
-        "Least price for storage that is taken, in the ledger's units; 0 is the posted price, whatever it is.",
+        "Least posted price of storage at which agreements are taken, in grains (10^-9 SYNC) for 1 GiB kept for a\n\
+         round, as `posync prices` shows it; 0 takes any. A change reaches the ledger by itself.",
     ),
     setting(
         "price_egress",
         PROVIDER,
         Kind::Count,
         "0",
-        "Least price for egress that is taken; 0 is the posted price.",
+        "Least posted price of egress at which agreements are taken, in grains (10^-9 SYNC) for 1 MiB sent; 0 takes\n\
+         any. A change reaches the ledger by itself.",
     ),
     setting(
         "owner",

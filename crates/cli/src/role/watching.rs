@@ -1,15 +1,18 @@
 //! The alerts of a role about its machine: its clock, room on the volume; an authority's blocks and seat, too.
 
-use crate::{keys, net::Net};
+use crate::{keys, net::Net, session};
 use commonware_cryptography::ed25519::PrivateKey;
 use commonware_runtime::{Clock, Spawner, Supervisor as _, tokio::Context};
 use posync_alert::{
     Alert, Alerts, RaisedAlerts, Space, clock_conditions, clock_off, full_volume, low_space, seat_conditions,
 };
-use posync_client::connection::{Connection, Endpoint};
+use posync_client::{
+    connection::{Connection, Endpoint},
+    light::Light,
+};
 use posync_gateway::Full;
 use posync_node::{MachineClock, handle::Handle, turned};
-use posync_protocol::{Account, Record as _, record::Seat};
+use posync_protocol::{Account, Record as _, limits::PEER_SKEW_MS_MAX, record::Seat};
 use std::{
     path::PathBuf,
     thread,
@@ -29,25 +32,64 @@ const CLOCKS_MAX: usize = 7;
 /// Least number of clocks with a median that counts: of two, one liar could make it.
 const CLOCKS_MIN: usize = 3;
 
+/// Seconds from which the other authorities refuse connections from this one, so that it cannot ask them there.
+const REFUSED: i64 = (PEER_SKEW_MS_MAX / 1_000).cast_signed();
+
 /// Compares the machine's clock with those of the network file's nodes for as long as `context` lives, and sends the
 /// alert while it is off. For roles other than an authority, which compares its own with the other authorities.
 pub(super) fn clock(context: &Context, net: &Net, key: &PrivateKey, alerts: Alerts) {
-    let (nodes, light, key) = (net.file.endpoints(), net.light.clone(), key.clone());
-    let account = keys::account(&key);
-    let nodes: Vec<Endpoint> = nodes.into_iter().filter(|node| node.account != account).collect();
-    if nodes.len() < CLOCKS_MIN {
-        tracing::info!(
-            nodes = nodes.len(),
-            "the network file names too few nodes to compare this machine's clock with theirs: it takes {CLOCKS_MIN}"
-        );
-        return;
+    if let Some(clocks) = Clocks::of(net, key, alerts) {
+        drop(context.child("clock").spawn(move |context| clocks.compare(context, 0)));
     }
-    drop(context.child("clock").spawn(move |context| async move {
+}
+
+/// As [`clock`], for an authority at its start and apart from its engine: it reports a clock that is so far off that
+/// the other authorities refuse its connections. What is less is found out over these, so the comparison ends with
+/// the first one that finds no such distance.
+pub(super) fn far_clock(net: &Net, key: &PrivateKey, alerts: Alerts) {
+    let Some(clocks) = Clocks::of(net, key, alerts) else { return };
+    thread::spawn(|| {
+        let compared = session::until_done(async |context| {
+            clocks.compare(context, REFUSED).await;
+            Ok(())
+        });
+        if let Err(failure) = compared {
+            tracing::warn!("the clock is not compared with those of the others: {}", failure.in_one_line());
+        }
+    });
+}
+
+/// The nodes with whose clocks the machine's is compared.
+struct Clocks {
+    nodes: Vec<Endpoint>,
+    light: Light,
+    key: PrivateKey,
+    alerts: Alerts,
+}
+
+impl Clocks {
+    /// The other nodes of the network file; `None` if they are too few for a median that counts.
+    fn of(net: &Net, key: &PrivateKey, alerts: Alerts) -> Option<Self> {
+        let nodes = net.file.others(&keys::account(key));
+        if nodes.len() < CLOCKS_MIN {
+            tracing::info!(
+                nodes = nodes.len(),
+                "the network file names too few nodes to compare this machine's clock with theirs: it takes {CLOCKS_MIN}"
+            );
+            return None;
+        }
+        Some(Self { nodes, light: net.light.clone(), key: key.clone(), alerts })
+    }
+
+    /// Compares the clocks again and again, and sends the alert while this one is off by `least` seconds or more. With
+    /// a `least`, it ends once it is not.
+    async fn compare(self, context: Context, least: i64) {
+        let Self { nodes, light, key, alerts } = self;
+        let account = keys::account(&key);
         let (mut watch, mut off, mut first) = (RaisedAlerts::default(), None, usize::from(account.0[0]));
         let mut pause = FIRST_CLOCK;
         loop {
             context.sleep(pause).await;
-            pause = LOOK_AT_CLOCK;
             // Others each time, so that a few of many that are away or lie do not stay the measure.
             let asked = nodes.iter().cycle().skip(first % nodes.len()).take(nodes.len().min(CLOCKS_MAX));
             let asked = asked.cloned().collect();
@@ -55,20 +97,31 @@ pub(super) fn clock(context: &Context, net: &Net, key: &PrivateKey, alerts: Aler
             let (asking, over) = (context.child("asking"), context.child("sockets"));
             let connection = Connection::new(asking, over, key.clone(), asked, light.clone());
             let heard = connection.survey().await.into_iter().filter_map(|heard| heard.ahead_ms).collect();
-            if let Some(ahead) = ahead_of(heard) {
-                let _ = turned(&mut off, ahead);
+            let ahead = ahead_of(heard);
+            // Too few answered: machines that start together are asked again soon, and later less often.
+            pause = if ahead.is_none() { (pause * 2).min(LOOK_AT_CLOCK) } else { LOOK_AT_CLOCK };
+            if let Some(ahead) = ahead {
+                let _ = turned(&mut off, if ahead.abs() < least { 0 } else { ahead });
             }
             alerts.watch(&mut watch, &account.to_string(), None, off.map(clock_off).into_iter().collect());
+            if least > 0 && ahead.is_some() && off.is_none() {
+                return;
+            }
         }
-    }));
+    }
 }
 
-/// Seconds by which this machine's clock is ahead of the median of others, which are ahead of it by these
+/// Milliseconds by which this machine's clock is ahead of the median of others, which are ahead of it by these
 /// milliseconds; `None` if they are too few.
-fn ahead_of(mut theirs: Vec<i64>) -> Option<i64> {
+pub(crate) fn ahead_ms_of(mut theirs: Vec<i64>) -> Option<i64> {
     theirs.sort_unstable();
     let median = theirs.get(theirs.len() / 2).filter(|_| theirs.len() >= CLOCKS_MIN)?;
-    Some(median.saturating_neg() / 1_000)
+    Some(median.saturating_neg())
+}
+
+/// The same in seconds.
+fn ahead_of(theirs: Vec<i64>) -> Option<i64> {
+    ahead_ms_of(theirs).map(|ahead| ahead / 1_000)
 }
 
 /// Sends the alerts of `conditions` about the volume of a member that promised no room.

@@ -4,7 +4,7 @@ use super::world::{CHAIN, Context, MASTER, World, bytes, corrupt, holders, index
 use crate::{
     coding::{SEGMENT_BYTES, shard_bytes},
     repair::Notice,
-    transfer::Error,
+    transfer::{Error, Reader},
 };
 use commonware_runtime::{Clock as _, Runner as _, deterministic};
 use commonware_utils::channel::mpsc;
@@ -95,11 +95,19 @@ fn the_same_name_and_the_same_content_twice() {
         assert!(world.get("name").await.expect("read") == second);
         assert!(world.get("other name").await.expect("read") == first);
         world.until("the old space comes back", async |w| w.leaves() < both).await;
+        let other = world.shared.catalogue.file(b"other name".to_vec()).await.expect("runs").expect("there");
         world.shared.catalogue.remove(b"name".to_vec()).await.expect("runs").expect("there");
         world.shared.catalogue.remove(b"other name".to_vec()).await.expect("runs").expect("there");
         world.until("all space comes back", async |w| w.leaves() == 0).await;
         let jobs = async |w: &World| w.shared.catalogue.jobs(0, 9).await.expect("runs").is_empty();
         world.until("no job is left", jobs).await;
+        let mut reader = Reader::open(&world.shared, &world.share, &other, 0, None).expect("its range");
+        let error = reader
+            .next()
+            .await
+            .map(|bytes| bytes.map(|bytes| bytes.len()))
+            .expect_err("it was removed after its row was read");
+        assert!(error.to_string().contains("removed or replaced"), "{error}");
     });
 }
 

@@ -318,8 +318,12 @@ mod tests {
     use crate::{engine::PrivateKey, genesis::SIGNATURES_FILE};
     use commonware_codec::Encode as _;
     use commonware_consensus::types::Epoch;
-    use commonware_cryptography::bls12381::{dkg::feldman_desmedt::deal, primitives::sharing::Mode};
+    use commonware_cryptography::bls12381::{
+        dkg::feldman_desmedt::{Dealer, Info, Logs, Output, Player, Reveal, deal, observe},
+        primitives::sharing::Mode,
+    };
     use commonware_glue::dkg::SecretStore as _;
+    use commonware_parallel::Sequential;
     use commonware_utils::{N3f1, TestRng, ordered::Set};
     use std::{fs, path::Path, time::Duration};
 
@@ -509,6 +513,71 @@ mod tests {
             assert!(!attempt.may_begin(0), "member 2 was not heard");
             begun(attempt);
         });
+    }
+
+    /// The result of the four dealings, made by the real rules, in which the players with the seeds of `hostile`
+    /// acknowledge nothing that they got. Every dealer must publish their parts then.
+    fn dealt_while_silent(keys: &[PrivateKey], hostile: &[u64]) -> Output<Variant, PublicKey> {
+        let rng = &mut TestRng::new(7);
+        let all = Set::from_iter_dedup(keys.iter().map(PrivateKey::public_key));
+        let mode = Mode::NonZeroCounter;
+        let info =
+            Info::<Variant, PublicKey>::new::<N3f1>(b"a draft", 0, None, mode, Reveal::V1, all.clone(), all);
+        let info = info.expect("four dealers and players");
+        let player = |key: &PrivateKey| Player::new(info.clone(), key.clone()).expect("a player");
+        let mut players: Vec<Player<Variant, PrivateKey>> = keys.iter().map(player).collect();
+        let mut logs = Logs::<Variant, PublicKey, N3f1>::new(info.clone());
+        for key in keys {
+            let begun = Dealer::start::<N3f1>(&mut *rng, info.clone(), key.clone(), None);
+            let (mut dealer, public, parts) = begun.expect("a dealer");
+            for (to, part) in parts {
+                let seed = keys.iter().position(|key| key.public_key() == to).expect("a member");
+                let got = players[seed].dealer_message::<N3f1>(key.public_key(), public.clone(), part);
+                let acknowledged = got.expect("an honest dealing").expect("the first of this dealer");
+                if !hostile.contains(&(seed as u64)) {
+                    dealer.receive_player_ack(to, acknowledged).expect("it fits");
+                }
+            }
+            let (from, log) = dealer.finalize::<N3f1>().check(&info).expect("signed by its dealer");
+            assert!(!logs.record(from, log), "one log of each dealer");
+        }
+        observe::<Variant, PublicKey, N3f1>(rng, logs, &Sequential).expect("enough dealings")
+    }
+
+    #[test]
+    fn a_key_of_which_a_members_silence_made_a_share_public_is_refused_with_its_account() {
+        let keys: Vec<PrivateKey> = (0..4).map(PrivateKey::from_seed).collect();
+        let taken = |hostile: &[u64]| {
+            let mut taken = None;
+            with(|attempt, directory| {
+                begun(attempt);
+                let output = dealt_while_silent(&keys, hostile);
+                // It is a whole key, with which the network could run.
+                let genesis = attempt.draft.genesis(output).expect("it fits the draft");
+                let share = deal::<Variant, _, N3f1>(
+                    &mut TestRng::new(1),
+                    Mode::NonZeroCounter,
+                    genesis.output.players().clone(),
+                );
+                let share = share.expect("valid").1.get_value(&keys[0].public_key()).expect("one").clone();
+                futures::executor::block_on(attempt.home.store.put_share(Epoch::zero(), share));
+                let completion = Completion { info: Some(genesis.epoch_info()) };
+                taken = Some((attempt.take_key(Some(completion)), attempt.step));
+                if !hostile.is_empty() {
+                    assert!(attempt.signatures.0.is_empty(), "it signs no such genesis");
+                    attempt.look(0, None).expect("writable");
+                    let share = directory.join("secrets/share-00000000000000000000");
+                    assert!(!directory.join("genesis").exists() && !share.exists());
+                }
+            });
+            taken.expect("it was tried")
+        };
+        let (refused, step) = taken(&[3]);
+        let Err(error @ CeremonyError::Revealed(_)) = refused else { panic!("{refused:?}") };
+        assert!(error.to_string().contains(&Account::of(&key(3)).to_string()), "{error}");
+        assert!(error.is_for_ever() && step < CeremonyStep::Signed, "a new draft is the only way on");
+        let (accepted, step) = taken(&[]);
+        assert!(accepted.is_ok() && step == CeremonyStep::Signed, "with all acknowledged, none is public");
     }
 
     #[test]

@@ -286,6 +286,28 @@ mod tests {
     }
 
     #[test]
+    fn a_seat_is_accepted_from_the_address_that_its_connections_come_from() {
+        let came_from = IpAddr::from([192, 0, 2, 7]);
+        for (ingress, is_equal) in
+            [("192.0.2.7:9000", true), ("10.0.0.1:9000", false), ("node.example.org:9000", false)]
+        {
+            let addresses = (
+                parse_address(ingress).expect("an address"),
+                came_from,
+                parse_address("192.0.2.7:9001").expect("an address"),
+            );
+            let card = Card::new(&PrivateKey::from_seed(1), addresses, Account([7; 32])).expect("a card");
+            match card.authority().address {
+                Address::Symmetric(address) => assert!(is_equal && address.ip() == came_from, "{ingress}"),
+                Address::Asymmetric { ingress: dialled, egress } => {
+                    assert!(!is_equal && egress.ip() == came_from, "{ingress}");
+                    assert_eq!(dialled, parse_address(ingress).expect("an address"));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn an_address_that_nobody_can_dial_stands_on_no_card() {
         for (text, is_fine) in [
             ("node.example.org:9000", true),

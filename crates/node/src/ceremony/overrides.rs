@@ -126,6 +126,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_draft_names_one_of_two_sets_of_parameters() {
+        assert_eq!(set("production"), Ok(Parameters::PRODUCTION));
+        assert_eq!(set("local"), Ok(Parameters::LOCAL));
+        assert!(set("test").expect_err("no such set").contains("local or production"));
+    }
+
+    #[test]
     fn every_parameter_has_a_name_here() {
         let shown = format!("{:?}", Parameters::LOCAL);
         let fields: Vec<&str> = shown

@@ -26,7 +26,7 @@ use crate::{
     genesis::Genesis,
     guard::guarded,
     handle::Handle,
-    run::{ROOM_LOW, RunError, STACK_BYTES, watch_room, workers},
+    run::{ROOM_LOW, RunError, STACK_BYTES, room, watch_room, workers},
     serve::{Intake, Serving, listen},
 };
 use commonware_cryptography::Signer as _;
@@ -39,7 +39,6 @@ use posync_client::{
     connection::{Connection, Endpoint},
     descriptors, known,
     light::Light,
-    volume,
 };
 use posync_protocol::Account;
 use state::Origin;
@@ -97,7 +96,7 @@ pub fn follow(
     std::fs::create_dir_all(&directory).map_err(at)?;
     let _lock = lock(&directory)?;
     descriptors::require(descriptors::MEMBER)?;
-    let room = volume::free(&directory).unwrap_or(u64::MAX);
+    let room = room(&directory);
     if room < ROOM_LOW {
         return Err(RunError::Full(room));
     }

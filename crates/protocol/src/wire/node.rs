@@ -8,7 +8,7 @@ use crate::{
     Account, Bounded, Code, Hash, Key, Operation, Slot,
     block::{BlockBody, Header, Receipts},
     ledger::Event,
-    limits::{EVENTS_MAX, HEADERS_MAX, OPERATION_BYTES_MAX, Parameters, READ_KEYS_MAX},
+    limits::{EVENTS_MAX, FRAME_BYTES_MAX, HEADERS_MAX, OPERATION_BYTES_MAX, Parameters, READ_KEYS_MAX},
 };
 
 use commonware_codec::Encode;
@@ -30,6 +30,9 @@ pub const STATE_ASK_BYTES_MAX: usize = 32;
 pub const STATE_OPERATIONS_MAX: u64 = 256;
 /// Most bytes of a part of the state: operations of 321 bytes each, and their proof.
 pub const STATE_BYTES_MAX: usize = 128 << 10;
+/// Most bytes of an encoded genesis, which funds at most 65,536 accounts: 3.1 MB, in one frame.
+pub const GENESIS_BYTES_MAX: usize = 4 << 20;
+const _: () = assert!(GENESIS_BYTES_MAX < FRAME_BYTES_MAX);
 /// Bytes of an encoded network key.
 pub const NETWORK_KEY_BYTES: usize = 96;
 
@@ -63,6 +66,8 @@ tagged! {
         8 => DialBack(DialBack),
         /// The time of the node's machine; answered `Clock`.
         9 => Clock(Nothing),
+        /// The genesis, whose SHA-256 is the name of the chain; answered `Genesis`.
+        10 => Genesis(Nothing),
         /// A part of a recent state, for a node that has none: an encoded request of the store's synchronization, for
         /// at most [`STATE_OPERATIONS_MAX`] operations. Answered `State`.
         16 => State(Bounded<u8, STATE_ASK_BYTES_MAX>),
@@ -101,6 +106,8 @@ tagged! {
         9 => Dialled(Dialled),
         /// Milliseconds since 1970 by the clock of the node's machine: its word.
         10 => Clock(u64),
+        /// The encoded genesis, as the authorities signed it.
+        11 => Genesis(Bounded<u8, GENESIS_BYTES_MAX>),
         /// A part of the state: operations of the store, proved against the `ops_root` of a header.
         16 => State(Bounded<u8, STATE_BYTES_MAX>),
     }
@@ -116,6 +123,9 @@ tagged! {
         1 => Gateway(Nothing),
         /// The service of a node, described here.
         2 => Node(Nothing),
+        /// The port at which an authority listens for the others. It answers to authorities alone, so the node that dials
+        /// connects and proves nothing: `Reached` says that the way there is open.
+        3 => Consensus(Nothing),
     }
 }
 
@@ -148,7 +158,7 @@ tagged! {
     /// The end of an attempt to dial back.
     #[derive(Copy)]
     DialOutcome {
-        /// The listener proved the expected account.
+        /// The listener proved the expected account; of `Dial::Consensus` alone, it took the connection.
         0 => Reached(Nothing),
         /// The connection was refused, or there is no way to the address.
         1 => Refused(Nothing),

@@ -87,6 +87,7 @@ fn node_asks() -> Vec<node::Ask> {
         node::Ask::Events(5),
         node::Ask::Header(5),
         node::Ask::Clock(node::Nothing {}),
+        node::Ask::Genesis(node::Nothing {}),
         node::Ask::DialBack(node::DialBack {
             port: 7,
             account: ACCOUNT,
@@ -115,6 +116,7 @@ fn node_answers() -> Vec<node::NodeAnswer> {
         node::NodeAnswer::Events(node::BlockEvents { receipts: receipts(), events: few(events), last: true }),
         node::NodeAnswer::Unavailable(node::Unavailable::Busy),
         node::NodeAnswer::Clock(7),
+        node::NodeAnswer::Genesis(few(vec![1; 77])),
         node::NodeAnswer::Dialled(node::Dialled {
             ip: [3; 16],
             outcome: node::DialOutcome::TimedOut(node::Nothing {}),

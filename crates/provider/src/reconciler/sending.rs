@@ -15,6 +15,9 @@ use std::{collections::BTreeMap, sync::Arc};
 /// The condition of a provider whose registration fails, for lack of money for instance.
 pub(super) const UNREGISTERED: &str = "the provider is not registered, gets no data and earns nothing: the ledger did not take its registration";
 
+/// The condition of a provider whose offer or address the ledger does not have as configured.
+pub(super) const UNDECLARED: &str = "the offer or the address could not be declared again now";
+
 /// Conditions of failed sends; each is logged when it begins and when it ends.
 #[derive(Clone, Default)]
 pub(super) struct FailedSends(Arc<Mutex<BTreeMap<&'static str, Condition>>>);
@@ -28,6 +31,13 @@ impl FailedSends {
             Ok(()) => condition.ended(),
             Err(error) => condition.holds(&error),
         };
+    }
+}
+
+impl FailedSends {
+    /// True if the last send of this condition failed.
+    pub(super) fn is_held(&self, failed: &'static str) -> bool {
+        self.0.lock().get(failed).is_some_and(Condition::is_held)
     }
 }
 

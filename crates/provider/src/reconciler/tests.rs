@@ -3,6 +3,7 @@
 use super::*;
 
 mod alerts;
+mod declared;
 mod far;
 mod give_up;
 mod leave;
@@ -20,10 +21,11 @@ use crate::{
 use commonware_runtime::{Clock as _, Runner as _, Supervisor as _, deterministic, reschedule};
 use commonware_utils::sync::Mutex;
 use posync_protocol::{
-    Amount, Bounded, Class, Code, Key, Units,
+    Amount, Bounded, Class, Code, Key, PerClass, Units,
     amount::ONE,
     block::with_chain,
     ledger::Event,
+    limits::Parameters,
     operation::{DataSetClaim, Open, Redemption, RefusedPlacement, Transfer, Voucher, sign},
     record::{Agreement, DataSet, Usage},
 };
@@ -42,6 +44,8 @@ struct Memory {
     is_stuck: Arc<AtomicBool>,
     /// Nodes take an operation, and their answer is lost.
     is_mute: Arc<AtomicBool>,
+    /// No node answers a paid operation.
+    is_away: Arc<AtomicBool>,
     distance: Arc<far::Distance>,
 }
 
@@ -131,6 +135,9 @@ impl Ledger for Memory {
         if self.is_stuck.load(Ordering::Relaxed) {
             futures::future::pending::<()>().await;
         }
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(LedgerError::Unreachable("no node answers".into()));
+        }
         let mut world = self.world.lock();
         let operation = world.sign("paul", body);
         match world.submit(&operation) {
@@ -187,6 +194,7 @@ impl Bench {
             blocks: Arc::default(),
             is_stuck: Arc::default(),
             is_mute: Arc::default(),
+            is_away: Arc::default(),
             distance: Arc::default(),
         };
         let (asked, answered) = (ledger.clone(), view.clone());
@@ -552,34 +560,6 @@ fn what_a_refusal_cut_is_declared_again() {
             bench.steps(after).await;
             assert_eq!(capacity(&bench), expected, "after {after} blocks");
         }
-    });
-}
-
-#[test]
-fn a_changed_address_reaches_the_ledger_by_itself_once_an_epoch() {
-    run(|context| async move {
-        let mut bench = Bench::new(&context).await;
-        bench.steps(10).await;
-        let shown = |bench: &Bench| {
-            let endpoint = bench.ledger.world.lock().get::<Endpoint>(Endpoint::key(&account("paul")));
-            endpoint.expect("registered").addresses
-        };
-        let offer = |bench: &Bench| bench.ledger.world.lock().get::<Offer>(Offer::key(&account("paul")));
-        let one = |text: &str| {
-            let address: Address = Bounded::new(text.as_bytes().to_vec()).expect("short");
-            Bounded::new(vec![address]).expect("one")
-        };
-        let (first, before) = (shown(&bench), offer(&bench));
-        assert_eq!(first, bench.reconciler.registration.addresses);
-        let (second, third) = (one("paul.example.org:4100"), one("192.0.2.7:4100"));
-        bench.reconciler.registration.addresses = second.clone();
-        bench.steps(2).await;
-        assert_eq!((shown(&bench), offer(&bench)), (second.clone(), before), "nothing else changes");
-        bench.reconciler.registration.addresses = third.clone();
-        bench.steps(2).await;
-        assert_eq!(shown(&bench), second, "each change costs a fee");
-        bench.steps(bench.epoch_blocks()).await;
-        assert_eq!(shown(&bench), third);
     });
 }
 

@@ -1,18 +1,23 @@
-//! The program behind `cargo xtask campaign`: runs whole networks from seeds, once or twice each.
+//! The program behind `cargo xtask campaign`: runs whole networks from seeds, once or twice each, or one network in
+//! which an authority that lost its disk is far behind.
 
 use posync_sim::{
     campaign::{Seed, campaign},
     drawn::Kind,
     plan::Plan,
+    world::run,
 };
 use std::{env, ops::Range, process::ExitCode, thread, time::Instant};
 
 const USAGE: &str =
     "usage: campaign --seeds A..B [--jobs N] [--again N] [--only KIND,...] [--without KIND,...] [--show]
+       campaign --behind BLOCKS
 
-  kinds: lagging any-order paused majority lying disk slow
+  kinds: lagging any-order paused majority lying disk failing slow
   --again runs every N-th seed twice, and compares the runs; 1, each, is the default
   --show prints the steps of each seed and runs nothing
+  --behind runs four authorities: one loses its disk, comes back so many blocks later with its keys alone, follows, and
+  signs again while another one is down
   RUST_LOG=info tells what happens, for a single seed";
 
 struct Options {
@@ -21,11 +26,14 @@ struct Options {
     kinds: Vec<Kind>,
     again: u64,
     show: bool,
+    /// Blocks that the authority of a plan without drawn faults is behind.
+    behind: Option<u64>,
 }
 
 fn parse(arguments: &[String]) -> Option<Options> {
     let jobs = thread::available_parallelism().map_or(1, usize::from);
-    let mut options = Options { seeds: 0..0, jobs, kinds: Kind::ALL.to_vec(), again: 1, show: false };
+    let mut options =
+        Options { seeds: 0..0, jobs, kinds: Kind::ALL.to_vec(), again: 1, show: false, behind: None };
     let mut rest = arguments.iter();
     while let Some(name) = rest.next() {
         if name == "--show" {
@@ -41,6 +49,7 @@ fn parse(arguments: &[String]) -> Option<Options> {
             "--jobs" => options.jobs = value.parse().ok().filter(|jobs| (1..=256).contains(jobs))?,
             "--again" => options.again = value.parse().ok().filter(|again| *again > 0)?,
             "--only" => options.kinds = kinds(value)?,
+            "--behind" => options.behind = Some(value.parse().ok()?),
             "--without" => {
                 let without = kinds(value)?;
                 options.kinds.retain(|kind| !without.contains(kind));
@@ -48,7 +57,8 @@ fn parse(arguments: &[String]) -> Option<Options> {
             _ => return None,
         }
     }
-    (!options.seeds.is_empty() && !options.kinds.is_empty()).then_some(options)
+    let has_work = options.behind.is_some() || !options.seeds.is_empty();
+    (has_work && !options.kinds.is_empty()).then_some(options)
 }
 
 fn kinds(names: &str) -> Option<Vec<Kind>> {
@@ -72,6 +82,9 @@ fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
     let start = Instant::now();
+    if let Some(blocks) = options.behind {
+        return behind(blocks, start);
+    }
     let totals = campaign(options.seeds, options.jobs, &options.kinds, options.again, print);
     let seconds = start.elapsed().as_secs_f64();
     for (kind, count) in &totals.faults {
@@ -89,6 +102,26 @@ fn main() -> ExitCode {
     }
     println!("{} seeds, {} faults, {} open", totals.seeds, totals.faults(), totals.open.len());
     if totals.open.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs the plan in which an authority is so many blocks behind.
+fn behind(blocks: u64, start: Instant) -> ExitCode {
+    let result = run(Plan::behind(1, blocks));
+    let seconds = start.elapsed().as_secs_f64();
+    match result {
+        Ok(report) => {
+            println!(
+                "an authority that lost its disk was {blocks} blocks behind, and signs while another one is down: block {} is \
+                 final and in the stores of all three; {seconds:.0} s",
+                report.height
+            );
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            println!("OPEN after {seconds:.0} s: {failure}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn print(seed: &Seed) {

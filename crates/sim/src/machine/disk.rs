@@ -1,11 +1,11 @@
-//! A disk with partial failures: a bad sector, a flipped bit, or no room.
+//! A disk with partial failures: a bad sector, a flipped bit, a write or a sync that fails once, or no room.
 
 use super::Machine;
 use commonware_runtime::{
     Blob, BlobVersion, Error, Handle, IoBufs, IoBufsMut, ReadOptions, Storage, WriteOptions, deterministic,
 };
 use commonware_utils::sync::Mutex;
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{io, ops::RangeInclusive, sync::Arc};
 
 /// The damage to the next place that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,15 @@ pub enum Damage {
     Unreadable,
     /// One bit of the place is flipped.
     FlippedBit,
+}
+
+/// An operation of a disk that fails once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// A write, or a change of a file's length. Nothing of it is done.
+    Write,
+    /// A sync. What it should have made durable is lost with the power.
+    Sync,
 }
 
 /// The faults of one machine's disk; the runtime stores its bytes. Clones share it.
@@ -27,6 +36,12 @@ struct State {
     places: Vec<DamagedPlace>,
     /// Damage that struck so far, also where a write has repaired it.
     struck: Vec<Damage>,
+    /// The operation that fails, and the number of such operations that succeed before it.
+    refusing: Option<(Refused, u32)>,
+    /// Operations that failed so far.
+    refused: Vec<Refused>,
+    /// True if an operation failed since the last look.
+    failed: bool,
     full: bool,
 }
 
@@ -47,6 +62,26 @@ impl Disk {
     /// Sets whether every write fails because the disk is full.
     pub(crate) fn fill(&self, full: bool) {
         self.0.lock().full = full;
+    }
+
+    /// Fails one operation of this kind, after `after` that succeed.
+    pub(crate) fn refuse(&self, operation: Refused, after: u32) {
+        self.0.lock().refusing = Some((operation, after));
+    }
+
+    /// Cancels the failure of an operation that did not happen yet.
+    pub(crate) fn allow(&self) {
+        self.0.lock().refusing = None;
+    }
+
+    /// Operations that failed so far.
+    pub(crate) fn refused(&self) -> Vec<Refused> {
+        self.0.lock().refused.clone()
+    }
+
+    /// True if an operation failed since the last call: a process may end because of it.
+    pub(crate) fn has_failed(&self) -> bool {
+        std::mem::take(&mut self.0.lock().failed)
     }
 
     /// Damage that struck so far, also where a write has repaired it.
@@ -109,8 +144,35 @@ impl MachineBlob {
         state.places.retain(|place| !self.is_mine(place) || !lost(place.offset));
     }
 
-    fn has_room(&self) -> bool {
-        !self.disk.0.lock().full
+    /// True if a write is possible now.
+    fn takes_writes(&self) -> bool {
+        let mut state = self.disk.0.lock();
+        state.failed |= state.full;
+        let full = state.full;
+        drop(state);
+        !full && !self.is_refused(Refused::Write)
+    }
+
+    /// True if this operation is the one that fails.
+    fn is_refused(&self, operation: Refused) -> bool {
+        let mut state = self.disk.0.lock();
+        let Some((refusing, after)) = state.refusing.as_mut().filter(|(refusing, _)| *refusing == operation)
+        else {
+            return false;
+        };
+        if let Some(fewer) = after.checked_sub(1) {
+            *after = fewer;
+            return false;
+        }
+        let refusing = *refusing;
+        state.refused.push(refusing);
+        (state.refusing, state.failed) = (None, true);
+        true
+    }
+
+    fn sync_failed(&self) -> Error {
+        let name = String::from_utf8_lossy(&self.name).into_owned();
+        Error::BlobSyncFailed(self.partition.clone(), name, Arc::new(io::Error::other("the disk failed")))
     }
 }
 
@@ -137,7 +199,7 @@ impl Blob for MachineBlob {
         bufs: impl Into<IoBufs> + Send,
         options: WriteOptions,
     ) -> Result<(), Error> {
-        if !self.has_room() {
+        if !self.takes_writes() {
             return Err(Error::WriteFailed);
         }
         let bufs = bufs.into();
@@ -148,16 +210,25 @@ impl Blob for MachineBlob {
     }
 
     async fn resize(&self, len: u64) -> Result<(), Error> {
+        if self.is_refused(Refused::Write) {
+            return Err(Error::WriteFailed);
+        }
         self.blob.resize(len).await?;
         self.forget(|place| place >= len);
         Ok(())
     }
 
     async fn sync(&self) -> Result<(), Error> {
+        if self.is_refused(Refused::Sync) {
+            return Err(self.sync_failed());
+        }
         self.blob.sync().await
     }
 
     async fn start_sync(&self) -> Handle<()> {
+        if self.is_refused(Refused::Sync) {
+            return Handle::ready(Err(self.sync_failed()));
+        }
         self.blob.start_sync().await
     }
 }

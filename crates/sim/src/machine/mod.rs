@@ -18,7 +18,7 @@ use commonware_runtime::{
     telemetry::metrics::{Metric, Registered},
 };
 use commonware_utils::sync::Mutex;
-pub(crate) use disk::{Damage, Disk};
+pub(crate) use disk::{Damage, Disk, Refused};
 use rand_core::{TryCryptoRng, TryRng};
 use std::{
     convert::Infallible,

@@ -1,6 +1,6 @@
 //! A machine pauses on command, and its faults stay on its own disk.
 
-use super::{Damage, Disk, Gate, Machine};
+use super::{Damage, Disk, Gate, Machine, Refused};
 use commonware_runtime::{
     Blob as _, Clock as _, Error, ReadOptions, Runner as _, Spawner as _, Storage as _, Supervisor as _,
     WriteOptions,
@@ -99,6 +99,27 @@ fn a_damaged_sector_is_met_at_every_read_of_it_and_at_no_other_place() {
             assert_eq!(read(0, 64).await.expect("reads"), BYTES);
             assert_eq!(disk.damaged(), 0);
         }
+    });
+}
+
+#[test]
+fn a_disk_fails_one_write_or_one_sync_and_the_next_ones_succeed() {
+    run(|context| async move {
+        let (machine, _, disk) = machine(&context);
+        let (file, _) = machine.open("any", b"file").await.expect("opens");
+        let write = || file.write_at(0, BYTES.to_vec(), WriteOptions::default());
+        disk.refuse(Refused::Write, 1);
+        write().await.expect("the one before it");
+        assert!(matches!(write().await, Err(Error::WriteFailed)));
+        write().await.expect("the one after it");
+        disk.refuse(Refused::Sync, 0);
+        assert!(matches!(file.start_sync().await.await, Err(Error::BlobSyncFailed(..))));
+        file.sync().await.expect("the one after it");
+        assert!(disk.has_failed() && !disk.has_failed());
+        assert_eq!(disk.refused(), [Refused::Write, Refused::Sync]);
+        disk.refuse(Refused::Sync, 0);
+        disk.allow();
+        file.sync().await.expect("cancelled");
     });
 }
 

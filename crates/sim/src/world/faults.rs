@@ -2,7 +2,7 @@
 
 use super::{Failure, World, users::name};
 use crate::{
-    machine::{Damage, Disk},
+    machine::{Damage, Disk, Refused},
     plan::{Lie, Loiterers, Process, Step},
 };
 use commonware_macros::select;
@@ -68,12 +68,19 @@ impl World<'_> {
         }
     }
 
-    /// Adds the damage that struck to the faults.
+    /// Adds the damage that struck, and the operations that failed, to the faults.
     pub(super) fn struck(&mut self) {
         for damage in self.lasting.disks.values().flat_map(Disk::struck) {
             let kind = match damage {
                 Damage::Unreadable => "unreadable sector",
                 Damage::FlippedBit => "flipped bit",
+            };
+            *self.lasting.faults.entry(kind).or_default() += 1;
+        }
+        for refused in self.lasting.disks.values().flat_map(Disk::refused) {
+            let kind = match refused {
+                Refused::Write => "failed write",
+                Refused::Sync => "failed sync",
             };
             *self.lasting.faults.entry(kind).or_default() += 1;
         }
@@ -106,11 +113,11 @@ impl World<'_> {
                     .for_each(|(index, relay)| relay.say(*lie, Some((index, of))));
             }
             Step::Damage(index, damage) => {
-                let disk = self.lasting.disks.entry(Process::Provider(*index)).or_default();
-                disk.damage("-segments", *damage);
+                self.disk(Process::Provider(*index)).damage("-segments", *damage);
             }
-            Step::Fill(index) => self.fill(*index, true),
-            Step::Empty(index) => self.fill(*index, false),
+            Step::Refuse { process, operation, after } => self.disk(*process).refuse(*operation, *after),
+            Step::Fill(process) => self.disk(*process).fill(true),
+            Step::Empty(process) => self.disk(*process).fill(false),
             Step::Loiter(loiterers) => self.loiter(loiterers).await?,
             Step::Leave => self.loiterers.drain(..).for_each(|task| task.abort()),
             Step::Promises => self.promises().await?,
@@ -119,8 +126,8 @@ impl World<'_> {
         Ok(())
     }
 
-    fn fill(&mut self, provider: u8, full: bool) {
-        self.lasting.disks.entry(Process::Provider(provider)).or_default().fill(full);
+    fn disk(&mut self, process: Process) -> &Disk {
+        self.lasting.disks.entry(process).or_default()
     }
 
     async fn pause(&mut self, process: Process) {

@@ -1,7 +1,10 @@
 //! Hands every finalized block to the judge, and compares the authorities' stores with its state.
 
 use super::{Failure, Report, World, account};
-use crate::plan::{Condition, Process};
+use crate::{
+    machine::Disk,
+    plan::{Condition, Process},
+};
 use commonware_runtime::Clock as _;
 use posync_node::handle::{Handle, ReadError};
 use posync_protocol::{
@@ -13,6 +16,8 @@ use std::time::Duration;
 
 /// Interval at which the world checks a condition.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
+/// Pause before a process whose disk failed starts again.
+const RESTART: Duration = Duration::from_secs(1);
 /// Checks in a row without a new block after which a plan has stalled: a minute.
 const LOOKS_MAX: u32 = 3_000;
 
@@ -21,7 +26,7 @@ impl World<'_> {
     pub(super) async fn reach(&mut self, height: u64) -> Result<(), Failure> {
         let mut looks = 0;
         while self.lasting.judge.height() < height {
-            self.check_ended()?;
+            self.check_ended().await?;
             if self.judge_next().await? {
                 looks = 0;
             } else if looks == LOOKS_MAX {
@@ -58,9 +63,18 @@ impl World<'_> {
         Ok(())
     }
 
-    fn check_ended(&mut self) -> Result<(), Failure> {
-        if let Some(reason) = self.ended.lock().pop() {
-            return Err(Failure::Ended(reason));
+    /// Fails if a process ended by itself. One whose disk failed may, and starts again like under a supervisor.
+    async fn check_ended(&mut self) -> Result<(), Failure> {
+        loop {
+            let ended = self.ended.lock().pop();
+            let Some((process, reason)) = ended else { break };
+            if !self.lasting.disks.get(&process).is_some_and(Disk::has_failed) {
+                return Err(Failure::Ended(reason));
+            }
+            tracing::info!(?process, reason, "its disk failed; it starts again");
+            self.context.sleep(RESTART).await;
+            self.crash(process).await;
+            self.start_process(process);
         }
         match self.running.iter_mut().find_map(|(process, running)| running.has_ended().then_some(process)) {
             Some(process) => Err(Failure::Ended(format!("{process:?} ended by itself"))),

@@ -173,7 +173,8 @@ struct World<'a> {
     context: deterministic::Context,
     oracle: Oracle<PublicKey, deterministic::Context>,
     running: BTreeMap<Process, Running>,
-    ended: Arc<Mutex<Vec<String>>>,
+    /// Processes that ended by themselves, with the reason.
+    ended: Arc<Mutex<Vec<(Process, String)>>>,
     gossip: Gossip,
     paused: BTreeMap<Process, Gate>,
     /// Providers that are paused, cut off or down.

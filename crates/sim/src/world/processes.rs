@@ -245,7 +245,7 @@ impl<'a> World<'a> {
             network_key: self.lasting.genesis.network_key(),
             parameters,
             policy: posync_gateway::Policy::of(&parameters),
-            grace: None,
+            grace: self.lasting.plan.grace,
             alerts: posync_gateway::Alerts::default(),
             volume: posync_gateway::Volume::default(),
         };
@@ -255,7 +255,7 @@ impl<'a> World<'a> {
         self.supervise(context, process, move |context| posync_gateway::run(context, network, config))
     }
 
-    /// Runs a role. If it ends by itself, the plan fails.
+    /// Runs a role. If it ends by itself, the plan fails, unless its disk failed: see [`World::check_ended`].
     fn supervise<F, E>(
         &self,
         context: Machine,
@@ -272,7 +272,7 @@ impl<'a> World<'a> {
                 Ok(()) => format!("{process:?} ended"),
                 Err(error) => format!("{process:?} ended: {error}"),
             };
-            ended.lock().push(reason);
+            ended.lock().push((process, reason));
         }))
     }
 }

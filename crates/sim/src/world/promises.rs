@@ -29,7 +29,10 @@ impl World<'_> {
         self.loiterers.drain(..).for_each(|task| task.abort());
         *self.context.storage_fault_config().write() = FaultConfig::default();
         self.lasting.relays.iter().for_each(|relay| relay.say(Lie::Nothing, None));
-        self.lasting.disks.values().for_each(|disk| disk.fill(false));
+        for disk in self.lasting.disks.values() {
+            disk.fill(false);
+            disk.allow();
+        }
         let plan = &self.lasting.plan;
         let all: Vec<Process> = (0..plan.authorities)
             .map(Process::Authority)
