@@ -5,6 +5,7 @@
 //! code never comes from anywhere else.
 
 use crate::{
+    cache,
     environment::{End, Fault, Growth, Left, Live, Start},
     job::{Job, Outcome, Trap},
     limits,
@@ -102,6 +103,7 @@ impl Cranelift {
 
     fn build(mut config: Config, cache: Option<&Path>) -> Result<Self, Fault> {
         if let Some(directory) = cache {
+            cache::remove_abandoned(directory);
             let mut settings = CacheConfig::new();
             settings.with_directory(directory);
             config.cache(Some(Cache::new(settings).map_err(failed)?));
@@ -132,16 +134,31 @@ impl Cranelift {
         Ok(Compiled { program, ready })
     }
 
+    /// Makes an instance of a program for a job, and drops it: to measure a start.
+    ///
+    /// # Errors
+    /// A [`Fault`], also if a segment of the module does not fit.
+    pub fn instantiate(&self, compiled: &Compiled, job: Job) -> Result<(), Fault> {
+        let (mut store, _) = self.prepare(compiled, job, Box::new(|_| ()))?;
+        let instance = compiled.ready.instantiate(&mut store).map_err(failed)?;
+        exports(&mut store, &instance).map(drop)
+    }
+
+    /// The host's side of a job before its instance is made, and its gas.
+    fn prepare(&self, compiled: &Compiled, job: Job, live: Live) -> Result<(Store<Host>, Gas), Fault> {
+        let Start { state, growth, gas, limit } = Start::new(&compiled.program, job, live)?;
+        let mut store = Store::new(&self.engine, Host { state, growth, exports: None });
+        store.limiter(|host| &mut host.growth);
+        Ok((store, Gas { gas, limit }))
+    }
+
     /// Runs a job. The thread needs a stack of [`limits::ENGINE_STACK_BYTES`] and a little more: see
     /// [`crate::lane::with_stack`].
     ///
     /// # Errors
     /// A [`Fault`] if there is no outcome.
     pub fn run(&self, compiled: &Compiled, job: Job, live: Live) -> Result<Outcome, Fault> {
-        let start = Start::new(&compiled.program, job, live)?;
-        let host = Host { state: start.state, growth: start.growth, exports: None };
-        let mut store = Store::new(&self.engine, host);
-        store.limiter(|host| &mut host.growth);
+        let (mut store, start) = self.prepare(compiled, job, live)?;
         let (end, exports) = if start.gas < 0 {
             (End::Halted(Halt::OutOfGas), None)
         } else {
@@ -160,6 +177,12 @@ impl Cranelift {
         let left = Left { end, gas, stack, memory };
         Ok(left.outcome(store.into_data().state, start.limit))
     }
+}
+
+/// The gas with which a job starts, and its limit.
+struct Gas {
+    gas: i64,
+    limit: u64,
 }
 
 /// Instantiates and runs a program with `gas`.
@@ -245,6 +268,7 @@ fn trapped(error: &wasmtime::Error) -> Result<End, Fault> {
     Ok(End::Trapped(trap))
 }
 
-fn failed(error: impl std::fmt::Debug) -> Fault {
-    Fault::Engine(format!("{error:?}"))
+/// A failure of the engine, with its causes in one line.
+fn failed(error: wasmtime::Error) -> Fault {
+    Fault::Engine(format!("{error:#}"))
 }

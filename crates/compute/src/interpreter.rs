@@ -11,7 +11,7 @@ use crate::{
 };
 use std::sync::Arc;
 use wasmi::{
-    Caller, Config, Engine, Extern, FuncType, Global, Instance, Linker, Memory, Module, ResourceLimiter,
+    Caller, CompilationMode, Config, Engine, Extern, FuncType, Global, Instance, Linker, Memory, Module, ResourceLimiter,
     Store, Val, ValType,
     errors::{ErrorKind, InstantiationError, MemoryError, TableError},
 };
@@ -100,6 +100,8 @@ impl Interpreter {
     pub fn new() -> Self {
         let mut config = Config::default();
         config.set_max_recursion_depth(FRAMES_MAX).set_max_stack_height(limits::ENGINE_STACK_BYTES);
+        // A function that cannot be translated shows before a job runs, and not at its first call.
+        config.compilation_mode(CompilationMode::Eager);
         let engine = Engine::new(&config);
         let mut linker = Linker::new(&engine);
         for (index, function) in wasi::FUNCTIONS.iter().enumerate() {

@@ -13,8 +13,11 @@ pub const TABLES_MAX: u32 = 16;
 /// Most bytes of a constant expression: the start of a global, the place of a segment. Compilers write a constant, or
 /// a global and a constant.
 pub const CONSTANT_BYTES_MAX: usize = 64;
-/// Most locals of a function, parameters included. The engines stop at 50,000, and metering adds three.
-pub const LOCALS_MAX: u32 = 49_990;
+/// Most locals of a function, parameters included. The second engine has 65,535 slots of 8 bytes for the locals and the
+/// operands of a function together, and 30,000 locals. With vectors in all of them a function at both bounds takes 40,000.
+pub const LOCALS_MAX: u32 = 10_000;
+/// Most values on the operand stack of a function: see [`LOCALS_MAX`].
+pub const OPERANDS_MAX: u32 = 10_000;
 /// Bytes of stack that a job may use, as the metering counts them: the usual stack of a native process.
 pub const STACK_BYTES: u32 = 8 << 20;
 /// Bytes of stack that the engine has for it. The metering must be the one that ends a job, and a compiler may keep

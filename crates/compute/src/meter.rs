@@ -51,7 +51,7 @@ type Error = reencode::Error<Infallible>;
 /// `counts`, the globals are added alone, to measure what counting costs.
 ///
 /// # Errors
-/// [`Refusal::Metered`] if a function became too long.
+/// [`Refusal::Metered`] if it cannot be rewritten.
 pub(crate) fn meter(module: &[u8], facts: &Facts, counts: bool) -> Result<Vec<u8>, Refusal> {
     let mut metered = Module::new();
     let failed = |error: Error| Refusal::Metered(error.to_string());

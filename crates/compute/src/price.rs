@@ -3,7 +3,7 @@
 //! The table is part of the profile: changing a number changes the result of a job. It follows two rules: a byte
 //! that is copied, filled or handed out costs one, and an instruction that takes ten times as long as another
 //! costs at least as many times more. Loads cost one wherever their memory is, so a program that misses the
-//! caches all the time gets more seconds for its gas than another.
+//! caches all the time gets hundreds of times the seconds for its gas that another gets.
 
 use wasmparser::Operator;
 
@@ -21,6 +21,8 @@ pub(crate) const START: u64 = 50_000;
 pub(crate) const PAGE: u64 = 1 << 16;
 /// An element that is copied, filled or added in a table.
 pub(crate) const ELEMENT: u64 = 8;
+/// A name of a path that is looked up, or a node that a call looks at beside those of its path.
+pub(crate) const NODE: u64 = 32;
 /// A message to the lane's owner while a program runs: standard error.
 pub(crate) const LIVE: u64 = 5_000;
 /// Values that a call, a block or a branch moves for one unit, or locals that a call sets to zero.

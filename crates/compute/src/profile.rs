@@ -64,7 +64,7 @@ pub enum Refusal {
         /// The most that is accepted.
         max: u64,
     },
-    /// The module became invalid when its gas was put in; its functions are too long.
+    /// The module became invalid when its gas was put in: a function or a section grew beyond its bound.
     #[error("the module is too large once its gas is counted: {0}")]
     Metered(String),
 }
@@ -113,6 +113,17 @@ pub(crate) struct Signature {
     pub(crate) results: Vec<wasmparser::ValType>,
 }
 
+/// Validates a module with its gas in it, so that no engine finds first that it became too large.
+///
+/// # Errors
+/// [`Refusal::Metered`].
+pub(crate) fn check_metered(module: &[u8]) -> Result<(), Refusal> {
+    match Validator::new_with_features(features()).validate_all(module) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Refusal::Metered(error.to_string())),
+    }
+}
+
 /// The parts of WebAssembly in the profile.
 fn features() -> WasmFeatures {
     WasmFeatures::FLOATS
@@ -150,6 +161,7 @@ pub(crate) fn check(module: &[u8]) -> Result<Facts, Refusal> {
             let mut function = function.into_validator(allocations);
             let height = height(&mut function, &body).map_err(|error| refused(module, &error))?;
             bound("locals in one function", function.len_locals().into(), limits::LOCALS_MAX.into())?;
+            bound("operands at once in one function", height.values, limits::OPERANDS_MAX.into())?;
             facts.heights.push(height);
             allocations = function.into_allocations();
         }

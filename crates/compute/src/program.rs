@@ -38,6 +38,7 @@ impl Program {
     fn build(module: &[u8], counts: bool) -> Result<Self, Refusal> {
         let facts = profile::check(module)?;
         let metered = meter::meter(module, &facts, counts)?;
+        profile::check_metered(&metered)?;
         let hash = blake3::hash(module).into();
         Ok(Self { hash, metered, start_gas: facts.start_gas, pages: facts.pages })
     }

@@ -139,3 +139,66 @@ fn memory_is_paid_for_before_it_grows() {
         assert_eq!(outcome.memory, *blake3::hash(&vec![0; 74 << 16]).as_bytes());
     });
 }
+
+/// A function of `count` operands of 8 or 16 bytes that are all there at once, and as many locals of the same type.
+fn at_the_bounds(kind: &str, load: &str, add: &str, store: &str) -> String {
+    let count = limits::OPERANDS_MAX;
+    let each = |text: &dyn Fn(u32) -> String| (0..count).map(text).collect::<String>();
+    let loads = each(&|index| format!("({load} offset={index} (i32.const 0)) "));
+    let sets = each(&|index| format!("(local.set {index} ({load} offset={index} (i32.const 7)))"));
+    let adds = format!("({add}) ").repeat(count as usize - 1);
+    let last = limits::LOCALS_MAX - 1;
+    format!(
+        r#"(module (memory (export "memory") 1) (data (i32.const 1) "some bytes that are no zeros")
+          (func $all (result {kind}) (local {locals})
+            {sets} {loads} {adds} (local.set {last}) (local.get {last}) (local.get 5) ({add}))
+          (func (export "_start") (i32.const 65520) (call $all) ({store})))"#,
+        locals = format!("{kind} ").repeat(limits::LOCALS_MAX as usize),
+    )
+}
+
+#[test]
+fn functions_at_the_bounds_of_the_profile_run_on_both_engines() {
+    on_engines(|engines| {
+        let kinds = [
+            ("i64", "i64.load", "i64.add", "i64.store"),
+            ("v128", "v128.load", "i64x2.add", "v128.store"),
+        ];
+        for (kind, load, add, store) in kinds {
+            let outcome = engines.run(kind, &wat(&at_the_bounds(kind, load, add, store)), &job(GAS));
+            assert_eq!(outcome.exit, Exit::Code(0), "{kind}");
+        }
+    });
+}
+
+#[test]
+fn calls_and_branches_at_the_bounds_of_webassembly_run_on_both_engines() {
+    on_engines(|engines| {
+        // The most parameters and results of a function, each of 16 bytes; its call gives it a frame and a block.
+        let (all, get) = ("v128 ".repeat(1_000), |index| format!("(local.get {index}) "));
+        let values = format!(
+            r#"(module (memory (export "memory") 1)
+              (func $none)
+              (func $turn (param {all}) (result {all}) (call $none) {turned})
+              (func (export "_start") (i32.const 0)
+                {given} (call $turn) (call $turn) {added} (v128.store)))"#,
+            turned = (0..1_000).rev().map(get).collect::<String>(),
+            given = (0..1_000).map(|index| format!("(v128.const i64x2 {index} 1) ")).collect::<String>(),
+            added = "(i64x2.add) ".repeat(999),
+        );
+        assert_eq!(engines.run("values", &wat(&values), &job(GAS)).exit, Exit::Code(0));
+        let table = format!(
+            r#"(module (memory (export "memory") 1) (func (export "_start") (local i32)
+              (loop $l (block $b (br_table {targets} (local.set 0 (i32.add (local.get 0) (i32.const 30000))) (local.get 0)))
+                (i32.store (i32.const 0) (local.get 0)))))"#,
+            targets = "$l $b ".repeat(50_000),
+        );
+        assert_eq!(engines.run("targets", &wat(&table), &job(GAS)).exit, Exit::Code(0));
+        let nested = format!(
+            r#"(module (func (export "_start") {} i32.const 1 br_if 10000 {}))"#,
+            "block ".repeat(10_001),
+            "end ".repeat(10_001)
+        );
+        assert_eq!(engines.run("nested", &wat(&nested), &job(GAS)).exit, Exit::Code(0));
+    });
+}

@@ -10,7 +10,13 @@ use posync_compute::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
-    ffi::OsStr, fs, os::unix::process::ExitStatusExt as _, path::Path, sync::mpsc, thread, time::Duration,
+    ffi::OsStr,
+    fs,
+    os::unix::{fs::MetadataExt as _, process::ExitStatusExt as _},
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+    time::{Duration, SystemTime},
 };
 
 const WITHIN: Duration = Duration::from_secs(120);
@@ -108,8 +114,8 @@ fn a_lane_that_closes_its_output_and_stays_is_ended() {
 
 #[test]
 fn a_lane_that_never_stops_to_answer_is_ended() {
-    // Frames of standard error, 60,000 bytes each, without end.
-    let flood = r"while :; do printf '\144\352\000\000\002\340\324\003'; head -c 60000 /dev/zero; done";
+    // It reads the beginning of a request, then sends frames of standard error, 60,000 bytes each, without end.
+    let flood = r"head -c 4 >/dev/null; while :; do printf '\144\352\000\000\002\340\324\003'; head -c 60000 /dev/zero; done";
     let mut said = 0;
     let garbled =
         other(flood).run([1; 32], EngineKind::Cranelift, job(1), WITHIN, &mut |bytes| said += bytes.len());
@@ -164,18 +170,72 @@ fn machine_code_is_kept_in_the_cache_and_found_again() {
         lane.run(ready, EngineKind::Cranelift, job(1_000_000), WITHIN, &mut |_| {}).expect("an outcome")
     };
     let first = run();
-    let files = || files_below(cache.path());
-    let kept = files();
-    assert!(!kept.is_empty(), "nothing was kept");
+    let kept = code(cache.path());
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert_eq!(kept[0].mode & 0o777, 0o600, "others have rights on it");
     assert_eq!(run(), first);
-    assert!(kept.iter().all(|file| files().contains(file)), "the code was made anew");
+    assert_eq!(code(cache.path()), kept, "the code was made anew");
+    // It was read, too: code that is damaged is made anew.
+    fs::write(&kept[0].path, "no code").expect("it is ours");
+    let damaged = code(cache.path());
+    assert_eq!(run(), first);
+    assert_ne!(code(cache.path()), damaged, "the code was not read");
 }
 
-fn files_below(directory: &Path) -> Vec<std::path::PathBuf> {
+#[test]
+fn machine_code_that_a_killed_lane_left_half_written_is_removed() {
+    let cache = tempfile::tempdir().expect("a directory");
+    let module = wat(include_str!("corpus/nans.wat"));
+    let ready = || lane(Some(cache.path())).ready(&module, WITHIN).expect("it is accepted");
+    ready();
+    let kept = code(cache.path()).pop().expect("it is kept").path;
+    fs::remove_file(&kept).expect("it is ours");
+    let half = kept.with_extension("wip-atomic-write-mod");
+    let write_half = |at: SystemTime| {
+        let file = fs::File::create(&half).expect("there is room");
+        file.set_modified(at).expect("it is ours");
+    };
+    write_half(SystemTime::now());
+    ready();
+    assert!(half.exists() && !kept.exists(), "another lane may be at work on it");
+    write_half(SystemTime::now() - Duration::from_secs(3_600));
+    ready();
+    assert!(!half.exists() && kept.exists(), "its module is compiled each time");
+}
+
+/// A file of machine code: one that was written again has another number or time.
+#[derive(Debug, PartialEq, Eq)]
+struct Code {
+    path: PathBuf,
+    inode: u64,
+    modified: (i64, i64),
+    mode: u32,
+}
+
+/// Files of machine code in a cache, without the statistics that stand beside each.
+fn code(cache: &Path) -> Vec<Code> {
     let mut all = Vec::new();
-    for entry in fs::read_dir(directory).expect("it is there") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() { all.extend(files_below(&path)) } else { all.push(path) }
+    for compiler in fs::read_dir(cache.join("modules")).expect("it is there") {
+        for entry in fs::read_dir(compiler.expect("an entry").path()).expect("it is there") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_none() {
+                let found = fs::metadata(&path).expect("it is there");
+                let modified = (found.mtime(), found.mtime_nsec());
+                all.push(Code { path, inode: found.ino(), modified, mode: found.mode() });
+            }
+        }
     }
     all
+}
+
+#[test]
+fn names_that_a_module_chooses_reach_nobody_unread() {
+    // The name of an export that is there twice is quoted in the refusal: here a screen is cleared, and more.
+    let name = format!(r"\1b[2J\e2\80\ae{}", "long ".repeat(10_000));
+    let exports = format!(r#"(export "{name}" (func 0))"#).repeat(2);
+    let module = wat(&format!("(module (func) {exports} (func (export \"_start\")))"));
+    let Err(LaneError::Refused(why)) = lane(None).ready(&module, WITHIN) else { panic!("it is accepted") };
+    assert!(why.contains("duplicate export"), "{why}");
+    assert!(!why.contains(|letter: char| letter.is_control() || letter == '\u{202e}'), "{why:?}");
+    assert!(why.len() < 2_000, "{} bytes", why.len());
 }

@@ -97,8 +97,11 @@ fn bounds_of_modules_are_refused_with_the_number() {
     assert_eq!(with("(memory 20000)"), bound("pages of memory at its start", 20_000, 16_384));
     assert_eq!(with("(table 2000000 funcref)"), bound("elements of tables at its start", 2_000_000, 1 << 20));
     assert_eq!(with(&"(table 1 funcref)".repeat(17)), bound("tables", 17, 16));
-    let locals = format!("(func (local {}))", "i32 ".repeat(49_991));
-    assert_eq!(with(&locals), bound("locals in one function", 49_991, 49_990));
+    let locals = format!("(func (param i32 i64) (local {}))", "i32 ".repeat(9_999));
+    assert_eq!(with(&locals), bound("locals in one function", 10_001, 10_000));
+    let operands =
+        format!("(func {} {})", "(i32.const 1) ".repeat(10_001), "drop ".repeat(10_001));
+    assert_eq!(with(&operands), bound("operands at once in one function", 10_001, 10_000));
     // Beyond the bound of all engines the text of the validator says it.
     let locals = format!("(func (local {}))", "i32 ".repeat(50_001));
     assert!(matches!(with(&locals), Refusal::Invalid(_)));
@@ -113,4 +116,44 @@ fn bounds_of_modules_are_refused_with_the_number() {
         with(&format!("(table 1 funcref) (elem {place} func)")),
         bound("bytes in one constant expression", 93, 64)
     );
+}
+
+/// A module whose `_start` has `code`, beside `globals` constants.
+fn with_code(code: &[u8], globals: u32) -> Vec<u8> {
+    use wasm_encoder::*;
+    let mut module = Module::new();
+    let mut types = TypeSection::new();
+    types.ty().function([], []);
+    let mut functions = FunctionSection::new();
+    functions.function(0);
+    let mut constants = GlobalSection::new();
+    for _ in 0..globals {
+        let kind = GlobalType { val_type: ValType::I32, mutable: false, shared: false };
+        constants.global(kind, &ConstExpr::i32_const(0));
+    }
+    let mut exports = ExportSection::new();
+    exports.export("_start", ExportKind::Func, 0);
+    let mut body = Function::new([]);
+    body.raw(code.iter().copied());
+    body.instruction(&Instruction::End);
+    let mut codes = CodeSection::new();
+    codes.function(&body);
+    module.section(&types).section(&functions).section(&constants).section(&exports).section(&codes);
+    module.finish()
+}
+
+#[test]
+fn a_module_that_grows_too_large_when_its_gas_is_counted_is_refused() {
+    let metered = |module: &[u8]| match refusal(module) {
+        Refusal::Metered(why) => why,
+        other => panic!("{other:?}"),
+    };
+    // `i32.const 0, br_if 0`: a run of its own each time, whose charge is longer than itself.
+    let runs = [0x41, 0, 0x0d, 0].repeat(600_000);
+    let why = metered(&with_code(&runs, 0));
+    assert!(why.contains("size"), "{why}");
+    Program::new(&with_code(&runs[..400_000], 0)).expect("a shorter one is accepted");
+    let why = metered(&with_code(&[], 1_000_000));
+    assert!(why.contains("globals"), "{why}");
+    Program::new(&with_code(&[], 1_000)).expect("fewer are accepted");
 }

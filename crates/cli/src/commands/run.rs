@@ -26,11 +26,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Time in which a module must be compiled: the largest takes a fifth of it on one busy core.
+/// Time in which a module must be compiled: esbuild, of 20 MB, takes a fifth of it on two busy cores.
 const COMPILE_MAX: Duration = Duration::from_secs(300);
 /// Time that a job has whatever its gas.
 const RUN_MIN: Duration = Duration::from_secs(60);
-/// Gas of a second at the slowest: a hundredth of the usual. A job that is slower than that is ended.
+/// Gas of a second at the slowest: a hundredth of the usual. A job that is slower than that is ended. The help of `--gas`
+/// and docs/compute.md name both numbers.
 const GAS_PER_SECOND_MIN: u64 = 50_000_000;
 
 /// Bytes of a file that are written between two looks at signals.
@@ -62,7 +63,8 @@ pub(crate) struct Run {
     /// A new directory for the files that it leaves in /out
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Gas that it may use; a unit is about one simple instruction
+    /// Gas that it may use; a unit is about one simple instruction. It also buys time: a run is ended after 60 s and
+    /// another second for each 50,000,000 of it
     #[arg(long, default_value_t = limits::GAS_MAX)]
     gas: u64,
     /// Arguments of the program
@@ -92,7 +94,7 @@ impl Run {
         let job = self.job()?;
         let mut lane = start()?;
         let begun = Instant::now();
-        let ready = lane.ready(&module, COMPILE_MAX).map_err(|error| unusable(&self.module, error))?;
+        let ready = lane.ready(&module, COMPILE_MAX).map_err(|error| uncompiled(&self.module, error))?;
         let compiled = begun.elapsed();
         let within = RUN_MIN + Duration::from_secs(self.gas / GAS_PER_SECOND_MIN);
         let mut live = |bytes: &[u8]| {
@@ -217,22 +219,31 @@ fn cache() -> Option<PathBuf> {
     }
 }
 
-/// Refuses a directory into which another user could put machine code.
+/// Refuses a directory into which another user can put machine code, or from which one can read it. Rights that are taken
+/// away later leave the code in it, so the only way to trust it again is a new one.
 fn check_owner(directory: &Path) -> io::Result<()> {
     let found = fs::symlink_metadata(directory)?;
     let is_ours = found.is_dir() && found.uid() == rustix::process::geteuid().as_raw();
-    if is_ours && found.mode() & 0o022 == 0 {
+    if is_ours && found.mode() & 0o077 == 0 {
         return Ok(());
     }
-    let why = "it must be a directory of this user that group and others cannot write; `chmod go-w` it, or remove it";
+    let why = "it must be a directory of this user on which group and others have no rights; remove it";
     Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+}
+
+/// The failure of a lane that made a module ready, with the next step.
+fn uncompiled(module: &Path, error: LaneError) -> Failure {
+    let LaneError::Late(within) = error else { return unusable(module, error) };
+    let why = format!("compiling it took longer than {} s and was ended", within.as_secs());
+    let next = "build it smaller, or without what it does not use; or run it again when this machine has less to do";
+    Failure::new(Exit::TimedOut, format!("{} has no result", module.display()), why, next)
 }
 
 /// The failure of a lane, with the next step.
 fn unusable(module: &Path, error: LaneError) -> Failure {
     let (exit, next) = match error {
         LaneError::Refused(_) => (Exit::Refused, "docs/compute.md says which programs can be run"),
-        LaneError::Late(_) => (Exit::TimedOut, "give it less to do, or less --gas"),
+        LaneError::Late(_) => (Exit::TimedOut, "give it less to do, or more --gas, which brings more time"),
         _ => (Exit::Failed, "run it again; if it fails each time, the module is not for this engine"),
     };
     Failure::new(exit, format!("{} has no result", module.display()), error, next)
@@ -330,9 +341,10 @@ impl Directory {
     }
 
     /// Writes the files, whose paths the lane's owner has checked, and gives them their name. If that fails, those
-    /// that were written stay where they are; if a signal ends it, they go.
+    /// that were written stay where they are; if a signal ends it, they go, and this process ends after that.
     fn write(self, files: &[(String, Option<Vec<u8>>)]) -> Outcome {
         let signals = Signals::listen()?;
+        let _held = signals.hold();
         let beside = tempfile::Builder::new().prefix(".posync-out-").tempdir_in(&self.parent);
         let beside = beside.map_err(|error| Failure::file(&self.path, "make", error))?;
         let whole = beside.path().join("out");
@@ -353,7 +365,11 @@ impl Directory {
         write().map_err(|error| {
             if let Some(by) = signals.first() {
                 let why = "a signal asked it to end before the files were written";
-                let next = format!("nothing is left of them; run it again for {}", self.path.display());
+                let place = beside.path().to_owned();
+                let next = match beside.close() {
+                    Ok(()) => format!("nothing is left of them; run it again for {}", self.path.display()),
+                    Err(error) => format!("remove {}, which this command could not: {error}", place.display()),
+                };
                 return Failure::new(by.exit(), "the command was interrupted", why, next);
             }
             let kept = beside.keep();

@@ -70,10 +70,18 @@ fn main() -> ExitCode {
 
 fn measure_all(directory: &Path) -> Fallible<()> {
     let mut report = Report::default();
+    let mut failed = Vec::new();
     for subject in subjects() {
-        match fs::read(directory.join(subject.file)) {
-            Ok(module) => measure(&subject, &module, &mut report)?,
-            Err(error) => eprintln!("{} is not there: {error}", subject.name),
+        let measured = match fs::read(directory.join(subject.file)) {
+            Ok(module) => measure(&subject, &module, &mut report),
+            Err(error) => {
+                eprintln!("{} is not there: {error}", subject.name);
+                continue;
+            }
+        };
+        if let Err(error) = measured {
+            eprintln!("{}: {error}", subject.name);
+            failed.push(subject.name);
         }
     }
     let smallest = Subject { name: "the smallest", file: "", jobs: Vec::new() };
@@ -85,11 +93,11 @@ fn measure_all(directory: &Path) -> Fallible<()> {
     println!("| --- | --: | --: | --: | --: | --- |\n{runs}");
     println!("Geometric mean of counted / bare: {mean:.2}\n");
     println!(
-        "| module | bytes | check and meter | compile bare | compile | start | of it, digest of the memory |"
+        "| module | bytes | check and meter | compile bare | compile | instance | start and end | of it, digest of the memory |"
     );
-    println!("| --- | --: | --: | --: | --: | --: | --: |\n{modules}");
+    println!("| --- | --: | --: | --: | --: | --: | --: | --: |\n{modules}");
     println!("The smallest through a lane, on a clock: {:.3} ms", through_a_lane()?.as_secs_f64() * 1e3);
-    Ok(())
+    if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", ")).into()) }
 }
 
 /// Adds a module's lines to the report.
@@ -123,6 +131,7 @@ fn measure(subject: &Subject, module: &[u8], report: &mut Report) -> Fallible<()
     }
     let mut none = job(&[], Vec::new());
     none.gas = counted.start_gas();
+    let instance = middle(|| Ok(usual.instantiate(&both, none.clone())?))?;
     let start = middle(|| start(&usual, &both, &none))?;
     let memory = vec![1; counted.pages() as usize * (64 << 10)];
     let digest = middle(|| {
@@ -130,9 +139,10 @@ fn measure(subject: &Subject, module: &[u8], report: &mut Report) -> Fallible<()
         Ok(())
     })?;
     report.modules += &format!(
-        "| {} | {} | {metering:.2} s | {bare_compile:.2} s | {both_compile:.2} s | {:.3} ms | {:.3} ms |\n",
+        "| {} | {} | {metering:.2} s | {bare_compile:.2} s | {both_compile:.2} s | {:.3} ms | {:.3} ms | {:.3} ms |\n",
         subject.name,
         module.len(),
+        instance * 1e3,
         start * 1e3,
         digest * 1e3,
     );
@@ -219,6 +229,7 @@ fn subjects() -> Vec<Subject> {
     let python = |script| job(&["-c", script], Vec::new());
     let steps = "print(sum(i * i % 7 for i in range(1_000_000)))";
     let picture = vec![("/in.svg".into(), circles(1_500).into_bytes())];
+    let few = vec![("/in.svg".into(), circles(300).into_bytes())];
     let source = vec![("/in.js".into(), script(12_000).into_bytes())];
     let minify = ["--minify", "/in.js", "--outfile=/out/made.js"];
     vec![
@@ -233,12 +244,37 @@ fn subjects() -> Vec<Subject> {
         Subject {
             name: "resvg 0.31.0",
             file: "resvg.wasm",
-            jobs: vec![("resvg, 1,500 circles", job(&["/in.svg", "/out/made.png"], picture))],
+            jobs: vec![("resvg, 1,500 circles", job(&["/in.svg", "/out/made.png"], picture.clone()))],
         },
         Subject {
             name: "esbuild 0.27.2",
             file: "esbuild.wasm",
             jobs: vec![("esbuild, minify 1.2 MB", job(&minify, source))],
+        },
+        Subject {
+            name: "bzip2 1.0.8",
+            file: "bzip2.wasm",
+            jobs: vec![("bzip2, 9 MB and back", job(&[], Vec::new()))],
+        },
+        Subject {
+            name: "SQLite",
+            file: "sqlite.wasm",
+            jobs: vec![("SQLite, 200,000 rows", job(&[], Vec::new()))],
+        },
+        Subject {
+            name: "zstd 1.5.7",
+            file: "zstd.wasm",
+            jobs: vec![("zstd, 32 MB and back", job(&[], Vec::new()))],
+        },
+        Subject {
+            name: "usvg 0.31.0",
+            file: "usvg.wasm",
+            jobs: vec![("usvg, 1,500 circles", job(&["/in.svg", "/out/made.svg"], picture.clone()))],
+        },
+        Subject {
+            name: "svg-flatten 3.3.0",
+            file: "svg-flatten.wasm",
+            jobs: vec![("svg-flatten, 300 circles", job(&["/in.svg", "/out/made.gbr"], few))],
         },
     ]
 }

@@ -1,6 +1,9 @@
 //! The lane's side: limits of the process, modules that are ready, and the thread that runs jobs.
 
-use super::frame::{self, EngineKind, Reply, Request};
+use super::{
+    confine::confine,
+    frame::{self, EngineKind, Reply, Request},
+};
 use crate::{
     cranelift::{Compiled, Cranelift},
     environment::Fault,
@@ -42,9 +45,13 @@ pub fn with_stack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Serves the owner on standard input and output until it closes them. Compiled modules are kept in `cache`.
+/// Serves the owner on standard input and output until it closes them. Compiled modules are kept in `cache`, a directory
+/// that exists. Call it before this process has a second thread: rights are taken from one, and those that it starts.
 pub fn serve(cache: Option<&Path>) -> ExitCode {
     limit();
+    if let Err(left) = confine(cache) {
+        eprintln!("a lane keeps rights of its user that it does not need; {left}");
+    }
     // A lane with a broken thread must not look as if it were still at work.
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -92,8 +99,8 @@ fn limit() {
 
 /// Answers requests, one after the other.
 fn work(cache: Option<&Path>, requests: &mpsc::Receiver<Request>) {
-    let mut desk = match Modules::new(cache) {
-        Ok(desk) => desk,
+    let mut modules = match Modules::new(cache) {
+        Ok(modules) => modules,
         Err(fault) => {
             eprintln!("a lane cannot start: {fault}");
             process::exit(1);
@@ -101,10 +108,10 @@ fn work(cache: Option<&Path>, requests: &mpsc::Receiver<Request>) {
     };
     while let Ok(request) = requests.recv() {
         let answer = match request {
-            Request::Module(bytes) => desk.ready(&bytes),
+            Request::Module(bytes) => modules.ready(&bytes),
             Request::Job { module, engine, job } => {
                 let live = Box::new(|bytes: &[u8]| say(&Reply::Stderr(bytes.to_vec())));
-                match desk.run(&module, engine, job, live) {
+                match modules.run(&module, engine, job, live) {
                     Ok(outcome) => Reply::Done(outcome),
                     Err(fault) => Reply::Failed(fault.to_string()),
                 }

@@ -11,10 +11,12 @@
 //!
 //! The owner trusts nothing that comes back: it reads a frame only when it waits for one, no longer than the job allows,
 //! and one that does not decode ends the lane. It kills a lane at a deadline, also one that does not read, does not end
-//! or never stops to answer; a lane ends itself when its owner is gone. The lane's limits bound its
-//! memory, files and core dumps: a module that is built to fill the compiler's memory ends its lane.
+//! or never stops to answer; a lane ends itself when its owner is gone. The lane's limits bound its memory, files and core
+//! dumps: a module that is built to fill the compiler's memory ends its lane. Of its user's rights it keeps the cache of
+//! machine code alone ([`confine`]).
 
 mod child;
+mod confine;
 mod frame;
 mod owner;
 

@@ -20,6 +20,8 @@ use std::{
 
 /// Most bytes of an answer about a module: the reason for a refusal may quote a long name.
 const READY_BYTES_MAX: usize = 1 << 20;
+/// Bytes after which a reason that comes from a lane is cut: a hostile module chooses names that are quoted in it.
+const REASON_BYTES_MAX: usize = 1_000;
 /// Bytes of a job's answer beside its output, its files' paths and its standard error.
 const DONE_BYTES: usize = 64 << 10;
 
@@ -104,8 +106,8 @@ impl Lane {
         let hash = blake3::hash(module).into();
         match self.ask(&Request::Module(module.to_vec()), READY_BYTES_MAX, within, &mut |_| {})? {
             Reply::Ready(ready) if ready == hash => Ok(hash),
-            Reply::Refused(why) => Err(LaneError::Refused(why)),
-            Reply::Failed(why) => Err(LaneError::Failed(why)),
+            Reply::Refused(why) => Err(LaneError::Refused(plain(&why))),
+            Reply::Failed(why) => Err(LaneError::Failed(plain(&why))),
             _ => Err(self.garbled("an answer to another question")),
         }
     }
@@ -130,7 +132,7 @@ impl Lane {
                 Some((path, _)) => Err(self.garbled(&format!("the path {path:?} leaves the output"))),
                 None => Ok(outcome),
             },
-            Reply::Failed(why) => Err(LaneError::Failed(why)),
+            Reply::Failed(why) => Err(LaneError::Failed(plain(&why))),
             _ => Err(self.garbled("an answer to another question")),
         }
     }
@@ -187,7 +189,7 @@ impl Lane {
 
     fn garbled(&mut self, why: &str) -> LaneError {
         let _ = end(&mut self.child);
-        LaneError::Garbled(why.to_owned())
+        LaneError::Garbled(plain(why))
     }
 
     /// The error of a lane that closed its output, with the status of its process.
@@ -235,6 +237,22 @@ fn answer_bytes_max(job: &Job) -> usize {
     let paths = limits::NODES_MAX * limits::PATH_BYTES_MAX;
     let most = input_bytes(job).saturating_add(output + paths + limits::STDERR_BYTES_MAX + DONE_BYTES);
     most.min(limits::FRAME_BYTES_MAX)
+}
+
+/// A reason as it can be printed: one line without control characters, and no longer than people read.
+fn plain(reason: &str) -> String {
+    let mut plain = String::new();
+    for letter in reason.chars() {
+        if plain.len() >= REASON_BYTES_MAX {
+            return plain + " ...";
+        }
+        match letter {
+            '\n' | '\t' => plain.push(' '),
+            '"' | '\'' | '\\' => plain.push(letter),
+            _ => plain.extend(letter.escape_debug()),
+        }
+    }
+    plain
 }
 
 /// True for a relative path that stays below the directory from which it is followed.

@@ -12,9 +12,6 @@ const DIRECTORY: u64 = 2;
 const EXCLUSIVE: u64 = 4;
 const TRUNCATE: u64 = 8;
 
-/// Gas of each node that a call looks at beside those of its path.
-const NODE: u64 = 32;
-
 type Done = Result<(), Stop>;
 
 /// The end of a path: the node that it names, or the directory and the name under which there is none yet.
@@ -26,21 +23,23 @@ struct Target {
     is_directory: bool,
 }
 
-/// Follows a path from an open directory. Its bytes are paid for.
+/// Follows a path from an open directory. Its bytes are paid for, and then each of its names: one is looked up among as
+/// many as a tree holds, however short it is.
 fn find(call: &mut Call<'_>, directory: u64, at: u64, len: u64) -> Result<Target, Stop> {
     call.pay(len * price::HOST_BYTE)?;
     let base = call.state.directory(directory)?;
-    let path = call.guest.text(at, len)?;
+    let path = call.guest.text(at, len)?.to_owned();
     if path.is_empty() {
         return Err(Errno::NOENT.into());
     }
     if path.starts_with('/') {
         return Err(Errno::NOTCAPABLE.into());
     }
+    let names: Vec<&str> = path.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
+    call.pay(names.len() as u64 * price::NODE)?;
     let tree = &call.state.tree;
     // The directories on the way; the path may go back along it, and no further.
     let mut way = vec![base];
-    let names: Vec<&str> = path.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
     let is_directory = path.ends_with('/') || path.ends_with("/.") || path == ".";
     let Some((last, names)) = names.split_last() else {
         return Ok(Target { directory: base, name: ".".into(), node: Some(base), is_directory: true });
@@ -91,7 +90,7 @@ pub(super) fn path_create_directory(call: &mut Call<'_>, args: &[u64]) -> Done {
 
 /// Makes what a path names. Every directory above it is looked at, and paid for: the whole path is bounded.
 fn create(call: &mut Call<'_>, place: &Target, is_directory: bool) -> Result<Node, Stop> {
-    call.pay(call.state.tree.depth(place.directory) * NODE)?;
+    call.pay(call.state.tree.depth(place.directory) * price::NODE)?;
     Ok(call.state.tree.create(place.directory, &place.name, is_directory)?)
 }
 
@@ -174,6 +173,6 @@ pub(super) fn path_rename(call: &mut Call<'_>, args: &[u64]) -> Done {
     let node = from.node.ok_or(Errno::NOENT)?;
     let (below, seen) = call.state.tree.reach(node);
     // Paid whether or not the new name is accepted. The way up is gone twice.
-    call.pay((seen + 2 * call.state.tree.depth(to.directory)) * NODE)?;
+    call.pay((seen + 2 * call.state.tree.depth(to.directory)) * price::NODE)?;
     Ok(call.state.tree.rename((from.directory, &from.name), (to.directory, &to.name), below)?)
 }

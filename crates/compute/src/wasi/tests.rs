@@ -280,9 +280,26 @@ fn a_file_deep_in_the_tree_pays_for_the_way_up() {
         (before - guest.gas) as u64
     };
     for depth in 0..100 {
-        assert_eq!(made(&mut guest, directory), 500 + 1 + 32 * depth);
+        assert_eq!(made(&mut guest, directory), 500 + 1 + 32 * (depth + 1));
         let args = [directory, 0, 100, 1, 2, u64::MAX, u64::MAX, 0, 8];
         assert_eq!(guest.call("path_open", &args), 0);
         directory = guest.number(8).into();
     }
+}
+
+#[test]
+fn each_name_of_a_path_is_paid_for() {
+    let mut guest = Guest::new();
+    let mut cost = |path: &str| {
+        guest.put(100, path.as_bytes());
+        let before = guest.gas;
+        assert_eq!(guest.call("path_filestat_get", &[3, 0, 100, path.len() as u64, 5_000]), 0, "{path}");
+        (before - guest.gas) as u64
+    };
+    assert_eq!(cost("in"), 500 + 2 + 32);
+    // Two look-ups in three bytes each.
+    let back_and_forth = "in/../".repeat(600);
+    assert_eq!(cost(&back_and_forth), 500 + 3_600 + 1_200 * 32);
+    // These are no look-ups.
+    assert_eq!(cost("./././in//"), 500 + 10 + 32);
 }
