@@ -11,8 +11,8 @@ use crate::{
 };
 use std::sync::Arc;
 use wasmi::{
-    Caller, CompilationMode, Config, Engine, Extern, FuncType, Global, Instance, Linker, Memory, Module, ResourceLimiter,
-    Store, Val, ValType,
+    Caller, CompilationMode, Config, Engine, Extern, FuncType, Global, Instance, Linker, Memory, Module,
+    ResourceLimiter, Store, Val, ValType,
     errors::{ErrorKind, InstantiationError, MemoryError, TableError},
 };
 

@@ -18,6 +18,8 @@ pub const CONSTANT_BYTES_MAX: usize = 64;
 pub const LOCALS_MAX: u32 = 10_000;
 /// Most values on the operand stack of a function: see [`LOCALS_MAX`].
 pub const OPERANDS_MAX: u32 = 10_000;
+/// Most targets of a branch table: the compiler stops at 65,520.
+pub const TARGETS_MAX: u32 = 65_000;
 /// Bytes of stack that a job may use, as the metering counts them: the usual stack of a native process.
 pub const STACK_BYTES: u32 = 8 << 20;
 /// Bytes of stack that the engine has for it. The metering must be the one that ends a job, and a compiler may keep

@@ -192,7 +192,7 @@ impl Reencode for Meter<'_> {
         }
         let scratch = params.len() as u32 + count;
         locals.extend([(1, ValType::I64), (if plan.moves { 2 } else { 0 }, ValType::I32)]);
-        let Height { values, width } = facts.heights[index];
+        let Height { values, width, .. } = facts.heights[index];
         bytes += (values + operators.len() as u64 / INSTRUCTIONS_PER_VALUE) * width;
 
         let wrapper = self.wrapper(kind)?;

@@ -92,13 +92,18 @@ pub(crate) struct Facts {
     starts: bool,
 }
 
-/// The highest operand stack of a function.
+/// The code of the instruction `br_table`; a number of targets follows it.
+const BR_TABLE: u8 = 0x0e;
+
+/// The highest operand stack of a function, and its largest branch table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Height {
     /// Values on it, whatever their types.
     pub(crate) values: u64,
     /// Bytes of each: a vector makes every value of the function count as one.
     pub(crate) width: u64,
+    /// Targets of the largest branch table, without the one for all other numbers.
+    targets: u32,
 }
 
 /// Bytes of a value in a frame.
@@ -162,6 +167,8 @@ pub(crate) fn check(module: &[u8]) -> Result<Facts, Refusal> {
             let height = height(&mut function, &body).map_err(|error| refused(module, &error))?;
             bound("locals in one function", function.len_locals().into(), limits::LOCALS_MAX.into())?;
             bound("operands at once in one function", height.values, limits::OPERANDS_MAX.into())?;
+            let targets = height.targets.into();
+            bound("targets of one branch table", targets, limits::TARGETS_MAX.into())?;
             facts.heights.push(height);
             allocations = function.into_allocations();
         }
@@ -186,15 +193,19 @@ fn height(
     let mut reader = body.get_binary_reader();
     function.read_locals(&mut reader)?;
     reader.set_features(features());
-    let (mut highest, mut widest) = (0, 8);
+    let (mut highest, mut widest, mut targets) = (0, 8, 0);
     while !reader.eof() {
         let at = reader.original_position();
+        let mut ahead = reader.clone();
+        if ahead.read_u8()? == BR_TABLE {
+            targets = targets.max(ahead.read_var_u32()?);
+        }
         reader.visit_operator(&mut function.visitor(at))??;
         highest = highest.max(function.operand_stack_height());
         widest = widest.max(function.get_operand_type(0).flatten().map_or(8, width));
     }
     reader.finish_expression(&function.visitor(reader.original_position()))?;
-    Ok(Height { values: highest.into(), width: widest })
+    Ok(Height { values: highest.into(), width: widest, targets })
 }
 
 /// Refuses a number above its bound.

@@ -99,9 +99,10 @@ fn bounds_of_modules_are_refused_with_the_number() {
     assert_eq!(with(&"(table 1 funcref)".repeat(17)), bound("tables", 17, 16));
     let locals = format!("(func (param i32 i64) (local {}))", "i32 ".repeat(9_999));
     assert_eq!(with(&locals), bound("locals in one function", 10_001, 10_000));
-    let operands =
-        format!("(func {} {})", "(i32.const 1) ".repeat(10_001), "drop ".repeat(10_001));
+    let operands = format!("(func {} {})", "(i32.const 1) ".repeat(10_001), "drop ".repeat(10_001));
     assert_eq!(with(&operands), bound("operands at once in one function", 10_001, 10_000));
+    let targets = format!("(func (br_table {} (i32.const 0)))", "0 ".repeat(65_002));
+    assert_eq!(with(&targets), bound("targets of one branch table", 65_001, 65_000));
     // Beyond the bound of all engines the text of the validator says it.
     let locals = format!("(func (local {}))", "i32 ".repeat(50_001));
     assert!(matches!(with(&locals), Refusal::Invalid(_)));

@@ -235,7 +235,8 @@ fn check_owner(directory: &Path) -> io::Result<()> {
 fn uncompiled(module: &Path, error: LaneError) -> Failure {
     let LaneError::Late(within) = error else { return unusable(module, error) };
     let why = format!("compiling it took longer than {} s and was ended", within.as_secs());
-    let next = "build it smaller, or without what it does not use; or run it again when this machine has less to do";
+    let next =
+        "build it smaller, or without what it does not use; or run it again when this machine has less to do";
     Failure::new(Exit::TimedOut, format!("{} has no result", module.display()), why, next)
 }
 
@@ -368,7 +369,9 @@ impl Directory {
                 let place = beside.path().to_owned();
                 let next = match beside.close() {
                     Ok(()) => format!("nothing is left of them; run it again for {}", self.path.display()),
-                    Err(error) => format!("remove {}, which this command could not: {error}", place.display()),
+                    Err(error) => {
+                        format!("remove {}, which this command could not: {error}", place.display())
+                    }
                 };
                 return Failure::new(by.exit(), "the command was interrupted", why, next);
             }

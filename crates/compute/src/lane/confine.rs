@@ -98,7 +98,9 @@ fn calls() -> Result<(), Box<dyn Error>> {
     let process = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(thread), 0)?;
     let mut denied: BTreeMap<i64, Vec<SeccompRule>> = DENIED.iter().map(|call| (*call, Vec::new())).collect();
     denied.insert(libc::SYS_clone, vec![SeccompRule::new(vec![process])?]);
-    for (calls, errno) in [(denied, libc::EPERM), (BTreeMap::from([(libc::SYS_clone3, vec![])]), libc::ENOSYS)] {
+    for (calls, errno) in
+        [(denied, libc::EPERM), (BTreeMap::from([(libc::SYS_clone3, vec![])]), libc::ENOSYS)]
+    {
         let (allow, deny) = (SeccompAction::Allow, SeccompAction::Errno(errno.unsigned_abs()));
         let filter = SeccompFilter::new(calls, allow, deny, std::env::consts::ARCH.try_into()?)?;
         seccompiler::apply_filter(&BpfProgram::try_from(filter)?)?;
