@@ -19,7 +19,7 @@ const LISTED: usize = 12;
 
 /// A test binary and the directory of its package, in which its tests expect to run.
 #[derive(Debug, PartialEq)]
-struct Binary {
+pub(crate) struct Binary {
     program: PathBuf,
     package: PathBuf,
 }
@@ -32,11 +32,14 @@ impl Binary {
         let target = target.rsplit_once('-').map_or(target.as_str(), |(name, _)| name);
         format!("{}::{target}", part(&self.package))
     }
+
+    fn starts_networks(&self) -> bool {
+        ["crates/cli", "crates/node"].iter().any(|package| self.package.ends_with(package))
+    }
 }
 
-/// Builds and runs every test binary, then the tests of the documentation; returns false if any fails.
-pub(crate) fn run() -> bool {
-    let Some(binaries) = build() else { return false };
+/// Runs every test binary, then the tests of the documentation; returns false if any fails.
+pub(crate) fn run(binaries: &[Binary]) -> bool {
     if binaries.is_empty() {
         eprintln!("cargo named no test binary: the form of its messages has changed");
         return false;
@@ -65,8 +68,8 @@ pub(crate) fn run() -> bool {
     failed.is_empty() && crate::cargo(&["test", "--locked", "--workspace", "--doc"])
 }
 
-/// Builds the test binaries and returns them; `None` if they do not build.
-fn build() -> Option<Vec<Binary>> {
+/// Builds the test binaries and returns them, those that wait longest first; `None` if they do not build.
+pub(crate) fn build() -> Option<Vec<Binary>> {
     let arguments = ["test", "--locked", "--workspace", "--no-run", "--message-format"];
     let output = Command::new(crate::cargo_path())
         .args(arguments)
@@ -83,13 +86,16 @@ fn build() -> Option<Vec<Binary>> {
     }
 }
 
-/// The test binaries that cargo's messages name, one message a line.
+/// The test binaries that cargo's messages name, one message a line. Those with real networks come first: they take
+/// minutes, and the last one to run should be short.
 fn binaries(messages: &str) -> Vec<Binary> {
     let binary = |line: &str| {
         let package = PathBuf::from(text(line, "manifest_path")?);
         Some(Binary { program: text(line, "executable")?.into(), package: package.parent()?.into() })
     };
-    messages.lines().filter(|line| is_test(line)).filter_map(binary).collect()
+    let mut all: Vec<_> = messages.lines().filter(|line| is_test(line)).filter_map(binary).collect();
+    all.sort_by_key(|binary| !binary.starts_networks());
+    all
 }
 
 /// True for an artifact with the harness of tests. A target that could be tested is not one: the programs that
@@ -155,15 +161,18 @@ mod tests {
             )
         };
         let messages = [
+            artifact("client", "true", r#""/t/debug/deps/posync_client-0123abc""#),
             artifact("node", "true", r#""/t/debug/deps/terms-0123abc""#),
             artifact("node", "false", r#""/t/debug/examples/follow""#),
             artifact("node", "false", "null"),
             r#"{"reason":"build-finished","success":true}"#.into(),
         ];
         let found = binaries(&messages.join("\n"));
-        let expected =
-            Binary { program: "/t/debug/deps/terms-0123abc".into(), package: "/p/crates/node".into() };
-        assert_eq!(found, [expected]);
+        let binary = |package: &str, program: &str| Binary {
+            program: format!("/t/debug/deps/{program}-0123abc").into(),
+            package: format!("/p/crates/{package}").into(),
+        };
+        assert_eq!(found, [binary("node", "terms"), binary("client", "posync_client")]);
         assert_eq!(found[0].name(), "node::terms");
     }
 }

@@ -1,6 +1,12 @@
 //! Simulated networks from seeds: `cargo xtask campaign`.
 
-use std::process::{Command, ExitCode};
+use crate::tools::target_directory;
+use std::{
+    fs::{self, File},
+    io,
+    path::PathBuf,
+    process::{Child, Command, ExitCode, Stdio},
+};
 
 /// Seeds that every change must pass. They draw every variant of every kind of fault, and eight, each of which
 /// begins with another kind, run twice: docs/benchmarks.md has what they take.
@@ -16,7 +22,7 @@ pub(crate) fn run(options: &[&str]) -> ExitCode {
     if !crate::cargo(BUILD) {
         return ExitCode::FAILURE;
     }
-    let program = crate::tools::target_directory().join("debug/campaign");
+    let program = program();
     match Command::new(&program).args(options).status() {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         // Its usage was wrong.
@@ -25,6 +31,45 @@ pub(crate) fn run(options: &[&str]) -> ExitCode {
         Err(error) => {
             eprintln!("{} did not start: {error}", program.display());
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn program() -> PathBuf {
+    target_directory().join("debug/campaign")
+}
+
+fn log() -> PathBuf {
+    target_directory().join("tmp/campaign.log")
+}
+
+/// The campaign of the gate, which runs beside the tests at the lowest priority. Its output goes to a file.
+pub(crate) struct Beside(io::Result<Child>);
+
+impl Beside {
+    /// Starts the program that the build of the tests left.
+    pub(crate) fn start() -> Self {
+        let start = || {
+            fs::create_dir_all(target_directory().join("tmp"))?;
+            let out = File::create(log())?;
+            let error = out.try_clone()?;
+            let mut nice = Command::new("nice");
+            nice.args(["-n", "19"]).arg(program()).args(GATE);
+            nice.stdin(Stdio::null()).stdout(out).stderr(error).spawn()
+        };
+        Self(start())
+    }
+
+    /// Waits for the campaign's end and prints its output; returns true if every seed held.
+    pub(crate) fn end(self) -> bool {
+        let ended = self.0.and_then(|mut child| child.wait());
+        print!("{}", fs::read_to_string(log()).unwrap_or_default());
+        match ended {
+            Ok(status) => status.success(),
+            Err(error) => {
+                eprintln!("{} did not run: {error}", program().display());
+                false
+            }
         }
     }
 }

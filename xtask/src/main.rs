@@ -35,11 +35,11 @@ const FORMAT: Check =
 
 /// The cargo checks of `cargo xtask test` after the text of the sources and before the tests, in order.
 const CHECKS: &[Check] = &[
-    // Built alone, because the workspace's other members switch on features of shared dependencies
+    // Checked alone, because the workspace's other members switch on features of shared dependencies
     // that would hide a use of std in the rules.
     Check {
         name: "rules alone (no_std)",
-        arguments: &["build", "--locked", "--package", "posync-protocol"],
+        arguments: &["check", "--locked", "--package", "posync-protocol"],
         component: None,
     },
     Check {
@@ -91,8 +91,8 @@ const USAGE: &str = "usage: cargo xtask test | tidy | campaign --seeds A..B [--j
                         idle [--minutes N] [--program FILE] | trials [NAME...] [--program FILE] |
                         hosts [--small|--people|--far|--figures] [--program FILE] | outside
 
-  test      every check: format, tidy, the rules built alone, lint, all tests with real processes, a
-            history of the ledger with the settings of a release, 40 seeds of the campaign, and
+  test      every check: format, tidy, the rules alone, lint, all tests with real processes and beside them 40 seeds
+            of the campaign, a history of the ledger with the settings of a release,
             20 s of each fuzz target where a nightly toolchain is installed, and `hosts --small` as root on Linux
   tidy      the text of the sources: lengths, headers, impure words in the rules, citations, tics of language
   campaign  whole networks with faults drawn from seeds, each run twice: is anything lost? Also
@@ -153,9 +153,8 @@ fn every_check(summary: &mut Summary) -> bool {
     check(summary, &FORMAT)
         && tidy(summary)
         && CHECKS.iter().all(|next| check(summary, next))
-        && tests(summary)
+        && tests_and_campaign(summary)
         && check(summary, &HISTORY)
-        && campaign(summary)
         && fuzz(summary)
         && hosts(summary)
 }
@@ -177,16 +176,24 @@ fn tidy(summary: &mut Summary) -> bool {
     summary.time("tidy", || tidy::run() == ExitCode::SUCCESS)
 }
 
-/// Runs all tests. Those of `crates/cli` start real networks of processes, and one of them passes its exported
-/// blocks to `tests/settlement.py`.
-fn tests(summary: &mut Summary) -> bool {
-    eprintln!("\n== tests");
-    summary.time("tests", binaries::run)
-}
-
-fn campaign(summary: &mut Summary) -> bool {
-    eprintln!("\n== campaign {}", campaign::GATE.join(" "));
-    summary.time("campaign", || campaign::run(campaign::GATE) == ExitCode::SUCCESS)
+/// Runs all tests and, beside them, the campaign. Tests of `crates/cli` start real networks of processes, and one of
+/// them passes its exported blocks to `tests/settlement.py`.
+///
+/// Many tests wait more than they compute, and the campaign only computes: at the lowest priority it takes the
+/// processor time that the tests leave.
+fn tests_and_campaign(summary: &mut Summary) -> bool {
+    eprintln!("\n== build of the tests");
+    let mut built = None;
+    if !summary.time("build of the tests", || {
+        built = binaries::build();
+        built.is_some()
+    }) {
+        return false;
+    }
+    eprintln!("\n== tests, beside campaign {}", campaign::GATE.join(" "));
+    let campaign = campaign::Beside::start();
+    let passed = summary.time("tests", || binaries::run(&built.unwrap_or_default()));
+    summary.time("campaign, to its end", || campaign.end()) && passed
 }
 
 fn fuzz(summary: &mut Summary) -> bool {

@@ -29,8 +29,8 @@ pub fn clock_conditions(stepped: Option<i64>, off: Option<i64>) -> Option<Alert>
 pub fn clock_off(off: i64) -> Alert {
     let what = format!("the clock of this machine {}", beside(off, "the clocks of most nodes"));
     let next = "the role works on, and log and file times of this machine are wrong; authorities refuse each \
-                other from two hours on, and all members a machine whose clock is two days off: see that a time service \
-                sets it";
+                other from two hours on, and providers and gateways a machine whose clock is two days off: see that a \
+                time service sets it";
     Alert { kind: Kind::ClockOff, what, next: next.into(), due: None }
 }
 

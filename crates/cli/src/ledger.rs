@@ -117,6 +117,7 @@ impl Ledger {
     /// nothing, here and in later reads.
     pub(crate) async fn confirmed<R: Record>(&self, key: Key) -> Outcome<Confirmed<R>> {
         self.trusted.raise_floor(self.connection.floor());
+        self.trusted.note_written(self.connection.written());
         drop(self.trusted.survey().await);
         self.connection.raise_floor(self.trusted.floor());
         let proofs = if self.trusts_one {

@@ -1,4 +1,5 @@
-//! Machines whose clock is an hour or a day off: real processes, each with a clock of its own before the system's.
+//! Machines whose clock is an hour, a day or years off, or set meanwhile: real processes, each with a clock of its own
+//! before the system's.
 
 mod common;
 
@@ -10,22 +11,31 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::Receiver,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// A library that moves the clock of a process by the seconds of a variable. The time since boot stays as it is.
+/// A library that moves the clock of a process by the seconds in a file, as they are now. The time since boot stays as it
+/// is.
 const CLOCK: &str = r#"
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
+static long ahead(void) {
+    static int file = -1;
+    char text[32] = {0};
+    const char *path = getenv("POSYNC_TEST_AHEAD");
+    if (file < 0 && path) file = open(path, O_RDONLY | O_CLOEXEC);
+    return file >= 0 && pread(file, text, sizeof text - 1, 0) > 0 ? atol(text) : 0;
+}
+
 int clock_gettime(clockid_t id, struct timespec *out) {
     int result = syscall(SYS_clock_gettime, id, out);
-    const char *ahead = getenv("POSYNC_TEST_AHEAD");
-    if (result == 0 && ahead && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) out->tv_sec += atol(ahead);
+    if (result == 0 && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) out->tv_sec += ahead();
     return result;
 }
 
@@ -62,8 +72,15 @@ fn library(home: &Path) -> PathBuf {
 
 /// The program with a clock that is ahead by these seconds.
 fn ahead(library: &Path, seconds: i64) -> Command {
+    let clock = library.with_extension(seconds.to_string());
+    fs::write(&clock, seconds.to_string()).expect("writable");
+    by_clock(library, &clock)
+}
+
+/// The program with a clock that is ahead by the seconds in the file `clock`, which may change.
+fn by_clock(library: &Path, clock: &Path) -> Command {
     let mut command = Command::new(POSYNC);
-    command.env("LD_PRELOAD", library).env("POSYNC_TEST_AHEAD", seconds.to_string());
+    command.env("LD_PRELOAD", library).env("POSYNC_TEST_AHEAD", clock);
     command.env_remove("POSYNC_NET").stdin(Stdio::null());
     command
 }
@@ -228,6 +245,147 @@ fn an_authority_that_starts_a_day_off_names_the_distance_and_the_others_go_on() 
     role.take();
     let said = doctor("authority-3", DAY);
     assert!(said.contains("ahead of") && names_a_day(&said), "{said}");
+}
+
+/// Seconds by which a clock that shows the first day of 1970 is ahead: fewer than none.
+fn in_1970() -> i64 {
+    3_600 - now()
+}
+
+/// Seconds by which a clock that shows the first day of 2100 is ahead.
+fn in_2100() -> i64 {
+    4_102_444_800 - now()
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("this machine's clock is right");
+    i64::try_from(since.as_secs()).expect("it fits")
+}
+
+/// Empty batteries and mistyped years: each kind of role, in 1970 and in 2100, names the distance in its log and in its
+/// alert, and so does the doctor of its machine.
+#[test]
+fn a_clock_that_is_years_off_is_measured_by_each_role_and_its_doctor() {
+    let (url, got) = listen(vec![]);
+    let net = Net::start_with(&["--alert-url", &url]);
+    let home = tempfile::tempdir().expect("a directory");
+    let library = library(home.path());
+    let description = net.description();
+    let member = |name: &str| {
+        let mut nodes = description["nodes"].as_array().expect("a list").iter();
+        text(&nodes.find(|node| node["name"] == name).expect("a member")["account"]).to_owned()
+    };
+    let (past, future) = (in_1970(), in_2100());
+    let wrong = [("authority-3", past), ("provider-0", past), ("provider-1", future), ("gateway", future)];
+    let mut roles = Vec::new();
+    for (name, seconds) in wrong {
+        end(net.pid(name));
+        common::set(&net.directory.join(name), "log", "\"stderr\"");
+        roles.push(Role::start(ahead(&library, seconds), &net.directory.join(name)));
+    }
+    let (node, account) = node(&net, home.path(), &url);
+    roles.push(Role::start(ahead(&library, past), &node));
+
+    let accounts = [wrong.map(|(name, _)| member(name)).to_vec(), vec![account]].concat();
+    let accounts: Vec<&str> = accounts.iter().map(String::as_str).collect();
+    let logs = || roles.iter().map(Role::log).collect::<String>();
+    let texts = clocks_off(&got, &accounts, logs);
+    let seconds = wrong.map(|(_, seconds)| seconds).into_iter().chain([past]);
+    let names = |what: &str, seconds: i64| {
+        let side = if seconds < 0 { "behind" } else { "ahead of" };
+        let mut numbers = what.split([' ', '.']).filter_map(|word| word.parse::<i64>().ok());
+        what.contains(side) && numbers.any(|number| (number - seconds.abs()).abs() < 600)
+    };
+    for ((what, seconds), role) in texts.iter().zip(seconds).zip(&roles) {
+        assert!(names(what, seconds), "{what}");
+        assert!(
+            role.log().lines().any(|line| line.contains("clock") && names(line, seconds)),
+            "{}",
+            role.log()
+        );
+    }
+    for (name, seconds) in [("provider-2", past), ("provider-3", future)] {
+        let mut command = ahead(&library, seconds);
+        command.arg("--json").args(["doctor", "--dir"]).arg(net.directory.join(name));
+        let shown = command.output().expect("it runs");
+        let report: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+        let checks = report["checks"].as_array().cloned().expect("a list");
+        let clock = checks.into_iter().find(|check| check["name"] == "clock").expect("a check");
+        assert_eq!(clock["state"], "fail", "{report}");
+        assert!(names(text(&clock["what"]), seconds), "{report}");
+    }
+}
+
+/// An authority that has lost its disk starts while its machine's clock is a day off: the others refuse it, and it gets no
+/// state. It says what it waits for and by how much the clock is off, and follows by itself once the clock is right.
+#[test]
+fn an_authority_without_state_says_that_its_clock_is_wrong_and_goes_on_when_it_is_right() {
+    let (url, got) = listen(vec![]);
+    let net = Net::start_with(&["--providers", "8", "--alert-url", &url]);
+    let home = tempfile::tempdir().expect("a directory");
+    let (library, clock) = (library(home.path()), home.path().join("now"));
+    let description = net.description();
+    let mut members = description["nodes"].as_array().expect("a list").iter();
+    let wrong = text(&members.find(|node| node["name"] == "authority-3").expect("a member")["account"]);
+    end(net.pid("authority-3"));
+    let directory = net.directory.join("authority-3");
+    common::set(&directory, "log", "\"stderr\"");
+    fs::remove_dir_all(directory.join("storage")).expect("it was there");
+    fs::write(&clock, DAY.to_string()).expect("writable");
+    let role = Role::start(by_clock(&library, &clock), &directory);
+    let alert = |state: &str| {
+        let start = Instant::now();
+        loop {
+            let left = PATIENCE.checked_sub(start.elapsed()).unwrap_or_default();
+            let posted =
+                got.recv_timeout(left).unwrap_or_else(|_| panic!("not {state}: {}", role.log())).json;
+            if posted["alert"] == "clock_off" && posted["node"] == wrong && posted["state"] == state {
+                return posted;
+            }
+        }
+    };
+    let raised = alert("raised");
+    assert!(names_a_day(text(&raised["what"])), "{raised}");
+    eventually(180, "it says that it waits", || role.log().contains("has no state yet"));
+    assert!(!role.log().contains("the node service listens"), "it has nothing to serve: {}", role.log());
+
+    fs::write(&clock, "0").expect("writable");
+    eventually(240, "it applies blocks", || role.log().contains("ready: the node applies blocks"));
+    let log = role.log();
+    assert!(log.contains("begins anew with the time that the clock shows now"), "{log}");
+    let height = net.height();
+    eventually(180, "the others go on", || net.height() > height + 20);
+}
+
+/// A machine's clock is set by an hour while its authority runs: that is an alert, and the node service goes on by the
+/// authority's own time, as consensus does.
+#[test]
+fn a_step_of_an_hour_is_an_alert_and_moves_no_time_of_a_running_authority() {
+    let (url, got) = listen(vec![]);
+    let net = Net::start_with(&["--providers", "8", "--alert-url", &url]);
+    let home = tempfile::tempdir().expect("a directory");
+    let (library, clock) = (library(home.path()), home.path().join("now"));
+    end(net.pid("authority-3"));
+    let directory = net.directory.join("authority-3");
+    common::set(&directory, "log", "\"stderr\"");
+    fs::write(&clock, "0").expect("writable");
+    let role = Role::start(by_clock(&library, &clock), &directory);
+    eventually(180, "it applies blocks", || role.log().contains("ready: the node applies blocks"));
+    fs::write(&clock, HOUR.to_string()).expect("writable");
+    let start = Instant::now();
+    loop {
+        let left = PATIENCE.checked_sub(start.elapsed()).unwrap_or_default();
+        let posted = got.recv_timeout(left).unwrap_or_else(|_| panic!("no alert: {}", role.log())).json;
+        if posted["alert"] == "clock_off" && text(&posted["what"]).contains("while the node ran") {
+            break;
+        }
+    }
+    eventually(180, "all four answer, and no clock of a node is off", || {
+        let status = net.ask(&["status"]);
+        let all = status["consensus"]["authorities"].as_array().cloned().expect("a list");
+        let near = |one: &&Value| one["clock_ahead_ms"].as_i64().is_some_and(|ms| ms.abs() < 60_000);
+        all.iter().filter(near).count() == 4
+    });
 }
 
 /// A directory for a node without a seat, and its account.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Net, eventually, file, posync, signal, text};
+use common::{Net, POSYNC, eventually, file, posync, signal, text};
 use posync_alert::test_utils::{Posted, listen};
 use posync_client::volume::free;
 use posync_provider::packs::extents;
@@ -120,8 +120,8 @@ fn where_it_may_mount(name: &str, test: fn()) {
 const TINY: &str = "size=10m,mode=0700";
 
 #[test]
-fn a_disk_of_ten_megabytes_is_refused_by_init_and_join_before_anything_is_announced() {
-    let name = "a_disk_of_ten_megabytes_is_refused_by_init_and_join_before_anything_is_announced";
+fn a_disk_of_ten_megabytes_is_refused_by_init_join_and_a_ceremony_before_anything_is_made_there() {
+    let name = "a_disk_of_ten_megabytes_is_refused_by_init_join_and_a_ceremony_before_anything_is_made_there";
     where_it_may_mount(name, on_a_tiny_disk);
 }
 
@@ -155,14 +155,45 @@ fn on_a_tiny_disk() {
     let joining = at("joining");
     let (code, said) =
         refused(&[&["join", "provider", "--dir", &joining, "--patience", "1"], &settings[..]].concat());
-    assert_eq!(code, 1, "{said}");
-    for part in
-        ["this machine cannot join yet", "disk: ", " MiB free", "larger disk", "nothing was announced"]
-    {
+    assert_eq!(code, 8, "{said}");
+    for part in ["is too small for a provider", "less than 32 MiB", "larger disk"] {
         assert!(said.contains(part), "{part}: {said}");
     }
+    assert!(!disk.join("joining/node.key").exists(), "no key is made, and no account to pay");
     let providers = net.ask(&["providers"]);
     assert_eq!(providers.as_array().map(Vec::len), Some(8), "{providers}");
+
+    // The directory of an authority was made on another disk, and then moved to this one.
+    let mut draft = vec!["ceremony", "draft", "--parameters", "local", "--cards"];
+    let cards: Vec<String> = (0..4).map(|index| card(home.path(), index)).collect();
+    draft.extend(cards.iter().map(String::as_str));
+    let draft = Command::new(POSYNC).args(&draft).output().expect("it starts");
+    assert!(draft.status.success(), "{}", String::from_utf8_lossy(&draft.stderr));
+    let path = home.path().join("draft");
+    fs::write(&path, draft.stdout).expect("writable");
+    must("cp", &[Path::new("-a"), &home.path().join("0"), &disk.join("0")]);
+    let output = posync(&["ceremony", "--dir", &at("0"), path.to_str().expect("text")]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(8), "{said}");
+    for part in [&format!("the disk of {} is too small for an authority", at("0")), "less than 32 MiB"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!disk.join("0/secrets").exists(), "nothing is dealt");
+}
+
+/// Makes the directory of an authority; returns the path of its card.
+fn card(home: &Path, index: usize) -> String {
+    let directory = home.join(index.to_string());
+    let [listen, service] =
+        ["listen", "service_listen"].map(|key| format!("{key}=127.0.0.1:{}", common::port()));
+    let at = directory.to_str().expect("text");
+    let mut arguments = vec!["init", "authority", "--dir", at];
+    for setting in ["private=true", &listen, &service] {
+        arguments.extend(["--set", setting]);
+    }
+    let made = posync(&arguments);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    directory.join("card.json").to_str().expect("text").to_owned()
 }
 
 #[test]

@@ -542,14 +542,29 @@ fn the_doctor_tests_the_way_to_an_authoritys_peers_and_to_a_gateway_with_users_f
     assert_eq!((code, &check(&report, "consensus")["state"]), (Some(1), &"fail".into()), "{report}");
     assert!(text(&check(&report, "consensus")["why"]).contains("closed side is here"), "{report}");
 
+    gateways_with_users(&net, doctor);
+}
+
+/// A gateway for its owner alone is not dialled back; one with users is, and a router before it is a warning.
+fn gateways_with_users(net: &Net, doctor: impl Fn(&Path) -> (Option<i32>, serde_json::Value)) {
     let gateway = net.directory.join("gateway");
     let (_, report) = doctor(&gateway);
     assert!(!report.to_string().contains("\"outside\""), "its owner is at home: {report}");
     let user = text(&net.ask(&["account"])["account"]).to_owned();
-    // A local network gives it a loopback address of its own, at which nobody is dialled back.
+    // A local network gives it a loopback address of its own, at which nobody is dialled back: as behind a router. Users on
+    // its own side reach it there, so that is a warning.
     common::end(net.pid("gateway"));
-    common::set(&gateway, "listen", &format!("\"127.0.0.1:{}\"", port()));
     common::set(&gateway, "users", &format!("[\"{user}\"]"));
+    eventually(120, "a gateway that only its own network reaches is well", || {
+        let (code, report) = doctor(&gateway);
+        let outside = check(&report, "outside");
+        let next = text(&outside["next"]);
+        code == Some(0)
+            && outside["state"] == "warn"
+            && next.contains("To let others in: ")
+            && next.contains("NAT")
+    });
+    common::set(&gateway, "listen", &format!("\"127.0.0.1:{}\"", port()));
     eventually(120, "a gateway with users is reached from outside", || {
         let (code, report) = doctor(&gateway);
         code == Some(0) && check(&report, "outside")["state"] == "ok"

@@ -44,7 +44,7 @@ fn canonical() -> [u8; HEADER] {
 ///
 /// # Errors
 /// The volume cannot be listed.
-pub(crate) fn partitions(volume: &Path, partition: &str) -> io::Result<Vec<PathBuf>> {
+pub fn partitions(volume: &Path, partition: &str) -> io::Result<Vec<PathBuf>> {
     let is_own = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str());
         let rest = name.and_then(|name| name.strip_prefix(partition));

@@ -20,7 +20,6 @@
 
 mod access;
 mod catalogue;
-mod coding;
 mod limits;
 mod placement;
 mod renew;
@@ -56,6 +55,7 @@ use posync_client::{
     light::{Light, NetworkKey},
     rpc::{self, Gateway, Server},
 };
+use posync_coding as coding;
 use posync_consumer::{
     Consumer, Means, account, agreement, agreements,
     environment::{self, Environment},

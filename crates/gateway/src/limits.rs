@@ -39,8 +39,6 @@ pub(crate) const REPAIRS_AT_ONCE: usize = 2;
 pub(crate) const HOLDINGS_MAX: usize = 32;
 /// Names of files in one gateway's catalogue; its accounts have equal shares of them.
 pub(crate) const FILES_MAX: usize = 1 << 22;
-/// Segments of one file: 4 TiB.
-pub(crate) const SEGMENTS_MAX: u32 = 1 << 20;
 /// Jobs of a user above which it begins no put: its puts under way, and its files that are removed and not
 /// freed yet. The reaper works off as many in two minutes.
 pub(crate) const JOBS_PER_ACCOUNT: u64 = 1 << 14;

@@ -3,8 +3,8 @@
 use crate::{
     agreement::{OwnAgreement, Room, state::leaves},
     agreements::state::Stage,
-    catalogue::{Catalogue, row::Holding},
-    coding::{self, FileId, SHARDS},
+    catalogue::{Catalogue, FileId, row::Holding},
+    coding::{self, SHARDS},
     expected::Coming,
     limits::{
         CODING_BYTES_MAX, MAILBOX, SEGMENTS_MENDED_MAX, SEGMENTS_READ_MAX, TAILS_MAX, VERSIONS_AHEAD_MAX,

@@ -57,6 +57,9 @@ pub enum ConfigError {
         /// Description of the damage, for the operator.
         reason: String,
     },
+    /// Other authorities would not wait so long for a block.
+    #[error("quiet_ms is {0}; at most {1} leaves the other authorities time before they pass over this one")]
+    Quiet(u64, u64),
     /// The key belongs to no authority of the genesis.
     #[error("the key in {0} is no authority of its genesis; a node without a seat follows as a client")]
     NoAuthority(PathBuf),
@@ -78,16 +81,24 @@ pub struct Settings {
     pub archive: bool,
     /// If true, peers at private and loopback addresses are dialled, as a private network needs.
     pub private: bool,
+    /// Milliseconds between blocks while no operation waits, if that is more than `block_ms` of the genesis.
+    pub quiet_ms: u64,
 }
 
 const fn page_cache_pages() -> usize {
     16_384
 }
 
+/// Most milliseconds between blocks while no operation waits: a quarter of the time for which the other authorities
+/// wait for a leader is left for the block's way to them.
+const fn quiet_ms_max(genesis: &Genesis) -> u64 {
+    genesis.parameters.leader_timeout_ms / 4 * 3
+}
+
 impl Settings {
     /// Settings of a node on a local network.
     pub const fn local(listen: SocketAddr, service: SocketAddr, archive: bool) -> Self {
-        Self { listen, service, page_cache_pages: page_cache_pages(), archive, private: true }
+        Self { listen, service, page_cache_pages: page_cache_pages(), archive, private: true, quiet_ms: 0 }
     }
 }
 
@@ -151,6 +162,10 @@ impl Config {
             Err(ConfigError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
             read => read?,
         };
+        let most = quiet_ms_max(&genesis);
+        if settings.quiet_ms > most {
+            return Err(ConfigError::Quiet(settings.quiet_ms, most));
+        }
         let signatures = Signatures::from_text(&signatures);
         signatures.and_then(|signatures| signatures.check(&genesis)).map_err(GenesisError::from)?;
         let damaged =
@@ -236,6 +251,17 @@ mod tests {
         assert!(first.secrets.has_share());
         drop(first);
         opened(&path).expect("the lock is free again");
+    }
+
+    #[test]
+    fn a_pause_for_which_nobody_waits_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("node");
+        created(&path).expect("the directory is empty");
+        let address = SocketAddr::from(([127, 0, 0, 1], 9_000));
+        let with = |quiet_ms| Settings { quiet_ms, ..Settings::local(address, address, false) };
+        assert!(matches!(Config::open(&path, with(751)), Err(ConfigError::Quiet(751, 750))));
+        Config::open(&path, with(750)).expect("the others wait for a second");
     }
 
     #[test]

@@ -32,7 +32,10 @@ use commonware_storage::{
 };
 use commonware_utils::sync::{AsyncMutex, AsyncMutexGuard};
 use commonware_utils::sync::{Mutex, MutexGuard};
-use futures::{FutureExt as _, future::BoxFuture};
+use futures::{
+    FutureExt as _,
+    future::{self, BoxFuture},
+};
 use posync_client::{light::Light, watch};
 use posync_protocol::{
     Account, Bounded, Hash, Key, Operation, Slot,
@@ -72,6 +75,11 @@ pub trait Operations: Send + Sync + 'static {
 
     /// Notifies that an own proposal had to leave these operations out.
     fn refused(&self, _ids: &[Hash]) {}
+
+    /// Waits until an operation waits that stands in no block that was seen here.
+    fn waiting(&self) -> BoxFuture<'_, ()> {
+        future::ready(()).boxed()
+    }
 }
 
 /// Why a read cannot be answered.

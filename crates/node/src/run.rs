@@ -34,7 +34,7 @@ use commonware_utils::sync::Mutex;
 use commonware_utils::{NZU32, NZUsize};
 use futures::{
     FutureExt as _,
-    future::{BoxFuture, select},
+    future::{BoxFuture, Either, select},
 };
 use posync_client::{
     channel,
@@ -189,6 +189,16 @@ pub fn run_tokio(
                 .start(|context| serve(context, &config, &repair, operations.clone(), &start))
         });
         let cause = match run {
+            // It has begun nothing that must end: it takes the time again by itself.
+            Ok(Err(RunError::Clock(seconds))) if start.has_services() => {
+                tracing::warn!(
+                    seconds,
+                    "the clock of this machine was set by that many seconds while the node waited for its state: it \
+                     begins anew with the time that the clock shows now"
+                );
+                can_listen(config.settings.listen)?;
+                continue;
+            }
             Ok(ended) => return ended,
             Err(cause) => cause,
         };
@@ -297,11 +307,16 @@ async fn serve(
         key: config.key.clone(),
         secrets: config.secrets.clone(),
         operations,
+        quiet_ms: config.settings.quiet_ms,
         prefix: "posync".into(),
         archive: config.settings.archive,
         page_cache_pages: NonZeroUsize::new(config.settings.page_cache_pages).unwrap_or(NonZeroUsize::MIN),
     };
-    let mut running = engine::start(steady.child("engine"), parts, transport).await;
+    let starting = engine::start(steady.child("engine"), parts, transport);
+    let mut running = match select(Box::pin(starting), Box::pin(watch_start(&context, anchor))).await {
+        Either::Left((running, _)) => running,
+        Either::Right((step, _)) => return Err(RunError::Clock(step)),
+    };
     repair.started()?;
     let handle = running.handle;
     *start.applied.lock() = Some((handle.applied(), handle.heights()));
@@ -369,6 +384,36 @@ pub(crate) async fn watch_room(context: tokio::Context, directory: PathBuf, hand
             }
         }
         context.sleep(ROOM_LOOK).await;
+    }
+}
+
+/// Time between two lines about a state that is not there yet.
+const WAITING_LOGGED: Duration = Duration::from_secs(60);
+
+/// Logs that the node has no state yet, at intervals, and when the machine's clock is set meanwhile. Once the node must
+/// begin anew to take the time again, it returns the seconds by which the clock was set: the others refuse a node whose
+/// time is hours off, however right its machine's clock is by now.
+async fn watch_start(context: &tokio::Context, anchor: Anchor) -> i64 {
+    let (mut watch, began, mut logged) = (ClockWatch::default(), Instant::now(), Duration::ZERO);
+    loop {
+        context.sleep(CLOCK_LOOK).await;
+        let (step, waited) = (anchor.step(), began.elapsed());
+        if let Some(news) = watch.step(step) {
+            news.log();
+        }
+        if is_lost(step, waited) {
+            return step;
+        }
+        if waited >= logged + WAITING_LOGGED {
+            logged = waited;
+            tracing::warn!(
+                seconds = waited.as_secs(),
+                "this node has no state yet, serves nothing and signs nothing: it waits for the other authorities. See \
+                 that most of them run, that this machine reaches them, that no other process runs with this key (each \
+                 hears one connection of a key), and that this machine's clock is right (compare with `date -u`): they \
+                 refuse a clock that is two hours off; set it, and the node goes on by itself"
+            );
+        }
     }
 }
 
@@ -454,6 +499,8 @@ pub struct SimNode {
     pub prefix: String,
     /// Source of operations for its proposals.
     pub operations: Arc<dyn Operations>,
+    /// Milliseconds between its blocks while no operation waits, if that is more than `block_ms`.
+    pub quiet_ms: u64,
     /// The operator's word that no other process uses the key.
     pub other_stopped: bool,
     /// Versions of the rules that its program knows.
@@ -505,6 +552,7 @@ pub fn run_sim(
                 key: node.key,
                 secrets: node.secrets,
                 operations: node.operations,
+                quiet_ms: node.quiet_ms,
                 prefix: node.prefix,
                 archive: false,
                 page_cache_pages: NZUsize!(1_024),

@@ -18,6 +18,7 @@ use crate::{
     handle::{Handle, Operations, ReadError},
     mempool::{Inbox, Mempool, state::Refused},
     run::{RunError, SimServices, TokioServices},
+    steady::Steady,
 };
 use commonware_codec::{Encode as _, EncodeSize as _};
 use commonware_cryptography::ed25519::PrivateKey;
@@ -111,7 +112,8 @@ pub fn over_sockets(serving: Serving) -> (Arc<dyn Operations>, TokioServices) {
     let services: TokioServices = Box::new(move |context, handle, channel| {
         async move {
             let network = context.child("network");
-            run(context, network, serving, handle, (mempool, inbox), channel).await
+            let steady = Steady::of_machine(context);
+            run(steady, network, serving, handle, (mempool, inbox), channel).await
         }
         .boxed()
     });
@@ -249,6 +251,7 @@ impl<E: Runtime + Resolver, N: Network> Service<E, N> {
         let _ = call.finish(&answer).await;
     }
 
+    /// The node's own time: its machine's clock may be set meanwhile, which is an alert of its own.
     fn clock(&self) -> NodeAnswer {
         let since = self.context.current().duration_since(UNIX_EPOCH).unwrap_or_default();
         NodeAnswer::Clock(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))

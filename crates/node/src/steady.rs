@@ -8,7 +8,8 @@
 //!
 //! The machine's clock is monitored: a step, or a distance to the time of the other authorities' blocks, is
 //! logged when it begins and when it ends. A node ends if its clock was set far away since its start and
-//! its network runs on without it ([`is_lost`]): its next start takes the time again.
+//! its network runs on without it ([`is_lost`]): its next start takes the time again. One that has no state yet
+//! begins anew by itself.
 
 use crate::silence::{Attentive, Heard};
 use commonware_runtime::{BlobVersion, Clock, Error, Network, SinkOf, Storage, StreamOf, Supervisor};
@@ -176,8 +177,8 @@ const LOST: i64 = 30 * 60;
 const SILENT: Duration = Duration::from_secs(60);
 
 /// True if a node must restart to take the time again: the clock was set by `step` seconds since its start,
-/// and no block has become final here for `silent`. A node that follows its network needs no other time,
-/// however far the clock was set.
+/// and no block has become final here for `silent`, or it waits for its state for so long. A node that follows its
+/// network needs no other time, however far the clock was set.
 pub(crate) fn is_lost(step: i64, silent: Duration) -> bool {
     step.unsigned_abs() >= LOST.unsigned_abs() && silent >= SILENT
 }
@@ -269,7 +270,7 @@ impl ClockWatch {
 /// Keeps a distance in seconds while it is far: from ten on, until it is below five. Returns true when that
 /// begins, false when it is over, and `None` if nothing changed.
 pub fn turned(kept: &mut Option<i64>, now: i64) -> Option<bool> {
-    let is_far = now.abs() >= if kept.is_some() { NEAR } else { FAR };
+    let is_far = now.unsigned_abs() >= if kept.is_some() { NEAR } else { FAR }.unsigned_abs();
     if is_far == kept.is_some() {
         return None;
     }
@@ -413,6 +414,47 @@ mod tests {
                     assert_eq!(is_machines || off.is_zero(), is_taken || off.is_zero(), "{off:?}");
                     assert!(is_taken || now >= wall, "it goes on from its start");
                 }
+            }
+        });
+    }
+
+    /// A caller in 1970 or in 2100 reaches a node service, which answers with its own time, and no other service.
+    #[test]
+    fn a_clock_that_is_years_off_asks_a_node_service_for_the_time() {
+        use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+        use posync_client::{
+            channel::{Listen, dial, listen},
+            rpc::{self, Client, Server, Service as _},
+        };
+        use posync_protocol::{
+            Account,
+            wire::node::{Ask, NodeAnswer, Nothing},
+        };
+        const NOW: u64 = 1_800_000_000_000;
+        const YEARS: i64 = 57 * 365 * 86_400_000;
+        deterministic::Runner::default().start(|context| async move {
+            let key = |seed| PrivateKey::from_seed(seed);
+            let account = Account::of(&key(1).public_key());
+            let right = Steady::shifted(context.child("right"), NOW.cast_signed());
+            let server = Server::<rpc::Node, _>::new(|call: rpc::Incoming<rpc::Node>, _| async move {
+                let _ = call.finish(&NodeAnswer::Clock(NOW)).await;
+            });
+            let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+            let node = Listen::new(key(1), rpc::Node::NAMESPACE, at(7001));
+            let _node = server.listen(right.child("node"), &context, node).await.expect("free");
+            let other = Listen::new(key(1), rpc::Provider::NAMESPACE, at(7002));
+            let serve = |_, _, _, _| async {};
+            let _other = listen(right.child("other"), &context, other, serve).await.expect("free");
+            for ahead in [-YEARS, YEARS] {
+                let wrong = Steady::shifted(context.child("wrong"), NOW.cast_signed() + ahead);
+                let (asks, own) = (wrong.child("asks"), key(2));
+                let client = Client::<rpc::Node>::dial(asks, &context, &own, account, at(7001));
+                let answer = client.await.expect("any clock is taken").call(Ask::Clock(Nothing {})).await;
+                assert!(matches!(answer, Ok(NodeAnswer::Clock(NOW))), "{ahead}");
+                let refused =
+                    dial(wrong, &context, &key(2), rpc::Provider::NAMESPACE, account, at(7002)).await;
+                let why = refused.err().expect("two days at most").to_string();
+                assert!(why.contains("clock"), "{why}");
             }
         });
     }

@@ -204,6 +204,42 @@ fn a_restored_directory_is_refused_on_real_disks() {
     running.into_iter().for_each(Authority::stop);
 }
 
+/// A copy from the end of a term takes the place of its authority in the next one, in which that one has dealt already.
+/// The copy deals with a seed of its own, and all others acknowledge the first dealing: it blocks none of them for that,
+/// is refused, and signs again after its operator's word.
+#[test]
+fn a_copy_whose_authority_has_dealt_since_still_hears_the_others() {
+    let home = tempfile::tempdir().expect("a directory");
+    let directories = network(home.path());
+    let backup = home.path().join("backup");
+    let term = Parameters::LOCAL.term_blocks();
+    let mut running = start_all(&directories);
+    // The dealings of a term are over at its middle, and the share of the next one comes of them.
+    running[0].reach(term - 10);
+    running.remove(0).stop();
+    copy(&directories[0], &backup);
+    let first = Authority::start(&directories[0]);
+    first.reach(running[0].handle.applied().max(term) + 3);
+    first.stop();
+    fs::rename(&directories[0], home.path().join("lost")).expect("movable");
+    copy(&backup, &directories[0]);
+    // Its operator's word lets it follow from the start on, so nothing ends it before its dealing is acknowledged.
+    let then = running[0].handle.applied();
+    let again = Authority::start_as(&directories[0], Word { other_stopped: true, agreed: None });
+    let from = then / term + 3;
+    again.reach(from * term + 2);
+    let secrets = Secrets::disk(directories[0].join("secrets")).expect("readable");
+    assert!(secrets.proposed() >= Some([then / term, u64::MAX]), "{:?}", secrets.proposed());
+    again.stop();
+
+    // Without that word it is refused.
+    fs::rename(&directories[0], home.path().join("lost-too")).expect("movable");
+    fs::rename(&backup, &directories[0]).expect("movable");
+    let ended = Authority::start(&directories[0]).ended();
+    assert!(matches!(ended, RunError::SecondSigner(..)), "{ended}");
+    running.into_iter().for_each(Authority::stop);
+}
+
 /// Starts an authority several times with an old copy of `storage/` beside the newest secrets: the record of
 /// proposals is whole, and the journal of votes is not. Each start is refused by the votes that the others heard.
 /// Before a start with `true` its operator asks for a new state.

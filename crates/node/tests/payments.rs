@@ -369,6 +369,28 @@ fn a_state_below_what_was_proved_before_is_not_believed() {
     });
 }
 
+/// A node may be some blocks behind, but nobody is shown the state before the own operation.
+#[test]
+fn a_read_after_an_own_operation_shows_it() {
+    run(|context| async move {
+        let world = world(&context).await;
+        let mut nodes = vec![between(&world, Way::Withholds, 60).await];
+        nodes.extend(endpoints(&world.network));
+        let connection = connect(&world, nodes).beginning_at(0);
+        let key_of_3 = AccountState::key(&account(3));
+        assert!(connection.read::<AccountState>(key_of_3).await.expect("answers").value.is_none());
+        let honest = connect(&world, endpoints(&world.network));
+        let sender = Submitter::new(honest.clone(), key(1), Parameters::LOCAL);
+        let height = sender.send(pay(3, 1)).await.expect("final").done().expect("done").receipt.height;
+        assert_eq!(honest.written(), height);
+        connection.note_written(height);
+        let state: Option<AccountState> = connection.read(key_of_3).await.expect("answers").value;
+        assert_eq!(state.expect("it was paid").balance, Amount::sync(1));
+        let several = connection.read_from_several(&[key_of_3], 0, 3).await.expect("three honest nodes");
+        assert!(several.iter().all(|proof| proof.header.height >= height));
+    });
+}
+
 /// A node that accepts connections and never answers costs one delay in all, not five seconds a request.
 #[test]
 fn a_node_that_hangs_is_asked_last() {

@@ -114,6 +114,32 @@ fn money_moves_and_anyone_can_check_it() {
 }
 
 #[test]
+fn a_quiet_network_pauses_between_blocks_and_an_operation_ends_the_pause() {
+    run(|context| async move {
+        let accounts = vec![(account(1), Amount::sync(1_000))];
+        let mut network = Network4::deal(4, Parameters::LOCAL, accounts);
+        network.nodes.iter_mut().for_each(|node| node.quiet_ms = 700);
+        let world = World::start_serving(context.child("world"), network, serve()).await;
+        let connection = connect(&world, endpoints(&world.network, 0));
+        let sender = Submitter::new(connection.clone(), key(1), Parameters::LOCAL);
+        let time = async |height| connection.header(height).await.expect("kept").time_ms;
+        world.reach(12).await;
+        let quiet = time(12).await - time(8).await;
+        assert!((4 * 700..4 * 1_000).contains(&quiet), "{quiet} ms for four blocks");
+        // Each payment comes into the next block, which waits for no more than the network's pace.
+        let mut heights = Vec::new();
+        for _ in 0..4 {
+            let sent = sender.send(pay(3, 1)).await.expect("final").done().expect("done");
+            heights.push(sent.receipt.height);
+        }
+        for height in heights {
+            let pause = time(height).await - time(height - 1).await;
+            assert!((250..700).contains(&pause), "{pause} ms before block {height}");
+        }
+    });
+}
+
+#[test]
 fn many_operations_of_one_key_become_final_once_each() {
     run(|context| async move {
         let world = world(&context).await;

@@ -118,8 +118,9 @@ pub const ANSWERED_FRESH_EPOCHS: u64 = 8;
 pub const FRAME_BYTES_MAX: usize = (4 << 20) + (64 << 10);
 /// Milliseconds within which both ends of a channel must prove their keys.
 pub const HANDSHAKE_MS_MAX: u64 = 5_000;
-/// Most milliseconds by which two clocks may differ at the handshake of a channel: two days. Keys decide, so this only
-/// needs an end. A machine whose clock is a day off can ask others for the time, and learns by how much.
+/// Most milliseconds by which two clocks may differ at the handshake of a channel to a provider or a gateway: two days.
+/// Keys decide, so this only needs an end. Node services take a caller with any clock: a machine whose clock is wrong
+/// asks them for the time, and learns by how much.
 pub const HANDSHAKE_SKEW_MS_MAX: u64 = 48 * 60 * 60 * 1_000;
 /// Most milliseconds by which the clocks of two authorities may differ at the handshake of their connection: the times
 /// of blocks go ahead with the clock of an authority that is ahead (BL-2).

@@ -17,6 +17,17 @@ const NEVER: &[(&str, &[&str])] = &[
         &["posync-client", "posync-node", "posync-provider", "posync-consumer", "posync-gateway"],
     ),
     (
+        "posync-coding",
+        &[
+            "posync-alert",
+            "posync-client",
+            "posync-node",
+            "posync-provider",
+            "posync-consumer",
+            "posync-gateway",
+        ],
+    ),
+    (
         "posync-economy",
         &["posync-client", "posync-node", "posync-provider", "posync-consumer", "posync-gateway"],
     ),

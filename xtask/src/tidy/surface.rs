@@ -4,12 +4,13 @@
 use super::Source;
 
 /// For each crate but `protocol`, most public items in a thousand lines of code. A ceiling may only fall. The aim is 15;
-/// `alert`, `client` and `consumer` stand above it for the reasons in
+/// `alert`, `client`, `coding` and `consumer` stand above it for the reasons in
 /// `docs/decisions/libraries-show-what-others-call.md`.
 const CEILINGS: &[(&str, usize)] = &[
     ("alert", 45),
     ("cli", 0),
     ("client", 39),
+    ("coding", 105),
     ("compute", 19),
     ("consumer", 32),
     ("economy", 10),

@@ -9,6 +9,7 @@ use crate::{
 };
 use posync_client::{
     address::Address,
+    blob_header::partitions,
     descriptors::{MEMBER, require},
     volume,
 };
@@ -60,10 +61,13 @@ fn descriptors() -> Check {
     }
 }
 
-/// The directory in which the role stores, and the bytes that it promises to have room for.
+/// The directory in which the role stores, and the bytes that it promises to have room for. Where `storage` of another
+/// role than a provider is a volume of its own, it is the fuller one.
 fn volume_of(settings: &Settings) -> (PathBuf, Option<u64>) {
     if settings.role != Role::Provider {
-        return (settings.directory.clone(), None);
+        let both = [settings.directory.clone(), settings.directory.join("storage")];
+        let fuller = both.into_iter().min_by_key(|path| volume::free(path).unwrap_or(u64::MAX));
+        return (fuller.unwrap_or_else(|| settings.directory.clone()), None);
     }
     let path = settings.file("volume").unwrap_or_else(|_| settings.directory.clone());
     let promised = settings.promised().unwrap_or_default();
@@ -95,7 +99,7 @@ fn disk(settings: &Settings) -> Check {
             return Check::fail("disk", format!("{at} does not say its space"), error, "check the mount");
         }
     };
-    let held = if promised.is_some() { bytes_below(&path) } else { 0 };
+    let held = if promised.is_some() { held(&path) } else { 0 };
     judge_disk(&path, rate, free, held, promised)
 }
 
@@ -157,11 +161,19 @@ fn is_enough(room: u64) -> Result<(), String> {
 /// # Errors
 /// [`Failure`] that names the directory, its free bytes and the least.
 pub(crate) fn has_room(settings: &Settings) -> Outcome {
-    let (path, _) = volume_of(settings);
+    has_room_at(&volume_of(settings).0, settings.role)
+}
+
+/// The same for a role that will store in this directory.
+///
+/// # Errors
+/// As [`has_room`].
+pub(crate) fn has_room_at(path: &Path, role: Role) -> Outcome {
     // A volume that is not mounted yet is none that is full.
-    let Ok(free) = volume::free(&path) else { return Ok(()) };
+    let Ok(free) = volume::free(path) else { return Ok(()) };
     is_enough(free).map_err(|why| {
-        let what = format!("the disk of {} is too small for a {}", path.display(), settings.role);
+        let article = if role == Role::Authority { "an" } else { "a" };
+        let what = format!("the disk of {} is too small for {article} {role}", path.display());
         Failure::new(Exit::Local, what, why, LARGER)
     })
 }
@@ -178,6 +190,12 @@ fn fsyncs(path: &Path) -> io::Result<f64> {
         written += 1;
     }
     Ok(f64::from(written) / start.elapsed().as_secs_f64().max(1e-6))
+}
+
+/// Bytes that the provider holds on a volume, which may hold other things as well.
+fn held(volume: &Path) -> u64 {
+    let own = partitions(volume, start::PROVIDER).unwrap_or_default();
+    own.iter().fold(0, |bytes, partition| bytes.saturating_add(bytes_below(partition)))
 }
 
 /// Bytes of all files below a directory, of the first [`FILES_MAX`].
@@ -259,7 +277,7 @@ pub(super) fn judge_clock(ahead_ms: i64, of: &str) -> Check {
     let seconds = ahead_ms.unsigned_abs() as f64 / 1_000.0;
     let what = format!("the clock is {seconds:.1} s {side} {of}");
     let next = "run one time service on this machine (chrony, systemd-timesyncd); compare with `date -u`";
-    let why = "members of a network compare times: a clock that is two days off is refused by all of them";
+    let why = "authorities refuse each other from two hours on, and providers and gateways a clock that is two days off";
     match ahead_ms.saturating_abs() {
         off if off >= OFF_FAIL_MS => Check::fail("clock", what, why, next),
         off if off >= OFF_WARN_MS => Check::warn("clock", what, why, next),
@@ -311,6 +329,19 @@ mod tests {
         assert_eq!(judge(3.0, 100 * gib, 0, None).state, State::Warn);
     }
 
+    /// Nothing can be written to `/proc`, which has no free byte.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_volume_of_an_authority_is_the_fuller_one_of_its_two() {
+        let home = tempfile::tempdir().expect("a directory");
+        let authority = Settings::new(Role::Authority, home.path());
+        assert_eq!(volume_of(&authority), (home.path().to_path_buf(), None), "`storage` is not there yet");
+        assert!(has_room(&authority).is_ok());
+        std::os::unix::fs::symlink("/proc", home.path().join("storage")).expect("writable");
+        assert_eq!(volume_of(&authority), (home.path().join("storage"), None));
+        assert!(has_room(&authority).is_err());
+    }
+
     #[test]
     fn a_disk_is_measured_with_a_file_that_is_gone_afterwards() {
         let home = tempfile::tempdir().expect("a directory");
@@ -318,7 +349,18 @@ mod tests {
         assert_eq!(fs::read_dir(home.path()).expect("readable").count(), 0);
         fs::create_dir(home.path().join("below")).expect("made");
         fs::write(home.path().join("below/file"), [1; 1_000]).expect("written");
-        assert_eq!(bytes_below(home.path()), 1_000);
+        assert_eq!(
+            (bytes_below(home.path()), held(home.path())),
+            (1_000, 0),
+            "others' files are not the provider's"
+        );
+        for (name, bytes) in
+            [("provider-packs-segments", 70), ("provider-journal", 7), ("provider2-journal", 5)]
+        {
+            fs::create_dir(home.path().join(name)).expect("made");
+            fs::write(home.path().join(name).join("file"), vec![1; bytes]).expect("written");
+        }
+        assert_eq!(held(home.path()), 77, "each of its partitions counts");
         assert!(fsyncs(&home.path().join("missing")).is_err());
     }
 }

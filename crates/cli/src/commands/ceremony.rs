@@ -2,6 +2,7 @@
 
 use super::send;
 use crate::{
+    checks::machine::has_room_at,
     devnet::create::SUPPLY,
     failure::{Exit, Failure, Outcome},
     keys,
@@ -12,7 +13,7 @@ use crate::{
     network::Role,
     output::{Output, table, visible},
     role::{
-        KEY_FILE,
+        GENESIS_FILE, KEY_FILE,
         settings::{self, Settings},
         start::end_with_the_parent,
     },
@@ -140,6 +141,9 @@ pub(crate) fn attend(
     output: Output,
 ) -> Outcome {
     reaches(directory, draft)?;
+    if !directory.join(GENESIS_FILE).exists() {
+        has_room_at(directory, Role::Authority)?;
+    }
     let screen = |line: &str| drop(writeln!(io::stderr(), "{}", visible(line)));
     let listen = match listen {
         Some(listen) => listen,

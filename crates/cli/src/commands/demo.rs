@@ -43,7 +43,9 @@ impl Demo {
                 "name a new directory with --dir",
             ));
         }
-        let mut running = Running::start(&directory, &Size { grace: Some(story::GRACE), ..Size::USUAL })?;
+        // The tour waits for epochs, which end after a number of blocks.
+        let size = Size { grace: Some(story::GRACE), quiet_ms: Some(0), ..Size::USUAL };
+        let mut running = Running::start(&directory, &size)?;
         let directory = running.directory.clone();
         let report = session::run(async |context| story::run(&context, &mut running, &source).await);
         running.stop()?;

@@ -44,6 +44,9 @@ pub(crate) struct Devnet {
     /// Remove the network in the directory first
     #[arg(long)]
     fresh: bool,
+    /// Milliseconds between blocks while no operation waits, kept in each authority's config.toml; a new network has 600
+    #[arg(long, value_name = "MS")]
+    quiet_ms: Option<u16>,
     /// Address to which members post their alerts as JSON; kept in each one's config.toml
     #[arg(long, value_name = "URL")]
     alert_url: Option<String>,
@@ -67,9 +70,9 @@ impl Devnet {
             descriptors::ensure("a member of the network", MEMBER)?;
             clear(&directory)?;
         }
-        let Self { authorities, providers, ceremony: by_ceremony, alert_url, alert_ca, .. } = self;
+        let Self { authorities, providers, ceremony: by_ceremony, quiet_ms, alert_url, alert_ca, .. } = self;
         let alert_ca = alert_ca.map(absolute).transpose()?;
-        let size = Size { authorities, providers, by_ceremony, alert_url, alert_ca, grace: None };
+        let size = Size { authorities, providers, by_ceremony, alert_url, alert_ca, grace: None, quiet_ms };
         let running = RefCell::new(Running::start(&directory, &size)?);
         let result = session::until_done(async |context| {
             let mut asked = Asked::listen()?;

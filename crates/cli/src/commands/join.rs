@@ -8,7 +8,7 @@
 //! A role that was started once is started again whatever the checks say: it may hold other people's data.
 
 use crate::{
-    checks::{self, Check, State},
+    checks::{self, Check, State, machine::has_room},
     descriptors,
     failure::{Exit, Failure, Outcome},
     keys,
@@ -157,6 +157,9 @@ impl Join {
         }
         private(&self.dir)?;
         writable(&self.dir)?;
+        if is_new {
+            has_room(&settings)?;
+        }
         self.network_file(access)?;
         let path = self.dir.join(KEY_FILE);
         if !path.exists() {

@@ -73,6 +73,8 @@ const MEMBER_LOCKS: [&str; 3] = ["lock", "provider.lock", "gateway.lock"];
 const KNOWN_FILE: &str = "nodes.known";
 /// Capacity that each provider of a local network offers.
 const CAPACITY: &str = "8 GiB";
+/// Milliseconds between the blocks of a local network while no operation waits: all its members share one machine.
+const QUIET_MS: &str = "600";
 /// Pause of such a provider before each scrub, and its grace period for an agreement that is gone.
 const SOON: &str = "20 s";
 
@@ -377,6 +379,7 @@ fn settings(seat: &Seat, own: &Path, user: &Account, archive: bool) -> Outcome<S
         Some(peers) => {
             settings.set("listen", &peers.to_string())?;
             settings.set("service_listen", &service)?;
+            settings.set("quiet_ms", QUIET_MS)?;
             settings.set("archive", if archive { "true" } else { "false" })?;
         }
         None => settings.set("listen", &service)?,

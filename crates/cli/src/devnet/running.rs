@@ -37,6 +37,8 @@ pub(crate) struct Size {
     pub(crate) alert_ca: Option<PathBuf>,
     /// Grace period of the gateway for silent providers, if it is not the network's.
     pub(crate) grace: Option<&'static str>,
+    /// Milliseconds between blocks while no operation waits, if given.
+    pub(crate) quiet_ms: Option<u16>,
 }
 
 impl Size {
@@ -48,6 +50,7 @@ impl Size {
         alert_url: None,
         alert_ca: None,
         grace: None,
+        quiet_ms: None,
     };
 }
 
@@ -80,6 +83,9 @@ impl Running {
         for member in &running.network.nodes {
             if let (Some(grace), Role::Gateway) = (size.grace, member.role) {
                 settings::change(&member.dir, &[("grace", grace)])?;
+            }
+            if let (Some(quiet_ms), Role::Authority) = (size.quiet_ms, member.role) {
+                settings::change(&member.dir, &[("quiet_ms", &quiet_ms.to_string())])?;
             }
             if let Some(url) = &size.alert_url
                 && let Err(failure) = set_alert(&member.dir, url, size.alert_ca.as_deref())

@@ -12,6 +12,7 @@ use posync_client::{
     connection::{Connection, Endpoint},
 };
 use posync_node::{
+    Steady,
     announce::{self, ListEntry},
     handle::Handle,
 };
@@ -60,8 +61,9 @@ impl Announcing {
         let light = handle.light();
         let parameters = handle.genesis().parameters;
         let (asking, network) = (context.child("announcing"), context.child("announcing_sockets"));
+        let asking = Steady::of_machine(asking);
         let connection = Connection::new(asking, network, key.clone(), nodes, light).beginning_at(0);
-        drop(context.child("announce").spawn(move |context| async move {
+        drop(Steady::of_machine(context.child("announce")).spawn(move |context| async move {
             announce::keep(context, connection, key, parameters, entry).await;
         }));
     }

@@ -43,7 +43,8 @@ pub(super) fn run(settings: &Settings) -> Outcome {
         let free = ports::free(settings, "service_listen", listen);
         free.inspect_err(|failure| alerts.offline(&account, None, &failure.in_one_line()))?;
     }
-    watching::space(directory.clone(), account.clone(), alerts.clone(), watching::authority_space);
+    let volumes = watching::both_volumes(&directory);
+    watching::space(volumes, account.clone(), alerts.clone(), watching::authority_space);
     let (watched, watching_key) = (alerts.clone(), own.key.clone());
     let ready: follower::Beside<commonware_runtime::tokio::Context> = Box::new(move |context, handle| {
         announcing.start(&context, &handle);

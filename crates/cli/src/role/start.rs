@@ -236,7 +236,8 @@ fn authority(settings: &Settings, word: Word) -> Outcome {
         // The node itself knows first which blocks are final.
         nodes.extend(net.file.others(&account));
     }
-    watching::space(directory.clone(), account.to_string(), alerts.clone(), watching::authority_space);
+    let volumes = watching::both_volumes(directory);
+    watching::space(volumes, account.to_string(), alerts.clone(), watching::authority_space);
     let announcing = Announcing::new(settings, key.clone(), nodes.clone(), &reached)?;
     let private = settings.flag("private")?;
     let serving = Serving { key: key.clone(), address: service, private };
@@ -277,7 +278,8 @@ fn signs_elsewhere(settings: &Settings, error: &RunError) -> Failure {
 fn node_config(settings: &Settings, listen: SocketAddr, service: SocketAddr) -> Outcome<NodeConfig> {
     let pages = usize::try_from(settings.count("page_cache_pages")?).unwrap_or(usize::MAX);
     let (archive, private) = (settings.flag("archive")?, settings.flag("private")?);
-    let own = NodeSettings { listen, service, page_cache_pages: pages, archive, private };
+    let quiet_ms = settings.count("quiet_ms")?;
+    let own = NodeSettings { listen, service, page_cache_pages: pages, archive, private, quiet_ms };
     let directory = &settings.directory;
     NodeConfig::open(directory, own).map_err(|error| match error {
         ConfigError::Locked(_) => running_already(settings),
@@ -315,7 +317,8 @@ fn beside(
 ) -> TokioServices {
     Box::new(move |context, handle, channel| {
         announcing.start(&context, &handle);
-        watching::seat(context.child("seat_alerts"), handle.clone(), keys::account(&key), alerts.clone());
+        let steady = Steady::of_machine(context.child("seat_alerts"));
+        watching::seat(steady, handle.clone(), keys::account(&key), alerts.clone());
         let (heights, began) = (handle.heights(), handle.applied());
         drop(context.child("ready").spawn(move |_| log_ready(heights, began)));
         let light = handle.light();
@@ -334,7 +337,9 @@ fn beside(
             alerts,
         };
         // The task lives as long as the node's services, even without its handle.
-        drop(context.child("audit").spawn(|context| audit(context, config)));
+        let auditing = Steady::of_machine(context.child("audit"));
+        let sockets = context.child("auditor_sockets");
+        drop(auditing.spawn(|context| audit(context, sockets, config)));
         services(context, handle, channel)
     })
 }
@@ -359,13 +364,13 @@ pub(super) async fn log_ready(mut heights: watch::Receiver<u64>, began: u64) {
 }
 
 /// Runs the auditor and restarts it when it ends: a seat without an auditor earns less.
-async fn audit(context: Context, config: auditor::Config) {
+async fn audit(context: Steady<Context>, network: Context, config: auditor::Config) {
     let began = context.current();
     let since = |moment| context.current().duration_since(moment).unwrap_or_default();
     let mut restarts = Restarts::default();
     loop {
         let started = context.current();
-        let sockets = SharedNetwork::new(context.child("auditor_sockets"));
+        let sockets = SharedNetwork::new(network.child("auditor_sockets"));
         let run = config.clone();
         let auditing = context.child("auditor").spawn(|context| auditor::run(context, sockets, run));
         let why = match auditing.await {
@@ -420,7 +425,7 @@ fn gateway(settings: &Settings, start: &Start) -> Outcome {
     let volume = posync_gateway::Volume::of(storage.clone());
     let looked = volume.clone();
     let conditions = move |space| watching::gateway_space(space, looked.has_room().err());
-    watching::space(storage.clone(), account.clone(), alerts.clone(), conditions);
+    watching::space(vec![storage.clone()], account.clone(), alerts.clone(), conditions);
     runner(&storage)
         .start(async |context| {
             let parameters = parameters(&context, settings, &net, &key).await?;

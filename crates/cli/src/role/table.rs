@@ -178,6 +178,14 @@ pub(super) const TABLE: &[Setting] = &[
          from the other nodes, and its receipts and events begin there. An archive runs all blocks.",
     ),
     setting(
+        "quiet_ms",
+        AUTHORITY,
+        Kind::Count,
+        "0",
+        "Milliseconds between blocks while no operation waits, to save processor time; 0 is the pace of the network.\n\
+         At most three quarters of its leader timeout. An operation that arrives ends the pause.",
+    ),
+    setting(
         "page_cache_pages",
         NODES,
         Kind::Count,

@@ -14,7 +14,7 @@ use posync_gateway::Full;
 use posync_node::{MachineClock, handle::Handle, turned};
 use posync_protocol::{Account, Record as _, limits::PEER_SKEW_MS_MAX, record::Seat};
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, SystemTime},
 };
@@ -124,9 +124,9 @@ fn ahead_of(theirs: Vec<i64>) -> Option<i64> {
     ahead_ms_of(theirs).map(|ahead| ahead / 1_000)
 }
 
-/// Sends the alerts of `conditions` about the volume of a member that promised no room.
+/// Sends the alerts of `conditions` about the fullest of the volumes of a member that promised no room.
 pub(super) fn space(
-    directory: PathBuf,
+    directories: Vec<PathBuf>,
     account: String,
     alerts: Alerts,
     conditions: impl Fn(Space) -> Vec<Alert> + Send + 'static,
@@ -134,11 +134,21 @@ pub(super) fn space(
     thread::spawn(move || {
         let mut watch = RaisedAlerts::default();
         loop {
-            let now = Space::of(&directory, 0).map(&conditions).unwrap_or_default();
+            let now = fullest(&directories).map(&conditions).unwrap_or_default();
             alerts.watch(&mut watch, &account, None, now);
             thread::sleep(LOOK_AT_SPACE);
         }
     });
+}
+
+/// The room on the fullest volume of these directories; one that does not answer is none.
+fn fullest(directories: &[PathBuf]) -> Option<Space> {
+    directories.iter().filter_map(|directory| Space::of(directory, 0)).min_by_key(|space| space.free)
+}
+
+/// The directories of an authority or a node without a seat: `storage` may be a volume of its own.
+pub(super) fn both_volumes(directory: &Path) -> Vec<PathBuf> {
+    vec![directory.to_path_buf(), directory.join("storage")]
 }
 
 /// Conditions of the volume of an authority or a node without a seat; [`seat`] reports that the authority takes no part.
@@ -218,6 +228,20 @@ mod tests {
         );
         assert_eq!(kinds(&authority_space(space(1 << 30))), []);
         assert_eq!(kinds(&authority_space(space(0))), [Kind::LowSpace]);
+    }
+
+    /// Nothing can be written to `/proc`, which has no free byte.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_storage_that_is_a_full_volume_of_its_own_counts() {
+        let home = tempfile::tempdir().expect("a directory");
+        let both = both_volumes(home.path());
+        assert!(
+            fullest(&both).is_some_and(|space| space.free > 0),
+            "`storage` is not there before the first start"
+        );
+        std::os::unix::fs::symlink("/proc", home.path().join("storage")).expect("writable");
+        assert_eq!(fullest(&both), Some(Space { free: 0, promised: 0 }));
     }
 
     #[test]

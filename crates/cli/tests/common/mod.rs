@@ -74,7 +74,8 @@ impl Net {
     /// Starts the network (again) in its directory and waits until it reports that it is ready.
     pub(crate) fn up(&mut self) {
         let mut child = Command::new(POSYNC)
-            .args(["--json", "devnet", "--dir"])
+            // Tests wait for epochs, which end after a number of blocks.
+            .args(["--json", "devnet", "--quiet-ms", "0", "--dir"])
             .arg(&self.directory)
             .envs(self.log.iter().map(|filter| ("POSYNC_LOG", filter)))
             .args(&self.arguments)

@@ -177,6 +177,7 @@ impl Submitter {
         let row = outcome.receipts.rows.get(place).filter(|row| row.0 == id);
         let (_, code) = *row.ok_or(crate::light::Error::Commitment("a receipt"))?;
         let index = u32::try_from(place).expect("a block has fewer operations");
+        self.0.connection.note_written(height);
         Ok(Fate::Final(Final { id, receipt: Receipt { height, index, code } }))
     }
 

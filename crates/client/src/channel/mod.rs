@@ -41,7 +41,7 @@ use commonware_cryptography::{ed25519::PrivateKey, handshake::sake::Error as Han
 use commonware_macros::select;
 use commonware_runtime::{
     Clock, Handle, IoBufs, Listener as _, ListenerOf, Network, Resolver, Sink, SinkOf, Spawner, Stream,
-    StreamOf,
+    StreamOf, Supervisor,
 };
 use commonware_stream::{
     Upgrader as _,
@@ -76,6 +76,9 @@ const _: () = assert!(WORST_BYTES < 560 << 20);
 // One key's half holds a whole window of the largest slices, so that a put never waits for itself.
 const _: () = assert!(READ_BYTES_MAX / 2 > 32 * ((1 << 20) + memory::OVERHEAD));
 
+/// Time within which an address must take a connection while others of the same name are left: three round trips to the
+/// other side of the world. It is half of the least time that a node has to answer, so that the second one still does.
+const CONNECT: Duration = Duration::from_secs(1);
 /// Pause after the first accept error (usually out of file descriptors); it doubles with each one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause after accept errors.
@@ -107,6 +110,9 @@ pub enum Error {
     /// The other end did not prove the expected key.
     #[error("the peer at {address} {why}", address = .0, why = refusal(.1))]
     Handshake(SocketAddr, #[source] sake::Error),
+    /// A listener ended the handshake of a node service, which takes any clock.
+    #[error("the peer at {0} ended the handshake: check its account, and that it is a node")]
+    NoNode(SocketAddr),
     /// The other end did not finish the handshake in time.
     #[error("the handshake with {0} took more than {HANDSHAKE_MS_MAX} ms; the peer is busy or not posync")]
     HandshakeTimeout(SocketAddr),
@@ -220,11 +226,22 @@ impl<I: Stream> Receiver<I> {
 
 type Upgrade = Timeout<Cups<Sake<PrivateKey>, Aes256Gcm>>;
 
-fn upgrade(key: &PrivateKey) -> Upgrade {
+/// The distance of two clocks that a handshake of the service with this namespace bears: any for a node service, from
+/// which a machine learns how wrong its clock is, years included. Both ends make a key of their own for each connection,
+/// so an old message opens none.
+fn skew(namespace: &[u8]) -> Duration {
+    Duration::from_millis(if is_node(namespace) { u64::MAX } else { HANDSHAKE_SKEW_MS_MAX })
+}
+
+fn is_node(namespace: &[u8]) -> bool {
+    namespace == posync_protocol::wire::node::NAMESPACE
+}
+
+fn upgrade(key: &PrivateKey, namespace: &[u8]) -> Upgrade {
     let sake = Sake {
         signer: key.clone(),
-        synchrony_bound: Duration::from_millis(HANDSHAKE_SKEW_MS_MAX),
-        max_handshake_age: Duration::from_millis(HANDSHAKE_SKEW_MS_MAX),
+        synchrony_bound: skew(namespace),
+        max_handshake_age: skew(namespace),
         version: sake::Version::V1,
     };
     Timeout::new(Cups::new(sake, cups::Version::V1), Duration::from_millis(HANDSHAKE_MS_MAX))
@@ -232,8 +249,9 @@ fn upgrade(key: &PrivateKey) -> Upgrade {
 
 const FRAME: u32 = FRAME_BYTES_MAX as u32;
 
-fn refused(address: SocketAddr, error: TimeoutError<sake::Error>) -> Error {
+fn refused(address: SocketAddr, namespace: &[u8], error: TimeoutError<sake::Error>) -> Error {
     match error {
+        TimeoutError::Upgrade(sake::Error::Frame(_)) if is_node(namespace) => Error::NoNode(address),
         TimeoutError::Upgrade(reason) => Error::Handshake(address, reason),
         TimeoutError::Timeout => Error::HandshakeTimeout(address),
     }
@@ -252,16 +270,17 @@ pub async fn dial<E, N>(
     address: impl Into<Address> + Send,
 ) -> Result<Channel<N>, Error>
 where
-    E: Clock + CryptoRng + Resolver,
+    E: Clock + CryptoRng + Resolver + Supervisor,
     N: Network,
 {
     dial_where(context, network, key, namespace, (peer, address.into()), |_| true).await
 }
 
-/// As [`dial`], at those addresses of the host alone that `may_dial` accepts.
+/// As [`dial`], at those addresses of the host alone that `may_dial` accepts. A name may have an address that is closed,
+/// dead or another machine's, such as one of IPv6 that no router forwards: the next one is tried then.
 ///
 /// # Errors
-/// As [`dial`]; [`Error::Hidden`] if no address is accepted.
+/// As [`dial`], of the address that came furthest; [`Error::Hidden`] if no address is accepted.
 pub(crate) async fn dial_where<E, N>(
     context: E,
     network: &N,
@@ -271,43 +290,51 @@ pub(crate) async fn dial_where<E, N>(
     may_dial: impl Fn(IpAddr) -> bool + Send,
 ) -> Result<Channel<N>, Error>
 where
-    E: Clock + CryptoRng + Resolver,
+    E: Clock + CryptoRng + Resolver + Supervisor,
     N: Network,
 {
     let public = peer.public_key().ok_or(Error::Key(peer))?;
-    let (address, sink, stream) = reach(&context, network, &address, may_dial).await?;
-    let stream = Metered { stream, gate: None };
-    let (sender, receiver) = upgrade(key)
-        .dial(context, namespace, FRAME, public, stream, sink)
-        .await
-        .map_err(|error| refused(address, error))?;
-    Ok((Sender(sender), Receiver { inner: receiver, gate: None }))
-}
-
-/// Connects to the first address of the host that accepts, of those that may be dialled.
-async fn reach<E, N>(
-    context: &E,
-    network: &N,
-    address: &Address,
-    may_dial: impl Fn(IpAddr) -> bool + Send,
-) -> Result<(SocketAddr, SinkOf<N>, StreamOf<N>), Error>
-where
-    E: Clock + Resolver,
-    N: Network,
-{
-    let mut last = commonware_runtime::Error::ConnectionFailed;
-    let mut candidates = address.resolve(context).await?;
+    let mut candidates = address.resolve(&context).await?;
     candidates.retain(|candidate| may_dial(candidate.ip()));
-    if candidates.is_empty() {
-        return Err(Error::Hidden(address.clone()));
-    }
-    for candidate in candidates {
-        match network.dial(candidate).await {
-            Ok((sink, stream)) => return Ok((candidate, sink, stream)),
-            Err(error) => last = error,
+    let mut failed = Error::Hidden(address.clone());
+    let count = candidates.len();
+    for (place, candidate) in candidates.into_iter().enumerate() {
+        let limit = (place + 1 < count).then_some(CONNECT);
+        let error = match connect_to(&context, network, candidate, limit).await {
+            Ok((sink, stream)) => {
+                let stream = Metered { stream, gate: None };
+                let attempt = context.child("handshake");
+                let upgrade = upgrade(key, namespace);
+                match upgrade.dial(attempt, namespace, FRAME, public.clone(), stream, sink).await {
+                    Ok((sender, receiver)) => {
+                        return Ok((Sender(sender), Receiver { inner: receiver, gate: None }));
+                    }
+                    Err(error) => refused(candidate, namespace, error),
+                }
+            }
+            Err(error) => Error::Dial(address.clone(), error),
+        };
+        // A peer that answered says more than an address where nobody does.
+        if matches!(failed, Error::Hidden(_) | Error::Dial(..)) {
+            failed = error;
         }
     }
-    Err(Error::Dial(address.clone(), last))
+    Err(failed)
+}
+
+/// Opens a connection to an address, within `limit` if there is one.
+async fn connect_to<E: Clock, N: Network>(
+    context: &E,
+    network: &N,
+    to: SocketAddr,
+    limit: Option<Duration>,
+) -> Result<(SinkOf<N>, StreamOf<N>), commonware_runtime::Error> {
+    let Some(limit) = limit else { return network.dial(to).await };
+    let late = context.sleep(limit);
+    select! {
+        connected = network.dial(to) => connected,
+        () = late => Err(commonware_runtime::Error::Timeout),
+    }
 }
 
 /// The address, key and service of a listener.
@@ -442,7 +469,7 @@ async fn connect<E, N, F, Fut>(
         async { true }
     };
     let stream = Metered { stream, gate: Some(gate.clone()) };
-    let handshake = upgrade(&config.key).listen(
+    let handshake = upgrade(&config.key, config.namespace).listen(
         context.child("handshake"),
         config.namespace,
         FRAME,

@@ -295,7 +295,7 @@ fn an_oversized_frame_closes_the_channel() {
         .await
         .expect("listens");
         let (sink, stream) = context.dial(at(9000)).await.expect("connects");
-        let greedy = upgrade(&key(2));
+        let greedy = upgrade(&key(2), SERVICE);
         let (mut sender, _receiver) = greedy
             .dial(context.child("dial"), SERVICE, FRAME + 1, key(1).public_key(), stream, sink)
             .await
@@ -322,9 +322,78 @@ fn a_caller_whose_clock_is_far_off_is_told_to_look_at_it() {
         let text = refused.err().expect("it is refused").to_string();
         assert!(text.contains("clock") && text.contains("more than 48 h off"), "{text}");
         assert!(!text.contains("did not prove"), "{text}");
+        let node = posync_protocol::wire::node::NAMESPACE;
+        let refused = dial(context.child("dial"), &context, &key(2), node, account(1), at(9100)).await;
+        let text = refused.err().expect("it is refused").to_string();
+        assert!(
+            text.contains("check its account") && !text.contains("clock"),
+            "nodes take any clock: {text}"
+        );
     });
     let theirs = Handshake::InvalidTimestamp(900_000_000, 0..7_200_000);
     let text = Error::Handshake(at(1), sake::Error::HandshakeError(theirs)).to_string();
     assert!(text.contains("clock that is more than 48 h from this machine's"), "{text}");
     assert!(text.contains("says 900000 s since 1970"), "{text}");
+}
+
+/// A network in which nobody ever answers at one address.
+struct Holed<N>(N, SocketAddr);
+
+impl<N: Network> Network for Holed<N> {
+    type Listener = N::Listener;
+
+    async fn bind(&self, socket: SocketAddr) -> Result<N::Listener, commonware_runtime::Error> {
+        self.0.bind(socket).await
+    }
+
+    async fn dial(&self, socket: SocketAddr) -> Result<(SinkOf<N>, StreamOf<N>), commonware_runtime::Error> {
+        if socket == self.1 {
+            return std::future::pending().await;
+        }
+        self.0.dial(socket).await
+    }
+}
+
+/// A name leads to a closed address, to one that swallows everything, to another machine's, and to the peer's: in each
+/// order of two the peer is reached, and soon.
+#[test]
+fn a_name_of_which_one_address_is_dead_closed_or_anothers_leads_to_the_peer() {
+    deterministic::Runner::default().start(|context| async move {
+        let ip = |last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
+        let serve = |last, by| {
+            let config = Listen::new(key(by), SERVICE, SocketAddr::new(ip(last), 9300));
+            let serve = |_, _, _sender, mut receiver: Receiver<_>| async move {
+                while receiver.recv().await.is_ok() {}
+            };
+            listen(context.child("listener"), &context, config, serve)
+        };
+        let (own, another) = (serve(1, 1).await.expect("free"), serve(4, 4).await.expect("free"));
+        let (closed, dead) = (ip(2), ip(3));
+        let network = Holed(context.child("network"), SocketAddr::new(dead, 9300));
+        let name: Address = "dual.example.org:9300".parse().expect("a name");
+        let reach = async |ips: Vec<IpAddr>| {
+            context.resolver_register("dual.example.org", Some(ips));
+            dial(context.child("dial"), &network, &key(2), SERVICE, account(1), name.clone()).await
+        };
+        for bad in [closed, dead, another.address.ip()] {
+            for ips in [vec![bad, ip(1)], vec![ip(1), bad]] {
+                let began = context.current();
+                assert!(reach(ips.clone()).await.is_ok(), "{ips:?}");
+                let took = context.current().duration_since(began).expect("virtual time goes on");
+                assert!(took < 2 * CONNECT, "{ips:?} took {took:?}");
+            }
+        }
+        let nobody = reach(vec![another.address.ip(), closed]).await.err().expect("no peer is there");
+        assert!(matches!(nobody, Error::Handshake(at, _) if at == another.address), "{nobody}");
+        let nobody = reach(vec![dead, closed]).await.err().expect("no peer is there");
+        assert!(matches!(nobody, Error::Dial(..)), "{nobody}");
+        own.task.abort();
+    });
+}
+
+/// A node service takes callers whose clock is anything, and each other service those that are within two days.
+#[test]
+fn only_node_services_take_a_clock_that_is_years_off() {
+    assert_eq!(skew(posync_protocol::wire::node::NAMESPACE), Duration::from_millis(u64::MAX));
+    assert_eq!(skew(SERVICE), Duration::from_millis(HANDSHAKE_SKEW_MS_MAX));
 }

@@ -1,14 +1,17 @@
-//! The nodes that a connection learns, and how far each is.
+//! The nodes that a connection learns, how far each is, and how new their answers must be.
 
-use super::{ANSWER, At, Connection, Endpoint, Error, Learned, Proved, unexpected};
+use super::{ANSWER, At, Connection, Endpoint, Error, Failed, Learned, Proved, unexpected};
 use crate::address::Address;
 use futures::future::join_all;
 use posync_protocol::{
     Bounded, Key, Slot,
-    limits::READ_KEYS_MAX,
+    limits::{ASK_ATTEMPTS, ASK_PAUSE_MS, READ_KEYS_MAX, STALE_BLOCKS_MAX},
     wire::node::{Ask, NodeAnswer, Nothing},
 };
-use std::time::UNIX_EPOCH;
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, UNIX_EPOCH},
+};
 
 /// Nodes that are asked at the same time when the first ones do not answer.
 const AT_ONCE: usize = 8;
@@ -76,6 +79,16 @@ impl Connection {
     /// Adds nodes that were learned in an earlier run, as far as there is room, and returns their number.
     pub fn recall(&self, kept: &[Learned]) -> usize {
         self.0.pool.recall(kept)
+    }
+
+    /// Notes that an own operation is final in the block at `height`: no read shows the state before it.
+    pub fn note_written(&self, height: u64) {
+        self.0.written.fetch_max(height, Ordering::AcqRel);
+    }
+
+    /// The newest block with an own operation; 0 if there is none.
+    pub fn written(&self) -> u64 {
+        self.0.written.load(Ordering::Acquire)
     }
 
     /// Asks some learned nodes that have not answered yet for their newest block, so that it is known which answer:
@@ -166,7 +179,18 @@ impl Connection {
     async fn read_alone(&self, place: usize, keys: &[Key]) -> Result<Proved<Vec<Option<Slot>>>, Error> {
         let asked = Bounded::<Key, READ_KEYS_MAX>::new(keys.to_vec());
         let ask = Ask::Read(asked.ok_or(Error::TooLarge("a read names at most 64 records"))?);
-        let read = self.0.pool.once(place, ANSWER, &ask, &|answer| self.judge_read(keys, answer)).await;
+        let judge = |answer| self.judge_read(keys, answer);
+        let mut read = self.0.pool.once(place, ANSWER, &ask, &judge).await;
+        for _ in 1..ASK_ATTEMPTS {
+            match &read {
+                // It has the block with an own operation soon.
+                Err(Failed { error: Error::Behind { height, floor }, .. })
+                    if height + STALE_BLOCKS_MAX >= *floor => {}
+                _ => break,
+            }
+            self.sleep(Duration::from_millis(ASK_PAUSE_MS)).await;
+            read = self.0.pool.once(place, ANSWER, &ask, &judge).await;
+        }
         self.0.pool.close(place);
         let (_, (_, read)) = read.map_err(|failed| failed.error)?;
         let header = read.certified.headers.first().expect("a verified answer has one").clone();

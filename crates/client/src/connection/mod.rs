@@ -11,7 +11,7 @@
 //! 2. A node that is lost, late or gives an answer that does not verify is left for the next one. A
 //!    refusal is checked with a second node. A request fails at most [`ASK_ATTEMPTS`] times.
 //! 3. A proven read is at most [`STALE_BLOCKS_MAX`] blocks behind the newest header seen here or kept
-//!    from an earlier run ([`Connection::raise_floor`]).
+//!    from an earlier run ([`Connection::raise_floor`]), and never older than the newest own operation.
 //! 4. A node without a new block for [`STILL`], or with blocks that are old for that long, is compared with a second
 //!    one, and left if that is ahead.
 //! 5. That a block is not there is believed when every trusted node that answers has said so. One that does not have a
@@ -149,6 +149,8 @@ struct Inner {
     now: Box<dyn Fn() -> SystemTime + Send + Sync>,
     light: Light,
     height: AtomicU64,
+    /// The newest block with an own operation.
+    written: AtomicU64,
     /// When the height rose.
     moved: Mutex<Option<SystemTime>>,
     /// When the height of the node that is asked was last compared with another node's.
@@ -221,6 +223,7 @@ impl Connection {
             now: Box::new(move || clock.current()),
             light,
             height: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             moved: Mutex::new(None),
             compared: Mutex::new(None),
             reach,
@@ -631,9 +634,9 @@ impl Connection {
         self.0.light.read(keys, &read)?;
         let (first, last) = (read.certified.headers.first(), read.certified.headers.last());
         let (first, last) = first.zip(last).expect("a verified answer has one");
-        let floor = self.floor();
-        if first.height + STALE_BLOCKS_MAX < floor {
-            return Err(Error::Behind { height: first.height, floor });
+        let (floor, written) = (self.floor(), self.written());
+        if first.height + STALE_BLOCKS_MAX < floor || first.height < written {
+            return Err(Error::Behind { height: first.height, floor: floor.max(written) });
         }
         let last = last.clone();
         self.saw(last.height);
@@ -769,6 +772,8 @@ impl Connection {
         let is_odd = course.failures.is_multiple_of(2);
         match error {
             Error::Unavailable(Unavailable::Moved | Unavailable::Busy) if is_odd => (),
+            // An own operation is some milliseconds old: the node has its block soon.
+            Error::Behind { height, floor } if is_odd && height + STALE_BLOCKS_MAX >= floor => (),
             Error::Unreachable(_)
             | Error::NotBelieved(_)
             | Error::Behind { .. }

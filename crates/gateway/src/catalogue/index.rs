@@ -8,7 +8,8 @@ use super::{
     usage::{Claim, NoRoom, Usage, UsageBook},
 };
 use crate::{
-    coding::{DATA, FileId, SHARDS, billed},
+    catalogue::FileId,
+    coding::{DATA, SHARDS, billed},
     limits::{FAULTS_MAX, FILES_MAX, JOBS_PER_ACCOUNT},
 };
 use commonware_codec::Error::Invalid;

@@ -37,12 +37,12 @@ pub(crate) use posync_consumer::catalogue::{Entry, Loaded, Started, erase, store
 pub use snapshot::{Held, backup, check, restore};
 pub(crate) use usage::{Claim, NoRoom, Usage};
 
-use crate::coding::FileId;
 #[cfg(test)]
 use commonware_runtime::Handle;
 use commonware_runtime::{Clock, Metrics, Spawner, Storage};
 use index::Index;
 use posync_consumer::asks;
+pub(crate) use posync_consumer::catalogue::row::FileId;
 #[cfg(test)]
 use posync_protocol::Hash;
 use posync_protocol::wire::gateway::File;

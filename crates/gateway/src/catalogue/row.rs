@@ -4,8 +4,8 @@
 pub(crate) use posync_consumer::catalogue::row::*;
 
 use crate::{
-    coding::SHARDS,
-    limits::{HOLDINGS_MAX, SEGMENTS_MAX},
+    coding::{SEGMENTS_MAX, SHARDS},
+    limits::HOLDINGS_MAX,
 };
 use commonware_codec::{Buf, EncodeSize, Read, Write};
 use posync_consumer::rows;

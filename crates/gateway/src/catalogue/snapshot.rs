@@ -19,7 +19,7 @@ use super::row::{
     restoring,
 };
 use crate::{
-    coding::FileId,
+    catalogue::FileId,
     limits::{AGREEMENTS_MAX, COMMIT_ROWS_MAX, FAULTS_MAX, FILES_MAX, ROW_BYTES_MAX},
 };
 use blake3::Hasher;

@@ -5,7 +5,7 @@
 //! 1. A put counts in full from its beginning, so puts at once never exceed a quota, or a share of the names,
 //!    together.
 //! 2. A removed or replaced file, and a put that failed, count until the space of their segments is freed.
-//! 3. A file counts as what it costs: see [`crate::coding::billed`].
+//! 3. A file counts as what it costs: see [`posync_coding::billed`].
 
 use super::row::Owner;
 use std::collections::BTreeMap;

@@ -8,8 +8,7 @@ use super::{
 };
 use crate::{
     agreement::OwnAgreement,
-    catalogue::{Stopped, row::FaultRow},
-    coding::FileId,
+    catalogue::{FileId, Stopped, row::FaultRow},
     limits::REPAIRS_AT_ONCE,
     shared::Shared,
 };

@@ -32,7 +32,7 @@ pub(crate) use actor::start;
 pub(crate) use reaper::reap;
 pub(crate) use rebuild::restore;
 
-use crate::coding::FileId;
+use crate::catalogue::FileId;
 use posync_protocol::{Account, Hash};
 use state::{FoundBy, Task};
 

@@ -1,8 +1,8 @@
 //! Frees the space of removed and replaced files, and of puts that did not finish.
 
 use crate::{
-    catalogue::{Catalogue, Stopped, row::JobRow},
-    coding::{FileId, billed},
+    catalogue::{Catalogue, FileId, Stopped, row::JobRow},
+    coding::billed,
     shared::Shared,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -11,7 +11,7 @@
 //! 4. The provider that lost a shard is remembered here until the shard has a holder again: the data set
 //!    forgets the shard as soon as the provider signs, which may be before the repair begins.
 
-use crate::{catalogue::row::FaultRow, coding::FileId};
+use crate::catalogue::{FileId, row::FaultRow};
 use posync_protocol::Account;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -18,10 +18,10 @@ use crate::{
     access::{Buffer, Share},
     agreement::OwnAgreement,
     catalogue::{
-        Stopped,
+        FileId, Stopped,
         row::{FileRow, SegmentRow},
     },
-    coding::{self, DATA, FileId, FileKey, Held, SEGMENT_BYTES, SHARDS},
+    coding::{self, DATA, FileKey, Held, SEGMENT_BYTES, SHARDS},
     limits::SEGMENTS_READ_AHEAD,
     peer,
     repair::Notice,

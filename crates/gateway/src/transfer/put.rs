@@ -24,8 +24,8 @@
 use super::{Error, segment};
 use crate::{
     access::{Buffer, Share},
-    catalogue::{Claim, Stopped, row::FileRow},
-    coding::{self, FileId, FileKey, SEGMENT_BYTES},
+    catalogue::{Claim, FileId, Stopped, row::FileRow},
+    coding::{self, FileKey, SEGMENT_BYTES},
     expected::Coming,
     limits::{ACKNOWLEDGE_SHARDS, SEGMENTS_UNSIGNED_MAX},
     repair::Notice,

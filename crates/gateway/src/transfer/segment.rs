@@ -19,8 +19,11 @@ use super::{Error, put::Fate};
 use crate::{
     access::{Buffer, Part, Share},
     agreement::{Room, Unsigned, state::leaves},
-    catalogue::row::{Added, SegmentRow},
-    coding::{self, DATA, FileId, FileKey, SHARDS, Shard},
+    catalogue::{
+        FileId,
+        row::{Added, SegmentRow},
+    },
+    coding::{self, DATA, FileKey, SHARDS, Shard},
     expected::Coming,
     limits::ACKNOWLEDGE_SHARDS,
     peer::{self, Parcel, Peer},

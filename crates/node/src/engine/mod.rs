@@ -18,6 +18,7 @@
 
 mod block;
 mod follow;
+mod forgiving;
 mod gate;
 mod pacer;
 mod recent;

@@ -6,7 +6,9 @@
 use super::{
     AUTHORITIES_MAX, Block, Database, Digest, Finalization, Marshal, Pacer, PrivateKey, PublicKey, Runtime,
     Scheme, Seeds, StoreOperation, Taking, Variant,
+    forgiving::Forgiving,
     gate::Gated,
+    pacer::Pace,
     recent::Recent,
     sizes::{
         BUFFER, FETCH_RETRY, FETCH_TIMEOUT, Files, ITEMS_PER_SECTION, MAILBOX, PENDING_ACKS,
@@ -98,6 +100,8 @@ pub(crate) struct Parts {
     pub secrets: Secrets,
     /// Source of operations for its proposals.
     pub operations: Arc<dyn Operations>,
+    /// Milliseconds between blocks while no operation waits, if that is more than `block_ms`.
+    pub quiet_ms: u64,
     /// Prefix of all its storage partitions.
     pub prefix: String,
     /// Pages of storage that stay in memory.
@@ -283,9 +287,11 @@ where
     }
 
     fn pacer<D>(&self, inner: D, marshal: &Marshal, seeds: Seeds) -> Pacer<E, D> {
-        let pace = Duration::from_millis(self.parameters().block_ms);
-        let right = (seeds, self.own_key.clone());
-        Pacer::new(self.context.child("tap"), inner, marshal.clone(), right, pace)
+        let block_ms = self.parameters().block_ms;
+        let quiet_ms = self.parts.quiet_ms.saturating_sub(block_ms);
+        let pace = Pace { least: Duration::from_millis(block_ms), quiet: Duration::from_millis(quiet_ms) };
+        let (right, operations) = ((seeds, self.own_key.clone()), self.parts.operations.clone());
+        Pacer::new(self.context.child("tap"), inner, marshal.clone(), right, operations, pace)
     }
 
     /// The channels of votes, of certificates and of missing ones: votes wait for the node's right to sign.
@@ -427,7 +433,7 @@ where
             reshare::Config {
                 signer: self.parts.key.clone(),
                 manager: self.peers.clone(),
-                blocker: self.blocker.clone(),
+                blocker: Forgiving,
                 participants_provider,
                 secret_store: self.parts.secrets.clone(),
                 strategy: Sequential,

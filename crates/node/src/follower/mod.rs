@@ -28,6 +28,7 @@ use crate::{
     handle::Handle,
     run::{ROOM_LOW, RunError, STACK_BYTES, room, watch_room, workers},
     serve::{Intake, Serving, listen},
+    steady::Steady,
 };
 use commonware_cryptography::Signer as _;
 use commonware_macros::select;
@@ -109,13 +110,15 @@ pub fn follow(
     let run = guarded(|| {
         tokio::Runner::new(runtime).start(|context| async move {
             let networks = (context.child("dialing"), context.child("listening"));
-            let beside: Beside<tokio::Context> = Box::new(move |context, handle: Handle| {
+            let machine = context.child("beside");
+            // What runs beside the node measures the machine's clock.
+            let beside: Beside<Steady<tokio::Context>> = Box::new(move |_, handle: Handle| {
                 let watched = handle.clone();
                 // The task lives as long as the node, even without its handle.
-                drop(context.child("room").spawn(move |context| watch_room(context, directory, watched)));
-                beside(context, handle);
+                drop(machine.child("room").spawn(move |context| watch_room(context, directory, watched)));
+                beside(machine, handle);
             });
-            run(context, networks, PREFIX.into(), settings, beside).await
+            run(Steady::of_machine(context), networks, PREFIX.into(), settings, beside).await
         })
     });
     run.unwrap_or_else(|cause| Err(RunError::Follower(cause)))

@@ -28,7 +28,7 @@ use commonware_p2p::{Receiver, Recipients, Sender};
 use commonware_runtime::Clock;
 use commonware_utils::channel::{mpsc, oneshot};
 use commonware_utils::sync::{Mutex, MutexGuard};
-use futures::FutureExt as _;
+use futures::{FutureExt as _, future::BoxFuture};
 use posync_client::watch;
 use posync_protocol::{
     Account, Body, Bounded, Code, Hash, Key, Operation, Record as _,
@@ -88,6 +88,7 @@ pub struct Mempool {
     paid: mpsc::Sender<Arrival>,
     dirty: Arc<Mutex<BTreeSet<Account>>>,
     moved: watch::Sender<u64>,
+    placed: watch::Sender<()>,
     /// Number of each caller's operations that wait for their check.
     callers: Arc<Mutex<BTreeMap<Account, usize>>>,
 }
@@ -134,7 +135,8 @@ impl Mempool {
         let (free, free_inbox) = mpsc::channel(INGRESS_QUEUED_MAX);
         let (paid, paid_inbox) = mpsc::channel(INGRESS_QUEUED_MAX);
         let (pool, dirty, moved) = (Arc::default(), Arc::default(), watch::Sender::new(0));
-        let mempool = Self { pool, free, paid, dirty, moved, callers: Arc::default() };
+        let placed = watch::Sender::new(());
+        let mempool = Self { pool, free, paid, dirty, moved, placed, callers: Arc::default() };
         (mempool, Inbox { free: free_inbox, paid: paid_inbox })
     }
 
@@ -189,7 +191,12 @@ impl Mempool {
 
 impl Operations for Mempool {
     fn candidates(&self, context: &BlockContext, base_fee: u64) -> Vec<Operation> {
-        self.pool().candidates(context.height, base_fee)
+        let mut pool = self.pool();
+        let candidates = pool.candidates(context.height, base_fee);
+        for candidate in &candidates {
+            pool.met(&candidate.id());
+        }
+        candidates
     }
 
     fn finalized(&self, height: u64, operations: &[Operation]) {
@@ -203,11 +210,21 @@ impl Operations for Mempool {
     }
 
     fn verified(&self, id: &Hash) -> bool {
-        self.pool().contains(id)
+        self.pool().met(id)
     }
 
     fn refused(&self, ids: &[Hash]) {
         self.pool().refused(ids);
+    }
+
+    fn waiting(&self) -> BoxFuture<'_, ()> {
+        let mut placed = self.placed.subscribe();
+        async move {
+            while !self.pool().has_new() {
+                placed.changed().await.expect("the sender lives in self");
+            }
+        }
+        .boxed()
     }
 }
 
@@ -537,6 +554,9 @@ impl<E: Clock + CryptoRng, S: Sender> Actor<E, S> {
         }
         if result.is_ok() && arrival.done.is_some() {
             own.push(arrival.operation.clone());
+        }
+        if result.is_ok() {
+            self.mempool.placed.send_replace(());
         }
         arrival.answer(result);
     }

@@ -158,6 +158,8 @@ struct PoolEntry {
     refusals: u8,
     sender: Sender,
     place: PoolPlace,
+    /// True once it was seen in a block, or offered to one.
+    in_block: bool,
 }
 
 /// Challenges whose refusals are remembered; the oldest are dropped first.
@@ -211,7 +213,17 @@ impl Pool {
         self.paid_bytes + self.gap_bytes + self.storage_proof_bytes + self.reserved_bytes + self.settle_bytes
     }
 
-    /// True if the operation with that id waits, so its signatures were verified.
+    /// True if an operation waits that was neither seen in a block nor offered to one.
+    pub(crate) fn has_new(&self) -> bool {
+        self.entries.values().any(|entry| !entry.in_block)
+    }
+
+    /// Notes that the operation with that id stands in a block. True if it waits, so its signatures were verified.
+    pub(crate) fn met(&mut self, id: &Hash) -> bool {
+        self.entries.get_mut(id).map(|entry| entry.in_block = true).is_some()
+    }
+
+    /// True if the operation with that id waits.
     pub(crate) fn contains(&self, id: &Hash) -> bool {
         self.entries.contains_key(id)
     }
@@ -579,6 +591,7 @@ impl PoolEntry {
             refusals: 0,
             sender: Sender::Stranger,
             place: PoolPlace::None,
+            in_block: false,
         }
     }
 }

@@ -186,6 +186,20 @@ fn what_the_paid_lane_refuses() {
 }
 
 #[test]
+fn an_operation_is_new_until_a_block_has_it() {
+    let mut pool = Pool::default();
+    let (first, second) = (pay(1, 0, 10), pay(1, 1, 10));
+    assert!(!pool.has_new() && !pool.met(&first.id()));
+    for operation in [&first, &second] {
+        add(&mut pool, operation, rich(0)).expect("taken");
+    }
+    assert!(pool.met(&first.id()) && pool.has_new(), "the second stands in no block");
+    assert!(pool.met(&second.id()) && !pool.has_new());
+    pool.finalized(1, &[first]);
+    assert!(!pool.has_new());
+}
+
+#[test]
 fn what_the_ledger_says_clears_the_pool() {
     let mut pool = Pool::default();
     for nonce in 0..5 {

@@ -162,8 +162,8 @@ fn log_silence(own_key: &OwnKey) {
         needed,
         height,
         "too few of the other authorities have said whether another process signs with this node's key: it follows \
-         without a vote until they do; see that they run, that they have this height, and that this machine \
-         reaches them"
+         without a vote until they do; see that they run, that they have this height, that this machine reaches \
+         them, and that no other process runs with this key: each hears one connection of a key"
     );
 }
 

@@ -61,6 +61,7 @@ impl Network4 {
                 secrets: shares,
                 prefix: format!("authority-{index}"),
                 operations: queue.clone(),
+                quiet_ms: 0,
                 other_stopped: false,
                 rules: posync_protocol::rules::Rules::KNOWN,
                 clock_ahead_ms: 0,

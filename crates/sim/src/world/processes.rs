@@ -180,6 +180,7 @@ impl<'a> World<'a> {
             secrets: seat.secrets.clone(),
             prefix: seat.prefix.clone(),
             operations,
+            quiet_ms: 0,
             other_stopped: false,
             rules: posync_protocol::rules::Rules::KNOWN,
             clock_ahead_ms: 0,

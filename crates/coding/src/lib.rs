@@ -16,8 +16,10 @@
 //!    (file key, segment, position, plain bytes).
 //! 2. No two shards share a key: the file's id is random and a file is never rewritten in place.
 //! 3. Every shard of a segment has [`shard_bytes`] bytes, a multiple of 64.
+//!
+//! A crate of its own, because the cipher is generic code that is compiled where it is called: the test profile
+//! optimises this crate, and not the whole gateway.
 
-use crate::limits::SEGMENTS_MAX;
 use blake3::Hasher;
 use chacha20::{
     ChaCha20,
@@ -28,29 +30,28 @@ use reed_solomon_simd::{ReedSolomonDecoder, ReedSolomonEncoder};
 use std::cell::RefCell;
 
 /// Data shards of a segment, and the number of shards that restore it.
-pub(crate) const DATA: usize = 4;
+pub const DATA: usize = 4;
 /// Shards of a segment, data and parity.
 pub const SHARDS: usize = 8;
 /// Plain bytes of a full segment.
-pub(crate) const SEGMENT_BYTES: usize = 4 << 20;
+pub const SEGMENT_BYTES: usize = 4 << 20;
 /// Bytes that the smallest file counts as: one leaf for each data shard.
-pub(crate) const BILLED_BYTES: u64 = DATA as u64 * LEAF_BYTES;
+const BILLED_BYTES: u64 = DATA as u64 * LEAF_BYTES;
+/// Segments of the largest file: 4 TiB.
+pub const SEGMENTS_MAX: u32 = 1 << 20;
 /// A shard's length is a multiple of this, the block of the Reed-Solomon code's inner loops.
 const BLOCK_BYTES: usize = 64;
 
 const FILE_CONTEXT: &str = "posync gateway 2026-11 file key";
 const SHARD_CONTEXT: &str = "posync gateway 2026-11 shard key";
 
-/// A file's random name inside the gateway, from which its key is derived.
-pub(crate) use posync_consumer::catalogue::row::FileId;
-
 /// Key of a file, from which the keys of its shards are derived.
 #[derive(Clone)]
-pub(crate) struct FileKey([u8; 32]);
+pub struct FileKey([u8; 32]);
 
 impl FileKey {
-    /// Derives the key of `file` from the gateway's master secret.
-    pub(crate) fn derive(master: &[u8; 32], file: &FileId) -> Self {
+    /// Derives the key of the file with the random name `file` from the gateway's master secret.
+    pub fn derive(master: &[u8; 32], file: &[u8; 16]) -> Self {
         Self(*Hasher::new_derive_key(FILE_CONTEXT).update(master).update(file).finalize().as_bytes())
     }
 
@@ -64,7 +65,7 @@ impl FileKey {
 
 /// An encrypted shard and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Shard {
+pub struct Shard {
     /// BLAKE3 hash of the bytes, without a key.
     pub name: Hash,
     /// Ciphertext of [`shard_bytes`] bytes.
@@ -72,11 +73,11 @@ pub(crate) struct Shard {
 }
 
 /// The encrypted shards that are available, by position.
-pub(crate) type Held = [Option<Vec<u8>>; SHARDS];
+pub type Held = [Option<Vec<u8>>; SHARDS];
 
 /// Why a segment cannot be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// Fewer than [`DATA`] shards are available.
     #[error("{0} of {DATA} shards are at hand; more holders must answer")]
     TooFew(usize),
@@ -86,7 +87,7 @@ pub(crate) enum Error {
 }
 
 /// Number of segments of a file of `bytes` bytes, 0 for an empty one; `None` above [`SEGMENTS_MAX`].
-pub(crate) fn segments(bytes: u64) -> Option<u32> {
+pub fn segments(bytes: u64) -> Option<u32> {
     let count = u32::try_from(bytes.div_ceil(SEGMENT_BYTES as u64)).ok();
     count.filter(|count| *count <= SEGMENTS_MAX)
 }
@@ -94,23 +95,23 @@ pub(crate) fn segments(bytes: u64) -> Option<u32> {
 /// Bytes that a file of `bytes` plain bytes counts as: what its shards take at the providers in whole leaves,
 /// divided by the code's expansion. That is the next multiple of [`BILLED_BYTES`]. An empty file counts as one,
 /// for its name.
-pub(crate) fn billed(bytes: u64) -> u64 {
+pub fn billed(bytes: u64) -> u64 {
     bytes.max(1).checked_next_multiple_of(BILLED_BYTES).unwrap_or(u64::MAX)
 }
 
 /// Plain bytes of segment `segment` of a file of `bytes` bytes.
-pub(crate) fn segment_bytes(bytes: u64, segment: u32) -> usize {
+pub fn segment_bytes(bytes: u64, segment: u32) -> usize {
     let left = bytes.saturating_sub(u64::from(segment) * SEGMENT_BYTES as u64);
     usize::try_from(left).map_or(SEGMENT_BYTES, |left| left.min(SEGMENT_BYTES))
 }
 
 /// Bytes of each shard of a segment of `plain` bytes.
-pub(crate) const fn shard_bytes(plain: usize) -> usize {
+pub const fn shard_bytes(plain: usize) -> usize {
     plain.div_ceil(DATA).next_multiple_of(BLOCK_BYTES)
 }
 
 /// Codes, encrypts and names a segment of 1 to [`SEGMENT_BYTES`] bytes.
-pub(crate) fn encode(key: &FileKey, segment: u32, plain: &[u8]) -> [Shard; SHARDS] {
+pub fn encode(key: &FileKey, segment: u32, plain: &[u8]) -> [Shard; SHARDS] {
     let size = shard_bytes(plain.len());
     let mut data: [Vec<u8>; DATA] = std::array::from_fn(|position| {
         let start = (position * size).min(plain.len());
@@ -132,7 +133,7 @@ pub(crate) fn encode(key: &FileKey, segment: u32, plain: &[u8]) -> [Shard; SHARD
 ///
 /// # Errors
 /// [`Error`], before a shard is taken.
-pub(crate) fn decode(key: &FileKey, segment: u32, plain: usize, held: &mut Held) -> Result<Vec<u8>, Error> {
+pub fn decode(key: &FileKey, segment: u32, plain: usize, held: &mut Held) -> Result<Vec<u8>, Error> {
     let data = open(key, segment, plain, held)?;
     let mut bytes = Vec::with_capacity(DATA * shard_bytes(plain));
     for shard in data {
@@ -146,12 +147,7 @@ pub(crate) fn decode(key: &FileKey, segment: u32, plain: usize, held: &mut Held)
 ///
 /// # Errors
 /// [`Error`], before a shard is taken.
-pub(crate) fn rebuild(
-    key: &FileKey,
-    segment: u32,
-    plain: usize,
-    held: &mut Held,
-) -> Result<[Shard; SHARDS], Error> {
+pub fn rebuild(key: &FileKey, segment: u32, plain: usize, held: &mut Held) -> Result<[Shard; SHARDS], Error> {
     Ok(encode(key, segment, &decode(key, segment, plain, held)?))
 }
 
