@@ -9,6 +9,7 @@ mod campaign;
 mod hosts;
 mod idle;
 mod net;
+mod outside;
 mod planted;
 mod summary;
 mod tidy;
@@ -88,7 +89,7 @@ const HISTORY: Check = Check {
 const USAGE: &str = "usage: cargo xtask test | tidy | campaign --seeds A..B [--jobs N] | fuzz [--seconds N] |
                         mutants [--sample N] [--seed S] | planted [NAME...] |
                         idle [--minutes N] [--program FILE] | trials [NAME...] [--program FILE] |
-                        hosts [--small|--people|--far|--figures] [--program FILE]
+                        hosts [--small|--people|--far|--figures] [--program FILE] | outside
 
   test      every check: format, tidy, the rules alone, lint, all tests with real processes and beside them 40 seeds
             of the campaign, a history of the ledger with the settings of a release,
@@ -108,6 +109,8 @@ const USAGE: &str = "usage: cargo xtask test | tidy | campaign --seeds A..B [--j
             docs/operating.md and a release build; needs root. --small: ceremony, a file, an authority that comes back;
             --people: four new users follow the page for them and README to the letter, 4 minutes; --far: two halves with a round
             trip of 100 ms, lost packets and one-way cuts between them, 4 minutes; --figures: measures
+  outside   a thousand random WebAssembly modules on both engines, and real programs from package registries, bare and
+            as `posync run` runs them; needs python3 with pip, npm and tar
   planted   builds each bug of docs/planted.md in turn: is it found by the test that must find it?";
 
 fn main() -> ExitCode {
@@ -126,6 +129,7 @@ fn main() -> ExitCode {
         ["idle", ref options @ ..] => idle::run(options),
         ["trials", ref options @ ..] => trials::run(options),
         ["hosts", ref options @ ..] => hosts::run(options),
+        ["outside"] => outside::run(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             ExitCode::SUCCESS

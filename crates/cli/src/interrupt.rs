@@ -1,7 +1,8 @@
 //! Ctrl-C, SIGTERM and SIGHUP: a command ends in order, so that half-written files go with it.
 //!
 //! A thread listens. It interrupts the command, and ends the process itself if the command does not end
-//! soon: one that waits for its input or for the reader of its output cannot hear.
+//! soon: one that waits for its input or for the reader of its output cannot hear. A command that removes what it wrote
+//! holds that off until it is done, or until a second signal.
 //!
 //! Networks and members end by the same signals. SIGHUP stays ignored where the parent of the process had
 //! it ignored (`nohup`).
@@ -10,7 +11,7 @@ use crate::failure::{Exit, Failure, Outcome};
 use std::{fs, future::pending, io, process, sync::Arc, thread, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{Mutex, OwnedMutexGuard, watch},
 };
 
 /// Time that a command has to end in order.
@@ -23,6 +24,16 @@ pub(crate) enum Interrupt {
     User,
     /// The system: SIGTERM or SIGHUP.
     System,
+}
+
+impl Interrupt {
+    /// The exit code of a command that ends because of it.
+    pub(crate) fn exit(self) -> Exit {
+        match self {
+            Self::User => Exit::Interrupted,
+            Self::System => Exit::Terminated,
+        }
+    }
 }
 
 /// The signals that ask a process to end, from the moment that this was made.
@@ -80,7 +91,11 @@ pub(crate) fn cannot_listen(error: io::Error) -> Failure {
 
 /// Signals as they come, from the moment that this was made.
 #[derive(Clone)]
-pub(crate) struct Signals(Arc<watch::Sender<Option<Interrupt>>>);
+pub(crate) struct Signals {
+    first: Arc<watch::Sender<Option<Interrupt>>>,
+    /// Taken by work after which the process may be ended.
+    held: Arc<Mutex<()>>,
+}
 
 impl Signals {
     /// Starts to listen for the three signals.
@@ -91,35 +106,67 @@ impl Signals {
             let _entered = runtime.enter();
             Asked::listen()?
         };
-        let signals = Arc::new(watch::Sender::new(None));
-        let sender = signals.clone();
+        let signals = Self { first: Arc::new(watch::Sender::new(None)), held: Arc::default() };
+        let Self { first, held } = signals.clone();
         thread::spawn(move || {
             runtime.block_on(async {
                 let (by, _) = asked.next().await;
-                let exit = match by {
-                    Interrupt::User => Exit::Interrupted,
-                    Interrupt::System => Exit::Terminated,
-                };
-                sender.send_replace(Some(by));
+                first.send_replace(Some(by));
                 tokio::time::sleep(END_WITHIN).await;
-                process::exit(exit as i32);
+                released(&held, asked.next()).await;
+                process::exit(by.exit() as i32);
             });
         });
-        Ok(Self(signals))
+        Ok(signals)
+    }
+
+    /// Holds off the forced end of this process until the guard is dropped; a second signal ends it all the same. For a
+    /// thread outside of a runtime.
+    pub(crate) fn hold(&self) -> OwnedMutexGuard<()> {
+        self.held.clone().blocking_lock_owned()
+    }
+
+    /// The first signal, if it has come.
+    pub(crate) fn first(&self) -> Option<Interrupt> {
+        *self.first.borrow()
     }
 
     /// Waits for the first signal.
     pub(crate) async fn wait(&self) -> Interrupt {
-        let mut signal = self.0.subscribe();
+        let mut signal = self.first.subscribe();
         let by = signal.wait_for(Option::is_some).await.map(|by| *by);
         // The sender lives in `self`, so the awaited value is there.
         by.ok().flatten().unwrap_or(Interrupt::System)
     }
 }
 
+/// Waits until nothing holds the process, or for a `second` signal.
+async fn released<T>(held: &Mutex<()>, second: impl Future<Output = T>) {
+    tokio::select! {
+        _ = held.lock() => {}
+        _ = second => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt as _;
+    use std::future::ready;
+
+    #[test]
+    fn a_forced_end_waits_for_work_that_holds_it_and_not_after_a_second_signal() {
+        let held = Arc::new(Mutex::new(()));
+        let ends = |second: bool| match second {
+            true => released(&held, ready(())).now_or_never().is_some(),
+            false => released(&held, pending::<()>()).now_or_never().is_some(),
+        };
+        let guard = held.clone().blocking_lock_owned();
+        assert!(!ends(false), "it ended while files were removed");
+        assert!(ends(true));
+        drop(guard);
+        assert!(ends(false));
+    }
 
     #[test]
     fn a_process_that_was_started_to_survive_its_terminal_does() {

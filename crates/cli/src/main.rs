@@ -137,6 +137,16 @@ enum Command {
     Explain(commands::explain::Explain),
     /// Rebuild an epoch's books from blocks alone and compare with the ledger
     Recompute(commands::recompute::Recompute),
+    /// Run a WebAssembly program on this machine, as a provider would run it
+    ///
+    /// Equal programs and inputs give equal results on every machine, and equal gas. Only local runs exist so far.
+    /// Once programs run on the network, their provider and its auditors will see program and input in clear: do
+    /// not plan to give them a secret.
+    #[command(after_long_help = examples::RUN)]
+    Run(commands::run::Run),
+    /// The child process of `run`
+    #[command(hide = true)]
+    Lane(commands::lane::Lane),
     /// Simulate the economics at scale: honest worlds, attacks, prices, scores
     Sim(commands::sim::Sim),
     /// Make the directory of a role: its key and its settings
@@ -171,10 +181,9 @@ fn main() -> ExitCode {
     if !matches!(arguments.command, Command::Join(_)) {
         log::command();
     }
-    match descriptors::ensure("a command", descriptors::COMMAND).and_then(|()| run(arguments, output)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => report(failure, output),
-    }
+    descriptors::ensure("a command", descriptors::COMMAND)
+        .and_then(|()| run(arguments, output))
+        .unwrap_or_else(|failure| report(failure, output))
 }
 
 /// Runs a role; its failure is the last line of its log.
@@ -195,13 +204,14 @@ fn start(command: role::start::Start) -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments, output: Output) -> Outcome {
+/// Runs a command; the exit code is 0 for all but those that pass on a program's.
+fn run(arguments: Arguments, output: Output) -> Outcome<ExitCode> {
     let named = || std::env::var_os(NET).filter(|value| !value.is_empty());
     let Arguments { net, key, gateway, command, .. } = arguments;
     let net = net.or_else(named);
     let is_named = net.is_some();
     let net = &Access { net: net.unwrap_or_else(|| "devnet".into()), key, gateway };
-    match command {
+    let done = match command {
         Command::Demo(command) => command.run(output),
         Command::Devnet(command) => command.run(net, output),
         Command::Card(command) => command.run(output),
@@ -225,6 +235,8 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
         Command::Blocks(command) => command.run(net, output),
         Command::Explain(command) => command.run(net, output),
         Command::Recompute(command) => command.run(net, output),
+        Command::Run(command) => return command.run(output).map(ExitCode::from),
+        Command::Lane(command) => return Ok(command.run()),
         Command::Sim(command) => command.run(output),
         Command::Init(command) => command.run(is_named.then_some(net), output),
         Command::Start(command) => command.settings().and_then(|settings| command.run(&settings)),
@@ -234,7 +246,8 @@ fn run(arguments: Arguments, output: Output) -> Outcome {
         Command::Bond(command) => command.run(output),
         Command::Unjail(command) => command.run(output),
         Command::Net(command) => command.run(net, output),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn report(failure: Failure, output: Output) -> ExitCode {

@@ -44,13 +44,9 @@ pub(crate) fn until_done<T>(work: impl AsyncFnOnce(tokio::Context) -> Outcome<T>
 }
 
 fn interrupted(by: Interrupt) -> Failure {
-    let exit = match by {
-        Interrupt::User => Exit::Interrupted,
-        Interrupt::System => Exit::Terminated,
-    };
     let next = "nothing is left half-written here; look whether it was done (`posync ls`, `posync status`) before \
                 you repeat it";
-    Failure::new(exit, "the command was interrupted", "a signal asked it to end", next)
+    Failure::new(by.exit(), "the command was interrupted", "a signal asked it to end", next)
 }
 
 /// Creates a temporary directory with a unique name.

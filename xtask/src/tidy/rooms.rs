@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// For each crate of the project, packages that it never links.
 const NEVER: &[(&str, &[&str])] = &[
     ("posync-client", &["posync-node"]),
-    ("posync-node", &["posync-provider", "posync-consumer", "posync-gateway"]),
+    ("posync-node", &["posync-provider", "posync-consumer", "posync-gateway", "posync-compute"]),
+    ("posync-compute", &["posync-node", "posync-provider", "posync-gateway"]),
     ("posync-provider", &["posync-node", "posync-consumer", "posync-gateway"]),
     // An authority runs the auditor in it: it links nothing that only a gateway needs.
     ("posync-consumer", &["posync-node", "posync-provider", "posync-gateway", "reed-solomon-simd"]),

@@ -11,6 +11,7 @@ const CEILINGS: &[(&str, usize)] = &[
     ("cli", 0),
     ("client", 39),
     ("coding", 105),
+    ("compute", 19),
     ("consumer", 32),
     ("economy", 10),
     ("gateway", 3),

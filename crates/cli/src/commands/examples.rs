@@ -83,3 +83,9 @@ pub(crate) const BLOCKS: &str = "Examples:
 /// Examples of `posync explain`.
 pub(crate) const EXPLAIN: &str = "Examples:
   posync explain reward provider-3 7  every fee, report and formula behind its pay for epoch 7";
+
+/// Examples of `posync run`.
+pub(crate) const RUN: &str = "Examples:
+  posync run --local hello.wasm      runs it; its output and its exit code are this command's
+  posync run --local resvg.wasm --file in.svg=a.svg --out made -- /in.svg /out/a.png  a file in, a file out
+  posync run --local python.wasm --gas 5000000000 -- -c 'print(1)'  ends after so much work, whatever it does";
