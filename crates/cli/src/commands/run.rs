@@ -213,7 +213,11 @@ fn cache() -> Option<PathBuf> {
     match made.and_then(|()| check_owner(&directory)) {
         Ok(()) => Some(directory),
         Err(error) => {
-            tracing::warn!(directory = %directory.display(), %error, "compiled modules are not kept");
+            let _ = writeln!(
+                io::stderr(),
+                "compiled modules are not kept, and none is taken from {}: {error}",
+                directory.display()
+            );
             None
         }
     }

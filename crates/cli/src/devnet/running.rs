@@ -84,8 +84,10 @@ impl Running {
             if let (Some(grace), Role::Gateway) = (size.grace, member.role) {
                 settings::change(&member.dir, &[("grace", grace)])?;
             }
-            if let (Some(quiet_ms), Role::Authority) = (size.quiet_ms, member.role) {
-                settings::change(&member.dir, &[("quiet_ms", &quiet_ms.to_string())])?;
+            if let (Some(quiet_ms), Role::Authority) = (size.quiet_ms, member.role)
+                && let Err(failure) = settings::change(&member.dir, &[("quiet_ms", &quiet_ms.to_string())])
+            {
+                running.lines.push(format!("{} keeps its pause: {}", member.name, failure.in_one_line()));
             }
             if let Some(url) = &size.alert_url
                 && let Err(failure) = set_alert(&member.dir, url, size.alert_ca.as_deref())
