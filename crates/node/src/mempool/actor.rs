@@ -191,12 +191,7 @@ impl Mempool {
 
 impl Operations for Mempool {
     fn candidates(&self, context: &BlockContext, base_fee: u64) -> Vec<Operation> {
-        let mut pool = self.pool();
-        let candidates = pool.candidates(context.height, base_fee);
-        for candidate in &candidates {
-            pool.met(&candidate.id());
-        }
-        candidates
+        self.pool().candidates(context.height, base_fee)
     }
 
     fn finalized(&self, height: u64, operations: &[Operation]) {

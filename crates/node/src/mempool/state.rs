@@ -158,7 +158,7 @@ struct PoolEntry {
     refusals: u8,
     sender: Sender,
     place: PoolPlace,
-    /// True once it was seen in a block, or offered to one.
+    /// True once it was seen in another authority's block.
     in_block: bool,
 }
 
@@ -213,7 +213,8 @@ impl Pool {
         self.paid_bytes + self.gap_bytes + self.storage_proof_bytes + self.reserved_bytes + self.settle_bytes
     }
 
-    /// True if an operation waits that was neither seen in a block nor offered to one.
+    /// True if an operation waits that was not seen in another authority's block. A block of one's own may not hold all
+    /// that was offered to it.
     pub(crate) fn has_new(&self) -> bool {
         self.entries.values().any(|entry| !entry.in_block)
     }
