@@ -457,7 +457,13 @@ mod tests {
             gateway.waits = SHORT;
             left.store(10, Ordering::SeqCst);
             is_explained("ls", gateway.list(Some(account)).await, address);
-            assert_eq!(left.load(Ordering::SeqCst), 0, "half of the answer came");
+            // A loaded machine may be slower than the wait.
+            let came = async {
+                while left.load(Ordering::SeqCst) > 0 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(WAITS.answer, came).await.expect("half of the answer comes");
             Ok(())
         })
         .expect("every wait ended");

@@ -11,7 +11,7 @@ use std::{
     io::Write as _,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::mpsc::Receiver,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -141,6 +141,21 @@ impl Drop for Role {
     }
 }
 
+/// The account of a member of the network.
+fn account_of(net: &Net, name: &str) -> String {
+    let description = net.description();
+    let mut nodes = description["nodes"].as_array().expect("a list").iter();
+    text(&nodes.find(|node| node["name"] == name).expect("a member")["account"]).to_owned()
+}
+
+/// The doctor's report, and the check of the clock in it.
+fn clock_check(shown: &Output) -> (Value, Value) {
+    let report: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+    let checks = report["checks"].as_array().cloned().expect("a list");
+    let clock = checks.into_iter().find(|check| check["name"] == "clock").expect("a check");
+    (report, clock)
+}
+
 /// True if the text names about an hour in seconds. It may be some minutes less: the authority that is ahead puts each
 /// block that it leads up to ten seconds ahead of the one before (BL-2).
 fn is_about_an_hour(what: &str) -> bool {
@@ -176,11 +191,6 @@ fn an_hour_off_is_said_by_status_and_by_each_roles_alert_and_stalls_nobody() {
     let net = Net::start_with(&["--alert-url", &url]);
     let home = tempfile::tempdir().expect("a directory");
     let library = library(home.path());
-    let description = net.description();
-    let member = |name: &str| {
-        let mut nodes = description["nodes"].as_array().expect("a list").iter();
-        text(&nodes.find(|node| node["name"] == name).expect("a member")["account"]).to_owned()
-    };
     let wrong = [("authority-3", HOUR), ("provider-0", -HOUR), ("gateway", HOUR)];
     let mut roles = Vec::new();
     for (name, seconds) in wrong {
@@ -190,7 +200,7 @@ fn an_hour_off_is_said_by_status_and_by_each_roles_alert_and_stalls_nobody() {
     let (node, account) = node(&net, home.path(), &url);
     roles.push(Role::start(ahead(&library, -HOUR), &node));
 
-    let accounts = [wrong.map(|(name, _)| member(name)).to_vec(), vec![account]].concat();
+    let accounts = [wrong.map(|(name, _)| account_of(&net, name)).to_vec(), vec![account]].concat();
     let accounts: Vec<&str> = accounts.iter().map(String::as_str).collect();
     let logs = || roles.iter().map(Role::log).collect::<String>();
     let texts = clocks_off(&got, &accounts, logs);
@@ -213,9 +223,7 @@ fn an_hour_off_is_said_by_status_and_by_each_roles_alert_and_stalls_nobody() {
     let directory = net.directory.join("provider-1").display().to_string();
     eventually(180, "the doctor finds a right clock right", || {
         let shown = posync(&["doctor", "--dir", &directory]);
-        let report: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
-        let checks = report["checks"].as_array().cloned().expect("a list");
-        checks.iter().any(|check| check["name"] == "clock" && check["state"] == "ok")
+        clock_check(&shown).1["state"] == "ok"
     });
     let own = ahead(&library, HOUR).arg("--net").arg(&net.directory).arg("status").output().expect("it runs");
     let own = String::from_utf8_lossy(&own.stdout).into_owned();
@@ -236,9 +244,7 @@ fn an_authority_that_starts_a_day_off_names_the_distance_and_the_others_go_on() 
     let net = Net::start_with(&["--providers", "8", "--alert-url", &url]);
     let home = tempfile::tempdir().expect("a directory");
     let library = library(home.path());
-    let description = net.description();
-    let mut members = description["nodes"].as_array().expect("a list").iter();
-    let wrong = text(&members.find(|node| node["name"] == "authority-3").expect("a member")["account"]);
+    let wrong = account_of(&net, "authority-3");
     end(net.pid("authority-3"));
     let directory = net.directory.join("authority-3");
     common::set(&directory, "log", "\"stderr\"");
@@ -263,9 +269,7 @@ fn an_authority_that_starts_a_day_off_names_the_distance_and_the_others_go_on() 
         let mut command = ahead(&library, seconds);
         command.arg("--json").args(["doctor", "--dir"]).arg(net.directory.join(name));
         let shown = command.output().expect("it runs");
-        let report: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
-        let checks = report["checks"].as_array().cloned().expect("a list");
-        let clock = checks.into_iter().find(|check| check["name"] == "clock").expect("a check");
+        let (report, clock) = clock_check(&shown);
         assert_eq!((shown.status.code(), &clock["state"]), (Some(1), &"fail".into()), "{report}");
         text(&clock["what"]).to_owned()
     };
@@ -299,11 +303,6 @@ fn a_clock_that_is_years_off_is_measured_by_each_role_and_its_doctor() {
     let net = Net::start_with(&["--alert-url", &url]);
     let home = tempfile::tempdir().expect("a directory");
     let library = library(home.path());
-    let description = net.description();
-    let member = |name: &str| {
-        let mut nodes = description["nodes"].as_array().expect("a list").iter();
-        text(&nodes.find(|node| node["name"] == name).expect("a member")["account"]).to_owned()
-    };
     let (past, future) = (in_1970(), in_2100());
     let wrong = [("authority-3", past), ("provider-0", past), ("provider-1", future), ("gateway", future)];
     let mut roles = Vec::new();
@@ -315,7 +314,7 @@ fn a_clock_that_is_years_off_is_measured_by_each_role_and_its_doctor() {
     let (node, account) = node(&net, home.path(), &url);
     roles.push(Role::start(ahead(&library, past), &node));
 
-    let accounts = [wrong.map(|(name, _)| member(name)).to_vec(), vec![account]].concat();
+    let accounts = [wrong.map(|(name, _)| account_of(&net, name)).to_vec(), vec![account]].concat();
     let accounts: Vec<&str> = accounts.iter().map(String::as_str).collect();
     let logs = || roles.iter().map(Role::log).collect::<String>();
     let texts = clocks_off(&got, &accounts, logs);
@@ -337,9 +336,7 @@ fn a_clock_that_is_years_off_is_measured_by_each_role_and_its_doctor() {
         let mut command = ahead(&library, seconds);
         command.arg("--json").args(["doctor", "--dir"]).arg(net.directory.join(name));
         let shown = command.output().expect("it runs");
-        let report: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
-        let checks = report["checks"].as_array().cloned().expect("a list");
-        let clock = checks.into_iter().find(|check| check["name"] == "clock").expect("a check");
+        let (report, clock) = clock_check(&shown);
         assert_eq!(clock["state"], "fail", "{report}");
         assert!(names(text(&clock["what"]), seconds), "{report}");
     }
@@ -353,9 +350,7 @@ fn an_authority_without_state_says_that_its_clock_is_wrong_and_goes_on_when_it_i
     let net = Net::start_with(&["--providers", "8", "--alert-url", &url]);
     let home = tempfile::tempdir().expect("a directory");
     let (library, clock) = (library(home.path()), home.path().join("now"));
-    let description = net.description();
-    let mut members = description["nodes"].as_array().expect("a list").iter();
-    let wrong = text(&members.find(|node| node["name"] == "authority-3").expect("a member")["account"]);
+    let wrong = account_of(&net, "authority-3");
     end(net.pid("authority-3"));
     let directory = net.directory.join("authority-3");
     common::set(&directory, "log", "\"stderr\"");

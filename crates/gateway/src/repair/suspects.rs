@@ -115,6 +115,13 @@ struct Suspect {
     due: Duration,
 }
 
+impl Suspect {
+    /// A suspect that has been silent for `silent`, and that this process has not looked at.
+    const fn new(silent: Duration, was_trusted: bool) -> Self {
+        Self { silent, own: Duration::ZERO, looks: 0, was_trusted, reads: 0, due: silent }
+    }
+}
+
 /// The suspected providers, each with the time for which it has been silent.
 #[derive(Debug, Default)]
 pub(crate) struct Suspects(Mutex<BTreeMap<Account, Suspect>>);
@@ -128,9 +135,7 @@ impl Suspects {
     pub(crate) fn suspect(&self, provider: Account, was_trusted: bool) -> bool {
         let mut all = self.lock();
         let is_new = !all.contains_key(&provider);
-        let silent = Duration::ZERO;
-        let new = Suspect { silent, own: silent, looks: 0, was_trusted, reads: 0, due: silent };
-        all.entry(provider).or_insert(new);
+        all.entry(provider).or_insert_with(|| Suspect::new(Duration::ZERO, was_trusted));
         is_new
     }
 
@@ -139,9 +144,7 @@ impl Suspects {
     pub(crate) fn resume(&self, silences: Vec<Silence>) {
         let mut all = self.lock();
         for Silence { provider, seconds } in silences {
-            let silent = Duration::from_secs(seconds);
-            let own = Duration::ZERO;
-            all.insert(provider, Suspect { silent, own, looks: 0, was_trusted: true, reads: 0, due: silent });
+            all.insert(provider, Suspect::new(Duration::from_secs(seconds), true));
         }
     }
 
