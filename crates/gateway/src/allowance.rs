@@ -10,7 +10,7 @@
 //! 1. A read begins only while fewer bytes than the allowance are counted, and counts in full from then on. So a file
 //!    larger than the allowance can be read, and delays the next read for as long as it takes; reads that begin at one
 //!    moment exceed the allowance by one file together.
-//! 2. The count falls by the allowance in a day, all the time, by a clock that never steps. A restart forgets it.
+//! 2. The count falls by the allowance in a day, all the time, by the steady clock, which takes over a step of a day or more. A restart forgets it.
 //! 3. The count is of the segments that were read from providers, whole ones: a read of one byte costs its segment.
 
 use commonware_utils::sync::Mutex;

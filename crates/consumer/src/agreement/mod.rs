@@ -270,10 +270,9 @@ impl OwnAgreement {
         self.on_ledger.load(Ordering::Acquire) > self.with_state(|state| state.version())
     }
 
-    /// True if this catalogue knows all that the agreement holds, so that it may be closed once it is empty here. Of an
-    /// agreement that came from a backup that is known once its provider has signed a change for this catalogue: it
-    /// signs none that does not follow from the newest data set. Until then another catalogue of the account, newer than
-    /// the backup, may have files under it.
+    /// True if this catalogue knows all that the ledger shows of the agreement, so that it may be closed once it is empty
+    /// here. An agreement that came from a backup counts as known once its provider has signed a change for this
+    /// catalogue. Until then another catalogue of the account, newer than the backup, may have files under it.
     pub fn is_known(&self) -> bool {
         let (version, frozen) = self.with_state(|state| (state.version(), state.is_frozen()));
         !frozen && !self.is_behind() && self.restored.is_none_or(|restored| version > restored)

@@ -14,10 +14,11 @@
 //!    provider leaves, or it has no successor by seven eighths of the term: then it drains to others.
 //! 3. An agreement is forgotten only after the redemption window, since vouchers stay good until then,
 //!    and only when no shard is in force under it: shards that cannot move are not given up on a date.
-//! 4. No provider can keep an agreement in force by signing no removal: a close needs no entry's signature. Only one that
-//!    came from a backup needs one: see the next.
-//! 5. An agreement is closed only if its data set is known here ([`OwnAgreement::is_known`]): a gateway that was restored
-//!    from a backup closes none under which a newer catalogue may have files.
+//! 4. No provider can keep an agreement in force by signing no removal: a close needs no entry's signature, but for one
+//!    that came from a backup.
+//! 5. An agreement is closed before the end of its term only if its data set is known here ([`OwnAgreement::is_known`]): a
+//!    gateway that was restored from a backup closes none of which the ledger shows the files of a newer catalogue. A
+//!    provider can make a data set unknown by submitting a claim that was withdrawn (`docs/threats.md`).
 
 use super::policy::{Policy, egress_cost};
 use crate::{agreement::OwnAgreement, catalogue::row::OwnAgreementRow};
